@@ -1,0 +1,25 @@
+//! The bundled model: a small demonstration that is part of the program.
+//!
+//! In:     nothing.
+//! Out:    its bytes.
+//! Touches: nothing.
+//! Absent: any claim to usefulness. It has read Shakespeare, and nothing else.
+
+use surety_types::Digest;
+use surety_worker::load::{ModelFile, ModelPlace};
+
+/// What it is called.
+pub const NAME: &str = "shakespeare-demo";
+
+static BYTES: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf"));
+
+/// The bundled model.
+pub fn file() -> ModelFile {
+    ModelFile { place: ModelPlace::Program(BYTES), blake3: Digest(*blake3::hash(BYTES).as_bytes()) }
+}
+
+/// Its size.
+pub fn bytes() -> u64 {
+    BYTES.len() as u64
+}

@@ -1,0 +1,116 @@
+//! The command line: what can be said, in which words.
+//!
+//! In:     arguments and the environment.
+//! Out:    one plain struct per command.
+//! Touches: nothing.
+//! Absent: defaults that depend on the machine. The commands fill those in.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// An open network for hosting, running and verifying AI models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "surety",
+    version,
+    about,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where models, keys, receipts and packed weights are kept [default: the platform's data directory].
+    #[arg(long, global = true, value_name = "DIR", env = "SURETY_HOME")]
+    pub data_dir: Option<PathBuf>,
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `surety_worker=debug`.
+    #[arg(long, global = true, value_name = "FILTER", env = "SURETY_LOG")]
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a gateway and workers on this machine: an OpenAI-compatible API with signed receipts.
+    Up(commands::up::Args),
+    /// Chat in the terminal; every answer's receipt is checked.
+    Chat(commands::chat::Args),
+    /// Add, list, inspect and remove models.
+    #[command(subcommand)]
+    Model(commands::model::Command),
+    /// Check a receipt, and on request re-run the answer to the bit.
+    Verify(commands::verify::Args),
+    /// Run a worker.
+    #[command(subcommand)]
+    Worker(commands::worker::Command),
+    /// Run a gateway.
+    #[command(subcommand)]
+    Gateway(commands::gateway::Command),
+    /// Make and show keys.
+    #[command(subcommand)]
+    Key(commands::key::Command),
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(commands::bench::Command),
+    /// Look at this machine: what will work, what will be slow, and why.
+    Doctor(commands::doctor::Args),
+    /// Print a completion script for a shell.
+    Completions(commands::completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn what_scripts_rely_on_is_understood() {
+        let check = |line: &str| {
+            if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        };
+        check("surety up");
+        check(
+            "surety up --json --ephemeral --port 0 --model shakespeare-demo --model gpt-4o=shakespeare-demo",
+        );
+        check(
+            "surety up --model hf:a/b --model ./c.gguf --workers 2 --data-dir /d --open --threads 2 --context 4096",
+        );
+        check("surety chat --model m --base-url http://127.0.0.1:1/v1 hello");
+        check("surety model add hf:owner/repo/file.gguf --name x");
+        check("surety model list --json");
+        check("surety model inspect x@abcd");
+        check("surety model remove blake3:abcd");
+        check("surety verify chatcmpl-1 --recompute --base-url http://127.0.0.1:1");
+        check("surety verify receipt.json --offline --recompute --model x.gguf --text answer.txt");
+        check("surety worker run --model x --listen 127.0.0.1:0");
+        check(
+            "surety gateway run --worker 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1",
+        );
+        check("surety key new mine --no-passphrase");
+        check("surety key list");
+        check("surety key show mine");
+        check("surety bench engine");
+        check("surety bench receipt --model x");
+        check("surety doctor --json");
+        check("surety completions bash");
+    }
+}

@@ -1,0 +1,89 @@
+//! `surety gateway run`
+
+use std::{error::Error, net::SocketAddr};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use surety_gateway::{Gateway, GatewaySettings, StartError};
+use surety_net::WorkerAddress;
+
+use super::Outcome;
+use crate::{
+    child::{ChildArgs, stop_requested},
+    cli::Global,
+    data_dir::DataDir,
+    output,
+};
+
+/// The commands on gateways.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Serve the OpenAI-compatible API, with workers behind it.
+    Run(Args),
+}
+
+/// Arguments of `gateway run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to serve HTTP; port 0 takes any free one.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// A worker, as `surety worker run` prints it. May be given several times.
+    #[arg(long = "worker", value_name = "KEY@IP:PORT", required = true)]
+    workers: Vec<WorkerAddress>,
+    /// Let anyone who reaches the address use it: there are no keys to ask for.
+    #[arg(long)]
+    open: bool,
+    #[command(flatten)]
+    pub child: ChildArgs,
+}
+
+/// The line a gateway prints when it serves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Always true.
+    pub ready: bool,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What to give an OpenAI client.
+    pub base_url: String,
+    /// The key that signs its envelopes.
+    pub gateway: String,
+}
+
+/// Serves until told to stop.
+pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    let data_dir = DataDir::of(&global)?;
+    let mut settings = GatewaySettings::new(args.listen, data_dir.gateway());
+    settings.open = args.open;
+    settings.workers = args.workers;
+    let gateway = Gateway::start(settings).await.context("the gateway did not start")?;
+    let address = gateway.address();
+    let ready =
+        Ready { ready: true, address, base_url: base_url(address), gateway: gateway.key().to_string() };
+    if global.json {
+        output::json(&ready)?;
+    } else {
+        output::line(format_args!("gateway {}", ready.gateway))?;
+        output::line(format_args!("serves {}", ready.base_url))?;
+    }
+    let stop = stop_requested(args.child).await;
+    gateway.stop().await;
+    stop.map(|()| Outcome::Done)
+}
+
+/// What to give an OpenAI client on this machine.
+pub fn base_url(address: SocketAddr) -> String {
+    let mut address = address;
+    match &mut address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => v4.set_ip(std::net::Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => v6.set_ip(std::net::Ipv6Addr::LOCALHOST),
+        _ => {}
+    }
+    format!("http://{address}/v1")
+}
+
+/// What can be done about an error of a gateway.
+pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    error.downcast_ref::<StartError>().map(|error| error.hint().to_owned())
+}

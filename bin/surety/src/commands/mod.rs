@@ -1,0 +1,53 @@
+//! The commands, one file each: arguments become settings, settings are run.
+
+pub mod bench;
+pub mod chat;
+pub mod completions;
+pub mod doctor;
+pub mod gateway;
+pub mod key;
+pub mod model;
+pub mod up;
+pub mod verify;
+pub mod worker;
+
+use std::future::Future;
+
+use anyhow::Context;
+
+use crate::cli::{Cli, Command};
+
+/// How a command ended that did not fail to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that was asked was done, or holds.
+    Done,
+    /// What was to be checked does not hold.
+    Failed,
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Up(args) => wait(up::run(global, args)),
+        Command::Chat(args) => wait(chat::run(global, args)),
+        Command::Model(command) => wait(model::run(global, command)),
+        Command::Verify(args) => wait(verify::run(global, args)),
+        Command::Worker(worker::Command::Run(args)) => wait(worker::run(global, args)),
+        Command::Gateway(gateway::Command::Run(args)) => wait(gateway::run(global, args)),
+        Command::Key(command) => key::run(&global, command),
+        Command::Bench(command) => bench::run(&global, command),
+        Command::Doctor(args) => doctor::run(&global, &args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+fn wait(work: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::Result<Outcome> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(work);
+    // A thread that still waits for standard input holds nobody up.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,40 @@
+//! Surety: one binary for every role.
+//!
+//! In:     arguments, the environment, the terminal.
+//! Out:    results on stdout, everything else on stderr; exit status 0 (done), 1 (failed, or not verified),
+//!         2 (not understood).
+//! Touches: the data directory; child processes; what the roles touch.
+//! Absent: what the roles do. One file per command turns arguments into settings and runs them.
+
+mod api;
+mod bundled;
+mod child;
+mod cli;
+mod commands;
+mod data_dir;
+mod keystore;
+mod models;
+mod output;
+mod passphrase;
+mod progress;
+mod sse;
+mod verification;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // A mistake in the arguments ends here, with status 2.
+    let cli = cli::Cli::parse();
+    output::start_log(&cli);
+    match commands::run(cli) {
+        Ok(commands::Outcome::Done) => ExitCode::SUCCESS,
+        Ok(commands::Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

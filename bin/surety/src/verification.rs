@@ -1,0 +1,277 @@
+//! Verification: what a receipt proves to the person holding it, and what it does not.
+//!
+//! In:     evidence; what the person knows besides: the text they saw, what they asked, whom they expect.
+//! Out:    what holds, what was not checked, or the first thing that does not hold.
+//! Touches: nothing; the model only through whoever passes it in.
+//! Holds:  what nobody looked at is never reported as checked.
+//! Absent: files, terminals, networks.
+
+use serde::Serialize;
+use surety_engine::Model;
+use surety_kernels::Executor;
+use surety_proof::check::{CheckedEvidence, Expected, Unchecked, check_evidence};
+use surety_types::{Evidence, FinishReason, ModelId, Prompt, PublicKey, Request};
+use surety_worker::audit;
+
+/// What the person knows, and wants compared.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The request's id.
+    pub request_id: Option<String>,
+    /// The text they saw.
+    pub text: Option<String>,
+    /// The last message, or the prompt, they sent.
+    pub prompt: Option<String>,
+    /// Every message they sent.
+    pub messages: Option<Vec<(String, String)>>,
+    /// The model they wanted.
+    pub model: Option<ModelId>,
+    /// The worker they expect.
+    pub worker: Option<PublicKey>,
+    /// The gateway they expect.
+    pub gateway: Option<PublicKey>,
+}
+
+/// What came of checking evidence.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Whether everything that was asked to hold does.
+    pub verified: bool,
+    /// Whether the answers were computed again.
+    pub recomputed: bool,
+    /// The request.
+    pub request_id: Option<String>,
+    /// The answers, one per choice.
+    pub answers: Vec<AnswerReport>,
+    /// The key that signed the envelope.
+    pub gateway: Option<PublicKey>,
+    /// What holds.
+    pub checked: Vec<String>,
+    /// What was not checked.
+    pub not_checked: Vec<String>,
+    /// The first thing that does not hold.
+    pub failure: Option<String>,
+}
+
+/// One answer of a request.
+#[derive(Clone, Debug, Serialize)]
+pub struct AnswerReport {
+    /// The model that answered.
+    pub model: ModelId,
+    /// The key of the worker that answered.
+    pub worker: PublicKey,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer.
+    pub output_tokens: u32,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// Why there is none, if there is none.
+    pub failed: Option<String>,
+    /// The text.
+    pub text: String,
+}
+
+/// Evidence whose signatures and bindings hold.
+pub struct Verified {
+    evidence: Evidence,
+    checked: CheckedEvidence,
+    /// What can be reported so far.
+    pub report: Report,
+}
+
+/// Checks evidence without running anything. `Err` is a report that says what does not hold.
+pub fn verify(bytes: &[u8], known: &Known) -> Result<Verified, Box<Report>> {
+    let evidence = Evidence::parse(bytes).map_err(|error| failed(None, &error))?;
+    let id = Some(evidence.request_id.clone());
+    let expected = Expected { worker: known.worker, ..Expected::default() };
+    let checked = check_evidence(&evidence, known.gateway.as_ref(), &expected)
+        .map_err(|error| failed(id.clone(), &error))?;
+    let mut report = Report {
+        verified: true,
+        recomputed: false,
+        request_id: id,
+        answers: Vec::new(),
+        gateway: Some(checked.envelope.gateway),
+        checked: Vec::new(),
+        not_checked: Vec::new(),
+        failure: None,
+    };
+    for (answer, checked) in evidence.answers.iter().zip(&checked.answers) {
+        report.answers.push(AnswerReport {
+            model: checked.receipt.model,
+            worker: checked.receipt.worker,
+            prompt_tokens: checked.receipt.prompt_tokens,
+            output_tokens: checked.receipt.output_tokens,
+            finish: checked.receipt.finish,
+            failed: checked.receipt.failure().map(|(code, message)| format!("{code}: {message}")),
+            text: answer.text.clone(),
+        });
+        add(&mut report.checked, checked.checked.iter());
+        add(&mut report.not_checked, checked.unchecked.iter());
+    }
+    add(&mut report.checked, checked.checked.iter());
+    add(&mut report.not_checked, checked.unchecked.iter());
+    compare(&mut report, &evidence, &checked, known);
+    if report.verified { Ok(Verified { evidence, checked, report }) } else { Err(Box::new(report)) }
+}
+
+impl Verified {
+    /// The models that answered.
+    pub fn models(&self) -> impl Iterator<Item = ModelId> {
+        self.checked.answers.iter().map(|answer| answer.receipt.model)
+    }
+
+    /// Computes every answer by this model again. `progress` is told the positions done and those in all.
+    pub fn recompute(
+        mut self,
+        model: &Model,
+        executor: &Executor,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Report {
+        for (answer, checked) in self.evidence.answers.iter().zip(&self.checked.answers) {
+            if let Err(discrepancy) = audit::recompute(model, executor, checked, answer, progress) {
+                self.report.recomputed = true;
+                fail(&mut self.report, chain(&discrepancy));
+                return self.report;
+            }
+        }
+        let settled =
+            [Unchecked::PromptTokens, Unchecked::TextOfTokens, Unchecked::EndToken, Unchecked::Computation];
+        let settled = settled.map(|unchecked| unchecked.to_string());
+        self.report.recomputed = true;
+        self.report.not_checked.retain(|line| !settled.contains(line));
+        self.report.checked.push(
+            "computed again from the request with the same model: prompt, every token, text, ending and inner state are the same, bit for bit".into(),
+        );
+        self.report
+    }
+}
+
+/// Compares evidence with what the person knows for themselves.
+fn compare(report: &mut Report, evidence: &Evidence, checked: &CheckedEvidence, known: &Known) {
+    let answers = || evidence.answers.iter().zip(&checked.answers);
+    if let Some(id) = &known.request_id {
+        // One request has three spellings of its id, which share their digits.
+        let digits = |id: &str| id.rsplit(['_', '-']).next().unwrap_or_default().to_owned();
+        let same = digits(id) == digits(&evidence.request_id);
+        settle(report, same, "it is the evidence of the request that was asked for", || {
+            format!("this is the evidence of {}, not of {id}", evidence.request_id)
+        });
+    }
+    if let Some(model) = known.model {
+        let other = answers().map(|(_, answer)| answer.receipt.model).find(|other| *other != model);
+        settle(report, other.is_none(), "it is the model that was expected", || {
+            format!(
+                "the answer is by {}, not by {model}",
+                other.map_or_else(String::new, |other| other.to_string())
+            )
+        });
+    }
+    if let Some(text) = &known.text {
+        let same = answers().any(|(answer, _)| &answer.text == text);
+        settle(report, same, "the text is the one that was given to compare", || {
+            let (at, there) =
+                nearest_difference(evidence.answers.iter().map(|answer| answer.text.as_str()), text);
+            format!(
+                "the text that was given is not the one that was signed: they differ from byte {at} on, where the signed one has {there:?}"
+            )
+        });
+    } else {
+        report
+            .not_checked
+            .push("that the text you saw is this text (give it with --text, or read it here)".into());
+    }
+    if let Some(prompt) = &known.prompt {
+        let same = answers().any(|(_, answer)| last_words(&answer.request) == Some(prompt));
+        settle(report, same, "the last message is the one that was given to compare", || {
+            "the request that was signed has another last message than the one that was given".into()
+        });
+    }
+    if let Some(messages) = &known.messages {
+        let same = answers().all(|(_, answer)| same_messages(&answer.request, messages));
+        settle(report, same, "the conversation is the one that was sent", || {
+            "the request that was signed is not the conversation that was sent".into()
+        });
+    }
+    if known.prompt.is_none() && known.messages.is_none() {
+        report.not_checked.push(
+            "that the request is the one you sent (give its last message with --prompt, or read it here)"
+                .into(),
+        );
+    }
+}
+
+/// The prompt, or the last message of a chat.
+pub fn last_words(request: &Request) -> Option<&String> {
+    match &request.prompt {
+        Prompt::Chat { messages } => messages.last().map(|message| &message.content),
+        Prompt::Text(text) => Some(text),
+        Prompt::Tokens(_) => None,
+    }
+}
+
+/// What was asked, for a person to recognise.
+pub fn asked(verified: &Verified) -> Option<&String> {
+    verified.checked.answers.first().and_then(|answer| last_words(&answer.request))
+}
+
+fn same_messages(request: &Request, sent: &[(String, String)]) -> bool {
+    let Prompt::Chat { messages } = &request.prompt else { return false };
+    let signed = messages.iter().map(|message| (message.role.as_str(), message.content.as_str()));
+    signed.eq(sent.iter().map(|(role, content)| (role.as_str(), content.as_str())))
+}
+
+/// Where a text leaves the one among these that it follows longest, and how that one goes on.
+fn nearest_difference<'a>(signed: impl Iterator<Item = &'a str>, given: &str) -> (usize, String) {
+    let at = |text: &str| text.bytes().zip(given.bytes()).take_while(|(a, b)| a == b).count();
+    let best = signed.max_by_key(|text| at(text)).unwrap_or_default();
+    let at = at(best);
+    (at, best[best.floor_char_boundary(at)..].chars().take(30).collect())
+}
+
+fn settle(report: &mut Report, holds: bool, claim: &str, fault: impl FnOnce() -> String) {
+    if holds {
+        report.checked.push(claim.to_owned());
+    } else if report.failure.is_none() {
+        fail(report, fault());
+    }
+}
+
+fn fail(report: &mut Report, failure: String) {
+    report.verified = false;
+    report.failure = Some(failure);
+}
+
+/// Adds lines that are not there yet.
+fn add<T: ToString>(lines: &mut Vec<String>, more: impl Iterator<Item = T>) {
+    for line in more.map(|line| line.to_string()) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+}
+
+fn failed(request_id: Option<String>, error: &dyn std::error::Error) -> Box<Report> {
+    Box::new(Report {
+        verified: false,
+        recomputed: false,
+        request_id,
+        answers: Vec::new(),
+        gateway: None,
+        checked: Vec::new(),
+        not_checked: Vec::new(),
+        failure: Some(chain(error)),
+    })
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,257 @@
+//! `surety up` and what works with it: asking, streaming, receipts, and processes that die.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+};
+
+use crate::process::{Up, assert_status, assert_stderr, is_alive, json, run, run_with_input, told, wait};
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+
+/// An HTTP/1.1 exchange by hand, so that what the wire carries is what is seen.
+fn post(base_url: &str, path: &str, body: &Value) -> BufReader<TcpStream> {
+    let host = base_url.strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
+    let body = body.to_string();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(
+        stream,
+        "POST /v1{path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    BufReader::new(stream)
+}
+
+/// The headers and the body of a whole answer.
+fn ask(base_url: &str, body: &Value) -> (String, Value) {
+    let mut text = String::new();
+    post(base_url, "/chat/completions", body).read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+    (head.to_ascii_lowercase(), serde_json::from_str(body).unwrap())
+}
+
+fn question(max_tokens: u32) -> Value {
+    json!({
+        "model": "shakespeare-demo", "max_tokens": max_tokens, "seed": 1,
+        "messages": [{ "role": "user", "content": "Who goes there?" }],
+    })
+}
+
+fn request_id(head: &str) -> String {
+    let line = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+    line.trim().to_owned()
+}
+
+/// Asks once and saves the evidence.
+fn evidence(up: &Up, data_dir: &Path, file: &Path) -> (String, String) {
+    let (head, answer) = ask(&up.base_url(), &question(12));
+    let id = request_id(&head);
+    let saved = run(data_dir, &["verify", &id, "--json"]);
+    assert_status(&saved, 0);
+    let host = up.base_url().replace("http://", "").replace("/v1", "");
+    let mut stream = TcpStream::connect(&host).unwrap();
+    write!(stream, "GET /v1/receipts/{id} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    fs::write(file, text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    (id, answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &[]);
+    let file = dir.join("evidence.json");
+    let path = file.to_str().unwrap();
+    let (id, text) = evidence(&up, dir, &file);
+
+    let by_id = run(dir, &["verify", &id, "--recompute"]);
+    assert_status(&by_id, 0);
+    let shown = String::from_utf8_lossy(&by_id.stdout);
+    assert!(shown.starts_with("HOLDS: recomputed"), "{shown}");
+    let plain = run(dir, &["verify", path, "--offline"]);
+    assert_status(&plain, 0);
+    let shown = String::from_utf8_lossy(&plain.stdout);
+    for line in ["NOT checked:", "needs a recomputation", "that the answer is true"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let report = json(&run(dir, &["verify", path, "--offline", "--recompute", "--json"]));
+    assert_eq!((&report["verified"], &report["recomputed"]), (&json!(true), &json!(true)));
+    assert_eq!(report["answers"][0]["text"], json!(text));
+
+    let seen = dir.join("seen.txt");
+    fs::write(&seen, &text).unwrap();
+    assert_status(&run(dir, &["verify", path, "--text", seen.to_str().unwrap()]), 0);
+    fs::write(&seen, format!("{text}\u{200b}")).unwrap();
+    let other = run(dir, &["verify", path, "--text", seen.to_str().unwrap()]);
+    assert_status(&other, 1);
+    assert!(told(&other).contains("not the one that was signed"), "{}", told(&other));
+    fs::write(&seen, "Who goes there?").unwrap();
+    assert_status(&run(dir, &["verify", path, "--prompt", seen.to_str().unwrap()]), 0);
+    fs::write(&seen, "Who goes where?").unwrap();
+    assert_status(&run(dir, &["verify", path, "--prompt", seen.to_str().unwrap()]), 1);
+    assert_status(&run(dir, &["verify", path, "--worker", &"0".repeat(64)]), 1);
+
+    let good: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    type Edit = fn(&mut Value);
+    let edits: [(&str, Edit); 6] = [
+        ("the text", |e| e["answers"][0]["text"] = json!("Nobody.")),
+        ("a token", |e| e["answers"][0]["output_ids"][3] = json!(5)),
+        ("the view", |e| e["view"]["answers"][0]["receipt"]["output_tokens"] = json!(1)),
+        ("the request id", |e| e["request_id"] = json!("req_00000000000000000000000000000000")),
+        ("an unknown field", |e| e["more"] = json!(1)),
+        ("no answer", |e| e["answers"] = json!([])),
+    ];
+    let edited = dir.join("edited.json");
+    for (what, edit) in edits {
+        let mut evidence = good.clone();
+        edit(&mut evidence);
+        fs::write(&edited, evidence.to_string()).unwrap();
+        let refused = run(dir, &["verify", edited.to_str().unwrap()]);
+        assert_eq!(refused.status.code(), Some(1), "{what}: {}", told(&refused));
+        assert!(told(&refused).contains("DOES NOT HOLD"), "{what}: {}", told(&refused));
+    }
+    // The salt is under no signature, but opens the commitment to the model's inner state.
+    let mut evidence = good.clone();
+    evidence["answers"][0]["salt"] = json!("11".repeat(32));
+    fs::write(&edited, evidence.to_string()).unwrap();
+    let refused = run(dir, &["verify", edited.to_str().unwrap(), "--recompute"]);
+    assert_status(&refused, 1);
+    assert!(told(&refused).contains("not computed by this model"), "{}", told(&refused));
+
+    assert_status(&run(dir, &["verify", &id, "--offline"]), 1);
+    let unknown = run(dir, &["verify", "req_00000000000000000000000000000000"]);
+    assert_status(&unknown, 1);
+    assert_stderr(&unknown, "Nothing is kept");
+}
+
+#[test]
+fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--model", "shakespeare-demo", "--model", "gpt-4o=shakespeare-demo"]);
+    let once = run(dir, &["chat", "--max-tokens", "8", "--seed", "1", "Who goes there?"]);
+    assert_status(&once, 0);
+    assert_stderr(&once, "receipt holds");
+    let piped = run_with_input(dir, &["chat", "--max-tokens", "8", "--seed", "1"], "Who goes there?");
+    assert_status(&piped, 0);
+    assert_eq!(once.stdout, piped.stdout);
+    let named = run(
+        dir,
+        &["chat", "--model", "gpt-4o", "--max-tokens", "8", "--seed", "1", "--json", "Who goes there?"],
+    );
+    assert_status(&named, 0);
+    let answer = json(&named);
+    assert_eq!(answer["receipt_holds"], json!(true));
+    assert_eq!(format!("{}\n", answer["text"].as_str().unwrap()).as_bytes(), once.stdout);
+    let misspelt = run(dir, &["chat", "--model", "shakespear-demo", "Hello"]);
+    assert_status(&misspelt, 1);
+    assert_stderr(&misspelt, "shakespeare-demo");
+    drop(up);
+    fs::remove_file(dir.join("up.json")).unwrap();
+    let nobody = run(dir, &["chat", "--base-url", "http://127.0.0.1:1", "Hello"]);
+    assert_status(&nobody, 1);
+    assert_stderr(&nobody, "hint: start it with `surety up`");
+}
+
+#[test]
+fn a_worker_killed_in_mid_answer_is_told_of_and_replaced() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let up = Up::start(data_dir.path(), &[]);
+    let mut long = question(100_000);
+    long["stream"] = json!(true);
+    let mut stream = post(&up.base_url(), "/chat/completions", &long);
+    let mut line = String::new();
+    while !line.contains("\"content\"") {
+        line.clear();
+        assert_ne!(stream.read_line(&mut line).unwrap(), 0);
+    }
+    kill_process(up.pids()[1], Signal::KILL).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    if !rest.contains("[DONE]") {
+        // However fast the answer was: a stream never just ends.
+        assert!(rest.contains("\"error\""), "{rest}");
+        assert!(rest.contains("worker_lost") || rest.contains("worker_stalled"), "{rest}");
+    }
+    up.wait_for("worker 1 ended (killed by signal 9); starting it again");
+    up.wait_for("worker 1 runs again");
+    wait(
+        || {
+            let mut text = String::new();
+            post(&up.base_url(), "/chat/completions", &question(4)).read_to_string(&mut text).unwrap();
+            text.starts_with("HTTP/1.1 200")
+        },
+        "an answer from the worker that was started again",
+    );
+}
+
+#[test]
+fn everything_stops_when_it_is_told_to_or_its_parent_dies() {
+    let data_dir = tempfile::tempdir().unwrap();
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let mut up = Up::start(data_dir.path(), &["--workers", "2"]);
+        let pids = up.pids();
+        assert_eq!(pids.len(), 3);
+        assert!(pids.iter().all(|pid| is_alive(*pid)));
+        assert!(data_dir.path().join("up.json").exists());
+        up.signal(signal);
+        let status = up.wait();
+        if signal != Signal::KILL {
+            assert_eq!(status, Some(0), "{}", up.stderr.lock().unwrap());
+            assert!(!data_dir.path().join("up.json").exists());
+        }
+        wait(|| !pids.iter().any(|pid| is_alive(*pid)), "the children end");
+    }
+}
+
+#[test]
+fn an_ephemeral_directory_is_gone_afterwards() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = crate::process::surety(data_dir.path());
+    command.env("TMPDIR", temporary.path()).args(["up", "--ephemeral", "--port", "0"]);
+    command.stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready: http://127.0.0.1:"), "{line}");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
+    kill_process(crate::process::pid(child.id().into()), Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_stands_in_the_way_is_named() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let in_use = run(dir, &["up", "--port", &port]);
+    assert_status(&in_use, 1);
+    assert_stderr(&in_use, "hint: another program listens there");
+
+    let file = dir.join("file");
+    fs::write(&file, "").unwrap();
+    let unusable = run(&file, &["up", "--port", "0"]);
+    assert_status(&unusable, 1);
+    assert_stderr(&unusable, "cannot create the data directory");
+
+    let misspelt = run(dir, &["up", "--port", "0", "--model", "shakespear-demo"]);
+    assert_status(&misspelt, 1);
+    assert_stderr(&misspelt, "hint: did you mean shakespeare-demo?");
+    let missing = run(dir, &["up", "--port", "0", "--model", "./nothing.gguf"]);
+    assert_status(&missing, 1);
+    assert_stderr(&missing, "nothing.gguf");
+    fs::write(dir.join("text.gguf"), "no model").unwrap();
+    let text = run(dir, &["up", "--port", "0", "--model", dir.join("text.gguf").to_str().unwrap()]);
+    assert_status(&text, 1);
+    assert_stderr(&text, "is not a GGUF model file");
+}

@@ -1,0 +1,186 @@
+//! The connection: keeps a worker reachable, and opens sessions and asks for status on it.
+//!
+//! In:     an endpoint and an address. Out: sessions, statuses.
+//! Holds:  a lost connection is sought again, ever more slowly, until the last clone of [`Connection`] is dropped.
+
+use std::{sync::Arc, time::Duration};
+
+use surety_net::{CloseCode, ConnectError, Endpoint, Link, Lost, Protocol, StatusError, WorkerAddress};
+use surety_types::{PublicKey, Request, Signed, WorkerStatus};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info};
+
+use crate::session::{Session, SessionError};
+
+/// The first pause before a lost worker is called again, and the first wait for an answer …
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// … both of which double up to these.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A connection that lasted so long starts the pauses anew.
+const STEADY: Duration = Duration::from_secs(10);
+/// A status comes within this, or not.
+const STATUS_WAIT: Duration = Duration::from_secs(5);
+
+/// A worker, kept reachable. Clones are the same connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: Endpoint,
+    address: WorkerAddress,
+    serve: watch::Receiver<State>,
+    status: Mutex<Option<Link>>,
+    /// Seeks the worker; aborted with the last clone.
+    _task: JoinSet<()>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Not there, and why it was not the last time.
+    Seeking(Option<Lost>),
+    Connected(Link),
+}
+
+/// How an order is followed.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderOptions {
+    /// A worker that sends nothing for so long has stalled. Workers give a sign of life every
+    /// [`surety_types::progress::PROGRESS_IDLE_MS`].
+    pub stall: Duration,
+    /// The context the worker offers for this model, from its status.
+    pub context_tokens: Option<u32>,
+}
+
+impl Default for OrderOptions {
+    fn default() -> Self {
+        OrderOptions { stall: Duration::from_secs(10), context_tokens: None }
+    }
+}
+
+impl Connection {
+    /// Starts to seek a worker, and returns at once. Needs a Tokio runtime.
+    pub fn open(endpoint: &Endpoint, address: WorkerAddress) -> Connection {
+        let (state, serve) = watch::channel(State::Seeking(None));
+        let mut task = JoinSet::new();
+        task.spawn(seek(endpoint.clone(), address, state));
+        let inner =
+            Inner { endpoint: endpoint.clone(), address, serve, status: Mutex::new(None), _task: task };
+        Connection { inner: Arc::new(inner) }
+    }
+
+    /// Where the worker is sought.
+    pub fn address(&self) -> &WorkerAddress {
+        &self.inner.address
+    }
+
+    /// Who it must be.
+    pub fn worker(&self) -> PublicKey {
+        self.inner.address.key
+    }
+
+    /// Whether it is there now.
+    pub fn is_connected(&self) -> bool {
+        matches!(&*self.inner.serve.borrow(), State::Connected(link) if !link.is_closed())
+    }
+
+    /// Waits until it is there.
+    pub async fn ready(&self, limit: Duration) -> Result<(), SessionError> {
+        let mut serve = self.inner.serve.clone();
+        let connected = serve.wait_for(|state| matches!(state, State::Connected(_)));
+        match timeout(limit, connected).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(self.unreachable()),
+        }
+    }
+
+    /// Asks the worker how it is.
+    pub async fn status(&self) -> Result<WorkerStatus, StatusError> {
+        // One question at a time, on a connection of its own.
+        let mut kept = self.inner.status.lock().await;
+        let link = match kept.take().filter(|link| !link.is_closed()) {
+            Some(link) => link,
+            None => self
+                .inner
+                .endpoint
+                .connect_within(&self.inner.address, Protocol::Status, FIRST_WAIT)
+                .await
+                .map_err(|error| StatusError::Open(surety_net::OpenError::Lost(error.as_lost())))?,
+        };
+        let status = link.status(STATUS_WAIT).await?;
+        *kept = Some(link);
+        Ok(status)
+    }
+
+    /// Sends an order and its request; what comes of it is the session's to tell.
+    ///
+    /// Fails at once if the worker is not there. Panics if the request is not the one that the order names.
+    pub async fn order(
+        &self,
+        order: Signed<surety_types::Order>,
+        request: Request,
+        options: OrderOptions,
+    ) -> Result<Session, SessionError> {
+        let link = match &*self.inner.serve.borrow() {
+            State::Connected(link) => link.clone(),
+            State::Seeking(lost) => {
+                return Err(SessionError::Unreachable { worker: self.worker(), lost: lost.clone() });
+            }
+        };
+        Session::start(&link, order, request, options).await
+    }
+
+    fn unreachable(&self) -> SessionError {
+        let lost = match &*self.inner.serve.borrow() {
+            State::Seeking(lost) => lost.clone(),
+            State::Connected(_) => None,
+        };
+        SessionError::Unreachable { worker: self.worker(), lost }
+    }
+}
+
+/// Connects, waits for the loss, connects again. Ends when nobody watches.
+async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<State>) {
+    let mut pause = FIRST_PAUSE;
+    let mut wait = FIRST_WAIT;
+    loop {
+        let lost = match endpoint.connect_within(&address, Protocol::Serve, wait).await {
+            Ok(link) => {
+                info!(worker = %address.key.short(), "connected");
+                let since = Instant::now();
+                state.send_replace(State::Connected(link.clone()));
+                let lost = link.closed().await;
+                info!(worker = %address.key.short(), %lost, "connection lost");
+                if since.elapsed() >= STEADY {
+                    pause = FIRST_PAUSE;
+                    wait = FIRST_WAIT;
+                }
+                lost
+            }
+            Err(error) => {
+                if let ConnectError::BadKey { .. } = error {
+                    info!(%address, "no worker can have this key");
+                }
+                debug!(%error, "worker not reached");
+                wait = (wait * 2).min(LONGEST_WAIT);
+                error.as_lost()
+            }
+        };
+        let leaving = matches!(lost, Lost::ClosedByPeer(CloseCode::ShuttingDown));
+        state.send_replace(State::Seeking(Some(lost)));
+        if state.is_closed() {
+            return;
+        }
+        // Who says goodbye does not come back at once.
+        sleep(if leaving { LONGEST_PAUSE } else { pause }).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

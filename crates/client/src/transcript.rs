@@ -1,0 +1,238 @@
+//! The transcript: what a worker has said so far about one order, held against itself.
+//!
+//! In:     its messages, in order. Out: events, or what was wrong with a message.
+//! Touches: nothing. No I/O and no clock.
+//! Holds: : acceptance first, then the scored prompt, then frames without gaps and progress that agrees
+//!         with them, then the receipt, which must agree with all of it.
+
+use std::mem::take;
+
+use surety_proof::{Expected, Fault, IdsHasher, TextHasher, check::check_acceptance, check_answer};
+use surety_types::{
+    Acceptance, Answer, Canonical, FromWorker, Order, Progress, PublicKey, Receipt, Request, Signed,
+};
+
+use crate::session::{Completed, Refusal, SessionError, SessionEvent};
+
+/// The most text that one token may stand for. Vocabularies hold nothing near it.
+const MAX_TEXT_BYTES_PER_TOKEN: usize = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Transcript {
+    order: Signed<Order>,
+    request: Request,
+    worker: PublicKey,
+    context_tokens: Option<u32>,
+    acceptance: Option<Signed<Acceptance>>,
+    prompt_ids: Vec<u32>,
+    output_ids: Vec<u32>,
+    text: String,
+    ids_hasher: IdsHasher,
+    text_hasher: TextHasher,
+    pub(crate) cancelled: bool,
+}
+
+impl Transcript {
+    pub(crate) fn new(
+        order: Signed<Order>,
+        request: Request,
+        worker: PublicKey,
+        context_tokens: Option<u32>,
+    ) -> Self {
+        Transcript {
+            order,
+            request,
+            worker,
+            context_tokens,
+            acceptance: None,
+            prompt_ids: Vec::new(),
+            output_ids: Vec::new(),
+            text: String::new(),
+            ids_hasher: IdsHasher::output(),
+            text_hasher: TextHasher::new(),
+            cancelled: false,
+        }
+    }
+
+    pub(crate) fn order(&self) -> &Signed<Order> {
+        &self.order
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.acceptance.is_some()
+    }
+
+    pub(crate) fn output_tokens(&self) -> u32 {
+        self.ids_hasher.count()
+    }
+
+    /// Takes the next message. None for one that has nothing to tell.
+    pub(crate) fn take(&mut self, message: FromWorker) -> Result<Option<SessionEvent>, SessionError> {
+        match message {
+            FromWorker::Acceptance(bytes) => self.take_acceptance(&bytes).map(Some),
+            FromWorker::Prompt { index, ids, logprobs } => {
+                self.take_prompt(index, &ids)?;
+                Ok(Some(SessionEvent::Prompt { index, ids, logprobs }))
+            }
+            FromWorker::Frame { index, tokens, text, logprobs } => {
+                self.take_frame(index, &tokens, &text, logprobs.len())?;
+                Ok(Some(SessionEvent::Tokens { tokens, text, logprobs }))
+            }
+            FromWorker::Progress(bytes) => self.take_progress(&bytes).map(|()| None),
+            FromWorker::Receipt { receipt, salt } => self.take_receipt(receipt, salt).map(Some),
+        }
+    }
+
+    ///
+    fn take_acceptance(&mut self, bytes: &[u8]) -> Result<SessionEvent, SessionError> {
+        if self.acceptance.is_some() {
+            return Err(self.out_of_turn("a second acceptance"));
+        }
+        let bad = |fault| SessionError::BadAcceptance { worker: self.worker, fault };
+        let acceptance = Signed::<Acceptance>::open_by(bytes, &self.worker)
+            .map_err(|error| bad(Fault::Acceptance(error).into()))?;
+        check_acceptance(&self.order, &acceptance, self.context_tokens).map_err(|fault| bad(fault.into()))?;
+        let event = SessionEvent::Accepted(acceptance.value().clone());
+        self.acceptance = Some(acceptance);
+        Ok(event)
+    }
+
+    ///
+    fn take_prompt(&mut self, index: u32, ids: &[u32]) -> Result<(), SessionError> {
+        let Some(acceptance) = &self.acceptance else {
+            return Err(self.out_of_turn("a prompt before the acceptance"));
+        };
+        if self.request.prompt_logprobs.is_none() {
+            return Err(self.out_of_turn("a scored prompt that was not asked for"));
+        }
+        if !self.output_ids.is_empty() || !self.text.is_empty() {
+            return Err(self.out_of_turn("a prompt after the first frame"));
+        }
+        self.expect_index(index, self.prompt_ids.len())?;
+        if self.prompt_ids.len() + ids.len() > acceptance.prompt_tokens as usize {
+            return Err(self.bad_frame("a longer prompt than was accepted"));
+        }
+        self.prompt_ids.extend(ids);
+        Ok(())
+    }
+
+    ///
+    fn take_frame(
+        &mut self,
+        index: u32,
+        tokens: &[u32],
+        text: &str,
+        logprobs: usize,
+    ) -> Result<(), SessionError> {
+        let Some(acceptance) = &self.acceptance else {
+            return Err(self.out_of_turn("a frame before the acceptance"));
+        };
+        if self.request.prompt_logprobs.is_some()
+            && self.prompt_ids.len() != acceptance.prompt_tokens as usize
+        {
+            return Err(self.out_of_turn("a frame before the whole of the scored prompt"));
+        }
+        self.expect_index(index, self.output_ids.len())?;
+        if self.output_ids.len() + tokens.len() > acceptance.max_output_tokens as usize {
+            return Err(self.bad_frame("more tokens than were accepted"));
+        }
+        if self.text.len() + text.len() > MAX_TEXT_BYTES_PER_TOKEN * (self.output_ids.len() + tokens.len()) {
+            return Err(self.bad_frame("more text than its tokens can spell"));
+        }
+        if logprobs != if self.request.logprobs.is_some() { tokens.len() } else { 0 } {
+            return Err(self.bad_frame("other log-probabilities than were asked for"));
+        }
+        self.output_ids.extend(tokens);
+        self.text.push_str(text);
+        self.ids_hasher.push(tokens);
+        self.text_hasher.push(text);
+        Ok(())
+    }
+
+    ///
+    fn take_progress(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        if self.acceptance.is_none() {
+            return Err(self.out_of_turn("progress before the acceptance"));
+        }
+        let bad = |problem| SessionError::BadProgress { worker: self.worker, problem };
+        let progress = Signed::<Progress>::open_by(bytes, &self.worker)
+            .map_err(|error| bad(ProgressProblem::Unsigned(error)))?;
+        if progress.order != self.order.digest() {
+            return Err(bad(ProgressProblem::OtherOrder));
+        }
+        if progress.output_tokens != self.ids_hasher.count()
+            || progress.output_digest != self.ids_hasher.digest()
+        {
+            return Err(bad(ProgressProblem::OtherTokens));
+        }
+        if progress.text_digest != self.text_hasher.digest() {
+            return Err(bad(ProgressProblem::OtherText));
+        }
+        Ok(())
+    }
+
+    ///
+    fn take_receipt(&mut self, receipt: Vec<u8>, salt: [u8; 32]) -> Result<SessionEvent, SessionError> {
+        // A failure may come before the whole of the scored prompt: then there are no ids to hold it against.
+        let failed =
+            Signed::<Receipt>::peek_value(&receipt).is_ok_and(|(receipt, _)| receipt.failure().is_some());
+        let prompt_ids =
+            (self.request.prompt_logprobs.is_some() && !failed).then(|| take(&mut self.prompt_ids));
+        // What was kept moves into the answer: nothing can follow a receipt.
+        let answer = Answer {
+            order: self.order.bytes().to_vec(),
+            request: self.request.to_cbor(),
+            acceptance: self.acceptance.as_ref().map(|acceptance| acceptance.bytes().to_vec()),
+            receipt,
+            salt,
+            output_ids: take(&mut self.output_ids),
+            text: take(&mut self.text),
+            prompt_ids,
+        };
+        let expected = Expected {
+            payer: Some(self.order.payer),
+            worker: Some(self.worker),
+            context_tokens: self.context_tokens,
+            cancelled: Some(self.cancelled),
+        };
+        let checked = check_answer(&answer, &expected)
+            .map_err(|fault| SessionError::BadReceipt { worker: self.worker, fault: Box::new(fault) })?;
+        let receipt = checked.receipt.clone();
+        Ok(match receipt.failure() {
+            Some(_) => SessionEvent::Refused(Box::new(Refusal { receipt, answer })),
+            None => SessionEvent::Finished(Box::new(Completed { receipt, answer, checked })),
+        })
+    }
+
+    fn expect_index(&self, found: u32, expected: usize) -> Result<(), SessionError> {
+        if found as usize == expected {
+            return Ok(());
+        }
+        Err(SessionError::Gap { worker: self.worker, expected: expected as u32, found })
+    }
+
+    fn out_of_turn(&self, what: &'static str) -> SessionError {
+        SessionError::OutOfTurn { worker: self.worker, what }
+    }
+
+    fn bad_frame(&self, what: &'static str) -> SessionError {
+        SessionError::BadFrame { worker: self.worker, what }
+    }
+}
+
+/// What is wrong with a progress.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgressProblem {
+    /// It cannot be opened.
+    #[error("it is not validly signed")]
+    Unsigned(#[source] surety_types::OpenError),
+    /// It is for another order.
+    #[error("it is for another order")]
+    OtherOrder,
+    /// Its tokens are not those that were sent.
+    #[error("its tokens are not the ones that were sent")]
+    OtherTokens,
+    /// Its text is not the one that was sent.
+    #[error("its text is not the one that was sent")]
+    OtherText,
+}

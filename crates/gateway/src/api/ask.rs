@@ -1,0 +1,527 @@
+//! Ask: a request body, understood.
+//!
+//! In:     the text of a body; today's date, for chat templates that mention it.
+//! Out:    what is asked for, every default filled in, or an error that names the parameter.
+//! Touches: nothing.
+//! Holds:  whatever is returned is within the bounds of `types`, so it can be ordered from a worker.
+//! Absent: which models and workers there are.
+
+use serde_json::value::RawValue;
+use surety_types::{
+    Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
+    envelope::{MAX_ID_BYTES, MAX_PARTS},
+    request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
+    sampling::MAX_LOGIT_BIASES,
+};
+
+use super::{
+    fields::{self, Fields},
+    parameters::{self as table, Route},
+};
+use crate::error::{ApiError, Code};
+
+/// Prompts in one body.
+const PROMPTS_MAX: usize = 128;
+/// Answers to one body: prompts times choices.
+const ANSWERS_MAX: usize = MAX_PARTS;
+/// Bytes of all orders' requests together; each answer's evidence holds its own copy.
+const ORDERED_BYTES_MAX: usize = MAX_REQUEST_BYTES;
+/// Text parts in one message's content.
+const PARTS_MAX: usize = 4096;
+/// Output tokens of a completion that does not say, as OpenAI documents.
+const COMPLETION_TOKENS_DEFAULT: u32 = 16;
+/// Digits that are enough to name a worker.
+const WORKER_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
+/// Milliseconds a caller may give the whole answer.
+const DEADLINE_MS: std::ops::RangeInclusive<i64> = 1_000..=86_400_000;
+
+/// Roles as callers write them, and as chat templates know them.
+pub(crate) const ROLES: [(&str, &str); 6] = [
+    ("system", "system"),
+    ("developer", "system"),
+    ("user", "user"),
+    ("assistant", "assistant"),
+    ("tool", "tool"),
+    ("function", "tool"),
+];
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// A name, `name@<digits>`, or an id, as the caller wrote it.
+    pub(crate) model: String,
+    /// One per prompt; a chat has one.
+    pub(crate) requests: Vec<Request>,
+    /// Answers per prompt.
+    pub(crate) choices: u32,
+    pub(crate) sampling: Sampling,
+    pub(crate) seed: Seed,
+    /// `None`: the rest of the context window.
+    pub(crate) max_output_tokens: Option<u32>,
+    pub(crate) ignore_end: bool,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+    /// The first digits of the only worker wanted.
+    pub(crate) worker: Option<String>,
+    pub(crate) deadline_ms: Option<u64>,
+    pub(crate) form: Form,
+}
+
+/// In which of OpenAI's shapes to answer, and with how many alternatives per token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Chat { logprobs: Option<u8> },
+    Completion { echo: bool, logprobs: Option<u8> },
+}
+
+impl Ask {
+    /// How many answers are to be given.
+    pub(crate) fn answers(&self) -> usize {
+        self.requests.len() * self.choices as usize
+    }
+
+    /// Reads the body of either route.
+    pub(crate) fn parse(text: &str, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
+        let mut fields = Fields::body(text)?;
+        table::screen(&mut fields, route)?;
+        let model = fields::string("model", required(&mut fields, "model")?)?;
+        if model.is_empty() {
+            return Err(ApiError::invalid("model", "`model` is empty. GET /v1/models lists what there is."));
+        }
+        if model.len() > MAX_ID_BYTES {
+            let message = format!("`model` takes {} bytes. Names take at most {MAX_ID_BYTES}.", model.len());
+            return Err(ApiError::invalid("model", message));
+        }
+        let choices = fields.integer("n", table::CHOICES)?.unwrap_or(1) as u32;
+        let sampling = sampling(&mut fields)?;
+        let seed = fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller);
+        let stop = stop(&mut fields)?;
+        let ignore_end = fields.boolean("ignore_eos")?.unwrap_or(false);
+        let stream = fields.boolean("stream")?.unwrap_or(false);
+        let include_usage = stream_options(&mut fields)?;
+        let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
+        let (form, max_output_tokens, prompts) = match route {
+            Route::Chat => chat(&mut fields)?,
+            Route::Completions => completions(&mut fields, choices)?,
+        };
+        assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
+
+        let requests: Vec<Request> = prompts
+            .into_iter()
+            .map(|prompt| Request {
+                stop: stop.clone(),
+                logprobs: form.logprobs(),
+                prompt_logprobs: form.prompt_logprobs(&prompt),
+                date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
+                prompt,
+            })
+            .collect();
+        let ask = Ask {
+            model,
+            requests,
+            choices,
+            sampling,
+            seed,
+            max_output_tokens,
+            ignore_end,
+            stream,
+            include_usage,
+            worker,
+            deadline_ms,
+            form,
+        };
+        ask.check()?;
+        Ok(ask)
+    }
+
+    /// The bounds that concern more than one parameter.
+    fn check(&self) -> Result<(), ApiError> {
+        let subject = match self.form {
+            Form::Chat { .. } => "messages",
+            Form::Completion { .. } => "prompt",
+        };
+        if self.answers() > ANSWERS_MAX {
+            let message = format!(
+                "{} prompts times `n` {} are {} answers. Ask for at most {ANSWERS_MAX} at once.",
+                self.requests.len(),
+                self.choices,
+                self.answers(),
+            );
+            return Err(ApiError::invalid(subject, message));
+        }
+        let mut ordered_bytes = 0;
+        for request in &self.requests {
+            let bytes = request.try_to_cbor().map_err(|invalid| {
+                if prompt_bytes(&request.prompt) > MAX_REQUEST_BYTES / 2 {
+                    let message = format!(
+                        "The prompt takes {} bytes. At most {MAX_REQUEST_BYTES} are carried to a worker, \
+                         which is more than any context window here holds. Shorten it.",
+                        prompt_bytes(&request.prompt),
+                    );
+                    ApiError::new(Code::PayloadTooLarge, message).with_param(subject)
+                } else {
+                    ApiError::invalid(invalid.field, format!("{invalid}."))
+                }
+            })?;
+            ordered_bytes += bytes.len() * self.choices as usize;
+        }
+        if ordered_bytes > ORDERED_BYTES_MAX {
+            let message = format!(
+                "The prompts times `n` take {ordered_bytes} bytes. At most {ORDERED_BYTES_MAX} fit one request. \
+                 Send several.",
+            );
+            return Err(ApiError::new(Code::PayloadTooLarge, message).with_param(subject));
+        }
+        Ok(())
+    }
+}
+
+impl Form {
+    /// Alternatives wanted per output token.
+    pub(crate) fn logprobs(&self) -> Option<u8> {
+        match *self {
+            Form::Chat { logprobs } | Form::Completion { logprobs, .. } => logprobs,
+        }
+    }
+
+    /// Alternatives wanted per prompt token. An echoed list of token ids is scored even where nobody asked, because
+    /// only the worker knows the tokens' texts.
+    fn prompt_logprobs(&self, prompt: &Prompt) -> Option<u8> {
+        match *self {
+            Form::Completion { echo: true, logprobs: Some(top) } => Some(top),
+            Form::Completion { echo: true, logprobs: None } => {
+                matches!(prompt, Prompt::Tokens(_)).then_some(0)
+            }
+            Form::Completion { echo: false, .. } | Form::Chat { .. } => None,
+        }
+    }
+}
+
+type Subject = (Form, Option<u32>, Vec<Prompt>);
+
+fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
+    no_tools(fields, "tools", "tool_choice")?;
+    no_tools(fields, "functions", "function_call")?;
+    only_text(fields)?;
+
+    let wanted = fields.boolean("logprobs")?.unwrap_or(false);
+    let top = fields.integer("top_logprobs", table::TOP_LOGPROBS)?;
+    if let (Some(1..), false) = (top, wanted) {
+        let message = "`top_logprobs` needs `logprobs: true`. Set it, or leave `top_logprobs` out.";
+        return Err(ApiError::invalid("top_logprobs", message));
+    }
+    let logprobs = wanted.then_some(top.unwrap_or(0) as u8);
+
+    let older = fields.integer("max_tokens", table::CHAT_TOKENS)?;
+    let newer = fields.integer("max_completion_tokens", table::CHAT_TOKENS)?;
+    if let (Some(older), Some(newer)) = (older, newer)
+        && older != newer
+    {
+        let message = format!(
+            "`max_tokens` is {older} and `max_completion_tokens` is {newer}; they are two names of one thing. Send one.",
+        );
+        return Err(ApiError::invalid("max_tokens", message));
+    }
+    let max_output_tokens = newer.or(older).map(|tokens| tokens as u32);
+
+    let raw = required(fields, "messages")?;
+    let raw = fields::list("messages", raw, MAX_MESSAGES)?;
+    let messages: Result<Vec<Message>, ApiError> =
+        raw.into_iter().enumerate().map(|(index, raw)| message(index, raw)).collect();
+    let messages = messages?;
+    if messages.is_empty() {
+        return Err(ApiError::invalid("messages", "`messages` is empty. Send at least one message."));
+    }
+    Ok((Form::Chat { logprobs }, max_output_tokens, vec![Prompt::Chat { messages }]))
+}
+
+fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
+    let path = format!("messages[{index}]");
+    let mut fields = Fields::object(path.clone(), raw)?;
+    let role = fields.string("role")?.ok_or_else(|| missing(&fields.path("role")))?;
+    let Some((_, role)) = ROLES.iter().find(|(name, _)| *name == role) else {
+        let names = ROLES.map(|(name, _)| format!("`{name}`")).join(", ");
+        let message = format!("`{path}.role` is \"{}\". It must be one of {names}.", fields::quote(&role));
+        return Err(ApiError::invalid(fields.path("role"), message));
+    };
+    for (name, instead) in [
+        ("tool_calls", "Write the call into `content`."),
+        ("function_call", "Write the call into `content`."),
+        ("audio", "Send its transcript as `content`."),
+        ("refusal", "Send it as `content`."),
+        ("reasoning_content", "Leave it out, or put it into `content`."),
+        ("reasoning", "Leave it out, or put it into `content`."),
+    ] {
+        if fields.take(name).is_some_and(|raw| raw.get() != "[]") {
+            let path = fields.path(name);
+            let message = format!("`{path}` is not supported here. {instead}");
+            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
+        }
+    }
+    // What chat templates never see.
+    for name in ["annotations", "cache_control", "id", "tool_call_id"] {
+        fields.take(name);
+    }
+    let name = fields.string("name")?;
+    let content_path = fields.path("content");
+    let content = fields.take("content").ok_or_else(|| missing(&content_path))?;
+    let content = content_text(&content_path, content)?;
+    table::nothing_left(&fields, &["role", "content", "name"])?;
+    Ok(Message { role: (*role).to_owned(), content, name })
+}
+
+/// A text, or a list of text parts joined as they stand.
+fn content_text(path: &str, raw: &RawValue) -> Result<String, ApiError> {
+    match fields::first_byte(raw) {
+        b'"' => fields::string(path, raw),
+        b'[' => {
+            let mut text = String::new();
+            for (index, raw) in fields::list(path, raw, PARTS_MAX)?.into_iter().enumerate() {
+                let mut part = Fields::object(format!("{path}[{index}]"), raw)?;
+                let kind_path = part.path("type");
+                let kind = part.string("type")?.ok_or_else(|| missing(&kind_path))?;
+                if kind != "text" {
+                    let message = format!(
+                        "`{kind_path}` is \"{}\". Only \"text\" is supported here; say in words what it shows.",
+                        fields::quote(&kind),
+                    );
+                    return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(kind_path));
+                }
+                let text_path = part.path("text");
+                text.push_str(&part.string("text")?.ok_or_else(|| missing(&text_path))?);
+                part.take("cache_control");
+                part.take("prompt_cache_breakpoint");
+                table::nothing_left(&part, &["type", "text"])?;
+            }
+            Ok(text)
+        }
+        _ => Err(fields::wrong_type(path, raw, "a text or a list of text parts")),
+    }
+}
+
+/// Tools may be named as long as none is to be called.
+fn no_tools(fields: &mut Fields<'_>, tools: &'static str, choice: &'static str) -> Result<(), ApiError> {
+    let choice_raw = fields.take(choice).map(RawValue::get);
+    let tools_raw = fields.take(tools).map(RawValue::get).filter(|raw| *raw != "[]");
+    let at_fault = match (tools_raw, choice_raw) {
+        (_, Some("\"none\"")) | (None, None | Some("\"auto\"")) => return Ok(()),
+        (Some(_), _) => tools,
+        (None, Some(_)) => choice,
+    };
+    let message = format!(
+        "`{at_fault}` is not supported here: answers are text. Leave it out or send `{choice}: \"none\"`, \
+         and describe in `messages` what may be called.",
+    );
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(at_fault))
+}
+
+/// Answers are plain text.
+fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    if let Some(mut format) = fields.fields("response_format")? {
+        let kind = format.string("type")?;
+        if kind.as_deref() != Some("text") {
+            let message = "`response_format` other than `{\"type\": \"text\"}` is not supported here. \
+                           Describe the form in `messages` and check the answer.";
+            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("response_format"));
+        }
+        table::nothing_left(&format, &["type"])?;
+    }
+    if let Some(raw) = fields.take("modalities") {
+        for raw in fields::list("modalities", raw, 16)? {
+            if fields::string("modalities", raw)? != "text" {
+                let message = "`modalities` other than `[\"text\"]` are not supported here. Leave it out.";
+                return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("modalities"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiError> {
+    let echo = fields.boolean("echo")?.unwrap_or(false);
+    let logprobs = fields.integer("logprobs", table::TOP_LOGPROBS)?.map(|top| top as u8);
+    let max_tokens = fields.integer("max_tokens", table::COMPLETION_TOKENS)?;
+    let max_tokens = max_tokens.map_or(COMPLETION_TOKENS_DEFAULT, |tokens| tokens as u32);
+    if max_tokens == 0 && !echo {
+        let message = "`max_tokens` is 0, so there would be no answer. Send at least 1, or `echo: true` to score the prompt.";
+        return Err(ApiError::invalid("max_tokens", message));
+    }
+    if let Some(best_of) = fields.integer("best_of", 0..=i64::from(i32::MAX))?
+        && best_of != i64::from(choices)
+    {
+        let message = format!(
+            "`best_of` is {best_of} and `n` is {choices}. Choosing among hidden answers is not supported here; \
+             ask for `n` answers and choose.",
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
+    }
+    let prompts = prompts(required(fields, "prompt")?)?;
+    Ok((Form::Completion { echo, logprobs }, Some(max_tokens), prompts))
+}
+
+fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
+    const PATH: &str = "prompt";
+    let element = |index: usize| format!("{PATH}[{index}]");
+    let prompts: Vec<Prompt> = match (fields::first_byte(raw), fields::first_element_byte(raw)) {
+        (b'"', _) => vec![Prompt::Text(fields::string(PATH, raw)?)],
+        (b'[', Some(b'"')) => fields::list(PATH, raw, PROMPTS_MAX)?
+            .into_iter()
+            .enumerate()
+            .map(|(index, raw)| fields::string(&element(index), raw).map(Prompt::Text))
+            .collect::<Result<_, _>>()?,
+        (b'[', Some(b'[')) => fields::list(PATH, raw, PROMPTS_MAX)?
+            .into_iter()
+            .enumerate()
+            .map(|(index, raw)| {
+                fields::token_ids(&element(index), raw, MAX_PROMPT_TOKENS).map(Prompt::Tokens)
+            })
+            .collect::<Result<_, _>>()?,
+        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(PATH, raw, MAX_PROMPT_TOKENS)?)],
+        (b'[', None) => return Err(ApiError::invalid(PATH, "`prompt` is an empty list. Send a prompt.")),
+        _ => return Err(fields::wrong_type(PATH, raw, "a text, a list of texts, or lists of token ids")),
+    };
+    let empty = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(ids) if ids.is_empty());
+    if let Some(index) = prompts.iter().position(empty) {
+        let message = format!("`{}` is an empty list of token ids. Send at least one.", element(index));
+        return Err(ApiError::invalid(element(index), message));
+    }
+    Ok(prompts)
+}
+
+fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
+    let off = Sampling::default();
+    let sampling = Sampling {
+        temperature: fields.number("temperature", table::TEMPERATURE)?.unwrap_or(off.temperature),
+        top_k: fields.integer("top_k", table::TOP_K)?.map_or(off.top_k, |k| k.max(0) as u32),
+        top_p: fields.number("top_p", table::PROBABILITY)?.unwrap_or(off.top_p),
+        min_p: fields.number("min_p", table::PROBABILITY)?.unwrap_or(off.min_p),
+        repetition_penalty: fields
+            .number("repetition_penalty", table::REPETITION)?
+            .unwrap_or(off.repetition_penalty),
+        presence_penalty: fields.number("presence_penalty", table::PENALTY)?.unwrap_or(off.presence_penalty),
+        frequency_penalty: fields
+            .number("frequency_penalty", table::PENALTY)?
+            .unwrap_or(off.frequency_penalty),
+        logit_bias: logit_bias(fields)?,
+    };
+    sampling.check().map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))?;
+    Ok(sampling)
+}
+
+fn logit_bias(fields: &mut Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
+    let Some(mut members) = fields.fields("logit_bias")? else { return Ok(Vec::new()) };
+    let names: Vec<String> = members.names().map(str::to_owned).collect();
+    if names.len() > MAX_LOGIT_BIASES {
+        let message = format!("`logit_bias` has {} entries. Send at most {MAX_LOGIT_BIASES}.", names.len());
+        return Err(ApiError::invalid("logit_bias", message));
+    }
+    let mut biases = Vec::with_capacity(names.len());
+    for name in names {
+        let path = members.path(&fields::quote(&name));
+        // One spelling per id: no sign, no leading zero.
+        let Some(token) = name.parse::<u32>().ok().filter(|token| token.to_string() == name) else {
+            let message =
+                format!("`{path}` is not a token id. Keys of `logit_bias` are integers, e.g. \"50256\".");
+            return Err(ApiError::invalid(path, message));
+        };
+        if let Some(bias) = members.number(&name, table::BIAS)? {
+            biases.push((token, bias));
+        }
+    }
+    biases.sort_unstable_by_key(|(token, _)| *token);
+    Ok(biases)
+}
+
+fn stop(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
+    let Some(raw) = fields.take("stop") else { return Ok(Vec::new()) };
+    let stops = match fields::first_byte(raw) {
+        b'"' => vec![fields::string("stop", raw)?],
+        b'[' => fields::list("stop", raw, MAX_STOPS)?
+            .into_iter()
+            .enumerate()
+            .map(|(index, raw)| fields::string(&format!("stop[{index}]"), raw))
+            .collect::<Result<_, _>>()?,
+        _ => return Err(fields::wrong_type("stop", raw, "a text or a list of texts")),
+    };
+    for (index, stop) in stops.iter().enumerate() {
+        if stop.is_empty() || stop.len() > MAX_STOP_BYTES {
+            let message = format!(
+                "`stop[{index}]` takes {} bytes. A stop text takes 1 to {MAX_STOP_BYTES}.",
+                stop.len(),
+            );
+            return Err(ApiError::invalid("stop", message));
+        }
+    }
+    Ok(stops)
+}
+
+fn stream_options(fields: &mut Fields<'_>) -> Result<bool, ApiError> {
+    let Some(mut options) = fields.fields("stream_options")? else { return Ok(false) };
+    let include_usage = options.boolean("include_usage")?.unwrap_or(false);
+    options.take("include_obfuscation");
+    table::nothing_left(&options, &["include_usage", "include_obfuscation"])?;
+    Ok(include_usage)
+}
+
+/// What only this network understands.
+struct Extras {
+    date: Option<CivilDate>,
+    worker: Option<String>,
+    deadline_ms: Option<u64>,
+}
+
+fn extras(fields: &mut Fields<'_>) -> Result<Extras, ApiError> {
+    let Some(mut extras) = fields.fields("surety")? else {
+        return Ok(Extras { date: None, worker: None, deadline_ms: None });
+    };
+    let date = match extras.string("date")? {
+        None => None,
+        Some(text) => Some(date(&text).ok_or_else(|| {
+            let message = format!("`surety.date` is \"{}\". It must be YYYY-MM-DD.", fields::quote(&text));
+            ApiError::invalid("surety.date", message)
+        })?),
+    };
+    let worker = extras.string("worker")?;
+    if let Some(digits) = &worker {
+        let hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        if !hex || !WORKER_DIGITS.contains(&digits.len()) {
+            let message = "`surety.worker` must be the first 8 to 64 hexadecimal digits of a worker's key. \
+                           GET /v1/network/status lists the workers.";
+            return Err(ApiError::invalid("surety.worker", message));
+        }
+    }
+    let deadline_ms = extras.integer("deadline_ms", DEADLINE_MS)?.map(|ms| ms as u64);
+    table::nothing_left(&extras, &["date", "worker", "deadline_ms"])?;
+    Ok(Extras { date, worker, deadline_ms })
+}
+
+/// Reads YYYY-MM-DD; whether there is such a day is for `types` to say.
+fn date(text: &str) -> Option<CivilDate> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = text.splitn(3, '-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    if (year.len(), month.len(), day.len()) != (4, 2, 2) || ![year, month, day].into_iter().all(digits) {
+        return None;
+    }
+    Some(CivilDate { year: year.parse().ok()?, month: month.parse().ok()?, day: day.parse().ok()? })
+}
+
+fn required<'a>(fields: &mut Fields<'a>, name: &str) -> Result<&'a RawValue, ApiError> {
+    fields.take(name).ok_or_else(|| missing(name))
+}
+
+fn missing(path: &str) -> ApiError {
+    ApiError::invalid(path, format!("`{path}` is missing. Send it."))
+}
+
+/// The caller's part of a request's size.
+fn prompt_bytes(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Chat { messages } => messages.iter().map(|message| message.content.len()).sum(),
+        Prompt::Text(text) => text.len(),
+        Prompt::Tokens(ids) => ids.len() * size_of::<u32>(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

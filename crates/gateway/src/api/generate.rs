@@ -1,0 +1,405 @@
+//! Generate: the two routes that ask a model something.
+//!
+//! In:     POST requests. Out: one document, or a stream of events.
+//! Touches: workers, through `session`; the receipts, to keep evidence.
+//! Holds:  a stream begins only after a worker has accepted, and ends either with `[DONE]`, after every receipt was
+//!         checked and the evidence kept, or with one error frame; a client that leaves stops the work.
+//! Absent: understanding the request (`ask`), wording the reply (`reply`).
+
+use std::sync::Arc;
+
+use axum::{
+    body::{self, Body},
+    extract::{Extension, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::Response,
+};
+use bytes::Bytes;
+use surety_types::{Amount, CivilDate, Envelope, Evidence, Part, Prompt, PublicKey, Signed};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{error, info};
+
+use super::{
+    ask::{Ask, Form},
+    body::Text,
+    openapi::{ChatCompletionRequest, CompletionRequest},
+    parameters::Route,
+    reply::{self, Heading, Reply},
+    shapes::{
+        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, PromptTokensDetails,
+        SuretyNote, Usage,
+    },
+    sse::{self, Events},
+    unix_ms,
+};
+use crate::{
+    error::{ApiError, Code, ErrorBody},
+    gateway::{Active, Shared},
+    id::RequestId,
+    session::{self, Answering, Event, Finished, Terms},
+    workers::Resolved,
+};
+
+/// Bodies up to here are understood at once; longer ones on a thread that may take its time.
+const QUICK_BYTES: usize = 128 << 10;
+/// Once so much waits for a slow reader, no more is taken from the worker.
+const PENDING_BYTES_MAX: usize = 4 << 20;
+/// Digits of a model's id in `system_fingerprint`.
+const FINGERPRINT_DIGITS: usize = 16;
+
+/// Answer a conversation.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, responses(
+    (status = 200, description = "The answer; with `stream: true`, chunks as server-sent events, ended by `[DONE]` or by an error frame.",
+        content((ChatCompletion<'static> = "application/json"), (ChatCompletionChunk<'static> = "text/event-stream"))),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = ErrorBody),
+))]
+pub(super) async fn chat_completions(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::Chat, headers, body).await
+}
+
+/// Continue a text or a list of token ids.
+#[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, responses(
+    (status = 200, description = "The continuation; with `stream: true`, pieces as server-sent events, ended by `[DONE]` or by an error frame.",
+        content((Completion<'static> = "application/json"), (Completion<'static> = "text/event-stream"))),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = ErrorBody),
+))]
+pub(super) async fn completions(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::Completions, headers, body).await
+}
+
+/// A request that a worker has accepted, and everything its answer needs.
+struct Job {
+    shared: Arc<Shared>,
+    id: RequestId,
+    ask: Ask,
+    model: Resolved,
+    answering: Answering,
+    received_ms: u64,
+    first_byte_ms: Option<u64>,
+    finished: Vec<Option<Finished>>,
+    /// The request counts as active, and its text as held, until this is dropped.
+    _active: Active,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    id: RequestId,
+    route: Route,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let received_ms = unix_ms();
+    let Text { text, share } = shared.intake.read(&headers, body).await?;
+    let ask = understand(text, route, CivilDate::from_unix_ms(received_ms)).await?;
+    shared.open()?;
+    let model = shared.workers.resolve(&ask.model)?;
+    fits(&ask, &model)?;
+    let active = shared.admit(id)?;
+    let terms = Terms {
+        key: &shared.key,
+        answer_timeout: shared.answer_timeout,
+        stall_timeout: shared.stall_timeout,
+    };
+    let answering = tokio::select! {
+        begun = session::begin(&shared.workers, &terms, &ask, &model) => begun?,
+        () = shared.halted() => return Err(stopping()),
+    };
+    let (worker, stream) = (answering.worker(), ask.stream);
+    let finished = (0..ask.answers()).map(|_| None).collect();
+    let (model_id, request) = (model.id.to_string(), id);
+    let job = Job {
+        shared,
+        id,
+        ask,
+        model,
+        answering,
+        received_ms,
+        first_byte_ms: None,
+        finished,
+        _active: active,
+        _share: share,
+    };
+    let (mut response, verification, receipt) = if stream {
+        (job.stream(), "pending", Some(receipt_path(request)))
+    } else {
+        let (response, receipt) = job.document().await?;
+        (response, "signature", receipt)
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("x-surety-receipt", receipt),
+        ("x-surety-model", Some(model_id)),
+        ("x-surety-workers", Some(worker.to_string())),
+        ("x-surety-verification", Some(verification.to_owned())),
+        ("x-surety-cost", Some("0".to_owned())),
+    ] {
+        let Some(value) = value else { continue };
+        let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    Ok(response)
+}
+
+async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
+    if text.len() <= QUICK_BYTES {
+        return Ask::parse(&text, route, today);
+    }
+    let parsed = tokio::task::spawn_blocking(move || Ask::parse(&text, route, today)).await;
+    parsed.map_err(|_| ApiError::bug("reading the body panicked"))?
+}
+
+/// What can be refused once the model is known.
+fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
+    if !model.chat && matches!(ask.form, Form::Chat { .. }) {
+        let message = format!(
+            "\"{}\" has no chat template, so it cannot hold a conversation. Send a text to /v1/completions.",
+            model.name,
+        );
+        return Err(ApiError::invalid("model", message));
+    }
+    let unknown = |token: u32| token >= model.vocabulary;
+    if let Some((token, _)) = ask.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
+        let message = format!(
+            "`logit_bias` names token {token}; \"{}\" knows tokens 0 to {}.",
+            model.name,
+            model.vocabulary.saturating_sub(1),
+        );
+        return Err(ApiError::invalid(format!("logit_bias.{token}"), message));
+    }
+    for request in &ask.requests {
+        let Prompt::Tokens(ids) = &request.prompt else { continue };
+        if let Some(position) = ids.iter().position(|id| unknown(*id)) {
+            let message = format!(
+                "`prompt` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
+                ids[position],
+                model.name,
+                model.vocabulary.saturating_sub(1),
+            );
+            return Err(ApiError::invalid("prompt", message));
+        }
+    }
+    Ok(())
+}
+
+fn receipt_path(id: RequestId) -> String {
+    format!("/v1/receipts/{id}")
+}
+
+fn stopping() -> ApiError {
+    let message = "The gateway was stopped before the answer was whole. Send the request again shortly.";
+    ApiError::new(Code::GatewayStopping, message)
+}
+
+impl Job {
+    fn reply(&self) -> Reply {
+        let digits = self.model.id.0.to_string();
+        let fingerprint = format!("fp_{}", &digits[..FINGERPRINT_DIGITS]);
+        let created = self.received_ms / 1000;
+        let heading = Heading::new(self.ask.form, self.id, created, self.model.name.clone(), fingerprint);
+        Reply::new(heading, &self.ask)
+    }
+
+    /// The next event, or that the gateway stops.
+    async fn next(&mut self) -> Result<(usize, Event), ApiError> {
+        tokio::select! {
+            step = self.answering.next() => match step {
+                Some(step) => step,
+                None => Err(ApiError::bug("the worker ended with answers missing")),
+            },
+            () = self.shared.halted() => Err(stopping()),
+        }
+    }
+
+    /// Takes in an event; true when it was the last of all.
+    fn take(&mut self, reply: &mut Reply, index: usize, event: Event) -> bool {
+        match event {
+            Event::Prompt { first, logprobs } => reply.prompt(index, &logprobs, first),
+            Event::Output { text, logprobs } => reply.output(index, &text, &logprobs),
+            Event::Finished(finished) => self.finished[index] = Some(finished),
+        }
+        self.finished.iter().all(Option::is_some)
+    }
+
+    /// The whole answer as one document, and where its evidence is, if it could be kept.
+    async fn document(mut self) -> Result<(Response, Option<String>), ApiError> {
+        let mut reply = self.reply();
+        loop {
+            let (index, event) = self.next().await?;
+            if self.take(&mut reply, index, event) {
+                break;
+            }
+        }
+        let reasons: Vec<&'static str> =
+            self.finished.iter().flatten().map(|finished| finished.reason).collect();
+        let (usage, note) = self.conclude().await?;
+        let receipt = note.receipt.clone();
+        let json = reply.document(&reasons, usage, note);
+        let mut response = Response::new(Body::from(json));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok((response, receipt))
+    }
+
+    /// The answer as it comes, made by a task of its own.
+    fn stream(self) -> Response {
+        let abandoned = frame(&ApiError::bug("the task that made the answer ended without a word"), self.id);
+        let (events, body) = sse::pipe(self.shared.keep_alive, abandoned);
+        let maker = tokio::spawn(self.make(events));
+        let mut response = Response::new(body::Body::from_stream(body.made_by(maker.abort_handle())));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+        // Proxies that collect a stream before passing it on defeat its purpose.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        response
+    }
+
+    async fn make(mut self, events: Events) {
+        let mut reply = self.reply();
+        match self.follow(&mut reply, &events).await {
+            Ok(last) => events.end(last),
+            Err(failure) => {
+                let (request, code) = (self.id, failure.code().as_str());
+                info!(%request, code, "stream ended with an error");
+                events.end(frame(&failure, self.id));
+            }
+        }
+    }
+
+    /// Sends events as they come; returns the last of them.
+    async fn follow(&mut self, reply: &mut Reply, events: &Events) -> Result<Bytes, ApiError> {
+        loop {
+            let news = reply.news();
+            let full = reply.pending_bytes() > PENDING_BYTES_MAX;
+            let step = tokio::select! {
+                biased;
+                () = events.room(), if news.is_some() => None,
+                step = self.next(), if !full => Some(step?),
+            };
+            let Some((index, event)) = step else {
+                if let Some(piece) = news.and_then(|index| reply.events(index)) {
+                    self.first_byte_ms.get_or_insert_with(unix_ms);
+                    events.send(piece);
+                }
+                continue;
+            };
+            let ended = matches!(event, Event::Finished(_)).then_some(index);
+            let all = self.take(reply, index, event);
+            let Some(index) = ended else { continue };
+            let reason = self.finished[index].as_ref().map_or("stop", |finished| finished.reason);
+            self.first_byte_ms.get_or_insert_with(unix_ms);
+            if !all {
+                events.send(reply.finish(index, reason, None));
+                continue;
+            }
+            let end = self.conclude().await?;
+            let mut last = Vec::from(reply.finish(index, reason, Some(end)));
+            last.extend_from_slice(&reply::DONE);
+            return Ok(Bytes::from(last));
+        }
+    }
+
+    /// Every answer is whole and checked: counts the tokens, signs the envelope, keeps the evidence.
+    async fn conclude(&mut self) -> Result<(Usage, SuretyNote), ApiError> {
+        let finished: Vec<Finished> = self.finished.iter_mut().filter_map(Option::take).collect();
+        if finished.len() != self.ask.answers() {
+            return Err(ApiError::bug("answers are missing at the end"));
+        }
+        let usage = usage(&finished, self.ask.choices as usize);
+        let worker = self.answering.worker();
+        let mut note = note(&finished, self.id, &self.model, worker);
+        let evidence = self.evidence(finished, worker)?;
+        if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
+            note.receipt = None;
+            note.note = Some(failure.to_string());
+        }
+        info!(
+            request = %self.id,
+            model = self.model.name,
+            worker = worker.short(),
+            prompt_tokens = usage.prompt_tokens,
+            completion_tokens = usage.completion_tokens,
+            took_ms = unix_ms().saturating_sub(self.received_ms),
+            stored = note.receipt.is_some(),
+            "answer complete"
+        );
+        Ok((usage, note))
+    }
+
+    fn evidence(&self, finished: Vec<Finished>, worker: PublicKey) -> Result<Evidence, ApiError> {
+        let parts = finished.iter().map(|Finished { completed, .. }| Part {
+            order: completed.receipt.order,
+            receipt: completed.receipt.digest(),
+            worker,
+            first_output_token: 0,
+            output_tokens: completed.receipt.output_tokens,
+        });
+        let first_byte_ms = self.first_byte_ms.unwrap_or_else(unix_ms).max(self.received_ms);
+        let envelope = Envelope {
+            request_id: self.id.to_string(),
+            gateway: self.shared.key.public(),
+            model_name: self.ask.model.clone(),
+            parts: parts.collect(),
+            received_ms: self.received_ms,
+            first_byte_ms,
+            done_ms: unix_ms().max(first_byte_ms),
+            charge: Amount::ZERO,
+        };
+        let envelope = Signed::try_sign(envelope, &self.shared.key).map_err(|invalid| {
+            error!(request = %self.id, %invalid, "an envelope cannot be signed");
+            ApiError::bug("the envelope of the answer cannot be signed")
+        })?;
+        Ok(Evidence {
+            request_id: self.id.to_string(),
+            envelope: envelope.bytes().to_vec(),
+            answers: finished.into_iter().map(|finished| finished.completed.answer).collect(),
+        })
+    }
+}
+
+/// Counts tokens: each prompt once, every answer.
+fn usage(finished: &[Finished], choices: usize) -> Usage {
+    let receipts = || finished.iter().map(|finished| &finished.completed.receipt);
+    let prompt_tokens = receipts().step_by(choices).map(|receipt| u64::from(receipt.prompt_tokens)).sum();
+    let cached_tokens = receipts().step_by(choices).map(|receipt| u64::from(receipt.cached_tokens)).sum();
+    let completion_tokens = receipts().map(|receipt| u64::from(receipt.output_tokens)).sum();
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        prompt_tokens_details: PromptTokensDetails { cached_tokens, audio_tokens: 0 },
+        completion_tokens_details: CompletionTokensDetails::default(),
+    }
+}
+
+/// What is known about the answers, of which each was checked alike.
+fn note(finished: &[Finished], id: RequestId, model: &Resolved, worker: PublicKey) -> SuretyNote {
+    let checks = finished.first().map(|finished| &finished.completed.checked);
+    SuretyNote {
+        request_id: id.to_string(),
+        receipt: Some(receipt_path(id)),
+        model: model.id.to_string(),
+        worker: worker.to_string(),
+        checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
+        not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
+        note: None,
+    }
+}
+
+/// An error as the last event of a stream.
+fn frame(failure: &ApiError, id: RequestId) -> Bytes {
+    let mut events = Vec::new();
+    reply::event(&mut events, &failure.body(&id));
+    Bytes::from(events)
+}

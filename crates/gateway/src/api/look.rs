@@ -1,0 +1,246 @@
+//! Look: what there is to see without asking a model anything.
+//!
+//! In:     GET requests. Out: models, workers, receipts, health.
+//! Touches: the receipts on disk, to read.
+//! Holds:  nothing here changes anything.
+//! Absent: answers. That is `generate`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, Uri, header},
+    response::{IntoResponse, Response},
+};
+use surety_types::Evidence;
+use tracing::error;
+
+use super::{
+    fields::quote,
+    nearest::nearest,
+    shapes::{Health, Model, ModelList, NetworkStatus},
+};
+use crate::{
+    SOFTWARE,
+    error::{ApiError, Code, ErrorBody},
+    gateway::Shared,
+    id::RequestId,
+    workers::chain,
+};
+
+const COSE: &str = "application/cose";
+const COSE_SIGN1: &str = "application/cose; cose-type=\"cose-sign1\"";
+
+pub(super) async fn welcome(State(shared): State<Arc<Shared>>) -> String {
+    let base = format!("http://{}/v1", shared.address);
+    let models = shared.workers.models(shared.started);
+    let model = models.first().map_or("MODEL", |model| model.id.as_str());
+    format!(
+        "This is a Surety gateway ({SOFTWARE}).\n\
+         It speaks the OpenAI API and hands out a signed receipt with every answer.\n\n\
+         base URL    {base}\n\
+         models      {base}/models\n\
+         workers     {base}/network/status\n\
+         all of it   http://{}/openapi.json\n\n\
+         curl {base}/chat/completions -H 'content-type: application/json' \\\n  \
+         -d '{{\"model\": \"{model}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'\n",
+        shared.address,
+    )
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/health", tag = "state", responses((status = 200, description = "It runs.", body = Health)))]
+pub(super) async fn health() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether a request could be answered now.
+#[utoipa::path(get, path = "/ready", tag = "state", responses(
+    (status = 200, description = "A worker with a model is ready.", body = Health),
+    (status = 503, description = "None is; the message says why.", body = ErrorBody),
+))]
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Health>, ApiError> {
+    shared.open()?;
+    shared.workers.unready()?;
+    Ok(Json(Health { status: "ready" }))
+}
+
+/// The models that can be asked for.
+#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, description = "By name.", body = ModelList)))]
+pub(super) async fn models(State(shared): State<Arc<Shared>>) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: shared.workers.models(shared.started) })
+}
+
+/// One model, by name, `name@<first digits of its id>`, or id.
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path, description = "A name, a pinned name, or an id.")), responses(
+    (status = 200, description = "The model.", body = Model),
+    (status = 404, description = "No worker serves it.", body = ErrorBody),
+))]
+pub(super) async fn model(
+    State(shared): State<Arc<Shared>>,
+    asked: Result<Path<String>, PathRejection>,
+) -> Result<Json<Model>, ApiError> {
+    let asked = path_text(asked)?;
+    let resolved = shared.workers.resolve(&asked)?;
+    let id = resolved.id.to_string();
+    let mut known = shared.workers.models(shared.started).into_iter().filter(|model| model.surety.id == id);
+    let plain = asked.split_once('@').map_or(asked.as_str(), |(name, _)| name);
+    let found = known.clone().find(|model| model.id == plain).or_else(|| known.next());
+    // Between the two looks the worker may have gone.
+    found
+        .map(Json)
+        .ok_or_else(|| ApiError::new(Code::ModelUnknown, "No worker serves it any more.").with_param("model"))
+}
+
+/// The workers, as far as this gateway knows.
+#[utoipa::path(get, path = "/v1/network/status", tag = "network", responses((status = 200, description = "The workers.", body = NetworkStatus)))]
+pub(super) async fn network_status(State(shared): State<Arc<Shared>>) -> Json<NetworkStatus> {
+    Json(NetworkStatus {
+        gateway: shared.key.public().to_string(),
+        software: SOFTWARE,
+        active_requests: shared.active.count() as u64,
+        workers: shared.workers.report(),
+    })
+}
+
+/// The evidence of an answered request.
+///
+/// JSON that `surety verify` reads; or, with `accept: application/cose`, one worker's signed receipt.
+#[utoipa::path(get, path = "/v1/receipts/{id}", tag = "receipts", params(
+    ("id" = String, Path, description = "`req_…`, `chatcmpl-…` or `cmpl-…`."),
+    ("choice" = Option<usize>, Query, description = "Which answer's receipt, with `application/cose`. Default 0."),
+), responses(
+    (status = 200, description = "The evidence.", content((serde_json::Value = "application/json"), (Vec<u8> = "application/cose"))),
+    (status = 404, description = "Nothing is kept under that id.", body = ErrorBody),
+))]
+pub(super) async fn receipt(
+    State(shared): State<Arc<Shared>>,
+    asked: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let asked = path_text(asked)?;
+    let Some(id) = RequestId::parse(&asked) else {
+        let message = format!(
+            "\"{}\" is not a request id. Ids look like req_ and 32 digits, as in `x-request-id`.",
+            quote(&asked),
+        );
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    };
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let form = Form::wanted(accept).ok_or_else(|| {
+        let message = format!(
+            "`accept` is \"{}\". Receipts come as application/json or application/cose.",
+            quote(accept)
+        );
+        ApiError::new(Code::NotAcceptable, message)
+    })?;
+    let choice = choice(uri.query().unwrap_or(""))?;
+    let receipts = shared.receipts.clone();
+    let found = tokio::task::spawn_blocking(move || receipts.find(id)).await;
+    let found = found.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(|error| {
+        error!(error = chain(&error), "receipts cannot be read");
+        ApiError::bug("the receipts on its disk cannot be read")
+    })?;
+    let Some(json) = found else {
+        let message = if shared.active.contains(id) {
+            format!("{id} is still being answered. Ask again when it has ended.")
+        } else {
+            format!("Nothing is kept for {id}: it was not answered here, it failed, or it is too old.")
+        };
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    };
+    match form {
+        Form::Json => Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response()),
+        Form::Cose => {
+            let evidence = Evidence::parse(&json).map_err(|error| {
+                error!(request = %id, error = chain(&error), "kept evidence cannot be read");
+                ApiError::bug("kept evidence cannot be read")
+            })?;
+            let count = evidence.answers.len();
+            let answer = evidence.answers.into_iter().nth(choice).ok_or_else(|| {
+                let message = format!("`choice` is {choice}; {id} has {count} answers, counted from 0.");
+                ApiError::invalid("choice", message)
+            })?;
+            Ok(([(header::CONTENT_TYPE, COSE_SIGN1)], answer.receipt).into_response())
+        }
+    }
+}
+
+/// The variable part of a path.
+fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    let Path(text) =
+        path.map_err(|_| ApiError::new(Code::NotFound, "The path is not UTF-8. Encode it as such."))?;
+    Ok(text)
+}
+
+/// In which form a receipt is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Cose,
+}
+
+impl Form {
+    /// The first of the accepted forms that there is.
+    fn wanted(accept: &str) -> Option<Form> {
+        accept.split(',').find_map(|range| {
+            let essence = range.split(';').next().unwrap_or("").trim();
+            match essence.to_ascii_lowercase().as_str() {
+                COSE => Some(Form::Cose),
+                "application/json" | "application/*" | "*/*" | "" => Some(Form::Json),
+                _ => None,
+            }
+        })
+    }
+}
+
+fn choice(query: &str) -> Result<usize, ApiError> {
+    let mut choice = 0;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if name != "choice" {
+            let message = match nearest(name, ["choice"].into_iter()) {
+                Some(near) => format!("There is no parameter `{}` here. Did you mean `{near}`?", quote(name)),
+                None => format!("There is no parameter `{}` here. There is only `choice`.", quote(name)),
+            };
+            return Err(ApiError::new(Code::UnknownParameter, message).with_param(quote(name)));
+        }
+        choice = value.parse().map_err(|_| {
+            ApiError::invalid(
+                "choice",
+                format!("`choice` is \"{}\". It must be an integer from 0.", quote(value)),
+            )
+        })?;
+    }
+    Ok(choice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_form_there_is_counts() {
+        for (accept, form) in [
+            ("*/*", Some(Form::Json)),
+            ("", Some(Form::Json)),
+            ("application/json", Some(Form::Json)),
+            ("Application/COSE", Some(Form::Cose)),
+            ("text/html, application/cose; q=0.9, */*", Some(Form::Cose)),
+            ("text/html", None),
+        ] {
+            assert_eq!(Form::wanted(accept), form, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_choice_is_a_number() {
+        assert_eq!(choice("").expect("none"), 0);
+        assert_eq!(choice("choice=3").expect("three"), 3);
+        for query in ["choice=", "choice=-1", "choice=x", "chioce=1", "a=b", "choice=1&a=b"] {
+            assert!(choice(query).is_err(), "{query}");
+        }
+    }
+}

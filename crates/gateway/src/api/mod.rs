@@ -1,0 +1,244 @@
+//! API: the HTTP face, in OpenAI's shapes.
+//!
+//! In:     HTTP requests. Out: HTTP responses.
+//! Touches: what `gateway` holds: workers, receipts.
+//! Holds:  every response carries `x-request-id`; every error is an OpenAI error object, whatever went wrong, a panic
+//!         included; no text of a prompt or an answer is logged.
+//! Absent: connections and their limits (`server`), orders (`session`).
+
+pub(crate) mod ask;
+pub(crate) mod body;
+pub(crate) mod fields;
+mod generate;
+mod look;
+pub(crate) mod nearest;
+mod openapi;
+pub(crate) mod parameters;
+pub(crate) mod reply;
+pub(crate) mod shapes;
+pub(crate) mod sse;
+
+use std::{
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures::FutureExt;
+use tracing::{error, info};
+
+use crate::{
+    error::{ApiError, Code},
+    gateway::Shared,
+    id::RequestId,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Every path there is, for suggestions and tests.
+pub(crate) const PATHS: [&str; 10] = [
+    "/",
+    "/health",
+    "/ready",
+    "/openapi.json",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/models",
+    "/v1/models/{id}",
+    "/v1/network/status",
+    "/v1/receipts/{id}",
+];
+
+/// The routes.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(look::welcome))
+        .route("/health", get(look::health))
+        .route("/ready", get(look::ready))
+        .route("/openapi.json", get(openapi::document))
+        .route("/v1/chat/completions", post(generate::chat_completions))
+        .route("/v1/completions", post(generate::completions))
+        .route("/v1/models", get(look::models))
+        .route("/v1/models/{*id}", get(look::model))
+        .route("/v1/network/status", get(look::network_status))
+        .route("/v1/receipts/{id}", get(look::receipt))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
+        .with_state(shared)
+}
+
+/// Around every handler: the id, the panics, the errors' form, one line of log.
+async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let Ok(id) = RequestId::random() else {
+        // Without randomness nothing here can work, the id included.
+        error!("the system's random source failed");
+        return Code::GatewayBug.status().into_response();
+    };
+    let began = Instant::now();
+    let (method, path) = (request.method().clone(), known_path(request.uri()));
+    request.extensions_mut().insert(id);
+    let response = match check_host(&shared, &request) {
+        Err(error) => error.into_response(),
+        Ok(()) => shielded(next.run(request)).await,
+    };
+    let mut response = conclude(response, id, &method, path, began);
+    let headers = response.headers_mut();
+    let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
+    headers.insert(REQUEST_ID, text);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A panic is an error like others.
+async fn shielded(handling: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(handling).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError::bug("a handler panicked").into_response(),
+    }
+}
+
+/// Renders an error that a handler left, and logs what became of the request.
+fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, began: Instant) -> Response {
+    let failure = response.extensions_mut().remove::<ApiError>();
+    if let Some(failure) = &failure {
+        let allow = response.headers().get(header::ALLOW).cloned();
+        response = failure.clone().with_allow(allow).render(&id);
+    }
+    let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
+    match failure {
+        Some(failure) if status >= 500 => {
+            // The message of a server's error quotes nothing of the caller's.
+            let (code, message) = (failure.code().as_str(), failure.message());
+            let accountable = failure.accountable().as_str();
+            error!(request = %id, %method, path, status, took_ms, code, accountable, message, "answered");
+        }
+        Some(failure) => {
+            let code = failure.code().as_str();
+            info!(request = %id, %method, path, status, took_ms, code, "answered");
+        }
+        None => info!(request = %id, %method, path, status, took_ms, "answered"),
+    }
+    response
+}
+
+/// The path for the log; a caller's own invention is not repeated there.
+fn known_path(uri: &Uri) -> &'static str {
+    let path = uri.path();
+    let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
+    match PATHS.into_iter().find(|known| *known == path) {
+        Some(known) => known,
+        None if under("/v1/models/") => "/v1/models/{id}",
+        None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None => "(unknown)",
+    }
+}
+
+/// A gateway that answers its own machine only, without a key, must not be reached by a foreign site whose name was
+/// pointed at this machine; such a request carries that name.
+fn check_host(shared: &Shared, request: &Request) -> Result<(), ApiError> {
+    if !shared.loopback_only {
+        return Ok(());
+    }
+    let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    let Some(host) = host else { return Ok(()) };
+    if str::from_utf8(host).is_ok_and(is_local_host) {
+        return Ok(());
+    }
+    let message = "This gateway serves this machine only, and is not known by the name in `host`. \
+                   Use 127.0.0.1 or localhost.";
+    Err(ApiError::new(Code::HostNotAllowed, message))
+}
+
+/// Whether a `host` header names this machine by an address or as `localhost`.
+fn is_local_host(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
+}
+
+async fn not_found(uri: Uri) -> ApiError {
+    let path = uri.path();
+    let advice = match nearest::nearest(path, PATHS.into_iter()) {
+        Some(near) => format!("Did you mean {near}?"),
+        None => "The API is under /v1; GET /openapi.json describes it.".to_owned(),
+    };
+    ApiError::new(Code::NotFound, format!("There is nothing at {}. {advice}", fields::quote(path)))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    let path = known_path(&uri);
+    let message = match method {
+        Method::OPTIONS => format!(
+            "{path} does not answer OPTIONS: this gateway lets no page of another site call it. \
+             Call it from a program or from your own server."
+        ),
+        _ => format!(
+            "{path} does not answer {}. The `allow` header says what it does answer.",
+            fields::quote(method.as_str())
+        ),
+    };
+    ApiError::new(Code::MethodNotAllowed, message)
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_like_others() {
+        let response = shielded(async { panic!("on purpose") }).await;
+        let id = RequestId::random().expect("randomness");
+        let response = conclude(response, id, &Method::GET, "/", Instant::now());
+        assert_eq!(response.status(), 500);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["error"]["code"], "gateway_bug");
+        assert!(body["error"]["message"].as_str().expect("a text").ends_with(&format!("id={id}")));
+    }
+
+    #[test]
+    fn only_addresses_and_localhost_are_this_machine() {
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "localhost.",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:8080",
+            "a.localhost:1",
+        ] {
+            assert!(is_local_host(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[evil]",
+            ":80",
+        ] {
+            assert!(!is_local_host(host), "{host}");
+        }
+    }
+}

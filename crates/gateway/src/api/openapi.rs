@@ -1,0 +1,90 @@
+//! OpenAPI: the description of this API for programs.
+//!
+//! In:     the annotations beside the handlers, the shapes, the table of parameters.
+//! Out:    one JSON document.
+//! Touches: nothing.
+//! Holds:  every path of the router is in it; a test compares them.
+//! Absent: prose. That is in the README.
+
+use axum::Json;
+use utoipa::{
+    OpenApi, PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
+
+use super::{
+    generate, look,
+    parameters::{self, Route},
+    shapes::{ChatCompletionChunk, Completion},
+};
+use crate::error::ErrorBody;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Surety gateway",
+        description = "The OpenAI API, with a signed receipt for every answer. What we add, stock clients ignore.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        generate::chat_completions,
+        generate::completions,
+        look::models,
+        look::model,
+        look::receipt,
+        look::network_status,
+        look::health,
+        look::ready,
+    ),
+    components(schemas(ChatCompletionRequest, CompletionRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+)]
+struct Description;
+
+/// The body of a chat request, as the table of parameters has it.
+pub(super) struct ChatCompletionRequest;
+
+/// The body of a completion request, as the table of parameters has it.
+pub(super) struct CompletionRequest;
+
+impl PartialSchema for ChatCompletionRequest {
+    fn schema() -> RefOr<Schema> {
+        parameters::schema(Route::Chat)
+    }
+}
+
+impl ToSchema for ChatCompletionRequest {}
+
+impl PartialSchema for CompletionRequest {
+    fn schema() -> RefOr<Schema> {
+        parameters::schema(Route::Completions)
+    }
+}
+
+impl ToSchema for CompletionRequest {}
+
+pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_path_is_described() {
+        let json = Description::openapi().to_json().expect("JSON");
+        let document: Value = serde_json::from_str(&json).expect("JSON");
+        let described: Vec<&str> =
+            document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+        let expected = super::super::PATHS.into_iter().filter(|path| !["/", "/openapi.json"].contains(path));
+        for path in expected {
+            assert!(described.contains(&path), "{path} is not in {described:?}");
+        }
+        assert_eq!(described.len(), 8);
+        let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
+        assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
+        assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));
+    }
+}

@@ -1,0 +1,379 @@
+//! Parameters: every name a request body may hold, and what becomes of it.
+//!
+//! In:     the names found in a body.
+//! Out:    nothing if each is taken or harmless; else an error that names them all and says what to do.
+//!         The same table, as the OpenAPI description of the bodies.
+//! Touches: nothing.
+//! Holds:  a name is ignored only if the answer would be the same without it.
+//! Absent: reading the values that are taken. That is `ask`.
+
+use std::ops::RangeInclusive;
+
+use utoipa::openapi::{
+    ObjectBuilder, RefOr, Schema,
+    schema::{ArrayBuilder, SchemaType, Type},
+};
+
+use super::{fields::Fields, nearest::nearest};
+use crate::error::{ApiError, Code};
+
+pub(crate) const TEMPERATURE: RangeInclusive<f32> = 0.0..=2.0;
+pub(crate) const PROBABILITY: RangeInclusive<f32> = 0.0..=1.0;
+pub(crate) const PENALTY: RangeInclusive<f32> = -2.0..=2.0;
+pub(crate) const REPETITION: RangeInclusive<f32> = 0.01..=10.0;
+pub(crate) const BIAS: RangeInclusive<f32> = -100.0..=100.0;
+pub(crate) const CHOICES: RangeInclusive<i64> = 1..=16;
+pub(crate) const SEED: RangeInclusive<i64> = i64::MIN..=i64::MAX;
+pub(crate) const TOP_K: RangeInclusive<i64> = -1..=i32::MAX as i64;
+pub(crate) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=surety_types::request::MAX_TOP_LOGPROBS as i64;
+pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
+pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
+
+/// Which of the two generating routes a body was sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    Chat,
+    Completions,
+}
+
+/// What becomes of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Treatment {
+    /// Read, and part of what is asked.
+    Taken,
+    /// Read only to see that it asks for nothing we lack.
+    Examined,
+    /// Accepted unread: the answer is the same without it.
+    Ignored,
+    /// It asks for what is not supported; the text says what to do instead.
+    Refused(&'static str),
+}
+
+/// How a parameter's value looks, for the description.
+enum Shape {
+    Text,
+    Flag,
+    Number(RangeInclusive<f32>),
+    Integer(RangeInclusive<i64>),
+    Texts,
+    Messages,
+    Any,
+}
+
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    routes: &'static [Route],
+    pub(crate) treatment: Treatment,
+    shape: Shape,
+    about: &'static str,
+}
+
+const BOTH: &[Route] = &[Route::Chat, Route::Completions];
+const CHAT: &[Route] = &[Route::Chat];
+const COMPLETIONS: &[Route] = &[Route::Completions];
+
+const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
+    Parameter { name, routes, treatment: Treatment::Taken, shape, about }
+}
+
+const fn examined(name: &'static str, routes: &'static [Route], about: &'static str) -> Parameter {
+    Parameter { name, routes, treatment: Treatment::Examined, shape: Shape::Any, about }
+}
+
+const fn ignored(name: &'static str) -> Parameter {
+    let about = "Accepted and ignored: the answer is the same without it.";
+    Parameter { name, routes: BOTH, treatment: Treatment::Ignored, shape: Shape::Any, about }
+}
+
+const fn refused(name: &'static str, instead: &'static str) -> Parameter {
+    let treatment = Treatment::Refused(instead);
+    let about = "Not supported: refused rather than ignored, because it asks for another answer.";
+    Parameter { name, routes: BOTH, treatment, shape: Shape::Any, about }
+}
+
+/// The table.
+pub(crate) const PARAMETERS: &[Parameter] = &[
+    taken(
+        "model",
+        BOTH,
+        Shape::Text,
+        "A served name, `name@<first 8 or more digits of the id>`, or a whole id.",
+    ),
+    taken(
+        "messages",
+        CHAT,
+        Shape::Messages,
+        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`.",
+    ),
+    taken(
+        "prompt",
+        COMPLETIONS,
+        Shape::Any,
+        "A text, a list of texts, a list of token ids, or a list of such lists.",
+    ),
+    taken(
+        "max_tokens",
+        BOTH,
+        Shape::Integer(COMPLETION_TOKENS),
+        "Output tokens, at most. Absent: the rest of the context window (chat), 16 (completions). 0 only in completions with `echo`.",
+    ),
+    taken(
+        "max_completion_tokens",
+        CHAT,
+        Shape::Integer(CHAT_TOKENS),
+        "Output tokens, at most. The newer name of `max_tokens`.",
+    ),
+    taken("temperature", BOTH, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
+    taken("top_p", BOTH, Shape::Number(PROBABILITY), "Default 1, which is off."),
+    taken(
+        "top_k",
+        BOTH,
+        Shape::Integer(TOP_K),
+        "Only the k likeliest tokens. Default 0, which is off, as is -1.",
+    ),
+    taken(
+        "min_p",
+        BOTH,
+        Shape::Number(PROBABILITY),
+        "Only tokens this likely relative to the likeliest. Default 0, which is off.",
+    ),
+    taken("repetition_penalty", BOTH, Shape::Number(REPETITION), "Default 1, which is off."),
+    taken("presence_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
+    taken("frequency_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
+    taken("logit_bias", BOTH, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
+    taken(
+        "seed",
+        BOTH,
+        Shape::Integer(SEED),
+        "The same request with the same seed gives the same answer. Absent: fresh randomness.",
+    ),
+    taken("stop", BOTH, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
+    taken("n", BOTH, Shape::Integer(CHOICES), "How many answers. Default 1."),
+    taken("ignore_eos", BOTH, Shape::Flag, "Go on past the model's end-of-generation tokens."),
+    taken(
+        "logprobs",
+        BOTH,
+        Shape::Any,
+        "Chat: true or false. Completions: how many alternatives to report per token, 0 to 20.",
+    ),
+    taken(
+        "top_logprobs",
+        CHAT,
+        Shape::Integer(TOP_LOGPROBS),
+        "How many alternatives to report per token; needs `logprobs: true`.",
+    ),
+    taken(
+        "echo",
+        COMPLETIONS,
+        Shape::Flag,
+        "Return the prompt too, with its log-probabilities if `logprobs` asks for them.",
+    ),
+    taken("stream", BOTH, Shape::Flag, "Answer in server-sent events."),
+    taken(
+        "stream_options",
+        BOTH,
+        Shape::Any,
+        "`include_usage`: end the stream with a chunk that counts tokens.",
+    ),
+    taken(
+        "surety",
+        BOTH,
+        Shape::Any,
+        "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
+    ),
+    examined("best_of", COMPLETIONS, "Only equal to `n`."),
+    examined("tools", CHAT, "Only empty, or with `tool_choice: \"none\"`."),
+    examined("tool_choice", CHAT, "Only `none`, or `auto` without tools."),
+    examined("functions", CHAT, "Only empty, or with `function_call: \"none\"`."),
+    examined("function_call", CHAT, "Only `none`, or `auto` without functions."),
+    examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
+    examined("modalities", CHAT, "Only `[\"text\"]`."),
+    ignored("user"),
+    ignored("metadata"),
+    ignored("store"),
+    ignored("service_tier"),
+    ignored("safety_identifier"),
+    ignored("parallel_tool_calls"),
+    ignored("prompt_cache_key"),
+    ignored("prompt_cache_options"),
+    ignored("prompt_cache_retention"),
+    refused("audio", "Ask for text; this network speaks text only."),
+    refused("suffix", "Put the text to be completed at the end of `prompt`."),
+    refused("prediction", "Leave it out; it would only save time."),
+    refused("web_search_options", "Search yourself and put what you found into `messages`."),
+    refused("moderation", "Call a moderation service yourself."),
+    refused("reasoning_effort", "Leave it out, or say in `messages` how much to think."),
+    refused("verbosity", "Leave it out, or say in `messages` how long the answer should be."),
+    refused("logit_processors", "Use `logit_bias`."),
+    refused("guided_json", "Ask for JSON in `messages` and check the answer."),
+    refused("guided_regex", "Say the form in `messages` and check the answer."),
+    refused("guided_choice", "Say the choices in `messages` and check the answer."),
+    refused("grammar", "Say the form in `messages` and check the answer."),
+    refused(
+        "chat_template",
+        "The template is part of the model's identity. Send a finished `prompt` to /v1/completions.",
+    ),
+    refused(
+        "chat_template_kwargs",
+        "The template is part of the model's identity. Send a finished `prompt` to /v1/completions.",
+    ),
+];
+
+impl Parameter {
+    fn is_on(&self, route: Route) -> bool {
+        self.routes.contains(&route)
+    }
+}
+
+/// Refuses a body that holds a name we do not know, or a parameter we lack.
+pub(crate) fn screen(fields: &mut Fields<'_>, route: Route) -> Result<(), ApiError> {
+    let mut unsupported = Vec::new();
+    let mut unread = Vec::new();
+    for name in fields.names() {
+        let Some(parameter) =
+            PARAMETERS.iter().find(|parameter| parameter.name == name && parameter.is_on(route))
+        else {
+            return Err(unknown(&fields.path(name), name, known(route)));
+        };
+        match parameter.treatment {
+            Treatment::Taken | Treatment::Examined => {}
+            Treatment::Ignored => unread.push(parameter),
+            Treatment::Refused(_) => unsupported.push(parameter),
+        }
+    }
+    for parameter in unread {
+        fields.take(parameter.name);
+    }
+    // Null is absence, and asks for nothing.
+    unsupported.retain(|parameter| fields.take(parameter.name).is_some());
+    let Some(first) = unsupported.first() else { return Ok(()) };
+    let mut message = String::from("Not supported here, and not silently ignored:");
+    for parameter in &unsupported {
+        let Treatment::Refused(instead) = parameter.treatment else { continue };
+        message.push_str(&format!(" `{}`. {instead}", parameter.name));
+    }
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(first.name))
+}
+
+/// Refuses whatever is left of an object whose known members were taken.
+pub(crate) fn nothing_left(fields: &Fields<'_>, known: &[&'static str]) -> Result<(), ApiError> {
+    match fields.names().next() {
+        None => Ok(()),
+        Some(name) => Err(unknown(&fields.path(name), name, known.iter().copied())),
+    }
+}
+
+fn known(route: Route) -> impl Iterator<Item = &'static str> {
+    PARAMETERS.iter().filter(move |parameter| parameter.is_on(route)).map(|parameter| parameter.name)
+}
+
+fn unknown(path: &str, name: &str, known: impl Iterator<Item = &'static str>) -> ApiError {
+    let path = super::fields::quote(path);
+    let message = match nearest(name, known) {
+        Some(near) => format!("There is no parameter `{path}`. Did you mean `{near}`?"),
+        None => format!("There is no parameter `{path}`. Leave it out; /openapi.json lists those there are."),
+    };
+    ApiError::new(Code::UnknownParameter, message).with_param(path)
+}
+
+/// The description of a route's request body.
+pub(crate) fn schema(route: Route) -> RefOr<Schema> {
+    let mut object = ObjectBuilder::new();
+    for parameter in PARAMETERS.iter().filter(|parameter| parameter.is_on(route)) {
+        object = object.property(parameter.name, parameter.schema());
+    }
+    let subject = match route {
+        Route::Chat => "messages",
+        Route::Completions => "prompt",
+    };
+    object.required("model").required(subject).into()
+}
+
+impl Parameter {
+    fn schema(&self) -> RefOr<Schema> {
+        let object =
+            |kind| ObjectBuilder::new().schema_type(SchemaType::Type(kind)).description(Some(self.about));
+        let schema = match &self.shape {
+            Shape::Text => object(Type::String).into(),
+            Shape::Flag => object(Type::Boolean).into(),
+            Shape::Number(range) => object(Type::Number)
+                .minimum(Some(f64::from(*range.start())))
+                .maximum(Some(f64::from(*range.end())))
+                .into(),
+            Shape::Integer(range) if *range == SEED => object(Type::Integer).into(),
+            Shape::Integer(range) => {
+                object(Type::Integer).minimum(Some(*range.start())).maximum(Some(*range.end())).into()
+            }
+            Shape::Texts => ObjectBuilder::new()
+                .schema_type(SchemaType::from_iter([Type::String, Type::Array]))
+                .description(Some(self.about))
+                .into(),
+            Shape::Messages => ArrayBuilder::new()
+                .items(message_schema())
+                .description(Some(self.about))
+                .min_items(Some(1))
+                .into(),
+            Shape::Any => {
+                ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(self.about)).into()
+            }
+        };
+        RefOr::T(schema)
+    }
+}
+
+fn message_schema() -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let content = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Array]));
+    ObjectBuilder::new()
+        .property("role", text().enum_values(Some(super::ask::ROLES.map(|(name, _)| name))))
+        .property("content", content)
+        .property("name", text())
+        .required("role")
+        .required("content")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, route: Route, expected: Option<(Code, &str)>) {
+        let mut fields = Fields::body(body).expect("JSON");
+        let found = screen(&mut fields, route).err();
+        let found = found.as_ref().map(|error| (error.code(), error.param().expect("a parameter")));
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn each_name_has_one_treatment_per_route() {
+        for route in BOTH {
+            let mut names: Vec<_> = known(*route).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{route:?}");
+        }
+    }
+
+    #[test]
+    fn harmless_names_are_ignored_and_others_named() {
+        use Code::{UnknownParameter, UnsupportedParameter};
+        check(r#"{"user":"u","metadata":{"a":"b"},"store":true,"seed":1}"#, Route::Chat, None);
+        check(r#"{"audio":null,"prediction":null}"#, Route::Chat, None);
+        check(r#"{"audio":{}}"#, Route::Chat, Some((UnsupportedParameter, "audio")));
+        check(r#"{"suffix":"x"}"#, Route::Completions, Some((UnsupportedParameter, "suffix")));
+        check(r#"{"temprature":1}"#, Route::Chat, Some((UnknownParameter, "temprature")));
+        check(r#"{"messages":[]}"#, Route::Completions, Some((UnknownParameter, "messages")));
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested() {
+        let mut fields = Fields::body(r#"{"temprature":1}"#).expect("JSON");
+        let error = screen(&mut fields, Route::Chat).expect_err("unknown");
+        assert!(error.message().contains("Did you mean `temperature`?"), "{}", error.message());
+    }
+
+    #[test]
+    fn all_unsupported_names_are_told_at_once() {
+        let mut fields = Fields::body(r#"{"verbosity":"low","audio":{}}"#).expect("JSON");
+        let error = screen(&mut fields, Route::Chat).expect_err("unsupported");
+        assert!(error.message().contains("`audio`") && error.message().contains("`verbosity`"));
+    }
+}

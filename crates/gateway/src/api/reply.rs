@@ -1,0 +1,593 @@
+//! Reply: what workers say, in OpenAI's words.
+//!
+//! In:     pieces of answers, by index, as they come.
+//! Out:    server-sent events, or one JSON document; the same texts either way.
+//! Touches: nothing.
+//! Holds:  concatenating an answer's events gives the document's text, token for token.
+//! Absent: sending them. That is `sse` and `generate`.
+
+use std::{collections::BTreeMap, fmt::Write as _, mem};
+
+use bytes::Bytes;
+use serde::Serialize;
+use surety_types::{Alternative, Prompt, TokenLogprob};
+
+use super::{
+    ask::{Ask, Form},
+    shapes::{
+        ChatChoice, ChatChunkChoice, ChatCompletion, ChatCompletionChunk, ChatDelta, ChatLogprobs,
+        ChatMessage, ChatTokenLogprob, ChatTopLogprob, Completion, CompletionChoice, CompletionLogprobs,
+        SuretyNote, Usage,
+    },
+};
+use crate::id::RequestId;
+
+/// What OpenAI reports for a token too unlikely to have a finite logarithm, which JSON could not carry.
+const LOGPROB_MIN: f32 = -9999.0;
+
+/// What ends a stream that went well.
+pub(crate) const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
+
+/// What every event or document of one reply repeats.
+#[derive(Debug)]
+pub(crate) struct Heading {
+    /// `chatcmpl-…` or `cmpl-…`.
+    pub(crate) id: String,
+    /// Unix seconds.
+    pub(crate) created: u64,
+    /// The name of the model.
+    pub(crate) model: String,
+    /// Short form of its immutable id.
+    pub(crate) fingerprint: String,
+}
+
+/// One reply under construction.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    heading: Heading,
+    form: Form,
+    include_usage: bool,
+    answers: Vec<Pending>,
+}
+
+/// What has come of one answer and is not yet sent.
+#[derive(Debug)]
+struct Pending {
+    opened: bool,
+    text: String,
+    /// Bytes of an echoed prompt that are no whole character yet.
+    carry: Vec<u8>,
+    chat: Vec<ChatTokenLogprob>,
+    legacy: CompletionLogprobs,
+    /// What the log-probabilities take in memory, about.
+    scored_bytes: usize,
+    offset: Offset,
+}
+
+/// Where in the returned text the next token begins.
+#[derive(Debug, Default)]
+struct Offset {
+    /// The rest of an echoed text prompt, to which its tokens are matched.
+    prompt: String,
+    matched: usize,
+    characters: u64,
+}
+
+impl Heading {
+    /// The heading of a reply to `request`.
+    pub(crate) fn new(
+        form: Form,
+        request: RequestId,
+        created: u64,
+        model: String,
+        fingerprint: String,
+    ) -> Self {
+        let id = match form {
+            Form::Chat { .. } => request.chat(),
+            Form::Completion { .. } => request.completion(),
+        };
+        Self { id, created, model, fingerprint }
+    }
+}
+
+impl Reply {
+    pub(crate) fn new(heading: Heading, ask: &Ask) -> Self {
+        let answers = (0..ask.answers()).map(|index| Pending::new(ask, index)).collect();
+        Self { heading, form: ask.form, include_usage: ask.include_usage, answers }
+    }
+
+    /// Takes in a piece of the scored prompt of answer `index`.
+    pub(crate) fn prompt(&mut self, index: usize, logprobs: &[TokenLogprob], first: usize) {
+        let pending = &mut self.answers[index];
+        // The text of a text prompt is known; that of token ids comes with their bytes.
+        if pending.offset.prompt.is_empty() {
+            for logprob in logprobs {
+                pending.carry.extend_from_slice(&logprob.bytes);
+            }
+            release(&mut pending.carry, &mut pending.text);
+        }
+        if self.form.logprobs().is_some() {
+            pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
+            for (position, logprob) in (first..).zip(logprobs) {
+                pending.legacy(logprob, position == 0);
+            }
+        }
+    }
+
+    /// Takes in output of answer `index`.
+    pub(crate) fn output(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]) {
+        let pending = &mut self.answers[index];
+        pending.end_prompt();
+        pending.text.push_str(text);
+        if self.form.logprobs().is_some() {
+            pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
+        }
+        match self.form {
+            Form::Chat { logprobs: Some(_) } => pending.chat.extend(logprobs.iter().map(chat_logprob)),
+            Form::Completion { logprobs: Some(_), .. } => {
+                logprobs.iter().for_each(|logprob| pending.legacy(logprob, false));
+            }
+            Form::Chat { logprobs: None } | Form::Completion { logprobs: None, .. } => {}
+        }
+    }
+
+    /// The first answer of which something has come that is not in an event yet.
+    pub(crate) fn news(&self) -> Option<usize> {
+        self.answers.iter().position(Pending::has_news)
+    }
+
+    /// Bytes that have come and are not in an event yet, about.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.answers.iter().map(|pending| pending.text.len() + pending.scored_bytes).sum()
+    }
+
+    /// The events for what has come of answer `index` since the last; none if nothing has.
+    pub(crate) fn events(&mut self, index: usize) -> Option<Bytes> {
+        let mut events = Vec::new();
+        if !self.answers[index].opened {
+            self.answers[index].opened = true;
+            if matches!(self.form, Form::Chat { .. }) {
+                let delta = ChatDelta { role: Some("assistant"), content: Some("") };
+                let choice =
+                    ChatChunkChoice { index: index as u32, delta, logprobs: None, finish_reason: None };
+                event(&mut events, &self.chat_chunk(vec![choice], None, None));
+            }
+        }
+        if self.answers[index].has_news() {
+            self.piece(&mut events, index, None, None);
+        }
+        (!events.is_empty()).then(|| Bytes::from(events))
+    }
+
+    /// The events that end answer `index`; the last answer of a stream carries `end`.
+    pub(crate) fn finish(
+        &mut self,
+        index: usize,
+        reason: &'static str,
+        end: Option<(Usage, SuretyNote)>,
+    ) -> Bytes {
+        self.answers[index].end_prompt();
+        let mut events = self.events(index).map_or_else(Vec::new, Vec::from);
+        match end {
+            None => self.piece(&mut events, index, Some(reason), None),
+            Some((_, note)) if !self.include_usage => {
+                self.piece(&mut events, index, Some(reason), Some(note))
+            }
+            Some((usage, note)) => {
+                self.piece(&mut events, index, Some(reason), None);
+                match self.form {
+                    Form::Chat { .. } => {
+                        event(&mut events, &self.chat_chunk(Vec::new(), Some(usage), Some(note)))
+                    }
+                    Form::Completion { .. } => {
+                        event(&mut events, &self.completion(Vec::new(), Some(usage), Some(note)));
+                    }
+                }
+            }
+        }
+        Bytes::from(events)
+    }
+
+    /// The whole reply, of which nothing was sent before.
+    pub(crate) fn document(mut self, reasons: &[&'static str], usage: Usage, surety: SuretyNote) -> Bytes {
+        let answers = mem::take(&mut self.answers);
+        assert_eq!(answers.len(), reasons.len(), "every answer has ended");
+        let ended = (0..).zip(answers).zip(reasons).map(|((index, mut pending), reason)| {
+            pending.end_prompt();
+            (index, pending, *reason)
+        });
+        let json = match self.form {
+            Form::Chat { logprobs } => {
+                let choices = ended
+                    .map(|(index, pending, finish_reason)| ChatChoice {
+                        index,
+                        message: ChatMessage { role: "assistant", content: pending.text, refusal: None },
+                        logprobs: logprobs.map(|_| ChatLogprobs { content: pending.chat, refusal: None }),
+                        finish_reason,
+                    })
+                    .collect();
+                let Heading { id, created, model, fingerprint } = &self.heading;
+                serde_json::to_vec(&ChatCompletion {
+                    id,
+                    object: "chat.completion",
+                    created: *created,
+                    model,
+                    system_fingerprint: fingerprint,
+                    choices,
+                    usage,
+                    surety,
+                })
+            }
+            Form::Completion { logprobs, .. } => {
+                let ended: Vec<(u32, Pending, &'static str)> = ended.collect();
+                let mut choices = Vec::with_capacity(ended.len());
+                let mut texts = Vec::with_capacity(ended.len());
+                for (index, pending, reason) in ended {
+                    texts.push(pending.text);
+                    choices.push((index, logprobs.map(|_| pending.legacy), reason));
+                }
+                let choices = choices
+                    .into_iter()
+                    .zip(&texts)
+                    .map(|((index, logprobs, reason), text)| CompletionChoice {
+                        index,
+                        text,
+                        logprobs,
+                        finish_reason: Some(reason),
+                    })
+                    .collect();
+                self.include_usage = true;
+                serde_json::to_vec(&self.completion(choices, Some(usage), Some(surety)))
+            }
+        };
+        Bytes::from(json.expect("a reply is JSON"))
+    }
+
+    /// One event with all that is pending of answer `index`.
+    fn piece(
+        &mut self,
+        events: &mut Vec<u8>,
+        index: usize,
+        finish_reason: Option<&'static str>,
+        note: Option<SuretyNote>,
+    ) {
+        let pending = &mut self.answers[index];
+        let text = mem::take(&mut pending.text);
+        let chat = mem::take(&mut pending.chat);
+        let legacy = mem::take(&mut pending.legacy);
+        pending.scored_bytes = 0;
+        let index = index as u32;
+        match self.form {
+            Form::Chat { .. } => {
+                let content = (finish_reason.is_none() || !text.is_empty()).then_some(text.as_str());
+                let logprobs = (!chat.is_empty()).then_some(ChatLogprobs { content: chat, refusal: None });
+                let delta = ChatDelta { role: None, content };
+                let choice = ChatChunkChoice { index, delta, logprobs, finish_reason };
+                event(events, &self.chat_chunk(vec![choice], None, note));
+            }
+            Form::Completion { .. } => {
+                let logprobs = (!legacy.tokens.is_empty()).then_some(legacy);
+                let choice = CompletionChoice { index, text: &text, logprobs, finish_reason };
+                event(events, &self.completion(vec![choice], None, note));
+            }
+        }
+    }
+
+    fn chat_chunk<'a>(
+        &'a self,
+        choices: Vec<ChatChunkChoice<'a>>,
+        usage: Option<Usage>,
+        surety: Option<SuretyNote>,
+    ) -> ChatCompletionChunk<'a> {
+        ChatCompletionChunk {
+            id: &self.heading.id,
+            object: "chat.completion.chunk",
+            created: self.heading.created,
+            model: &self.heading.model,
+            system_fingerprint: &self.heading.fingerprint,
+            choices,
+            usage: self.include_usage.then_some(usage),
+            surety,
+        }
+    }
+
+    fn completion<'a>(
+        &'a self,
+        choices: Vec<CompletionChoice<'a>>,
+        usage: Option<Usage>,
+        surety: Option<SuretyNote>,
+    ) -> Completion<'a> {
+        Completion {
+            id: &self.heading.id,
+            object: "text_completion",
+            created: self.heading.created,
+            model: &self.heading.model,
+            system_fingerprint: &self.heading.fingerprint,
+            choices,
+            usage: self.include_usage.then_some(usage),
+            surety,
+        }
+    }
+}
+
+impl Pending {
+    fn new(ask: &Ask, index: usize) -> Self {
+        let prompt = &ask.requests[index / ask.choices as usize].prompt;
+        let (text, offset) = match (ask.form, prompt) {
+            (Form::Completion { echo: true, .. }, Prompt::Text(text)) => {
+                (text.clone(), Offset { prompt: text.clone(), ..Offset::default() })
+            }
+            _ => (String::new(), Offset::default()),
+        };
+        Self {
+            opened: false,
+            text,
+            carry: Vec::new(),
+            chat: Vec::new(),
+            legacy: CompletionLogprobs::default(),
+            scored_bytes: 0,
+            offset,
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        !self.text.is_empty() || !self.chat.is_empty() || !self.legacy.tokens.is_empty()
+    }
+
+    /// The prompt is whole: what is left of it counts as it stands.
+    fn end_prompt(&mut self) {
+        if !self.carry.is_empty() {
+            self.text.push_str(&String::from_utf8_lossy(&self.carry));
+            self.carry.clear();
+        }
+        let rest = &self.offset.prompt.as_bytes()[self.offset.matched..];
+        self.offset.characters += characters(rest);
+        self.offset.prompt.clear();
+        self.offset.matched = 0;
+    }
+
+    fn legacy(&mut self, logprob: &TokenLogprob, is_first_of_prompt: bool) {
+        let token = legacy_token(&logprob.bytes);
+        let list = &mut self.legacy;
+        if is_first_of_prompt {
+            list.token_logprobs.push(None);
+            list.top_logprobs.push(None);
+        } else {
+            let top = logprob.top.iter().map(|other| (legacy_token(&other.bytes), finite(other.logprob)));
+            let mut top: BTreeMap<String, f32> = top.collect();
+            top.insert(token.clone(), finite(logprob.logprob));
+            list.token_logprobs.push(Some(finite(logprob.logprob)));
+            list.top_logprobs.push(Some(top));
+        }
+        list.tokens.push(token);
+        list.text_offset.push(self.offset.next(&logprob.bytes));
+    }
+}
+
+impl Offset {
+    /// Where a token of these bytes begins; the next begins behind it.
+    fn next(&mut self, bytes: &[u8]) -> u64 {
+        // A token that starts inside a character begins where the character does.
+        let inside = bytes.first().is_some_and(|byte| is_continuation(*byte)) && self.characters > 0;
+        let begins = self.characters - u64::from(inside);
+        // Tokens of a text prompt that are not part of the text, such as a begin-of-text token, take no room.
+        let rest = &self.prompt.as_bytes()[self.matched..];
+        if self.prompt.is_empty() || rest.starts_with(bytes) {
+            self.characters += characters(bytes);
+            self.matched = if self.prompt.is_empty() { 0 } else { self.matched + bytes.len() };
+        }
+        begins
+    }
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000
+}
+
+/// Characters that begin in `bytes`.
+fn characters(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| !is_continuation(**byte)).count() as u64
+}
+
+/// Moves the whole characters at the front of `carry` to `text`.
+fn release(carry: &mut Vec<u8>, text: &mut String) {
+    loop {
+        match str::from_utf8(carry) {
+            Ok(whole) => {
+                text.push_str(whole);
+                carry.clear();
+                return;
+            }
+            Err(error) => {
+                let valid = error.valid_up_to();
+                text.push_str(&String::from_utf8_lossy(&carry[..valid]));
+                // No length: the end of the bytes may be the beginning of a character.
+                let Some(length) = error.error_len() else {
+                    carry.drain(..valid);
+                    return;
+                };
+                text.push(char::REPLACEMENT_CHARACTER);
+                carry.drain(..valid + length);
+            }
+        }
+    }
+}
+
+/// What a log-probability takes once it is in a reply, about.
+fn scored_bytes(logprob: &TokenLogprob) -> usize {
+    (1 + logprob.top.len()) * size_of::<ChatTopLogprob>()
+}
+
+/// OpenAI's spelling of a token in the older shape.
+fn legacy_token(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().fold(String::from("bytes:"), |mut token, byte| {
+            write!(token, "\\x{byte:02x}").expect("writing to memory");
+            token
+        }),
+    }
+}
+
+fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
+    let top = |other: &Alternative| ChatTopLogprob {
+        token: String::from_utf8_lossy(&other.bytes).into_owned(),
+        logprob: finite(other.logprob),
+        bytes: other.bytes.clone(),
+    };
+    ChatTokenLogprob {
+        token: String::from_utf8_lossy(&logprob.bytes).into_owned(),
+        logprob: finite(logprob.logprob),
+        bytes: logprob.bytes.clone(),
+        top_logprobs: logprob.top.iter().map(top).collect(),
+    }
+}
+
+fn finite(logprob: f32) -> f32 {
+    if logprob.is_finite() { logprob.max(LOGPROB_MIN) } else { LOGPROB_MIN }
+}
+
+/// Writes one server-sent event.
+pub(crate) fn event(events: &mut Vec<u8>, value: &impl Serialize) {
+    events.extend_from_slice(b"data: ");
+    serde_json::to_writer(&mut *events, value).expect("an event is JSON");
+    events.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use surety_types::CivilDate;
+
+    use super::*;
+    use crate::api::parameters::Route;
+
+    fn ask(body: &str, route: Route) -> Ask {
+        Ask::parse(body, route, CivilDate { year: 2026, month: 1, day: 1 }).expect("a good body")
+    }
+
+    fn reply(body: &str, route: Route) -> Reply {
+        let ask = ask(body, route);
+        let id = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
+        Reply::new(Heading::new(ask.form, id, 1, "m".to_owned(), "fp_1".to_owned()), &ask)
+    }
+
+    fn scored(text: &[u8], logprob: f32) -> TokenLogprob {
+        let top = vec![Alternative { token: 9, bytes: b"z".to_vec(), logprob: -3.0 }];
+        TokenLogprob { token: 1, bytes: text.to_vec(), logprob, top }
+    }
+
+    fn note() -> SuretyNote {
+        SuretyNote {
+            request_id: "req".to_owned(),
+            receipt: None,
+            model: "blake3:00".to_owned(),
+            worker: "11".to_owned(),
+            checked: Vec::new(),
+            not_checked: Vec::new(),
+            note: None,
+        }
+    }
+
+    fn parse(events: &[u8]) -> Vec<Value> {
+        let text = str::from_utf8(events).expect("UTF-8");
+        let events = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("data"));
+        events.map(|json| serde_json::from_str(json).expect("JSON")).collect()
+    }
+
+    const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true"#;
+
+    #[test]
+    fn a_chat_opens_with_a_role_and_ends_with_a_reason() {
+        let mut reply = reply(&format!("{CHAT}}}"), Route::Chat);
+        reply.output(0, "hel", &[]);
+        let opening = parse(&reply.events(0).expect("news"));
+        assert_eq!(opening[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+        assert_eq!(opening[1]["choices"][0]["delta"], json!({"content": "hel"}));
+        assert_eq!(opening[1]["choices"][0]["finish_reason"], Value::Null);
+        assert!(opening[1].get("usage").is_none());
+        assert_eq!(reply.events(0), None);
+        reply.output(0, "lo", &[]);
+        let end = parse(&reply.finish(0, "stop", Some((Usage::default(), note()))));
+        assert_eq!(end[0]["choices"][0]["delta"], json!({"content": "lo"}));
+        assert_eq!(
+            end[1]["choices"][0],
+            json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"})
+        );
+        assert_eq!(end[1]["surety"]["worker"], "11");
+    }
+
+    #[test]
+    fn usage_comes_in_a_chunk_of_its_own() {
+        let mut reply =
+            reply(&format!("{CHAT},\"stream_options\":{{\"include_usage\":true}}}}"), Route::Chat);
+        let usage = Usage { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5, ..Usage::default() };
+        let end = parse(&reply.finish(0, "length", Some((usage, note()))));
+        assert_eq!(end.len(), 3);
+        assert_eq!(end[1]["usage"], Value::Null);
+        assert_eq!(end[2]["choices"], json!([]));
+        assert_eq!(end[2]["usage"]["total_tokens"], 5);
+        assert_eq!(end[2]["surety"]["worker"], "11");
+    }
+
+    #[test]
+    fn an_answer_without_tokens_is_still_opened() {
+        let mut reply = reply(&format!("{CHAT}}}"), Route::Chat);
+        let end = parse(&reply.finish(0, "length", None));
+        assert_eq!(end[0]["choices"][0]["delta"]["role"], "assistant");
+        assert_eq!(end[1]["choices"][0]["finish_reason"], "length");
+    }
+
+    #[test]
+    fn chat_logprobs_have_bytes_and_alternatives() {
+        let mut reply = reply(&format!("{CHAT},\"logprobs\":true,\"top_logprobs\":1}}"), Route::Chat);
+        reply.output(0, "", &[scored(&[0xc3], f32::NEG_INFINITY)]);
+        let events = parse(&reply.events(0).expect("news"));
+        let expected = json!({"content": [{"token": "\u{fffd}", "logprob": -9999.0, "bytes": [0xc3],
+            "top_logprobs": [{"token": "z", "logprob": -3.0, "bytes": [122]}]}], "refusal": null});
+        assert_eq!(events[1]["choices"][0]["logprobs"], expected);
+        assert_eq!(events[1]["choices"][0]["delta"], json!({"content": ""}));
+    }
+
+    #[test]
+    fn an_echoed_text_is_scored_token_by_token() {
+        let mut reply = reply(r#"{"model":"m","prompt":"aéb","echo":true,"logprobs":1}"#, Route::Completions);
+        let pieces = [scored(b"<s>", 0.0), scored(b"a", -1.0), scored(&[0xc3], -1.5)];
+        reply.prompt(0, &pieces, 0);
+        reply.prompt(0, &[scored(&[0xa9], -1.25), scored(b"b", -2.0)], 3);
+        reply.output(0, "c", &[scored(b"c", -0.5)]);
+        let document: Value =
+            serde_json::from_slice(&reply.document(&["stop"], Usage::default(), note())).expect("JSON");
+        let choice = &document["choices"][0];
+        assert_eq!(choice["text"], "aébc");
+        let logprobs = &choice["logprobs"];
+        assert_eq!(logprobs["tokens"], json!(["<s>", "a", "bytes:\\xc3", "bytes:\\xa9", "b", "c"]));
+        assert_eq!(logprobs["token_logprobs"], json!([null, -1.0, -1.5, -1.25, -2.0, -0.5]));
+        assert_eq!(logprobs["text_offset"], json!([0, 0, 1, 1, 2, 3]));
+        assert_eq!(logprobs["top_logprobs"][0], Value::Null);
+        assert_eq!(logprobs["top_logprobs"][1], json!({"a": -1.0, "z": -3.0}));
+    }
+
+    #[test]
+    fn echoed_ids_become_the_text_of_their_bytes() {
+        let mut reply = reply(r#"{"model":"m","prompt":[1,2,3],"echo":true}"#, Route::Completions);
+        reply.prompt(0, &[scored(b"a", 0.0), scored(&[0xc3], -1.5)], 0);
+        reply.prompt(0, &[scored(&[0xa9, 0xff], -1.5)], 2);
+        reply.output(0, "!", &[]);
+        let document: Value =
+            serde_json::from_slice(&reply.document(&["stop"], Usage::default(), note())).expect("JSON");
+        assert_eq!(document["choices"][0]["text"], "aé\u{fffd}!");
+        assert_eq!(document["choices"][0]["logprobs"], Value::Null);
+    }
+
+    #[test]
+    fn a_stream_of_echoes_opens_with_the_prompt() {
+        let body = r#"{"model":"m","prompt":["p","q"],"n":2,"echo":true,"stream":true}"#;
+        let mut reply = reply(body, Route::Completions);
+        let events = parse(&reply.events(3).expect("news"));
+        assert_eq!(
+            (&events[0]["choices"][0]["index"], &events[0]["choices"][0]["text"]),
+            (&json!(3), &json!("q"))
+        );
+    }
+}

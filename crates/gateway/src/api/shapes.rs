@@ -1,0 +1,348 @@
+//! Shapes: OpenAI's answers as JSON, with what we add.
+//!
+//! In:     values. Out: their JSON and their OpenAPI description.
+//! Touches: nothing.
+//! Holds:  every field that OpenAI's own clients require is there, null where we have nothing to say; what we add
+//!         is in fields those clients ignore.
+//! Absent: deciding what goes into them. That is `reply`.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// How many tokens an answer took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Usage {
+    /// Tokens of the prompts, each prompt counted once however many answers it has.
+    pub prompt_tokens: u64,
+    /// Tokens of all answers.
+    pub completion_tokens: u64,
+    /// Their sum.
+    pub total_tokens: u64,
+    /// More about the prompts' tokens.
+    pub prompt_tokens_details: PromptTokensDetails,
+    /// More about the answers' tokens.
+    pub completion_tokens_details: CompletionTokensDetails,
+}
+
+/// More about prompt tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PromptTokensDetails {
+    /// Those that came from a cache.
+    pub cached_tokens: u64,
+    /// Always 0.
+    pub audio_tokens: u64,
+}
+
+/// More about completion tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CompletionTokensDetails {
+    /// Always 0: thoughts are part of the text here.
+    pub reasoning_tokens: u64,
+    /// Always 0.
+    pub audio_tokens: u64,
+    /// Always 0.
+    pub accepted_prediction_tokens: u64,
+    /// Always 0.
+    pub rejected_prediction_tokens: u64,
+}
+
+/// Who answered, and what was made sure of. Ours; other clients ignore it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SuretyNote {
+    /// As in the `x-request-id` header.
+    pub request_id: String,
+    /// Where the evidence is; null if it could not be stored.
+    pub receipt: Option<String>,
+    /// The immutable id of the model that answered.
+    pub model: String,
+    /// The key of the worker that answered.
+    pub worker: String,
+    /// What the gateway checked before this was sent.
+    pub checked: Vec<String>,
+    /// What nobody has checked yet.
+    pub not_checked: Vec<String>,
+    /// Anything else that should be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A chat answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatCompletion<'a> {
+    /// `chatcmpl-…`.
+    pub id: &'a str,
+    /// `chat.completion`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    /// The name of the model.
+    pub model: &'a str,
+    /// Short form of the model's immutable id.
+    pub system_fingerprint: &'a str,
+    /// One per answer.
+    pub choices: Vec<ChatChoice>,
+    /// Token counts.
+    pub usage: Usage,
+    /// Who answered.
+    pub surety: SuretyNote,
+}
+
+/// One of the answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatChoice {
+    /// From 0.
+    pub index: u32,
+    /// What was said.
+    pub message: ChatMessage,
+    /// If they were asked for.
+    pub logprobs: Option<ChatLogprobs>,
+    /// `stop` or `length`.
+    pub finish_reason: &'static str,
+}
+
+/// What the model said.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatMessage {
+    /// `assistant`.
+    pub role: &'static str,
+    /// The text.
+    pub content: String,
+    /// Always null.
+    pub refusal: Option<String>,
+}
+
+/// How likely the tokens were.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct ChatLogprobs {
+    /// One per token, the end-of-generation token included.
+    pub content: Vec<ChatTokenLogprob>,
+    /// Always null.
+    pub refusal: Option<Vec<ChatTokenLogprob>>,
+}
+
+/// How likely one token was.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatTokenLogprob {
+    /// Its text; not valid text by itself where a character spans tokens.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The likeliest tokens.
+    pub top_logprobs: Vec<ChatTopLogprob>,
+}
+
+/// A token that could have been.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatTopLogprob {
+    /// Its text.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A piece of a chat answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatCompletionChunk<'a> {
+    /// `chatcmpl-…`, the same in every chunk.
+    pub id: &'a str,
+    /// `chat.completion.chunk`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    /// The name of the model.
+    pub model: &'a str,
+    /// Short form of the model's immutable id.
+    pub system_fingerprint: &'a str,
+    /// One; none in the chunk that carries the usage.
+    pub choices: Vec<ChatChunkChoice<'a>>,
+    /// Present if asked for; null but in the last chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+    /// In the last chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surety: Option<SuretyNote>,
+}
+
+/// A piece of one of the answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatChunkChoice<'a> {
+    /// From 0.
+    pub index: u32,
+    /// What is new.
+    pub delta: ChatDelta<'a>,
+    /// If they were asked for.
+    pub logprobs: Option<ChatLogprobs>,
+    /// Null but in the answer's last chunk.
+    pub finish_reason: Option<&'static str>,
+}
+
+/// What is new in an answer.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct ChatDelta<'a> {
+    /// `assistant`, in the answer's first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    /// More text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<&'a str>,
+}
+
+/// A completion, or a piece of one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Completion<'a> {
+    /// `cmpl-…`.
+    pub id: &'a str,
+    /// `text_completion`.
+    pub object: &'static str,
+    /// Unix seconds.
+    pub created: u64,
+    /// The name of the model.
+    pub model: &'a str,
+    /// Short form of the model's immutable id.
+    pub system_fingerprint: &'a str,
+    /// One per answer; in a piece one, or none in the piece that carries the usage.
+    pub choices: Vec<CompletionChoice<'a>>,
+    /// Token counts; in pieces present if asked for, and null but in the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+    /// Who answered; in pieces, in the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surety: Option<SuretyNote>,
+}
+
+/// One of the completions, or a piece of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CompletionChoice<'a> {
+    /// From 0: prompt by prompt, and for each its `n` answers.
+    pub index: u32,
+    /// The text.
+    pub text: &'a str,
+    /// If they were asked for.
+    pub logprobs: Option<CompletionLogprobs>,
+    /// `stop` or `length`; null in pieces but the last.
+    pub finish_reason: Option<&'static str>,
+}
+
+/// How likely the tokens were: four lists of one length.
+#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct CompletionLogprobs {
+    /// Their texts; `bytes:\x..` where a token is not text by itself.
+    pub tokens: Vec<String>,
+    /// Natural logarithms of their probabilities; null for the first token of an echoed prompt.
+    pub token_logprobs: Vec<Option<f32>>,
+    /// The likeliest tokens and the token itself; null for the first token of an echoed prompt.
+    pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
+    /// Where each begins in the returned text, in characters.
+    pub text_offset: Vec<u64>,
+}
+
+/// The models there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// `list`.
+    pub object: &'static str,
+    /// By name.
+    pub data: Vec<Model>,
+}
+
+/// A model.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Model {
+    /// The name to ask for.
+    pub id: String,
+    /// `model`.
+    pub object: &'static str,
+    /// Unix seconds: when this gateway started.
+    pub created: u64,
+    /// `surety`.
+    pub owned_by: &'static str,
+    /// Tokens that prompt and answer may take together.
+    pub context_length: u32,
+    /// More about it.
+    pub surety: ModelNote,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ModelNote {
+    /// The immutable id; pin it by asking for `name@<its first 8 or more digits>`.
+    pub id: String,
+    /// `llama`, `qwen2`, `qwen3`.
+    pub architecture: String,
+    /// Bytes of its files.
+    pub file_bytes: u64,
+    /// Tensor formats.
+    pub formats: Vec<String>,
+    /// Tokens it knows.
+    pub vocabulary: u32,
+    /// Whether it has a chat template.
+    pub chat: bool,
+    /// Workers that are ready to answer with it.
+    pub workers_ready: u32,
+}
+
+/// The workers this gateway knows.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NetworkStatus {
+    /// The gateway's key.
+    pub gateway: String,
+    /// Name and version of its software.
+    pub software: &'static str,
+    /// Requests being answered.
+    pub active_requests: u64,
+    /// The workers, in the order they were named.
+    pub workers: Vec<WorkerReport>,
+}
+
+/// A worker, as far as this gateway knows.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WorkerReport {
+    /// Its key.
+    pub id: String,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// `ready`, `starting`, `draining` or `unreachable`.
+    pub state: &'static str,
+    /// Why it is unreachable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Name and version of its software.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub software: Option<String>,
+    /// Orders it computes.
+    pub active_requests: u32,
+    /// Orders that wait there.
+    pub waiting_requests: u32,
+    /// Milliseconds since it was last heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ms: Option<u64>,
+    /// What it serves.
+    pub models: Vec<WorkerModel>,
+}
+
+/// A model on a worker.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WorkerModel {
+    /// The immutable id.
+    pub id: String,
+    /// What the operator calls it.
+    pub names: Vec<String>,
+    /// Positions it can hold.
+    pub context_tokens: u32,
+    /// Measured or estimated; 0 if unknown.
+    pub prefill_tokens_per_second: u32,
+    /// Measured or estimated; 0 if unknown.
+    pub decode_tokens_per_second: u32,
+}
+
+/// Whether the process runs, or can answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok` or `ready`.
+    pub status: &'static str,
+}

@@ -1,0 +1,318 @@
+//! Gateway: from settings to a running gateway, and to its orderly end.
+//!
+//! In:     settings. Out: a bound address; whatever goes wrong at the start, with a hint.
+//! Touches: the data directory, two sockets, the tasks of everything else.
+//! Holds:  a gateway that has started can serve; one that stops lets running answers end, and tells those it must cut.
+//! Absent: HTTP (`server`, `api`), orders (`session`).
+
+use std::{
+    collections::HashSet,
+    fs::DirBuilder,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use surety_net::{BindError, BindOptions, Endpoint};
+use surety_types::{PublicKey, SecretKey};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+use tracing::{info, warn};
+
+use crate::{
+    api::{self, body::Intake, unix_ms},
+    error::{Accountable, ApiError, Code},
+    id::RequestId,
+    key::{self, KeyError},
+    receipts::{Bounds, OpenStoreError, Receipts, Writer},
+    server,
+    settings::{GatewaySettings, SettingsError},
+    workers::Workers,
+};
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings contradict themselves.
+    #[error("the settings cannot be used")]
+    Settings(#[from] SettingsError),
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory {}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no key.
+    #[error("the gateway has no key")]
+    Key(#[from] KeyError),
+    /// There are no receipts.
+    #[error("the receipts cannot be opened")]
+    Receipts(#[from] OpenStoreError),
+    /// Somebody else has the address, or it is not this machine's.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no socket to speak to workers from.
+    #[error("cannot open a socket towards the workers")]
+    Endpoint(#[from] BindError),
+}
+
+impl StartError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            StartError::Settings(error) => error.hint(),
+            StartError::DataDir { .. } => {
+                "check the path and its permissions, or name another data directory"
+            }
+            StartError::Key(error) => error.hint(),
+            StartError::Receipts(error) => error.hint(),
+            StartError::Listen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
+                io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one",
+                io::ErrorKind::AddrNotAvailable => "the address is not this machine's: use 127.0.0.1",
+                _ => "choose another address or port",
+            },
+            StartError::Endpoint(_) => "check that the system allows UDP sockets",
+        }
+    }
+}
+
+/// How far a gateway is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It serves.
+    Open,
+    /// It takes nothing new, and lets what runs end.
+    Draining,
+    /// What still runs is cut, and told so.
+    Halted,
+}
+
+/// What every request sees.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) key: SecretKey,
+    pub(crate) address: SocketAddr,
+    /// Whether it serves its own machine only.
+    pub(crate) loopback_only: bool,
+    /// Unix seconds.
+    pub(crate) started: u64,
+    pub(crate) workers: Workers,
+    pub(crate) receipts: Receipts,
+    pub(crate) intake: Intake,
+    pub(crate) active: Arc<ActiveSet>,
+    pub(crate) answer_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    requests_max: usize,
+    phase: watch::Receiver<Phase>,
+}
+
+/// The requests being answered.
+#[derive(Debug, Default)]
+pub(crate) struct ActiveSet(Mutex<HashSet<RequestId>>);
+
+/// A request being answered, until dropped.
+#[derive(Debug)]
+pub(crate) struct Active {
+    id: RequestId,
+    set: Arc<ActiveSet>,
+}
+
+impl ActiveSet {
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub(crate) fn contains(&self, id: RequestId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.set.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl Shared {
+    /// Refuses new work once the gateway is on its way out.
+    pub(crate) fn open(&self) -> Result<(), ApiError> {
+        if *self.phase.borrow() == Phase::Open {
+            return Ok(());
+        }
+        let message = "The gateway is stopping and takes no new requests. Try again shortly.";
+        Err(ApiError::new(Code::GatewayStopping, message))
+    }
+
+    /// Counts a request as being answered, if there is room for one more.
+    pub(crate) fn admit(&self, id: RequestId) -> Result<Active, ApiError> {
+        let mut set = self.active.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if set.len() >= self.requests_max {
+            let message = format!(
+                "The gateway answers {} requests, which is all it takes at once. Try again shortly.",
+                set.len(),
+            );
+            return Err(ApiError::new(Code::Overloaded, message).with_accountable(Accountable::Gateway));
+        }
+        set.insert(id);
+        Ok(Active { id, set: Arc::clone(&self.active) })
+    }
+
+    /// Returns when what still runs is to be cut.
+    pub(crate) async fn halted(&self) {
+        // A sender that is gone has halted everything too.
+        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Halted).await;
+    }
+}
+
+/// Starts gateways.
+#[derive(Debug)]
+pub struct Gateway;
+
+impl Gateway {
+    /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
+    pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
+        settings.check()?;
+        let GatewaySettings { listen, open, data_dir, workers, aliases, limits } = settings;
+        make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
+        let key = key::load_or_create(&data_dir)?;
+        let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
+        let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
+        let towards = workers.iter().map(|worker| worker.socket.ip());
+        let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local_for(towards) }).await?;
+        let mut tasks = JoinSet::new();
+        let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, &mut tasks);
+        let (phase, phases) = watch::channel(Phase::Open);
+        let public = key.public();
+        let shared = Arc::new(Shared {
+            key,
+            address,
+            loopback_only: address.ip().is_loopback() && !open,
+            started: unix_ms() / 1000,
+            workers,
+            receipts,
+            intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
+            active: Arc::default(),
+            answer_timeout: limits.answer_timeout,
+            stall_timeout: limits.stall_timeout,
+            keep_alive: limits.keep_alive,
+            requests_max: limits.requests_max,
+            phase: phases.clone(),
+        });
+        let serving = tokio::spawn(server::serve(listener, api::router(shared), limits.clone(), phases));
+        info!(%address, gateway = %public, "gateway listens");
+        Ok(RunningGateway {
+            address,
+            key: public,
+            phase,
+            serving: Some(serving),
+            tasks,
+            endpoint,
+            writer: Some(writer),
+            stop_grace: limits.stop_grace,
+        })
+    }
+}
+
+/// Makes a directory for its owner only, unless it is there.
+fn make_private(directory: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(directory)
+}
+
+/// The address to speak to workers from: loopback if all of them are there.
+fn local_for(workers: impl Iterator<Item = IpAddr>) -> SocketAddr {
+    let workers: Vec<IpAddr> = workers.collect();
+    let ip = match (workers.iter().all(IpAddr::is_loopback), workers.iter().any(IpAddr::is_ipv6)) {
+        (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+/// A gateway that serves. Dropped, it is cut off; [`RunningGateway::stop`] ends it in order.
+#[derive(Debug)]
+pub struct RunningGateway {
+    address: SocketAddr,
+    key: PublicKey,
+    phase: watch::Sender<Phase>,
+    serving: Option<JoinHandle<()>>,
+    tasks: JoinSet<()>,
+    endpoint: Endpoint,
+    writer: Option<Writer>,
+    stop_grace: Duration,
+}
+
+impl RunningGateway {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The key it signs with.
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// Takes nothing new, lets running answers end for as long as the settings grant, cuts the rest with an error
+    /// that says so, writes what is to be kept, and returns.
+    pub async fn stop(mut self) {
+        self.phase.send_replace(Phase::Draining);
+        let mut serving = self.serving.take().expect("it is taken here only");
+        let mut ended = tokio::time::timeout(self.stop_grace, &mut serving).await.is_ok();
+        self.phase.send_replace(Phase::Halted);
+        if !ended {
+            ended = tokio::time::timeout(LAST_WORDS, &mut serving).await.is_ok();
+        }
+        if !ended {
+            warn!("connections that did not end were cut");
+            serving.abort();
+        }
+        self.tasks.shutdown().await;
+        self.endpoint.close().await;
+        if let Some(writer) = self.writer.take() {
+            // The last sender went with the last request, so the thread ends when all is written.
+            let joined = tokio::task::spawn_blocking(move || writer.join());
+            let _ = tokio::time::timeout(LAST_WORDS, joined).await;
+        }
+        info!(address = %self.address, "gateway stopped");
+    }
+}
+
+impl Drop for RunningGateway {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Halted);
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+/// For clients to read that they were cut off, and for the last receipts to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);

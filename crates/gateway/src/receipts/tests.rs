@@ -1,0 +1,238 @@
+use std::{
+    io::ErrorKind,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use redb::StorageBackend;
+use surety_types::{
+    Amount, Answer, Canonical, Digest, Envelope, FinishReason, ModelId, Order, Outcome, Price, Prompt,
+    Receipt, Request, Sampling, SecretKey, Seed, Signed, Text, order::ORDER_VERSION,
+    receipt::RECEIPT_VERSION,
+};
+
+use super::*;
+
+const ROOMY: Bounds = Bounds { count_max: 1000, bytes_max: 1 << 30 };
+
+fn id(number: u128) -> RequestId {
+    RequestId::parse(&format!("req_{number:032x}")).expect("an id")
+}
+
+/// Evidence whose parts can be read; nobody here asks whether they agree.
+fn evidence(id: RequestId, text: &str) -> Evidence {
+    let key = SecretKey::from_bytes(&[7; 32]);
+    let request = Request {
+        prompt: Prompt::Text(text.to_owned()),
+        stop: vec![],
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+    };
+    let order = Order {
+        version: ORDER_VERSION,
+        model: ModelId::default(),
+        request_digest: request.digest(),
+        nonce: [1; 32],
+        seed: Seed::Nonce,
+        choice: 0,
+        sampling: Sampling::default(),
+        max_output_tokens: 1,
+        ignore_end: false,
+        deadline_ms: 2,
+        price_ceiling: Price::ZERO,
+        channel: None,
+        payer: key.public(),
+        issued_ms: 1,
+    };
+    let receipt = Receipt {
+        version: RECEIPT_VERSION,
+        outcome: Outcome::Completed,
+        order: order.digest(),
+        model: order.model,
+        arithmetic: 0,
+        prompt_tokens: 1,
+        cached_tokens: 0,
+        output_tokens: 1,
+        prompt_digest: Digest::ZERO,
+        output_digest: Digest::ZERO,
+        text_digest: Digest::ZERO,
+        finish: FinishReason::Stop,
+        seed: order.seed_bytes(),
+        state_commitment: Digest::ZERO,
+        price: Price::ZERO,
+        charge: Amount::ZERO,
+        accepted_ms: 1,
+        first_token_ms: Some(1),
+        done_ms: 1,
+        software: Text::clipped("test"),
+        worker: key.public(),
+    };
+    let envelope = Envelope {
+        request_id: id.to_string(),
+        gateway: key.public(),
+        model_name: "m".to_owned(),
+        parts: vec![],
+        received_ms: 1,
+        first_byte_ms: 1,
+        done_ms: 1,
+        charge: Amount::ZERO,
+    };
+    let answer = Answer {
+        order: Signed::sign(order, &key).bytes().to_vec(),
+        request: request.to_cbor(),
+        acceptance: None,
+        receipt: Signed::sign(receipt, &key).bytes().to_vec(),
+        salt: [0; 32],
+        output_ids: vec![1],
+        text: text.to_owned(),
+        prompt_ids: None,
+    };
+    let envelope = Signed::sign(envelope, &key).bytes().to_vec();
+    Evidence { request_id: id.to_string(), envelope, answers: vec![answer] }
+}
+
+fn found(receipts: &Receipts, number: u128) -> Option<Evidence> {
+    let json = receipts.find(id(number)).expect("readable")?;
+    Some(Evidence::parse(&json).expect("evidence"))
+}
+
+#[tokio::test]
+async fn what_was_kept_is_found_also_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (receipts, writer) = Receipts::open(directory.path(), ROOMY).expect("a new store");
+    receipts.keep(id(1), evidence(id(1), "a")).await.expect("kept");
+    assert_eq!(found(&receipts, 1), Some(evidence(id(1), "a")));
+    assert_eq!(found(&receipts, 2), None);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(directory.path().join(FILE)).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "prompts are nobody else's business");
+    }
+    drop(receipts);
+    writer.join();
+    let (receipts, _writer) = Receipts::open(directory.path(), ROOMY).expect("the same store");
+    assert_eq!(found(&receipts, 1), Some(evidence(id(1), "a")));
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (receipts, _writer) = Receipts::open(directory.path(), ROOMY).expect("a new store");
+    let kept = (0..300).map(|number| receipts.keep(id(number), evidence(id(number), "x")));
+    for kept in futures::future::join_all(kept).await {
+        kept.expect("kept");
+    }
+    assert!((0..300).all(|number| found(&receipts, number).is_some()));
+}
+
+#[tokio::test]
+async fn the_oldest_go_by_count_and_by_bytes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bounds = Bounds { count_max: 3, ..ROOMY };
+    let (receipts, writer) = Receipts::open(directory.path(), bounds).expect("a new store");
+    for number in 0..5 {
+        receipts.keep(id(number), evidence(id(number), "x")).await.expect("kept");
+    }
+    let there: Vec<bool> = (0..5).map(|number| found(&receipts, number).is_some()).collect();
+    assert_eq!(there, [false, false, true, true, true]);
+    drop(receipts);
+    writer.join();
+
+    // Bounds may shrink between two runs.
+    let bytes = evidence(id(9), "x").to_json().expect("JSON").len() as u64;
+    let bounds = Bounds { bytes_max: bytes * 2 + bytes / 2, ..ROOMY };
+    let (receipts, _writer) = Receipts::open(directory.path(), bounds).expect("the same store");
+    receipts.keep(id(9), evidence(id(9), "x")).await.expect("kept");
+    let there: Vec<bool> =
+        [2, 3, 4, 9].into_iter().map(|number| found(&receipts, number).is_some()).collect();
+    assert_eq!(there, [false, false, true, true]);
+
+    let long = evidence(id(10), &"y".repeat(20_000));
+    let error = receipts.keep(id(10), long).await.expect_err("alone too large");
+    assert!(matches!(error, KeepError::TooLarge { .. }), "{error}");
+    assert!(found(&receipts, 9).is_some(), "nothing else went for it");
+}
+
+#[tokio::test]
+async fn two_gateways_cannot_share_a_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_receipts, _writer) = Receipts::open(directory.path(), ROOMY).expect("a new store");
+    let error = Receipts::open(directory.path(), ROOMY).expect_err("in use");
+    assert!(matches!(error, OpenStoreError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_file_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join(FILE), b"not a database, but long enough to look at")
+        .expect("written");
+    let error = Receipts::open(directory.path(), ROOMY).expect_err("damaged");
+    assert!(matches!(error, OpenStoreError::File { .. }), "{error}");
+    assert!(error.to_string().contains(FILE));
+}
+
+/// A file on a disk that can be full.
+#[derive(Debug)]
+struct FullDisk {
+    file: redb::backends::FileBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl FullDisk {
+    fn check(&self) -> Result<(), io::Error> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::Error::from(ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for FullDisk {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.check()?;
+        self.file.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.check()?;
+        self.file.write(offset, data)
+    }
+    fn close(&self) -> Result<(), io::Error> {
+        self.file.close()
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_what_it_meets_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let full = Arc::new(AtomicBool::new(false));
+    let (path, disk) = (directory.path().join(FILE), Arc::clone(&full));
+    let open = move || {
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let backend = FullDisk { file: redb::backends::FileBackend::new(file)?, full: Arc::clone(&disk) };
+        Database::builder().create_with_backend(backend)
+    };
+    let (receipts, _writer) = Receipts::with(directory.path().join(FILE), ROOMY, open).expect("a new store");
+    receipts.keep(id(1), evidence(id(1), "a")).await.expect("there is room");
+    full.store(true, Ordering::SeqCst);
+    for number in [2, 3] {
+        let error = receipts.keep(id(number), evidence(id(number), "b")).await.expect_err("full");
+        assert!(error.to_string().starts_with("receipt not stored: "), "{error}");
+    }
+    full.store(false, Ordering::SeqCst);
+    // The first after a failure may find the file closed, and opens it again.
+    let _ = receipts.keep(id(4), evidence(id(4), "d")).await;
+    receipts.keep(id(5), evidence(id(5), "e")).await.expect("there is room again");
+    assert!(found(&receipts, 1).is_some() && found(&receipts, 5).is_some());
+    assert!(found(&receipts, 2).is_none() && found(&receipts, 3).is_none());
+}

@@ -1,0 +1,75 @@
+//! What can be seen without asking a model.
+
+use serde_json::json;
+
+use crate::{
+    fake::{CONTEXT, FakeWorker, manifest, model},
+    http::Site,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_listed_by_name() {
+    let (tiny, other) = (manifest("tiny", true), manifest("other", false));
+    let worker = FakeWorker::serving(1, vec![model("tiny", tiny.clone()), model("owner/other", other)]).await;
+    let site = Site::with(&[&worker], |settings| {
+        settings.aliases = [("gpt-4o".to_owned(), "tiny".to_owned())].into();
+    })
+    .await;
+    site.until_ready(1).await;
+    let list = site.get("/v1/models").await.json();
+    assert_eq!(list["object"], "list");
+    let names: Vec<&str> = list["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|model| model["id"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(names, ["gpt-4o", "owner/other", "tiny"]);
+    let found = site.get("/v1/models/tiny").await.json();
+    assert_eq!(found, list["data"][2]);
+    assert_eq!((&found["object"], &found["owned_by"]), (&json!("model"), &json!("surety")));
+    assert!(found["created"].is_u64());
+    assert_eq!(found["context_length"], CONTEXT);
+    assert_eq!(found["surety"]["id"], tiny.id().to_string());
+    assert_eq!(found["surety"]["workers_ready"], 1);
+    assert_eq!(site.get("/v1/models/owner/other").await.json()["surety"]["chat"], false);
+    assert_eq!(site.get("/v1/models/owner%2Fother").await.json()["id"], "owner/other");
+    assert_eq!(
+        site.get(&format!("/v1/models/{}", tiny.id())).await.json()["surety"]["id"],
+        tiny.id().to_string()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_are_shown_as_they_are() {
+    let worker = FakeWorker::start(1).await;
+    let gone = FakeWorker::start(2).await;
+    let site = Site::start(&[&worker, &gone]).await;
+    gone.leave().await;
+    worker.set(|status| status.active_requests = 3);
+    site.until(|status| {
+        status["workers"][1]["state"] == "unreachable" && status["workers"][0]["active_requests"] == 3
+    })
+    .await;
+    let status = site.get("/v1/network/status").await.json();
+    let first = &status["workers"][0];
+    assert_eq!((&first["id"], &first["state"]), (&json!(worker.key()), &json!("ready")));
+    assert_eq!(first["address"], worker.address.socket.to_string());
+    assert_eq!(first["models"][0]["names"], json!(["tiny"]));
+    assert_eq!(first["models"][0]["decode_tokens_per_second"], 100);
+    assert!(status["workers"][1]["reason"].is_string());
+    assert_eq!(status["gateway"], site.gateway.key().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_description_and_welcome() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    assert_eq!(site.get("/health").await.json(), json!({"status": "ok"}));
+    assert_eq!(site.get("/ready").await.json(), json!({"status": "ready"}));
+    let description = site.get("/openapi.json").await.json();
+    assert!(description["paths"]["/v1/chat/completions"]["post"].is_object());
+    let welcome = site.get("/").await;
+    assert!(welcome.text().contains(&format!("http://{}/v1", site.address)), "{}", welcome.text());
+    assert_eq!(welcome.header("x-content-type-options"), Some("nosniff"));
+}

@@ -1,0 +1,9 @@
+//! The gateway over real HTTP, with workers that follow scripts over the real road.
+
+mod fake;
+mod http;
+
+mod answers;
+mod errors;
+mod life;
+mod looks;

@@ -1,0 +1,124 @@
+//! Attention as A-6 defines it, one query head at a time.
+
+use super::cache::HeadPages;
+use super::{PAGE_POSITIONS, POSITION_SEGMENT, Rows, score_factor};
+use crate::activation::scalar::exp2;
+use crate::norm::{LANES, tree};
+use crate::{half, norm, rotary};
+
+/// for some rows of one key/value head.
+pub(super) fn prepare(rows: &Rows<'_>) {
+    for row in rows.rows.clone() {
+        // SAFETY: the item owns these rows of its head.
+        #[allow(unsafe_code)]
+        let (queries, key) = unsafe { (rows.queries(row), rows.key(row)) };
+        let value = rows.value(row);
+        let turn = |head: &mut [f32], weight: Option<&[f32]>| {
+            if let (Some(weight), Some(norms)) = (weight, rows.step.norms) {
+                let projected = head.to_vec();
+                norm::scalar::rms_norm(&projected, weight, norms.eps, head);
+            }
+            rotary::scalar::rotate(head, rows.rotary_row(row), rows.step.pairs);
+        };
+        let mut finite = true;
+        for query in queries.chunks_exact_mut(key.len()) {
+            turn(query, rows.step.norms.map(|norms| norms.q));
+            finite &= query.iter().all(|q| q.is_finite());
+        }
+        turn(key, rows.step.norms.map(|norms| norms.k));
+        let (page, slot) = rows.place(row);
+        for (d, (key, value)) in key.iter().zip(value).enumerate() {
+            // SAFETY: the item alone writes this head's cells of its own positions.
+            #[allow(unsafe_code)]
+            let (key_cell, value_cell) =
+                unsafe { (&mut *rows.pages.key(page, d, slot), &mut *rows.pages.value(page, d, slot)) };
+            finite &= store(*key, key_cell);
+            finite &= store(*value, value_cell);
+        }
+        if !finite {
+            rows.faults.set(row);
+        }
+    }
+}
+
+/// Rounds a key or value to binary16; one that is not finite becomes +0 and is reported.
+fn store(x: f32, cell: &mut u16) -> bool {
+    let narrowed = half::narrow(x);
+    let finite = half::is_finite(narrowed);
+    *cell = if finite { narrowed } else { 0 };
+    finite
+}
+
+/// for some queries of one key/value head.
+pub(super) fn attend(rows: &Rows<'_>, scratch: &mut [f32]) {
+    let longest = (0..rows.count()).map(|i| rows.visible(i)).max().unwrap_or(0);
+    let entries = Entries::new(&rows.pages, longest);
+    for i in 0..rows.count() {
+        // SAFETY: the item owns its queries and their outputs.
+        #[allow(unsafe_code)]
+        let (query, out) = unsafe { (rows.query(i), rows.out(i)) };
+        if !attend_one(query, &entries, &mut scratch[..rows.visible(i)], out) {
+            rows.faults.set(rows.row_of(i));
+        }
+    }
+}
+
+/// Keys and values, widened: `[position][dimension]`.
+struct Entries {
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Entries {
+    /// The first `count` positions of a sequence.
+    fn new(pages: &HeadPages<'_>, count: usize) -> Entries {
+        let widened = |cell: &dyn Fn(usize, usize, usize) -> *mut u16| {
+            let position = |t: usize| {
+                // SAFETY: cells of positions stored in this step or before.
+                #[allow(unsafe_code)]
+                let widen = |d| half::widen(unsafe { *cell(t / PAGE_POSITIONS, d, t % PAGE_POSITIONS) });
+                (0..pages.head_dim).map(widen).collect()
+            };
+            (0..count).map(position).collect()
+        };
+        Entries {
+            keys: widened(&|page, d, slot| pages.key(page, d, slot)),
+            values: widened(&|page, d, slot| pages.value(page, d, slot)),
+        }
+    }
+}
+
+/// One query that sees as many positions, from 0, as `p` is long. Whether every score was finite.
+fn attend_one(query: &[f32], entries: &Entries, p: &mut [f32], out: &mut [f32]) -> bool {
+    //
+    let factor = score_factor(query.len());
+    for (score, key) in p.iter_mut().zip(&entries.keys) {
+        *score = query.iter().zip(key).fold(0.0, |acc: f32, (q, k)| q.mul_add(*k, acc)) * factor;
+    }
+    let finite = p.iter().all(|score| score.is_finite());
+    //
+    let max = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let m = max.ceil().clamp(-1e6, 1e6) as i32;
+    //
+    for score in p.iter_mut() {
+        *score = exp2(score.max(m as f32 - 1000.0), m);
+    }
+    //
+    let mut normaliser = 0.0;
+    for segment in p.chunks(POSITION_SEGMENT) {
+        let mut lanes = [0.0; LANES];
+        for (t, p) in segment.iter().enumerate() {
+            lanes[t % LANES] += p;
+        }
+        normaliser += tree(lanes);
+    }
+    let inverse = 1.0 / normaliser;
+    //
+    for (d, out) in out.iter_mut().enumerate() {
+        let segments = p.chunks(POSITION_SEGMENT).zip(entries.values.chunks(POSITION_SEGMENT));
+        let chain = |acc: f32, (p, value): (&f32, &Vec<f32>)| p.mul_add(value[d], acc);
+        let sums = segments.map(|(p, values)| p.iter().zip(values).fold(0.0, chain));
+        *out = sums.reduce(|total, segment| total + segment).expect("a position is visible") * inverse;
+    }
+    finite
+}

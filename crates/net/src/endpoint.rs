@@ -1,0 +1,167 @@
+//! The endpoint: one key, one UDP socket.
+
+use std::{net::SocketAddr, time::Duration};
+
+use iroh::{
+    EndpointAddr, RelayMode,
+    endpoint::{QuicTransportConfig, VarInt, presets},
+};
+use surety_types::{PublicKey, SecretKey};
+use tokio::time::timeout;
+
+use crate::{
+    address::WorkerAddress,
+    link::Link,
+    listen::{ListenLimits, Listener},
+    protocol::{CONNECT_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, Lost, Protocol},
+};
+
+/// Streams that a peer may have open on one connection.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// Bytes that a peer may have under way on one stream, unread.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that a peer may have under way on one connection, unread.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Who we are and where.
+#[derive(Debug, Clone)]
+pub struct BindOptions {
+    /// Our identity to every peer.
+    pub key: SecretKey,
+    /// The socket; port 0 takes any. An endpoint on a loopback address reaches loopback only.
+    pub listen: SocketAddr,
+}
+
+/// One key and one UDP socket, for connections both ways. Clones are the same endpoint.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    endpoint: iroh::Endpoint,
+    address: WorkerAddress,
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen}")]
+pub struct BindError {
+    /// Where.
+    pub listen: SocketAddr,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answered.
+    #[error("{address} did not answer within {} s", limit.as_secs_f32())]
+    NoAnswer {
+        /// Who was called.
+        address: WorkerAddress,
+        /// How long.
+        limit: Duration,
+    },
+    /// The key in the address is no key.
+    #[error("{address} names no valid key")]
+    BadKey {
+        /// Who was called.
+        address: WorkerAddress,
+    },
+    /// Somebody answered, but not as the one called, or refusing.
+    #[error("no connection to {address}")]
+    Refused {
+        /// Who was called.
+        address: WorkerAddress,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Endpoint {
+    /// Opens the socket.
+    pub async fn bind(options: BindOptions) -> Result<Endpoint, BindError> {
+        let listen = options.listen;
+        let failed = |source| BindError { listen, source };
+        let transport = QuicTransportConfig::builder()
+            .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("a few seconds")))
+            .keep_alive_interval(KEEP_ALIVE)
+            .default_path_max_idle_timeout(IDLE_TIMEOUT)
+            .default_path_keep_alive_interval(KEEP_ALIVE)
+            .max_concurrent_bidi_streams(STREAMS_PER_CONNECTION.into())
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(STREAM_WINDOW_BYTES.into())
+            .receive_window(CONNECTION_WINDOW_BYTES.into())
+            .build();
+        let endpoint = iroh::Endpoint::builder(presets::Minimal)
+            .relay_mode(RelayMode::Disabled)
+            .clear_address_lookup()
+            .clear_ip_transports()
+            .transport_config(transport)
+            .secret_key(iroh::SecretKey::from_bytes(&options.key.to_bytes()))
+            .bind_addr(listen)
+            .map_err(|error| failed(error.into()))?
+            .bind()
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let socket = endpoint
+            .bound_sockets()
+            .into_iter()
+            .find(|socket| socket.is_ipv4() == listen.is_ipv4())
+            .ok_or_else(|| failed("the socket closed again".into()))?;
+        Ok(Endpoint { endpoint, address: WorkerAddress { key: options.key.public(), socket } })
+    }
+
+    /// Our key.
+    pub fn key(&self) -> PublicKey {
+        self.address.key
+    }
+
+    /// Our key and bound socket.
+    pub fn address(&self) -> WorkerAddress {
+        self.address
+    }
+
+    /// Starts to take connections. Once per endpoint.
+    pub fn listen(&self, limits: ListenLimits) -> Listener {
+        self.endpoint.set_alpns(Protocol::ALL.map(|protocol| protocol.alpn().to_vec()).to_vec());
+        Listener::start(self.endpoint.clone(), limits)
+    }
+
+    /// Connects to a worker; the connection proves that it holds its key.
+    pub async fn connect(&self, address: &WorkerAddress, protocol: Protocol) -> Result<Link, ConnectError> {
+        self.connect_within(address, protocol, CONNECT_TIMEOUT).await
+    }
+
+    /// As [`Endpoint::connect`], with a time limit of one's own.
+    pub async fn connect_within(
+        &self,
+        address: &WorkerAddress,
+        protocol: Protocol,
+        limit: Duration,
+    ) -> Result<Link, ConnectError> {
+        let id = iroh::EndpointId::from_bytes(address.key.as_bytes())
+            .map_err(|_| ConnectError::BadKey { address: *address })?;
+        let target = EndpointAddr::new(id).with_ip_addr(address.socket);
+        match timeout(limit, self.endpoint.connect(target, protocol.alpn())).await {
+            Ok(Ok(connection)) => Ok(Link::new(connection, *address)),
+            Ok(Err(error)) => Err(ConnectError::Refused { address: *address, source: error.into() }),
+            Err(_) => Err(ConnectError::NoAnswer { address: *address, limit }),
+        }
+    }
+
+    /// Closes every connection. The socket closes with the last clone.
+    pub async fn close(&self) {
+        self.endpoint.close().await;
+    }
+}
+
+impl ConnectError {
+    /// As the loss of a connection that never was.
+    pub fn as_lost(&self) -> Lost {
+        match self {
+            ConnectError::NoAnswer { .. } => Lost::Silence,
+            ConnectError::BadKey { .. } | ConnectError::Refused { .. } => Lost::Broken(self.to_string()),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The roads: who speaks to whom, in which protocol, in frames of which size, and for how long.
+//!
+//! In:     keys and socket addresses; values of `surety_types::wire` to send.
+//! Out:    streams of such values from a peer whose key is proven by the connection.
+//! Touches: one UDP socket per endpoint, and nothing else: no relay, no name service, no discovery.
+//! Holds:  a frame is bounded before it is read, arrives whole or is an error, and must arrive in time; a stream that
+//!         ends without having been finished is an error on the other side, never an end.
+//! Absent: what the messages mean and the order they may come in (`client`, `worker`).
+
+mod address;
+mod endpoint;
+mod frame;
+mod link;
+mod listen;
+mod protocol;
+mod stream;
+
+pub use address::{ParseAddressError, WorkerAddress};
+pub use endpoint::{BindError, BindOptions, ConnectError, Endpoint};
+pub use frame::{FrameDecoder, FrameError, encode_frame};
+pub use link::{Link, OpenError, StatusError};
+pub use listen::{Incoming, ListenLimits, Listener, StatusStream};
+pub use protocol::{CloseCode, Lost, Protocol};
+pub use stream::{OrderStream, ReceiveError, Receiver, SendError, Sender, ServeStream, Stream};

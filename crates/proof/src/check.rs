@@ -1,0 +1,780 @@
+//! Checking an answer against everything that was signed about it, without running the model.
+//!
+//! In:     an [`Answer`] or a whole [`Evidence`], and what the checker knows for itself.
+//! Out:    what holds and what could not be checked; or the first thing that does not hold.
+//! Holds:  R-4 … R-8, each rule with its own [`Fault`]. Nothing about the model's arithmetic is concluded here: that
+//!         takes a recomputation, whose result [`check_state`] compares.
+
+use std::{collections::BTreeMap, fmt};
+
+use surety_types::{
+    Acceptance, Amount, Answer, Canonical, DecodeError, Digest, Envelope, Evidence, FinishReason, Invalid,
+    OpenError, Order, Price, Prompt, PublicKey, Receipt, Request, Signed, receipt::ARITHMETIC_VERSION,
+};
+
+use crate::commit::{output_digest, prompt_digest, state_commitment, text_digest};
+
+/// What the checker knows without being told by the answer. The default knows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expected {
+    /// Whose order it must be.
+    pub payer: Option<PublicKey>,
+    /// Whose answer it must be.
+    pub worker: Option<PublicKey>,
+    /// The context the worker offered.
+    pub context_tokens: Option<u32>,
+    /// Whether the payer cancelled.
+    pub cancelled: Option<bool>,
+}
+
+/// An answer that keeps to everything that was signed about it.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What was asked.
+    pub order: Signed<Order>,
+    /// Its content.
+    pub request: Request,
+    /// What was promised; none if it was refused.
+    pub acceptance: Option<Signed<Acceptance>>,
+    /// What was claimed.
+    pub receipt: Signed<Receipt>,
+    /// What holds.
+    pub checked: Vec<Check>,
+    /// What could not be checked, and would take what.
+    pub unchecked: Vec<Unchecked>,
+}
+
+/// Something that was checked and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// The payer signed the order.
+    OrderSignature,
+    /// The order is by the payer the checker expected.
+    Payer,
+    /// The request is the one that was ordered.
+    Request,
+    /// The worker signed its acceptance of this order.
+    Acceptance,
+    /// The worker signed the receipt for this order.
+    Receipt,
+    /// The answer is by the worker the checker expected.
+    Worker,
+    /// Seed, model and arithmetic are those of the order.
+    Parameters,
+    /// The prompt's tokens are the ones in the receipt.
+    PromptTokens,
+    /// The output's tokens are the ones in the receipt.
+    OutputTokens,
+    /// The text is the one in the receipt.
+    Text,
+    /// The finish reason agrees with tokens, limit and stop strings.
+    Finish,
+    /// Price and charge are as accepted, within the ceiling.
+    Price,
+    /// It was done by the deadline.
+    Deadline,
+    /// The state commitment can be opened with this salt, once the state is known.
+    Salt,
+    /// Recomputing gave the same state.
+    State,
+    /// The gateway signed the envelope.
+    Envelope,
+    /// The envelope is by the gateway the checker expected.
+    Gateway,
+    /// The envelope names exactly these answers.
+    Parts,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Check::OrderSignature => "the order carries its payer's signature",
+            Check::Payer => "the payer is the expected one",
+            Check::Request => "the request is the one that was ordered",
+            Check::Acceptance => "the worker accepted this order under its signature",
+            Check::Receipt => "the worker signed this receipt for this order",
+            Check::Worker => "the worker is the expected one",
+            Check::Parameters => "model, arithmetic and seed are the order's",
+            Check::PromptTokens => "the prompt's tokens are the receipt's",
+            Check::OutputTokens => "the output's tokens are the receipt's",
+            Check::Text => "the text is the receipt's, to the byte",
+            Check::Finish => "the finish reason agrees with tokens, limit and stop strings",
+            Check::Price => "price and charge are as accepted and within the ceiling",
+            Check::Deadline => "the answer was done by its deadline, by the worker's clock",
+            Check::Salt => "the state commitment comes with its salt",
+            Check::State => "recomputing the answer gave the committed state, bit for bit",
+            Check::Envelope => "the envelope carries its gateway's signature",
+            Check::Gateway => "the gateway is the expected one",
+            Check::Parts => "the envelope names exactly these receipts",
+        })
+    }
+}
+
+/// Something that was not checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unchecked {
+    /// Whether the payer's key is whose the reader thinks.
+    Payer,
+    /// Whether the worker's key is whose the reader thinks.
+    Worker,
+    /// Whether the gateway's key is whose the reader thinks.
+    Gateway,
+    /// Whether the prompt's tokens are those of the request: takes the model's tokenizer and template.
+    PromptTokens,
+    /// Whether the text is that of the tokens: takes the model's tokenizer.
+    TextOfTokens,
+    /// Whether the model's context is what lowered the limit: takes the model.
+    Limit,
+    /// Whether the last token is one at which the model ends: takes the model.
+    EndToken,
+    /// Whether the model gives these tokens: takes a recomputation.
+    Computation,
+    /// Whether the parties' clocks were right.
+    Clocks,
+}
+
+impl fmt::Display for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unchecked::Payer => "who holds the payer's key",
+            Unchecked::Worker => "who holds the worker's key",
+            Unchecked::Gateway => "who holds the gateway's key",
+            Unchecked::PromptTokens => {
+                "that the prompt was tokenised as the model prescribes (needs the model)"
+            }
+            Unchecked::TextOfTokens => "that the text is what the tokens spell (needs the model)",
+            Unchecked::Limit => "that the worker's context is what lowered the limit",
+            Unchecked::EndToken => "that the last token is one at which the model ends (needs the model)",
+            Unchecked::Computation => "that the model gives these tokens (needs a recomputation)",
+            Unchecked::Clocks => "that the parties' clocks were right",
+        })
+    }
+}
+
+/// Why an answer does not keep to what was signed: the first reason found, in the order of the rules.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// R-3: the order cannot be opened.
+    #[error("the order is not validly signed")]
+    Order(#[source] OpenError),
+    /// The order is another payer's.
+    #[error("the order is by {found}, not by {expected}")]
+    OtherPayer {
+        /// Who was expected.
+        expected: PublicKey,
+        /// Who signed.
+        found: PublicKey,
+    },
+    /// R-1: the request cannot be read.
+    #[error("the request cannot be read")]
+    Request(#[source] DecodeError),
+    /// R-4.3
+    #[error("the request is not the one that was ordered")]
+    OtherRequest,
+    /// R-5.1: an answer without an acceptance.
+    #[error("the order was answered without having been accepted")]
+    AcceptanceMissing,
+    /// R-3: the acceptance cannot be opened.
+    #[error("the acceptance is not validly signed by the worker")]
+    Acceptance(#[source] OpenError),
+    /// R-5.2
+    #[error("the acceptance is for another order")]
+    AcceptanceOfOtherOrder,
+    /// R-5.2
+    #[error("the acceptance is for model {found}, not for {ordered}")]
+    AcceptanceOfOtherModel {
+        /// What was ordered.
+        ordered: surety_types::ModelId,
+        /// What was accepted.
+        found: surety_types::ModelId,
+    },
+    /// R-5.2
+    #[error("the acceptance moves the deadline from {ordered_ms} to {accepted_ms}")]
+    DeadlineMoved {
+        /// The order's.
+        ordered_ms: u64,
+        /// The acceptance's.
+        accepted_ms: u64,
+    },
+    /// R-5.2
+    #[error("the accepted price is above the order's ceiling")]
+    PriceAboveCeiling,
+    /// R-5.2
+    #[error("the acceptance raises the limit from {ordered} to {accepted} tokens")]
+    LimitRaised {
+        /// The order's.
+        ordered: u32,
+        /// The acceptance's.
+        accepted: u32,
+    },
+    /// R-5.2
+    #[error(
+        "the acceptance lowers the limit to {accepted} tokens, which after {prompt_tokens} of prompt is not what a \
+         context of {context_tokens} leaves"
+    )]
+    LimitNotTheContext {
+        /// The acceptance's.
+        accepted: u32,
+        /// The prompt's length.
+        prompt_tokens: u32,
+        /// The context offered.
+        context_tokens: u32,
+    },
+    /// R-5.2
+    #[error("the order was accepted at {accepted_ms}, after its deadline at {deadline_ms}")]
+    AcceptedLate {
+        /// When it was.
+        accepted_ms: u64,
+        /// When it had to be.
+        deadline_ms: u64,
+    },
+    /// R-3: the receipt cannot be opened.
+    #[error("the receipt is not validly signed")]
+    Receipt(#[source] OpenError),
+    /// R-6.6
+    #[error("the receipt is by {found}, not by {expected}")]
+    OtherWorker {
+        /// Who accepted or was asked.
+        expected: PublicKey,
+        /// Who signed.
+        found: PublicKey,
+    },
+    /// R-6.6
+    #[error("the receipt is for another order")]
+    ReceiptOfOtherOrder,
+    /// R-6.6
+    #[error("the receipt is for model {found}, not for {ordered}")]
+    OtherModel {
+        /// What was ordered.
+        ordered: surety_types::ModelId,
+        /// What was served.
+        found: surety_types::ModelId,
+    },
+    /// R-6.6
+    #[error("computed by arithmetic version {0}, which this software does not know")]
+    OtherArithmetic(u32),
+    /// R-6.6
+    #[error("the seed is not the one the order prescribes")]
+    OtherSeed,
+    /// R-6.6
+    #[error("accepted for a prompt of {accepted} tokens, receipted for {receipted}")]
+    PromptCount {
+        /// In the acceptance.
+        accepted: u32,
+        /// In the receipt.
+        receipted: u32,
+    },
+    /// R-6.4
+    #[error("the receipt counts {receipted} prompt tokens; there are {found}")]
+    PromptTokens {
+        /// In the receipt.
+        receipted: u32,
+        /// In the answer.
+        found: usize,
+    },
+    /// R-6.4
+    #[error("the prompt's tokens are not the ones in the receipt")]
+    PromptDigest,
+    /// R-4.2: ids were ordered, and others reported.
+    #[error("the prompt's tokens are not the ones that were ordered")]
+    OtherPromptTokens,
+    /// R-6.4
+    #[error("the receipt counts {receipted} output tokens; there are {found}")]
+    OutputCount {
+        /// In the receipt.
+        receipted: u32,
+        /// In the answer.
+        found: usize,
+    },
+    /// R-6.4
+    #[error("the output's tokens are not the ones in the receipt")]
+    OutputDigest,
+    /// R-6.4
+    #[error("the text is not the one in the receipt")]
+    TextDigest,
+    /// R-6.8
+    #[error("{found} output tokens are more than the limit of {limit}")]
+    OverLimit {
+        /// How many.
+        found: u32,
+        /// How many were allowed.
+        limit: u32,
+    },
+    /// R-6.8
+    #[error("said to have reached the limit of {limit} tokens with {found}")]
+    LimitNotReached {
+        /// How many.
+        found: u32,
+        /// How many were allowed.
+        limit: u32,
+    },
+    /// R-6.8
+    #[error("said to have stopped by itself without a single token")]
+    StoppedAtNothing,
+    /// R-6.8
+    #[error("said to have stopped by itself, where neither an end token nor a stop string could stop it")]
+    NothingToStopAt,
+    /// R-6.8
+    #[error("said to have been cancelled, and was not")]
+    NotCancelled,
+    /// R-6.8
+    #[error("said to have ended unpaid, where nothing was to pay")]
+    NothingToPay,
+    /// R-6.11
+    #[error("the text holds a stop string, {0:?}")]
+    StopStringInText(String),
+    /// R-6.9
+    #[error("the salt of the state commitment is missing")]
+    SaltMissing,
+    /// R-6.9
+    #[error("the state commitment is missing")]
+    CommitmentMissing,
+    /// R-6.10
+    #[error("a failure that commits to a state")]
+    FailureWithState,
+    /// R-6.10
+    #[error("a refusal that counts {0} output tokens")]
+    RefusalWithOutput(u32),
+    /// R-6.7
+    #[error("the price in the receipt is not the accepted one")]
+    OtherPrice,
+    /// R-6.7
+    #[error("the charge is {found}; it should be {due}")]
+    Charge {
+        /// What is due.
+        due: Amount,
+        /// What was charged.
+        found: Amount,
+    },
+    /// R-6.7
+    #[error("the charge cannot be computed")]
+    ChargeOverflow(#[source] Invalid),
+    /// R-6.5
+    #[error("the receipt says it was accepted at {receipted_ms}, the acceptance at {accepted_ms}")]
+    AcceptedAt {
+        /// In the acceptance.
+        accepted_ms: u64,
+        /// In the receipt.
+        receipted_ms: u64,
+    },
+    /// R-6.5
+    #[error("done at {done_ms}, after the deadline at {deadline_ms}")]
+    Late {
+        /// When it was.
+        done_ms: u64,
+        /// When it had to be.
+        deadline_ms: u64,
+    },
+    /// R-2.5: a recomputation gave another state.
+    #[error("recomputing the answer gave another state than the one committed to")]
+    OtherState,
+}
+
+/// Checks an answer against everything signed about it (R-4 … R-6). The receipt may be for a failure.
+pub fn check_answer(answer: &Answer, expected: &Expected) -> Result<Checked, Fault> {
+    let mut checked = Vec::new();
+    let mut unchecked = Vec::new();
+
+    let order = Signed::<Order>::open(&answer.order).map_err(Fault::Order)?;
+    checked.push(Check::OrderSignature);
+    match expected.payer {
+        Some(payer) if payer != order.payer => {
+            return Err(Fault::OtherPayer { expected: payer, found: order.payer });
+        }
+        Some(_) => checked.push(Check::Payer),
+        None => unchecked.push(Unchecked::Payer),
+    }
+
+    let request = Request::from_cbor(&answer.request).map_err(Fault::Request)?;
+    // R-4.3
+    if Request::digest_of(&answer.request) != order.request_digest {
+        return Err(Fault::OtherRequest);
+    }
+    checked.push(Check::Request);
+
+    let receipt = Signed::<Receipt>::open(&answer.receipt).map_err(Fault::Receipt)?;
+    let acceptance = match &answer.acceptance {
+        Some(bytes) => {
+            let worker = expected.worker.unwrap_or(receipt.worker);
+            let acceptance = Signed::<Acceptance>::open_by(bytes, &worker).map_err(Fault::Acceptance)?;
+            check_acceptance(&order, &acceptance, expected.context_tokens)?;
+            checked.push(Check::Acceptance);
+            Some(acceptance)
+        }
+        None if receipt.failure().is_some() => None,
+        // R-5.1
+        None => return Err(Fault::AcceptanceMissing),
+    };
+
+    check_bindings(&order, acceptance.as_deref(), &receipt, expected)?;
+    checked.extend([Check::Receipt, Check::Parameters]);
+    match expected.worker {
+        Some(_) => checked.push(Check::Worker),
+        None => unchecked.push(Unchecked::Worker),
+    }
+
+    if check_prompt(answer, &request, &receipt)? {
+        checked.push(Check::PromptTokens);
+    }
+    if !matches!(request.prompt, Prompt::Tokens(_)) {
+        unchecked.push(Unchecked::PromptTokens);
+    }
+    check_output(answer, &receipt)?;
+    checked.extend([Check::OutputTokens, Check::Text]);
+    unchecked.push(Unchecked::TextOfTokens);
+
+    check_finish(&order, &request, acceptance.as_deref(), &receipt, &answer.text, expected)?;
+    checked.push(Check::Finish);
+    let limit_lowered =
+        acceptance.as_ref().is_some_and(|acceptance| acceptance.max_output_tokens < order.max_output_tokens);
+    if limit_lowered && expected.context_tokens.is_none() {
+        unchecked.push(Unchecked::Limit);
+    }
+    if receipt.finish == FinishReason::Stop && !order.ignore_end {
+        unchecked.push(Unchecked::EndToken);
+    }
+
+    check_price(acceptance.as_deref(), &receipt)?;
+    checked.push(Check::Price);
+    check_times(&order, acceptance.as_deref(), &receipt)?;
+    checked.push(Check::Deadline);
+    unchecked.push(Unchecked::Clocks);
+    check_commitment(answer, &receipt)?;
+    if receipt.failure().is_none() {
+        checked.push(Check::Salt);
+        unchecked.push(Unchecked::Computation);
+    }
+
+    Ok(Checked { order, request, acceptance, receipt, checked, unchecked })
+}
+
+/// R-5.2: an acceptance promises what was ordered, no dearer, no later, no longer. The signature is the caller's to
+/// check, by opening it.
+pub fn check_acceptance(
+    order: &Order,
+    acceptance: &Acceptance,
+    context_tokens: Option<u32>,
+) -> Result<(), Fault> {
+    if acceptance.order != order.digest() {
+        return Err(Fault::AcceptanceOfOtherOrder);
+    }
+    if acceptance.model != order.model {
+        return Err(Fault::AcceptanceOfOtherModel { ordered: order.model, found: acceptance.model });
+    }
+    if acceptance.deadline_ms != order.deadline_ms {
+        return Err(Fault::DeadlineMoved {
+            ordered_ms: order.deadline_ms,
+            accepted_ms: acceptance.deadline_ms,
+        });
+    }
+    if !acceptance.price.within(&order.price_ceiling) {
+        return Err(Fault::PriceAboveCeiling);
+    }
+    let accepted = acceptance.max_output_tokens;
+    if accepted > order.max_output_tokens {
+        return Err(Fault::LimitRaised { ordered: order.max_output_tokens, accepted });
+    }
+    if let Some(context_tokens) = context_tokens {
+        let left = context_tokens.saturating_sub(acceptance.prompt_tokens);
+        if accepted != order.max_output_tokens.min(left) {
+            return Err(Fault::LimitNotTheContext {
+                accepted,
+                prompt_tokens: acceptance.prompt_tokens,
+                context_tokens,
+            });
+        }
+    }
+    if acceptance.accepted_ms > order.deadline_ms {
+        return Err(Fault::AcceptedLate {
+            accepted_ms: acceptance.accepted_ms,
+            deadline_ms: order.deadline_ms,
+        });
+    }
+    Ok(())
+}
+
+/// R-6.6: the receipt is this worker's, for this order.
+fn check_bindings(
+    order: &Order,
+    acceptance: Option<&Acceptance>,
+    receipt: &Receipt,
+    expected: &Expected,
+) -> Result<(), Fault> {
+    if let Some(worker) = expected.worker.or(acceptance.map(|acceptance| acceptance.worker))
+        && worker != receipt.worker
+    {
+        return Err(Fault::OtherWorker { expected: worker, found: receipt.worker });
+    }
+    if receipt.order != order.digest() {
+        return Err(Fault::ReceiptOfOtherOrder);
+    }
+    if receipt.model != order.model {
+        return Err(Fault::OtherModel { ordered: order.model, found: receipt.model });
+    }
+    if receipt.arithmetic != ARITHMETIC_VERSION {
+        return Err(Fault::OtherArithmetic(receipt.arithmetic));
+    }
+    if receipt.seed != order.seed_bytes() {
+        return Err(Fault::OtherSeed);
+    }
+    if let Some(acceptance) = acceptance
+        && acceptance.prompt_tokens != receipt.prompt_tokens
+    {
+        return Err(Fault::PromptCount {
+            accepted: acceptance.prompt_tokens,
+            receipted: receipt.prompt_tokens,
+        });
+    }
+    Ok(())
+}
+
+/// R-6.4, for the prompt where its ids are known. Says whether they were.
+fn check_prompt(answer: &Answer, request: &Request, receipt: &Receipt) -> Result<bool, Fault> {
+    let ordered = match &request.prompt {
+        Prompt::Tokens(ids) => Some(ids),
+        Prompt::Chat { .. } | Prompt::Text(_) => None,
+    };
+    if let (Some(ordered), Some(reported)) = (ordered, &answer.prompt_ids)
+        && ordered != reported
+    {
+        return Err(Fault::OtherPromptTokens);
+    }
+    // A refusal may come before the prompt was tokenised.
+    if answer.acceptance.is_none() && receipt.prompt_tokens == 0 {
+        return Ok(false);
+    }
+    let Some(ids) = ordered.or(answer.prompt_ids.as_ref()) else { return Ok(false) };
+    if ids.len() != receipt.prompt_tokens as usize {
+        return Err(Fault::PromptTokens { receipted: receipt.prompt_tokens, found: ids.len() });
+    }
+    if prompt_digest(ids) != receipt.prompt_digest {
+        return Err(Fault::PromptDigest);
+    }
+    Ok(true)
+}
+
+/// R-6.4, for the output.
+fn check_output(answer: &Answer, receipt: &Receipt) -> Result<(), Fault> {
+    if answer.output_ids.len() != receipt.output_tokens as usize {
+        return Err(Fault::OutputCount { receipted: receipt.output_tokens, found: answer.output_ids.len() });
+    }
+    if output_digest(&answer.output_ids) != receipt.output_digest {
+        return Err(Fault::OutputDigest);
+    }
+    if text_digest(&answer.text) != receipt.text_digest {
+        return Err(Fault::TextDigest);
+    }
+    Ok(())
+}
+
+/// R-6.8, R-6.10, R-6.11.
+fn check_finish(
+    order: &Order,
+    request: &Request,
+    acceptance: Option<&Acceptance>,
+    receipt: &Receipt,
+    text: &str,
+    expected: &Expected,
+) -> Result<(), Fault> {
+    let found = receipt.output_tokens;
+    let Some(acceptance) = acceptance else {
+        // R-6.10
+        return if found == 0 { Ok(()) } else { Err(Fault::RefusalWithOutput(found)) };
+    };
+    let limit = acceptance.max_output_tokens;
+    if found > limit {
+        return Err(Fault::OverLimit { found, limit });
+    }
+    match receipt.finish {
+        FinishReason::Length if found != limit => return Err(Fault::LimitNotReached { found, limit }),
+        FinishReason::Stop if found == 0 => return Err(Fault::StoppedAtNothing),
+        FinishReason::Stop if order.ignore_end && request.stop.is_empty() => {
+            return Err(Fault::NothingToStopAt);
+        }
+        FinishReason::Cancelled if expected.cancelled == Some(false) => return Err(Fault::NotCancelled),
+        FinishReason::Unpaid if acceptance.price == Price::ZERO => return Err(Fault::NothingToPay),
+        FinishReason::Stop
+        | FinishReason::Length
+        | FinishReason::Cancelled
+        | FinishReason::Unpaid
+        | FinishReason::Failed => {}
+    }
+    // R-6.11
+    match request.stop.iter().find(|stop| text.contains(stop.as_str())) {
+        Some(stop) => Err(Fault::StopStringInText(stop.clone())),
+        None => Ok(()),
+    }
+}
+
+/// R-6.7
+fn check_price(acceptance: Option<&Acceptance>, receipt: &Receipt) -> Result<(), Fault> {
+    if receipt.price != acceptance.map_or(Price::ZERO, |acceptance| acceptance.price) {
+        return Err(Fault::OtherPrice);
+    }
+    let due = match receipt.failure() {
+        Some(_) => Amount::ZERO,
+        None => receipt
+            .price
+            .charge(receipt.prompt_tokens, receipt.cached_tokens, receipt.output_tokens)
+            .map_err(Fault::ChargeOverflow)?,
+    };
+    if receipt.charge != due {
+        return Err(Fault::Charge { due, found: receipt.charge });
+    }
+    Ok(())
+}
+
+/// R-6.5
+fn check_times(order: &Order, acceptance: Option<&Acceptance>, receipt: &Receipt) -> Result<(), Fault> {
+    if let Some(acceptance) = acceptance
+        && acceptance.accepted_ms != receipt.accepted_ms
+    {
+        return Err(Fault::AcceptedAt {
+            accepted_ms: acceptance.accepted_ms,
+            receipted_ms: receipt.accepted_ms,
+        });
+    }
+    // A failure may be that the deadline passed.
+    if receipt.failure().is_none() && receipt.done_ms > order.deadline_ms {
+        return Err(Fault::Late { done_ms: receipt.done_ms, deadline_ms: order.deadline_ms });
+    }
+    Ok(())
+}
+
+/// R-6.9, R-6.10
+fn check_commitment(answer: &Answer, receipt: &Receipt) -> Result<(), Fault> {
+    if receipt.failure().is_some() {
+        let none = answer.salt == [0; 32] && receipt.state_commitment == Digest::ZERO;
+        return if none { Ok(()) } else { Err(Fault::FailureWithState) };
+    }
+    if answer.salt == [0; 32] {
+        return Err(Fault::SaltMissing);
+    }
+    if receipt.state_commitment == Digest::ZERO {
+        return Err(Fault::CommitmentMissing);
+    }
+    Ok(())
+}
+
+/// R-2.5: whether a recomputed state is the one a receipt commits to.
+pub fn check_state(receipt: &Receipt, salt: &[u8; 32], state_digest: &Digest) -> Result<(), Fault> {
+    if state_commitment(&receipt.worker, salt, state_digest) != receipt.state_commitment {
+        return Err(Fault::OtherState);
+    }
+    Ok(())
+}
+
+/// Evidence whose every answer holds, under an envelope that names them.
+#[derive(Debug, Clone)]
+pub struct CheckedEvidence {
+    /// What the gateway signed.
+    pub envelope: Signed<Envelope>,
+    /// In the order of the envelope's parts.
+    pub answers: Vec<Checked>,
+    /// What holds of the envelope.
+    pub checked: Vec<Check>,
+    /// What could not be checked of it.
+    pub unchecked: Vec<Unchecked>,
+}
+
+/// Why evidence does not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceFault {
+    /// R-3: the envelope cannot be opened.
+    #[error("the envelope is not validly signed")]
+    Envelope(#[source] OpenError),
+    /// The envelope is another gateway's.
+    #[error("the envelope is by {found}, not by {expected}")]
+    OtherGateway {
+        /// Who was expected.
+        expected: PublicKey,
+        /// Who signed.
+        found: PublicKey,
+    },
+    /// R-8.1
+    #[error("the evidence is for another request than the envelope")]
+    OtherRequest,
+    /// R-7.3
+    #[error("the envelope names {named} answers; there are {found}")]
+    PartCount {
+        /// In the envelope.
+        named: usize,
+        /// In the evidence.
+        found: usize,
+    },
+    /// An answer does not hold.
+    #[error("answer {index} does not hold")]
+    Answer {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        fault: Fault,
+    },
+    /// R-7.3
+    #[error("answer {index} is not the one the envelope names")]
+    OtherPart {
+        /// Which, from 0.
+        index: usize,
+    },
+    /// R-7.4
+    #[error("the envelope charges {found}; its receipts charge {due}")]
+    Charge {
+        /// The receipts' sum.
+        due: Amount,
+        /// The envelope's.
+        found: Amount,
+    },
+}
+
+/// Checks whole evidence (R-7, R-8): the envelope, every answer, and that they belong together.
+pub fn check_evidence(
+    evidence: &Evidence,
+    gateway: Option<&PublicKey>,
+    expected: &Expected,
+) -> Result<CheckedEvidence, EvidenceFault> {
+    let mut checked = Vec::new();
+    let mut unchecked = Vec::new();
+    let envelope = Signed::<Envelope>::open(&evidence.envelope).map_err(EvidenceFault::Envelope)?;
+    checked.push(Check::Envelope);
+    match gateway {
+        Some(gateway) if *gateway != envelope.gateway => {
+            return Err(EvidenceFault::OtherGateway { expected: *gateway, found: envelope.gateway });
+        }
+        Some(_) => checked.push(Check::Gateway),
+        None => unchecked.push(Unchecked::Gateway),
+    }
+    if envelope.request_id != evidence.request_id {
+        return Err(EvidenceFault::OtherRequest);
+    }
+    if envelope.parts.len() != evidence.answers.len() {
+        return Err(EvidenceFault::PartCount { named: envelope.parts.len(), found: evidence.answers.len() });
+    }
+
+    let mut answers = Vec::new();
+    let mut due = Amount::ZERO;
+    let mut answered = BTreeMap::<Digest, u32>::new();
+    for (index, (part, answer)) in envelope.parts.iter().zip(&evidence.answers).enumerate() {
+        let answer =
+            check_answer(answer, expected).map_err(|fault| EvidenceFault::Answer { index, fault })?;
+        // R-7.3
+        let first = answered.entry(part.order).or_default();
+        let is_part = part.order == answer.receipt.order
+            && part.first_output_token == *first
+            && part.receipt == answer.receipt.digest()
+            && part.worker == answer.receipt.worker
+            && part.output_tokens == answer.receipt.output_tokens;
+        if !is_part {
+            return Err(EvidenceFault::OtherPart { index });
+        }
+        *first = first.saturating_add(part.output_tokens);
+        due = due.checked_add(answer.receipt.charge).unwrap_or(Amount(u128::MAX));
+        answers.push(answer);
+    }
+    checked.push(Check::Parts);
+    // R-7.4
+    if envelope.charge != due {
+        return Err(EvidenceFault::Charge { due, found: envelope.charge });
+    }
+    Ok(CheckedEvidence { envelope, answers, checked, unchecked })
+}

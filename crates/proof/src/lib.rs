@@ -1,0 +1,18 @@
+//! Evidence: what a worker commits to, and whether an answer keeps to what was signed.
+//!
+//! In:     token ids, text, state digests; an answer with everything signed about it.
+//! Out:    commitments; what holds, what could not be checked, or the one reason why it does not hold.
+//! Touches: nothing. No I/O, clock, randomness or async.
+//! Holds:  every way in which an answer can disagree with its signatures has a [`check::Fault`] of its own.
+//! Absent: running a model (`engine`); parsing (`types`).
+//!
+//! The rules `R-…` cited here are in `docs/spec/receipt.md`.
+
+pub mod check;
+pub mod commit;
+
+pub use check::{
+    Check, Checked, CheckedEvidence, EvidenceFault, Expected, Fault, Unchecked, check_answer, check_evidence,
+    check_state,
+};
+pub use commit::{IdsHasher, TextHasher, output_digest, prompt_digest, state_commitment, text_digest};

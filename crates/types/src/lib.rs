@@ -1,0 +1,53 @@
+//! The nouns of Surety and their one canonical encoding.
+//!
+//! In:     bytes from strangers; values from every other room.
+//! Out:    checked values; the exact bytes that are signed, hashed and sent.
+//! Touches: nothing. No I/O, clock, randomness or async.
+//! Holds:  one value has one encoding, and any other bytes are refused; what is decoded is within its bounds;
+//!         a [`Signed`] value carries a valid signature of the party it names.
+//! Absent: judging an answer (`proof`), moving bytes (`net`), OpenAI's JSON (`gateway`).
+//!
+//! The rules `R-…` cited here are in `docs/spec/receipt.md`.
+
+pub mod acceptance;
+pub mod amount;
+pub mod codec;
+pub mod cose;
+pub mod digest;
+pub mod envelope;
+pub mod evidence;
+pub mod key;
+pub mod manifest;
+pub mod order;
+pub mod progress;
+pub mod receipt;
+pub mod request;
+pub mod sampling;
+pub mod text;
+pub mod voucher;
+pub mod wire;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use acceptance::Acceptance;
+pub use amount::{Amount, Price};
+pub use codec::{Canonical, DecodeError, Invalid};
+pub use cose::{Kind, OpenError, Signable, Signed};
+pub use digest::{Digest, ModelId};
+pub use envelope::{Envelope, Part};
+pub use evidence::{Answer, Evidence, EvidenceError};
+pub use key::{PublicKey, SecretKey};
+pub use manifest::{FileDigest, FormatSummary, Manifest};
+pub use order::{Order, Seed};
+pub use progress::Progress;
+pub use receipt::{FailureCode, FinishReason, Outcome, Receipt};
+pub use request::{CivilDate, Message, Prompt, Request};
+pub use sampling::Sampling;
+pub use text::Text;
+pub use voucher::Voucher;
+pub use wire::{
+    Alternative, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState, WorkerStatus,
+};

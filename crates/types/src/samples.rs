@@ -1,0 +1,213 @@
+//! One value of each kind, for tests.
+
+use crate::{digest::domain, *};
+
+pub(crate) fn payer() -> SecretKey {
+    SecretKey::from_bytes(&[1; 32])
+}
+
+pub(crate) fn worker() -> SecretKey {
+    SecretKey::from_bytes(&[2; 32])
+}
+
+pub(crate) fn gateway() -> SecretKey {
+    SecretKey::from_bytes(&[3; 32])
+}
+
+pub(crate) fn digest(seed: u8) -> Digest {
+    Digest::of(domain::REQUEST, &[seed])
+}
+
+pub(crate) fn request() -> Request {
+    Request {
+        prompt: Prompt::Chat {
+            messages: vec![
+                Message { role: "system".into(), content: "Be brief.".into(), name: None },
+                Message {
+                    role: "user".into(), content: "Où est la mer ?".into(), name: Some("zoë".into())
+                },
+            ],
+        },
+        stop: vec!["\n\n".into()],
+        logprobs: Some(2),
+        prompt_logprobs: None,
+        date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+    }
+}
+
+pub(crate) fn order() -> Order {
+    Order {
+        version: order::ORDER_VERSION,
+        model: ModelId(digest(1)),
+        request_digest: request().digest(),
+        nonce: [9; 32],
+        seed: Seed::Caller(-7),
+        choice: 0,
+        sampling: Sampling {
+            temperature: 0.7,
+            top_k: 40,
+            logit_bias: vec![(5, -1.5), (900, 2.0)],
+            ..Sampling::default()
+        },
+        max_output_tokens: 16,
+        ignore_end: false,
+        deadline_ms: 1_770_000_060_000,
+        price_ceiling: Price { prompt: Amount(1), cached: Amount(1), output: Amount(u128::MAX) },
+        channel: None,
+        payer: payer().public(),
+        issued_ms: 1_770_000_000_000,
+    }
+}
+
+pub(crate) fn acceptance() -> Acceptance {
+    Acceptance {
+        order: order().digest(),
+        model: order().model,
+        worker: worker().public(),
+        deadline_ms: 1_770_000_060_000,
+        price: Price::ZERO,
+        prompt_tokens: 23,
+        accepted_ms: 1_770_000_000_010,
+        max_output_tokens: 16,
+    }
+}
+
+pub(crate) fn receipt() -> Receipt {
+    Receipt {
+        version: receipt::RECEIPT_VERSION,
+        outcome: Outcome::Completed,
+        order: order().digest(),
+        model: order().model,
+        arithmetic: receipt::ARITHMETIC_VERSION,
+        prompt_tokens: 23,
+        cached_tokens: 16,
+        output_tokens: 3,
+        prompt_digest: digest(2),
+        output_digest: digest(3),
+        text_digest: digest(4),
+        finish: FinishReason::Stop,
+        seed: order().seed_bytes(),
+        state_commitment: digest(5),
+        price: Price::ZERO,
+        charge: Amount::ZERO,
+        accepted_ms: 1_770_000_000_010,
+        first_token_ms: Some(1_770_000_000_100),
+        done_ms: 1_770_000_000_200,
+        software: Text::clipped("surety 0.1.0"),
+        worker: worker().public(),
+    }
+}
+
+pub(crate) fn refusal() -> Receipt {
+    Receipt {
+        outcome: Outcome::Failed {
+            code: FailureCode::ContextLengthExceeded,
+            message: Text::clipped("prompt of 9000 tokens and 16 more do not fit a context of 8192"),
+        },
+        finish: FinishReason::Failed,
+        output_tokens: 0,
+        first_token_ms: None,
+        state_commitment: Digest::ZERO,
+        ..receipt()
+    }
+}
+
+pub(crate) fn progress() -> Progress {
+    Progress {
+        order: order().digest(),
+        output_tokens: 2,
+        output_digest: digest(6),
+        text_digest: digest(7),
+        at_ms: 1_770_000_000_150,
+        worker: worker().public(),
+    }
+}
+
+pub(crate) fn voucher() -> Voucher {
+    Voucher {
+        channel: Digest::ZERO,
+        cumulative: Amount::ZERO,
+        order: order().digest(),
+        output_tokens: 64,
+        payer: payer().public(),
+    }
+}
+
+pub(crate) fn manifest() -> Manifest {
+    Manifest {
+        name: "sample".into(),
+        files: vec![FileDigest { name: "sample.gguf".into(), bytes: 1234, blake3: digest(8) }],
+        architecture: "llama".into(),
+        layers: 2,
+        width: 64,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 16,
+        feed_forward: 128,
+        vocabulary: 512,
+        context: 256,
+        formats: vec![
+            FormatSummary { name: "F32".into(), tensors: 5, bytes: 1280 },
+            FormatSummary { name: "Q8_0".into(), tensors: 14, bytes: 65536 },
+        ],
+        tokenizer_digest: digest(9),
+        template_digest: Some(digest(10)),
+        arithmetic: 0,
+        rotary_digest: digest(11),
+    }
+}
+
+pub(crate) fn envelope(receipt: &Signed<Receipt>) -> Envelope {
+    Envelope {
+        request_id: "req-1".into(),
+        gateway: gateway().public(),
+        model_name: "sample".into(),
+        parts: vec![Part {
+            order: order().digest(),
+            receipt: receipt.digest(),
+            worker: worker().public(),
+            first_output_token: 0,
+            output_tokens: 3,
+        }],
+        received_ms: 1_770_000_000_000,
+        first_byte_ms: 1_770_000_000_101,
+        done_ms: 1_770_000_000_201,
+        charge: Amount::ZERO,
+    }
+}
+
+pub(crate) fn evidence() -> Evidence {
+    let receipt = Signed::sign(receipt(), &worker());
+    Evidence {
+        request_id: "req-1".into(),
+        envelope: Signed::sign(envelope(&receipt), &gateway()).bytes().to_vec(),
+        answers: vec![Answer {
+            order: Signed::sign(order(), &payer()).bytes().to_vec(),
+            request: request().to_cbor(),
+            acceptance: Some(Signed::sign(acceptance(), &worker()).bytes().to_vec()),
+            receipt: receipt.bytes().to_vec(),
+            salt: [4; 32],
+            output_ids: vec![10, 20, 2],
+            text: "Là.".into(),
+            prompt_ids: None,
+        }],
+    }
+}
+
+pub(crate) fn status() -> WorkerStatus {
+    WorkerStatus {
+        worker: worker().public(),
+        software: Text::clipped("surety 0.1.0"),
+        state: WorkerState::Ready,
+        active_requests: 1,
+        waiting_requests: 0,
+        models: vec![ServedModel {
+            id: manifest().id(),
+            names: vec!["sample".into()],
+            manifest: manifest(),
+            context_tokens: 256,
+            prefill_tokens_per_second: 1000,
+            decode_tokens_per_second: 100,
+        }],
+    }
+}

@@ -1,0 +1,182 @@
+//! Audit: re-runs an answer, exactly, and says where it first differs.
+//!
+//! In:     an answer whose signatures and bindings hold; the model it names.
+//! Out:    that every bit is the same, or the first thing that is not.
+//! Touches: nothing.
+//! Holds:  the comparison is of tokens, text, ending and state, never of likelihoods; one teacher-forced prefill.
+//! Absent: what follows from a difference.
+
+use surety_engine::{
+    Model, PromptError, SequenceRequest,
+    replay::{self, Difference, ReplayError},
+};
+use surety_kernels::Executor;
+use surety_proof::{
+    check::{Checked, Fault, check_state},
+    commit::prompt_digest,
+};
+use surety_types::{Answer, FinishReason, ModelId};
+use thiserror::Error;
+
+/// What was recomputed, and is the same to the bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recomputed {
+    /// Positions computed.
+    pub positions: usize,
+    /// Output tokens sampled again.
+    pub output_tokens: usize,
+}
+
+/// The first thing about an answer that is not what the model gives.
+#[derive(Debug, Error)]
+pub enum Discrepancy {
+    /// This is another model.
+    #[error("the answer is by {claimed}; this file is {found}")]
+    Model {
+        /// What the receipt names.
+        claimed: ModelId,
+        /// What was offered for the recomputation.
+        found: ModelId,
+    },
+    /// There is no answer to recompute.
+    #[error("the receipt is for a failure ({0}); there is no answer to recompute")]
+    Failure(String),
+    /// The request cannot be turned into this model's tokens.
+    #[error("the model cannot be given this request")]
+    Prompt(#[source] PromptError),
+    /// The prompt's tokens are others.
+    #[error("the request has {found} tokens in this model; the receipt counts {claimed}")]
+    PromptCount {
+        /// In the receipt.
+        claimed: u32,
+        /// As tokenised here.
+        found: usize,
+    },
+    /// The prompt's tokens are others, as many as they are.
+    #[error("the prompt was not given to the model as the request has it")]
+    PromptTokens,
+    /// The tokens are no sequence of this model, or it computes no finite number.
+    #[error("the answer cannot be recomputed")]
+    Replay(#[source] ReplayError),
+    /// Another token.
+    #[error(
+        "output token {index} is {claimed} ({claimed_text:?}); the model gives {computed} ({computed_text:?})"
+    )]
+    Token {
+        /// Index in the output, from 0.
+        index: usize,
+        /// What was claimed.
+        claimed: u32,
+        /// What it spells.
+        claimed_text: String,
+        /// What the model gives.
+        computed: u32,
+        /// What that spells.
+        computed_text: String,
+    },
+    /// Tokens after the end.
+    #[error("the model's answer ends before output token {index}; the rest was added")]
+    PastTheEnd {
+        /// Index in the output, from 0.
+        index: usize,
+    },
+    /// Another text.
+    #[error("the tokens spell another text, from byte {at} on: {computed:?}, not {claimed:?}")]
+    Text {
+        /// The first byte that differs.
+        at: usize,
+        /// What was delivered, from there.
+        claimed: String,
+        /// What the tokens spell, from there.
+        computed: String,
+    },
+    /// Another ending.
+    #[error("the answer was ended as {claimed:?}; the model {}", ending(.computed))]
+    Finish {
+        /// In the receipt.
+        claimed: FinishReason,
+        /// What the model does at its last token.
+        computed: Option<FinishReason>,
+    },
+    /// Another state.
+    #[error("the tokens agree, but they were not computed by this model")]
+    State(#[source] Fault),
+}
+
+/// Re-runs an answer that `check_answer` found in order.
+///
+/// `progress` is told the positions done and the positions in all.
+pub fn recompute(
+    model: &Model,
+    executor: &Executor,
+    checked: &Checked,
+    answer: &Answer,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Recomputed, Discrepancy> {
+    let (order, receipt) = (checked.order.value(), checked.receipt.value());
+    if receipt.model != model.id() {
+        return Err(Discrepancy::Model { claimed: receipt.model, found: model.id() });
+    }
+    let accepted = checked.acceptance.as_ref().map(|acceptance| acceptance.max_output_tokens);
+    let (None, Some(max_output_tokens)) = (receipt.failure(), accepted) else {
+        let failure = receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+        return Err(Discrepancy::Failure(failure.unwrap_or_else(|| "the order was not accepted".into())));
+    };
+    let prompt = model.prompt_tokens(&checked.request).map_err(Discrepancy::Prompt)?;
+    if prompt.len() != receipt.prompt_tokens as usize {
+        return Err(Discrepancy::PromptCount { claimed: receipt.prompt_tokens, found: prompt.len() });
+    }
+    if prompt_digest(&prompt) != receipt.prompt_digest {
+        return Err(Discrepancy::PromptTokens);
+    }
+    let positions = prompt.len() + answer.output_ids.len().saturating_sub(1);
+    let request = SequenceRequest {
+        prompt,
+        output: Vec::new(),
+        sampling: order.sampling.clone(),
+        seed: order.seed_bytes(),
+        max_output_tokens,
+        stop: checked.request.stop.clone(),
+        ignore_end: order.ignore_end,
+        logprobs: None,
+        prompt_logprobs: None,
+    };
+    let replay = replay::replay(model, executor, &request, &answer.output_ids, progress)
+        .map_err(Discrepancy::Replay)?;
+    match replay.difference {
+        Some(Difference::Token { index, computed, claimed }) => {
+            let spelled = |token| String::from_utf8_lossy(model.tokenizer().token_bytes(token)).into_owned();
+            let (claimed_text, computed_text) = (spelled(claimed), spelled(computed));
+            return Err(Discrepancy::Token { index, claimed, claimed_text, computed, computed_text });
+        }
+        Some(Difference::PastTheEnd { index }) => return Err(Discrepancy::PastTheEnd { index }),
+        None => {}
+    }
+    if replay.text != answer.text {
+        return Err(different_text(&answer.text, &replay.text));
+    }
+    // An empty answer was ended by its limit before anything was sampled.
+    let computed = if max_output_tokens == 0 { Some(FinishReason::Length) } else { replay.finish };
+    // Its payer may cut an answer off anywhere; the model has no part in that.
+    let cut = matches!(receipt.finish, FinishReason::Cancelled | FinishReason::Unpaid);
+    let claimed = if cut { None } else { Some(receipt.finish) };
+    if claimed != computed {
+        return Err(Discrepancy::Finish { claimed: receipt.finish, computed });
+    }
+    check_state(receipt, &answer.salt, &replay.state_digest).map_err(Discrepancy::State)?;
+    Ok(Recomputed { positions, output_tokens: answer.output_ids.len() })
+}
+
+fn different_text(claimed: &str, computed: &str) -> Discrepancy {
+    let same = claimed.bytes().zip(computed.bytes()).take_while(|(a, b)| a == b).count();
+    let at = claimed.floor_char_boundary(same).min(computed.floor_char_boundary(same));
+    let from = |text: &str| text[at..].chars().take(40).collect();
+    Discrepancy::Text { at, claimed: from(claimed), computed: from(computed) }
+}
+
+fn ending(computed: &Option<FinishReason>) -> String {
+    match computed {
+        Some(finish) => format!("ends there as {finish:?}"),
+        None => "goes on from there".into(),
+    }
+}

@@ -1,0 +1,59 @@
+//! What the machine has to offer, as its system tells.
+//!
+//! In:     `/proc`, `/sys`, where there are any.
+//! Out:    memory, and whether large pages are given.
+//! Touches: reads only.
+//! Absent: instructions and vector widths. `kernels` detects those.
+
+use std::{fs, num::NonZeroUsize, thread};
+
+/// Bytes of memory that a new process could use: the system's, or its control group's if that is less.
+/// `None` where the system does not tell.
+pub fn available_memory_bytes() -> Option<u64> {
+    let system = meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    let group = || {
+        let read = |name| fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
+        let limit: u64 = read("max")?.trim().parse().ok()?;
+        let used: u64 = read("current")?.trim().parse().ok()?;
+        Some(limit.saturating_sub(used))
+    };
+    Some(group().map_or(system, |group| group.min(system)))
+}
+
+/// Bytes of memory in the machine. `None` where the system does not tell.
+pub fn total_memory_bytes() -> Option<u64> {
+    meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+}
+
+/// Whether the system gives large pages to those who ask: `always`, `madvise` or `never`.
+pub fn huge_pages() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    let chosen = modes.split_once('[')?.1.split_once(']')?.0;
+    Some(chosen.to_owned())
+}
+
+/// Hardware threads this process may use.
+pub fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn meminfo(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo_is_read() {
+        let text = "MemTotal:       24576 kB\nMemAvailable:      12 kB\nOdd: x kB\n";
+        assert_eq!(meminfo(text, "MemTotal:"), Some(24576 * 1024));
+        assert_eq!(meminfo(text, "MemAvailable:"), Some(12 * 1024));
+        assert_eq!(meminfo(text, "Odd:"), None);
+        assert_eq!(meminfo(text, "SwapTotal:"), None);
+    }
+}

@@ -1,0 +1,439 @@
+//! Serving: a worker's life, from its first self-test to its last receipt.
+//!
+//! In:     settings; orders and questions for its status, over `net`.
+//! Out:    signed acceptances, answers, receipts; statuses.
+//! Touches: its endpoint, its models' threads, the cache of packed weights.
+//! Holds:  no order is taken before the golden vectors agree and the models are loaded; every order that could be
+//!         read ends in a signed receipt, also at shutdown; a model's thread that dies is reported, so that
+//!         whoever runs the worker can start it anew.
+//! Absent: HTTP, and anything OpenAI. That is the gateway's.
+
+mod admission;
+mod sequences;
+mod session;
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use surety_engine::{Model, SchedulerLimits};
+use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
+use surety_net::{BindError, BindOptions, Endpoint, Incoming, ListenLimits, WorkerAddress};
+use surety_types::{FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus};
+use thiserror::Error;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use self::{
+    admission::Refusal,
+    sequences::{Gauges, Sequences},
+};
+use crate::{
+    load::{Loader, ModelFile, OpenError},
+    machine,
+    progress::Progress,
+    receipt::SOFTWARE,
+};
+
+/// Orders that one model has accepted and not answered yet, at most.
+const PLACES: u32 = 256;
+/// Sequences of one model computed side by side, at most.
+const RUNNING_MAX: u32 = 64;
+/// Rows of one step, at most.
+const TOKENS_PER_STEP: u32 = 512;
+/// Memory for keys and values where the system does not say how much there is.
+const KV_BYTES_UNKNOWN: u64 = 2 << 30;
+/// A context window shorter than this, if the model has it, is not worth serving.
+const CONTEXT_TOKENS_MIN: u32 = 256;
+/// How often a worker that shuts down looks whether its last orders are done.
+const QUIET_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the receipts of orders that were broken off may take to be sent.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Everything a worker is told.
+pub struct WorkerSettings {
+    /// Its identity: names it on the network and signs its receipts.
+    pub key: SecretKey,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it serves; at least one.
+    pub models: Vec<ModelSettings>,
+    /// The folder for packed weights; without one they are packed in memory at each start.
+    pub cache: Option<PathBuf>,
+    /// The kernels to use; detected if not given.
+    pub backend: Option<Backend>,
+    /// Threads that compute; one per core if not given.
+    pub threads: Option<NonZeroUsize>,
+    /// Positions of a sequence, at most; the model's own number, or what memory allows, if not given.
+    pub context_tokens: Option<u32>,
+    /// Memory for keys and values, of all models together; half of what is free if not given.
+    pub kv_bytes: Option<u64>,
+}
+
+/// One model of a worker.
+#[derive(Clone, Debug)]
+pub struct ModelSettings {
+    /// What it is called here.
+    pub name: String,
+    /// Its bytes.
+    pub file: ModelFile,
+}
+
+/// Why a worker does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Nothing to serve.
+    #[error("a worker needs at least one model")]
+    NoModels,
+    /// The self-test failed.
+    #[error("this machine computes other numbers than the specification; it must not serve")]
+    Golden(#[source] GoldenMismatch),
+    /// The kernels cannot run here.
+    #[error("cannot start the compute threads")]
+    Executor(#[source] ExecutorError),
+    /// The address cannot be had.
+    #[error("cannot listen on {listen}")]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// Why not.
+        #[source]
+        source: BindError,
+    },
+    /// A model cannot be loaded.
+    #[error("model {name} cannot be served")]
+    Model {
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: OpenError,
+    },
+    /// Not even one sequence's keys and values fit.
+    #[error("model {name} needs {needed_bytes} bytes for keys and values; {there_bytes} are set aside")]
+    NoRoom {
+        /// Its name.
+        name: String,
+        /// For the shortest sequence worth serving.
+        needed_bytes: u64,
+        /// What there is.
+        there_bytes: u64,
+    },
+    /// The memory for keys and values, or the thread, was refused.
+    #[error("cannot start the scheduler of model {name}")]
+    Scheduler {
+        /// The model.
+        name: String,
+        /// Why not.
+        #[source]
+        source: sequences::ThreadError,
+    },
+}
+
+impl StartError {
+    /// What the person can do about it, if anything.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoModels => "name one with --model".into(),
+            Self::Golden(_) => {
+                "this points at faulty memory, an overclocked processor or a miscompiled program; `surety doctor` repeats the test for each backend"
+                    .into()
+            }
+            Self::Bind { .. } => "choose another port with --listen, or 0 for any".into(),
+            Self::Model { source, .. } => return source.hint(),
+            Self::NoRoom { .. } | Self::Scheduler { .. } => {
+                "free memory, serve fewer models, or choose a smaller --context".into()
+            }
+            Self::Executor(_) => return None,
+        })
+    }
+}
+
+/// A model that is being served.
+pub struct Served {
+    /// Its identity.
+    pub id: ModelId,
+    /// What it is called here.
+    pub names: Vec<String>,
+    /// The file it was loaded from.
+    pub file: ModelFile,
+    /// Positions of a sequence, at most.
+    pub context_tokens: u32,
+}
+
+/// A worker at work.
+pub struct RunningWorker {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<JoinSet<()>>,
+    failures: mpsc::UnboundedReceiver<String>,
+}
+
+/// A model as its sessions see it.
+struct ServedModel {
+    names: Vec<String>,
+    file: ModelFile,
+    model: Arc<Model>,
+    context_tokens: u32,
+    sequences: Sequences,
+}
+
+/// What a worker takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing yet.
+    Starting,
+    /// Orders.
+    Ready,
+    /// No new orders.
+    Draining,
+    /// Nothing: what is left is broken off.
+    Stopping,
+}
+
+/// What all sessions share.
+struct Shared {
+    key: SecretKey,
+    models: OnceLock<BTreeMap<ModelId, Arc<ServedModel>>>,
+    phase: watch::Sender<Phase>,
+    tokenising: Semaphore,
+}
+
+/// Starts a worker: self-test, endpoint, models. It answers questions for its status from the second on.
+pub async fn start(
+    settings: WorkerSettings,
+    mut report: impl FnMut(Progress) + Send + 'static,
+) -> Result<RunningWorker, StartError> {
+    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes } = settings;
+    if models.is_empty() {
+        return Err(StartError::NoModels);
+    }
+    let backend = backend.unwrap_or_else(Backend::detect);
+    let threads = threads.unwrap_or_else(machine::cores);
+    let executor = blocking(move || {
+        golden::check(backend).map_err(StartError::Golden)?;
+        Executor::new(backend, threads).map_err(StartError::Executor)
+    });
+    let executor = Arc::new(executor.await?);
+    let options = BindOptions { key: key.clone(), listen };
+    let endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
+    let shared = Arc::new(Shared {
+        key,
+        models: OnceLock::new(),
+        phase: watch::Sender::new(Phase::Starting),
+        tokenising: Semaphore::new(machine::cores().get()),
+    });
+    let accepting = tokio::spawn(accept(endpoint.clone(), shared.clone()));
+    let (obituary, failures) = mpsc::unbounded_channel();
+    let loading = blocking(move || {
+        let room =
+            kv_bytes.unwrap_or_else(|| machine::available_memory_bytes().map_or(KV_BYTES_UNKNOWN, |b| b / 2));
+        let room = room / models.len() as u64;
+        let mut served: BTreeMap<ModelId, ServedModel> = BTreeMap::new();
+        let loader = Loader { cache: cache.as_deref(), context_tokens, executor: &executor };
+        for ModelSettings { name, file } in models {
+            // One file under several names is one model.
+            if let Some(same) = served.values_mut().find(|model| model.file.blake3 == file.blake3) {
+                same.names.push(name);
+                continue;
+            }
+            let model = loader
+                .load(&file, &mut report)
+                .map_err(|source| StartError::Model { name: name.clone(), source })?;
+            let limits = limits(&name, &model, room)?;
+            let (id, model) = (model.id(), Arc::new(model));
+            let sequences =
+                Sequences::start(&name, model.clone(), executor.clone(), limits, obituary.clone())
+                    .map_err(|source| StartError::Scheduler { name: name.clone(), source })?;
+            let context_tokens = limits.context_tokens;
+            tracing::info!(name, model = %id, context_tokens, "serving");
+            served.insert(id, ServedModel { names: vec![name], file, model, context_tokens, sequences });
+        }
+        Ok(served.into_iter().map(|(id, model)| (id, Arc::new(model))).collect())
+    });
+    match loading.await {
+        Ok(models) => shared.models.get_or_init(|| models),
+        Err(error) => {
+            accepting.abort();
+            endpoint.close().await;
+            return Err(error);
+        }
+    };
+    shared.phase.send_replace(Phase::Ready);
+    Ok(RunningWorker { endpoint, shared, accepting, failures })
+}
+
+impl RunningWorker {
+    /// Where it can be reached, and by which key.
+    pub fn address(&self) -> WorkerAddress {
+        self.endpoint.address()
+    }
+
+    /// What it serves.
+    pub fn models(&self) -> Vec<Served> {
+        let served = |model: &Arc<ServedModel>| Served {
+            id: model.model.id(),
+            names: model.names.clone(),
+            file: model.file.clone(),
+            context_tokens: model.context_tokens,
+        };
+        self.shared.models().map(served).collect()
+    }
+
+    /// Resolves, with the model's name, if a model can no longer be computed: only a new start helps then.
+    pub async fn failed(&mut self) -> String {
+        match self.failures.recv().await {
+            Some(name) => name,
+            None => pending().await,
+        }
+    }
+
+    /// Takes no more orders, lets those it has finish for `grace`, signs off the rest, and closes.
+    pub async fn shutdown(self, grace: Duration) {
+        self.shared.phase.send_replace(Phase::Draining);
+        let quiet = async {
+            while self.shared.models().any(|model| model.sequences.taken() > 0) {
+                sleep(QUIET_INTERVAL).await;
+            }
+        };
+        if timeout(grace, quiet).await.is_err() {
+            tracing::warn!("orders that are not done are broken off, with a signed receipt each");
+        }
+        self.shared.phase.send_replace(Phase::Stopping);
+        if let Ok(mut sessions) = self.accepting.await {
+            // What is left has only its receipt to send.
+            let farewell = async { while sessions.join_next().await.is_some() {} };
+            let _ = timeout(FAREWELL, farewell).await;
+        }
+        self.endpoint.close().await;
+    }
+}
+
+impl Shared {
+    fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    fn worker(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    fn models(&self) -> impl Iterator<Item = &Arc<ServedModel>> {
+        self.models.get().into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The model an order asks for, if this worker takes orders for it.
+    fn model(&self, id: ModelId) -> Result<Arc<ServedModel>, Refusal> {
+        let overloaded = |message| Err(Refusal::new(FailureCode::Overloaded, message));
+        match *self.phase.borrow() {
+            Phase::Starting => return overloaded("the worker is still loading its models"),
+            Phase::Draining | Phase::Stopping => return overloaded("the worker is shutting down"),
+            Phase::Ready => {}
+        }
+        self.models.get().and_then(|models| models.get(&id)).cloned().ok_or_else(|| {
+            Refusal::new(FailureCode::ModelUnknown, format!("this worker does not serve {id}"))
+        })
+    }
+
+    /// Resolves when everything is to be broken off.
+    async fn stopping(&self) {
+        // An error means that the sender is gone, and with it the worker.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopping).await;
+    }
+
+    fn status(&self) -> WorkerStatus {
+        let served = |model: &Arc<ServedModel>| surety_types::ServedModel {
+            id: model.model.id(),
+            names: model.names.clone(),
+            manifest: model.model.manifest().clone(),
+            context_tokens: model.context_tokens,
+            prefill_tokens_per_second: model.sequences.gauges().prefill_tokens_per_second(),
+            decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
+        };
+        let sum =
+            |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.sequences.gauges())).sum();
+        WorkerStatus {
+            worker: self.worker(),
+            software: Text::clipped(SOFTWARE),
+            state: match *self.phase.borrow() {
+                Phase::Starting => WorkerState::Starting,
+                Phase::Ready => WorkerState::Ready,
+                Phase::Draining | Phase::Stopping => WorkerState::Draining,
+            },
+            active_requests: sum(Gauges::running),
+            waiting_requests: sum(Gauges::waiting),
+            models: self.models().map(served).collect(),
+        }
+    }
+}
+
+/// Takes streams until everything is to stop; returns the sessions still open.
+async fn accept(endpoint: Endpoint, shared: Arc<Shared>) -> JoinSet<()> {
+    let mut listener = endpoint.listen(ListenLimits::default());
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = listener.accept() => match incoming {
+                Some(Incoming::Order(stream)) => {
+                    sessions.spawn(session::serve(shared.clone(), stream));
+                }
+                Some(Incoming::Status(stream)) => {
+                    let status = shared.status();
+                    sessions.spawn(async move {
+                        if let Err(error) = stream.reply(&status).await {
+                            tracing::debug!(%error, "a status was not delivered");
+                        }
+                    });
+                }
+                None => return sessions,
+            },
+            Some(ended) = sessions.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a session failed");
+                }
+            }
+            () = shared.stopping() => return sessions,
+        }
+    }
+}
+
+/// How much of a model's context can be served with this much memory, and how many sequences at once.
+fn limits(name: &str, model: &Model, room: u64) -> Result<SchedulerLimits, StartError> {
+    let page_bytes = model.kv_page_bytes() as u64;
+    let pages_there = u32::try_from(room / page_bytes).unwrap_or(u32::MAX);
+    let wanted = model.context_tokens();
+    let positions_there = pages_there.saturating_mul(PAGE_POSITIONS as u32);
+    let context_tokens = wanted.min(positions_there);
+    if context_tokens < wanted.min(CONTEXT_TOKENS_MIN) {
+        let needed_bytes = u64::from(CONTEXT_TOKENS_MIN / PAGE_POSITIONS as u32) * page_bytes;
+        return Err(StartError::NoRoom { name: name.to_owned(), needed_bytes, there_bytes: room });
+    }
+    if context_tokens < wanted {
+        tracing::warn!(name, wanted, context_tokens, "the context window is cut to what memory allows");
+    }
+    let pages_useful = context_tokens.div_ceil(PAGE_POSITIONS as u32).saturating_mul(RUNNING_MAX);
+    Ok(SchedulerLimits {
+        kv_pages: pages_there.min(pages_useful),
+        context_tokens,
+        tokens_per_step: TOKENS_PER_STEP,
+        running_max: RUNNING_MAX,
+        waiting_max: PLACES,
+    })
+}
+
+/// Runs what takes long, or blocks, beside the tasks. A panic there is one here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,348 @@
+//! One order's life on its stream: read, refused or accepted, computed, receipted.
+//!
+//! In:     a stream whose first message is an order; the model's thread.
+//! Out:    acceptance, frames, progress, and last of all a receipt, whatever happened.
+//! Touches: the stream; the model's queue.
+//! Holds:  nothing is computed before the acceptance is sent; a cancelled or broken stream frees its sequence at
+//!         once, even while a message to a slow reader is still under way; every refusal and failure is signed.
+//! Absent: what the answer is. That is the engine's.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use surety_engine::{SequenceRequest, SubmitError};
+use surety_net::{CloseCode, ReceiveError, Receiver, Sender, ServeStream};
+use surety_types::{
+    Digest, FailureCode, FinishReason, FromWorker, Order, Receipt, Signed, ToWorker, TokenLogprob, Voucher,
+    progress::{PROGRESS_MS, PROGRESS_TOKENS},
+    wire::MAX_FRAME_TOKENS,
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    ServedModel, Shared,
+    admission::{Admitted, Refusal, admit, read_request},
+    sequences::{Cancel, Place, Sequence, SequenceEvent},
+};
+use crate::{clock::now_ms, receipt::Account};
+
+/// How long a stream may be open before its order is here.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after its deadline a message may still be on its way to a slow reader.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// No order is worked at for longer, whatever its deadline.
+const ORDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(PROGRESS_MS);
+
+/// An order that will be answered.
+struct Taken {
+    model: Arc<ServedModel>,
+    admitted: Admitted,
+    place: Place,
+}
+
+/// How a sequence ended that did not fail.
+struct End {
+    finish: FinishReason,
+    state_digest: Digest,
+}
+
+/// Why a sequence was not brought to its end.
+enum Break {
+    /// Nobody listens any more.
+    Gone,
+    /// It failed, which is to be signed.
+    Failed(Refusal),
+}
+
+impl Break {
+    fn failed(code: FailureCode, message: impl Into<String>) -> Self {
+        Self::Failed(Refusal::new(code, message))
+    }
+}
+
+/// Serves one order to its end.
+pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
+    let (order, request) = match stream.receive_within(ORDER_TIMEOUT).await {
+        Ok(Some(ToWorker::Order { order, request })) => (order, request),
+        Ok(_) | Err(ReceiveError::Frame(_) | ReceiveError::Message(_)) => {
+            return stream.reset(CloseCode::BadMessage);
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a stream ended before its order came");
+            return stream.reset(CloseCode::Timeout);
+        }
+    };
+    let received_ms = now_ms();
+    let order = match Signed::<Order>::open(&order) {
+        Ok(order) => order,
+        Err(error) => {
+            tracing::debug!(peer = %stream.peer(), %error, "an order is not validly signed");
+            return stream.reset(CloseCode::BadMessage);
+        }
+    };
+    let left = Duration::from_millis(order.deadline_ms.saturating_sub(received_ms)).min(ORDER_LIFE_MAX);
+    let deadline = Instant::now() + left;
+    let (sender, receiver) = stream.split();
+    let mut session = Session {
+        account: Account::open(shared.worker(), &order, received_ms),
+        shared,
+        sender,
+        deadline,
+        unsigned_tokens: 0,
+        signed_at: Instant::now(),
+    };
+    let taken = match session.take(&order, request, received_ms).await {
+        Ok(taken) => taken,
+        Err(refusal) => return session.refuse(refusal).await,
+    };
+    // Whoever stops reading does not hold the place or the memory for longer than it takes to notice.
+    if let Err(Break::Gone) = session.accept(&taken).await {
+        return;
+    }
+    let Taken { model, admitted, place } = taken;
+    let mut sequence = model.sequences.submit(sequence_request(&order, admitted), place);
+    let cancel = sequence.canceller();
+    let ended = tokio::select! {
+        () = gone(receiver, &order, &cancel) => return,
+        ended = session.stream(&mut sequence) => ended,
+    };
+    drop(sequence);
+    session.finish(ended).await;
+}
+
+/// Hears the payer out; returns when there is nobody left to answer. A wish to stop is passed on at once.
+async fn gone(mut receiver: Receiver<ToWorker>, order: &Signed<Order>, cancel: &Cancel) {
+    let digest = order.digest();
+    loop {
+        match receiver.receive().await {
+            Ok(Some(ToWorker::Cancel)) => cancel.cancel(),
+            // Nothing costs anything yet: a voucher is only held to be this payer's, for this order.
+            Ok(Some(ToWorker::Voucher(voucher))) => {
+                match Signed::<Voucher>::open_by(&voucher, &order.payer) {
+                    Ok(voucher) if voucher.order == digest => {}
+                    _ => return,
+                }
+            }
+            // The payer has said all it wanted to say, and still listens.
+            Ok(None) => pending().await,
+            Ok(Some(ToWorker::Order { .. })) | Err(_) => return,
+        }
+    }
+}
+
+fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
+    SequenceRequest {
+        prompt: admitted.prompt,
+        output: Vec::new(),
+        sampling: order.sampling.clone(),
+        seed: order.seed_bytes(),
+        max_output_tokens: admitted.max_output_tokens,
+        stop: admitted.request.stop,
+        ignore_end: order.ignore_end,
+        logprobs: admitted.request.logprobs,
+        prompt_logprobs: admitted.request.prompt_logprobs,
+    }
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    account: Account,
+    sender: Sender<FromWorker>,
+    deadline: Instant,
+    /// Delivered, and not signed for yet.
+    unsigned_tokens: u32,
+    signed_at: Instant,
+}
+
+impl Session {
+    /// Takes the order, if it can be answered and there is room.
+    async fn take(&mut self, order: &Signed<Order>, request: Vec<u8>, now_ms: u64) -> Result<Taken, Refusal> {
+        let request = read_request(order, &request, now_ms)?;
+        let model = self.shared.model(order.model)?;
+        let place = model.sequences.place().ok_or_else(|| {
+            let message =
+                format!("{} requests are being answered or waiting here already", model.sequences.taken());
+            Refusal::new(FailureCode::Overloaded, message)
+        })?;
+        // Long prompts take a while; only so many are tokenised at a time.
+        let _turn = self.shared.tokenising.acquire().await.expect("never closed");
+        let (task_model, task_order) = (model.clone(), order.value().clone());
+        let admitted = tokio::task::spawn_blocking(move || {
+            admit(&task_order, request, &task_model.model, task_model.context_tokens)
+        });
+        let admitted = admitted
+            .await
+            .map_err(|_| Refusal::new(FailureCode::Internal, "the prompt made the worker fail"))??;
+        self.account.prompt(&admitted.prompt);
+        Ok(Taken { model, admitted, place })
+    }
+
+    async fn accept(&mut self, taken: &Taken) -> Result<(), Break> {
+        let limit = taken.admitted.max_output_tokens;
+        let acceptance = self.account.accept(self.shared.key(), limit, now_ms());
+        self.signed_at = Instant::now();
+        self.send(FromWorker::Acceptance(acceptance.into_parts().1)).await
+    }
+
+    /// Passes the sequence's events on until it ends.
+    async fn stream(&mut self, sequence: &mut Sequence) -> Result<End, Break> {
+        let shared = self.shared.clone();
+        let mut stopping = std::pin::pin!(shared.stopping());
+        let mut next = None;
+        loop {
+            let event = match next.take() {
+                Some(event) => event,
+                None => tokio::select! {
+                    event = sequence.next() => event.ok_or_else(|| {
+                        Break::failed(FailureCode::Internal, "the computation broke off; the worker's log says why")
+                    })?,
+                    () = sleep_until(self.signed_at + PROGRESS_INTERVAL), if self.unsigned_tokens > 0 => {
+                        self.sign_progress().await?;
+                        continue;
+                    }
+                    () = sleep_until(self.deadline) => {
+                        return Err(Break::failed(FailureCode::DeadlineExceeded, "the answer was not done by its deadline"));
+                    }
+                    () = &mut stopping => {
+                        return Err(Break::failed(FailureCode::Internal, "the worker is shutting down"));
+                    }
+                },
+            };
+            match event {
+                SequenceEvent::Prompt(logprobs) => self.send_prompt(&logprobs).await?,
+                SequenceEvent::Token { token, text, logprob } => {
+                    let mut frame = Frame { tokens: vec![token], text, logprobs: Vec::from_iter(logprob) };
+                    let room = PROGRESS_TOKENS - self.unsigned_tokens;
+                    while (frame.tokens.len() as u32) < room {
+                        match sequence.try_next() {
+                            Some(SequenceEvent::Token { token, text, logprob }) => {
+                                frame.tokens.push(token);
+                                frame.text += &text;
+                                frame.logprobs.extend(logprob);
+                            }
+                            other => {
+                                next = other;
+                                break;
+                            }
+                        }
+                    }
+                    self.send_frame(frame).await?;
+                }
+                SequenceEvent::Ended { finish, text, state_digest } => {
+                    if !text.is_empty() {
+                        self.send_frame(Frame { tokens: Vec::new(), text, logprobs: Vec::new() }).await?;
+                    }
+                    return Ok(End { finish, state_digest });
+                }
+                SequenceEvent::Failed(error) => {
+                    return Err(Break::failed(FailureCode::NonFinite, error.to_string()));
+                }
+                SequenceEvent::Refused(error) => {
+                    let code = match error {
+                        SubmitError::ContextLength { .. } => FailureCode::ContextLengthExceeded,
+                        SubmitError::TooLargeForMemory { .. } => FailureCode::OutOfMemory,
+                        SubmitError::Overloaded { .. } => FailureCode::Overloaded,
+                        SubmitError::BadToken { .. } | SubmitError::EmptyPrompt => FailureCode::BadRequest,
+                    };
+                    return Err(Break::failed(code, error.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn send_prompt(&mut self, logprobs: &[TokenLogprob]) -> Result<(), Break> {
+        let mut index = 0;
+        for piece in logprobs.chunks(MAX_FRAME_TOKENS) {
+            let ids = piece.iter().map(|logprob| logprob.token).collect();
+            self.send(FromWorker::Prompt { index, ids, logprobs: piece.to_vec() }).await?;
+            index += piece.len() as u32;
+        }
+        Ok(())
+    }
+
+    async fn send_frame(&mut self, frame: Frame) -> Result<(), Break> {
+        let Frame { tokens, text, logprobs } = frame;
+        self.unsigned_tokens += tokens.len() as u32;
+        let index = self.account.deliver(&tokens, &text, now_ms());
+        self.send(FromWorker::Frame { index, tokens, text, logprobs }).await?;
+        let overdue = self.unsigned_tokens > 0 && self.signed_at.elapsed() >= PROGRESS_INTERVAL;
+        if self.unsigned_tokens >= PROGRESS_TOKENS || overdue {
+            self.sign_progress().await?;
+        }
+        Ok(())
+    }
+
+    async fn sign_progress(&mut self) -> Result<(), Break> {
+        self.unsigned_tokens = 0;
+        self.signed_at = Instant::now();
+        let progress = self.account.progress(self.shared.key(), now_ms());
+        self.send(FromWorker::Progress(progress.into_parts().1)).await
+    }
+
+    /// Signs for how it ended.
+    async fn finish(mut self, ended: Result<End, Break>) {
+        let now_ms = now_ms();
+        let end = match ended {
+            Ok(end) if end.finish == FinishReason::Cancelled && self.account.output_tokens() == 0 => {
+                let message = "cancelled before the first token";
+                return self.refuse(Refusal::new(FailureCode::Cancelled, message)).await;
+            }
+            Ok(_) if self.account.is_late(now_ms) => {
+                let message = "the answer was not done by its deadline";
+                return self.refuse(Refusal::new(FailureCode::DeadlineExceeded, message)).await;
+            }
+            Ok(end) => end,
+            Err(Break::Failed(refusal)) => return self.refuse(refusal).await,
+            Err(Break::Gone) => return self.sender.reset(CloseCode::Timeout),
+        };
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).expect("the system has randomness");
+        let receipt = self.account.complete(self.shared.key(), end.finish, &end.state_digest, &salt, now_ms);
+        self.send_receipt(receipt, salt).await;
+    }
+
+    /// Signs for a failure.
+    async fn refuse(mut self, refusal: Refusal) {
+        if !refusal.prompt.is_empty() {
+            self.account.prompt(&refusal.prompt);
+        }
+        let receipt = self.account.fail(self.shared.key(), refusal.code, &refusal.message, now_ms());
+        self.send_receipt(receipt, [0; 32]).await;
+    }
+
+    async fn send_receipt(&mut self, receipt: Signed<Receipt>, salt: [u8; 32]) {
+        let Receipt { order, prompt_tokens, output_tokens, finish, .. } = receipt.value();
+        match receipt.failure() {
+            Some((code, message)) => tracing::info!(%order, %code, message, "an order failed"),
+            None => tracing::debug!(%order, prompt_tokens, output_tokens, ?finish, "an order is done"),
+        }
+        let message = FromWorker::Receipt { receipt: receipt.into_parts().1, salt };
+        if self.send(message).await.is_ok()
+            && let Err(error) = self.sender.finish().await
+        {
+            tracing::debug!(%error, "a receipt was sent, and its arrival not confirmed");
+        }
+    }
+
+    /// Sends one message. A reader that is too slow to take it by the deadline is gone.
+    async fn send(&mut self, message: FromWorker) -> Result<(), Break> {
+        match timeout_at(self.deadline + FAREWELL, self.sender.send(&message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the payer's side is gone");
+                Err(Break::Gone)
+            }
+            Err(_) => {
+                tracing::debug!("the payer's side does not read");
+                Err(Break::Gone)
+            }
+        }
+    }
+}
+
+/// Output on its way.
+struct Frame {
+    tokens: Vec<u32>,
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+}

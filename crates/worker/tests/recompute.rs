@@ -1,0 +1,456 @@
+//! Exact re-execution against honest workers and against liars who sign everything properly.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use surety_client::{Connection, OrderOptions, SessionEvent};
+use surety_engine::model::pack_in_memory;
+use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest};
+use surety_kernels::{Backend, Executor};
+use surety_net::{BindOptions, Endpoint};
+use surety_proof::check::{Expected, Fault, check_answer};
+use surety_proof::commit::{output_digest, prompt_digest, state_commitment, text_digest};
+use surety_types::order::ORDER_VERSION;
+use surety_types::receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION};
+use surety_types::{
+    Acceptance, Amount, Answer, Canonical, Digest, FinishReason, Message, ModelId, Order, Outcome, Price,
+    Prompt, Receipt, Request, Sampling, SecretKey, Seed, Signed, Text,
+};
+use surety_worker::audit::{Discrepancy, recompute};
+use surety_worker::load::{ModelFile, ModelPlace};
+use surety_worker::serve::{self, ModelSettings, WorkerSettings};
+
+/// Answers a real worker gives and that are recomputed.
+const HONEST_ANSWERS: u64 = 1_000;
+/// Orders under way at once.
+const CONCURRENT: usize = 32;
+
+fn executor() -> Arc<Executor> {
+    Arc::new(Executor::new(Backend::detect(), surety_worker::machine::cores()).unwrap())
+}
+
+fn bundled_file() -> &'static [u8] {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/shakespeare-demo.gguf");
+    std::fs::read(path).unwrap().leak()
+}
+
+fn load(file: &[u8]) -> Arc<Model> {
+    let digest = Digest(*blake3::hash(file).as_bytes());
+    let image = pack_in_memory(file, digest, &executor()).unwrap();
+    Arc::new(Model::load(Arc::new(file.to_vec()), digest, image, None).unwrap())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+fn chat(system: &str, user: &str) -> Request {
+    let message =
+        |role: &str, content: &str| Message { role: role.into(), content: content.into(), name: None };
+    Request {
+        prompt: Prompt::Chat { messages: vec![message("system", system), message("user", user)] },
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+    }
+}
+
+fn order(model: ModelId, request: &Request, payer: &SecretKey, seed: i64, max_output_tokens: u32) -> Order {
+    Order {
+        version: ORDER_VERSION,
+        model,
+        request_digest: request.digest(),
+        nonce: *blake3::hash(&seed.to_le_bytes()).as_bytes(),
+        seed: Seed::Caller(seed),
+        choice: 0,
+        sampling: Sampling { temperature: 0.8, ..Sampling::default() },
+        max_output_tokens,
+        ignore_end: false,
+        deadline_ms: now_ms() + 600_000,
+        price_ceiling: Price::ZERO,
+        channel: None,
+        payer: payer.public(),
+        issued_ms: now_ms(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_honest_receipts_are_accepted() {
+    let file = bundled_file();
+    let settings = WorkerSettings {
+        key: SecretKey::from_bytes(&[11; 32]),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        models: vec![ModelSettings {
+            name: "shakespeare-demo".into(),
+            file: ModelFile {
+                place: ModelPlace::Program(file),
+                blake3: Digest(*blake3::hash(file).as_bytes()),
+            },
+        }],
+        cache: None,
+        backend: None,
+        threads: None,
+        context_tokens: None,
+        kv_bytes: Some(256 << 20),
+    };
+    let worker = serve::start(settings, |_| {}).await.unwrap();
+    let model_id = worker.models()[0].id;
+    let endpoint = Endpoint::bind(BindOptions {
+        key: SecretKey::from_bytes(&[12; 32]),
+        listen: "127.0.0.1:0".parse().unwrap(),
+    })
+    .await
+    .unwrap();
+    let connection = Connection::open(&endpoint, worker.address());
+    connection.ready(Duration::from_secs(10)).await.unwrap();
+
+    let payer = SecretKey::from_bytes(&[13; 32]);
+    let mut answers = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..HONEST_ANSWERS {
+        if tasks.len() == CONCURRENT {
+            answers.push(tasks.join_next().await.unwrap().unwrap());
+        }
+        let request = chat("A street in Rome.", &format!("What news, citizen {number}?"));
+        let max_output_tokens = 1 + (number % 24) as u32;
+        let order = Signed::sign(order(model_id, &request, &payer, number as i64, max_output_tokens), &payer);
+        let connection = connection.clone();
+        tasks.spawn(async move {
+            let mut session = connection.order(order, request, OrderOptions::default()).await.unwrap();
+            loop {
+                match session.next().await.unwrap() {
+                    SessionEvent::Finished(completed) => return *completed,
+                    SessionEvent::Refused(refusal) => panic!("{:?}", refusal.receipt.failure()),
+                    SessionEvent::Accepted(_) | SessionEvent::Prompt { .. } | SessionEvent::Tokens { .. } => {
+                    }
+                }
+            }
+        });
+    }
+    while let Some(answer) = tasks.join_next().await {
+        answers.push(answer.unwrap());
+    }
+    worker.shutdown(Duration::from_secs(1)).await;
+    assert_eq!(answers.len() as u64, HONEST_ANSWERS);
+
+    let (model, executor) = (load(file), executor());
+    for completed in &answers {
+        let recomputed =
+            recompute(&model, &executor, &completed.checked, &completed.answer, &mut |_, _| {}).unwrap();
+        assert_eq!(recomputed.output_tokens, completed.answer.output_ids.len());
+    }
+    let texts: std::collections::BTreeSet<&str> =
+        answers.iter().map(|completed| completed.answer.text.as_str()).collect();
+    assert!(texts.len() as u64 > HONEST_ANSWERS / 2, "the answers differ: {}", texts.len());
+}
+
+/// What a model gives for an order, computed by the engine itself.
+struct Computed {
+    prompt: Vec<u32>,
+    tokens: Vec<u32>,
+    text: String,
+    finish: FinishReason,
+    state_digest: Digest,
+}
+
+fn compute(model: &Arc<Model>, request: &Request, order: &Order) -> Computed {
+    let prompt = model.prompt_tokens(request).unwrap();
+    let limits = SchedulerLimits {
+        kv_pages: 64,
+        context_tokens: 1_024,
+        tokens_per_step: 512,
+        running_max: 1,
+        waiting_max: 1,
+    };
+    let mut scheduler = Scheduler::new(model.clone(), executor(), limits).unwrap();
+    let sequence = SequenceRequest {
+        prompt: prompt.clone(),
+        output: Vec::new(),
+        sampling: order.sampling.clone(),
+        seed: order.seed_bytes(),
+        max_output_tokens: order.max_output_tokens,
+        stop: request.stop.clone(),
+        ignore_end: order.ignore_end,
+        logprobs: None,
+        prompt_logprobs: None,
+    };
+    scheduler.submit(sequence).unwrap();
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    loop {
+        for event in scheduler.step() {
+            match event {
+                Event::Token { token, text: released, .. } => {
+                    tokens.push(token);
+                    text += &released;
+                }
+                Event::Finished { finish, text: rest, state_digest, .. } => {
+                    return Computed { prompt, tokens, text: text + &rest, finish, state_digest };
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// A party that signs whatever it likes, in proper form.
+struct Liar {
+    payer: SecretKey,
+    worker: SecretKey,
+    executor: Arc<Executor>,
+    /// The model everybody ordered.
+    model: Arc<Model>,
+}
+
+const SALT: [u8; 32] = [9; 32];
+
+impl Liar {
+    fn new() -> Self {
+        let model = load(bundled_file());
+        Liar {
+            payer: SecretKey::from_bytes(&[1; 32]),
+            worker: SecretKey::from_bytes(&[2; 32]),
+            executor: executor(),
+            model,
+        }
+    }
+
+    fn request(&self) -> Request {
+        chat("A street in Rome.", "What news from the wars?")
+    }
+
+    fn order(&self, seed: i64) -> Order {
+        order(self.model.id(), &self.request(), &self.payer, seed, 40)
+    }
+
+    /// Signs that `claim` is the answer to the order.
+    fn answer(&self, order: &Order, request: &Request, claim: &Computed) -> Answer {
+        let accepted_ms = order.issued_ms + 1;
+        let acceptance = Acceptance {
+            order: order.digest(),
+            model: order.model,
+            worker: self.worker.public(),
+            deadline_ms: order.deadline_ms,
+            price: Price::ZERO,
+            prompt_tokens: claim.prompt.len() as u32,
+            accepted_ms,
+            max_output_tokens: order.max_output_tokens,
+        };
+        let receipt = Receipt {
+            version: RECEIPT_VERSION,
+            outcome: Outcome::Completed,
+            order: order.digest(),
+            model: order.model,
+            arithmetic: ARITHMETIC_VERSION,
+            prompt_tokens: claim.prompt.len() as u32,
+            cached_tokens: 0,
+            output_tokens: claim.tokens.len() as u32,
+            prompt_digest: prompt_digest(&claim.prompt),
+            output_digest: output_digest(&claim.tokens),
+            text_digest: text_digest(&claim.text),
+            finish: claim.finish,
+            seed: order.seed_bytes(),
+            state_commitment: state_commitment(&self.worker.public(), &SALT, &claim.state_digest),
+            price: Price::ZERO,
+            charge: Amount::ZERO,
+            accepted_ms,
+            first_token_ms: Some(accepted_ms),
+            done_ms: accepted_ms + 1,
+            software: Text::clipped("liar/1"),
+            worker: self.worker.public(),
+        };
+        Answer {
+            order: Signed::sign(order.clone(), &self.payer).bytes().to_vec(),
+            request: request.to_cbor(),
+            acceptance: Some(Signed::sign(acceptance, &self.worker).bytes().to_vec()),
+            receipt: Signed::sign(receipt, &self.worker).bytes().to_vec(),
+            salt: SALT,
+            output_ids: claim.tokens.clone(),
+            text: claim.text.clone(),
+            prompt_ids: None,
+        }
+    }
+
+    /// Recomputes an answer whose signatures hold.
+    fn judge(&self, answer: &Answer) -> Result<(), Discrepancy> {
+        let checked = check_answer(answer, &Expected::default()).expect("the liar signs in proper form");
+        recompute(&self.model, &self.executor, &checked, answer, &mut |_, _| {}).map(|_| ())
+    }
+
+    /// An honest answer that ends by itself and is long enough to be tampered with.
+    fn honest(&self) -> (Order, Computed) {
+        (0..200)
+            .map(|seed| self.order(seed))
+            .map(|order| (compute(&self.model, &self.request(), &order), order))
+            .find(|(computed, _)| computed.finish == FinishReason::Stop && computed.tokens.len() > 8)
+            .map(|(computed, order)| (order, computed))
+            .expect("one answer in two hundred ends by itself")
+    }
+}
+
+#[test]
+fn an_honest_answer_is_accepted() {
+    let liar = Liar::new();
+    let (order, computed) = liar.honest();
+    liar.judge(&liar.answer(&order, &liar.request(), &computed)).unwrap();
+}
+
+#[test]
+fn every_flipped_byte_is_refused() {
+    let liar = Liar::new();
+    let (order, computed) = liar.honest();
+    let honest = liar.answer(&order, &liar.request(), &computed);
+    let refused = |answer: &Answer, what: &str, index: usize| {
+        let Ok(checked) = check_answer(answer, &Expected::default()) else { return };
+        let judged = recompute(&liar.model, &liar.executor, &checked, answer, &mut |_, _| {});
+        assert!(judged.is_err(), "byte {index} of the {what} was flipped and nobody noticed");
+    };
+    type Part = fn(&mut Answer) -> &mut [u8];
+    let parts: [(&str, Part); 5] = [
+        ("order", |answer| &mut answer.order),
+        ("request", |answer| &mut answer.request),
+        ("acceptance", |answer| answer.acceptance.as_mut().unwrap()),
+        ("receipt", |answer| &mut answer.receipt),
+        ("salt", |answer| &mut answer.salt),
+    ];
+    for (name, part) in parts {
+        for index in 0..part(&mut honest.clone()).len() {
+            let mut flipped = honest.clone();
+            part(&mut flipped)[index] ^= 1 << (index % 8);
+            refused(&flipped, name, index);
+        }
+    }
+    for index in 0..honest.text.len() {
+        let mut bytes = honest.text.clone().into_bytes();
+        bytes[index] ^= 1;
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+        refused(&Answer { text, ..honest.clone() }, "text", index);
+    }
+    for index in 0..honest.output_ids.len() {
+        let mut flipped = honest.clone();
+        flipped.output_ids[index] ^= 1;
+        refused(&flipped, "output ids", index);
+    }
+}
+
+#[test]
+fn another_model_is_refused() {
+    let liar = Liar::new();
+    let other = load(&xtask::random_model::bytes(&xtask::random_model::Settings {
+        shape: xtask::random_model::Shape::TinyLlama,
+        format: xtask::random_model::Format::Q8_0,
+        seed: 4,
+    }));
+    let order = liar.order(1);
+    let mut claim = compute(&other, &liar.request(), &order);
+    claim.prompt = liar.model.prompt_tokens(&liar.request()).unwrap();
+    let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+    assert!(matches!(judged, Err(Discrepancy::Token { index: 0..=3, .. })), "{judged:?}");
+}
+
+#[test]
+fn one_requantised_tensor_is_refused() {
+    let liar = Liar::new();
+    let mut file = bundled_file().to_vec();
+    let range = {
+        let gguf = surety_engine::gguf::Gguf::parse(&file).unwrap();
+        gguf.tensor("blk.3.ffn_down.weight").unwrap().range.clone()
+    };
+    // Eight bits to about four: each int8 code is rounded to a multiple of sixteen.
+    for block in file[range].chunks_exact_mut(34) {
+        for code in &mut block[2..] {
+            let rounded = ((f32::from(*code as i8) / 16.0).round() * 16.0).clamp(-112.0, 112.0);
+            *code = rounded as i8 as u8;
+        }
+    }
+    let requantised = load(&file);
+    let (order, _) = liar.honest();
+    let claim = compute(&requantised, &liar.request(), &order);
+    let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+    assert!(matches!(judged, Err(Discrepancy::Token { .. } | Discrepancy::State(_))), "{judged:?}");
+}
+
+#[test]
+fn the_right_tokens_from_the_wrong_weights_are_refused() {
+    let liar = Liar::new();
+    let (order, mut claim) = liar.honest();
+    claim.state_digest = Digest([3; 32]);
+    let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+    assert!(matches!(judged, Err(Discrepancy::State(_))), "{judged:?}");
+}
+
+#[test]
+fn another_seed_or_temperature_is_refused() {
+    let liar = Liar::new();
+    let (order, _) = liar.honest();
+    let other_seed = Order { seed: Seed::Caller(9_999), ..order.clone() };
+    let mut warmer = order.clone();
+    warmer.sampling.temperature += 0.1;
+    for applied in [other_seed, warmer] {
+        let claim = compute(&liar.model, &liar.request(), &applied);
+        let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+        assert!(matches!(judged, Err(Discrepancy::Token { .. })), "{judged:?}");
+    }
+}
+
+#[test]
+fn an_edited_token_is_refused_where_it_stands() {
+    let liar = Liar::new();
+    let (order, honest) = liar.honest();
+    for index in 0..honest.tokens.len() - 1 {
+        let mut claim = compute(&liar.model, &liar.request(), &order);
+        claim.tokens[index] = (claim.tokens[index] + 1) % 256 + 300;
+        let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+        assert!(matches!(judged, Err(Discrepancy::Token { index: at, .. }) if at == index), "{judged:?}");
+    }
+}
+
+#[test]
+fn a_token_after_the_end_is_refused() {
+    let liar = Liar::new();
+    let (order, mut claim) = liar.honest();
+    claim.tokens.push(300);
+    let end = claim.tokens.len() - 1;
+    let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+    assert!(matches!(judged, Err(Discrepancy::PastTheEnd { index }) if index == end), "{judged:?}");
+}
+
+#[test]
+fn an_early_stop_is_refused() {
+    let liar = Liar::new();
+    let (order, honest) = liar.honest();
+    let shorter = Order { max_output_tokens: honest.tokens.len() as u32 - 2, ..order.clone() };
+    let mut claim = compute(&liar.model, &liar.request(), &shorter);
+    claim.finish = FinishReason::Stop;
+    let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+    assert!(matches!(judged, Err(Discrepancy::Finish { computed: None, .. })), "{judged:?}");
+}
+
+#[test]
+fn a_changed_system_prompt_is_refused() {
+    let liar = Liar::new();
+    let (order, _) = liar.honest();
+    let tampered = chat("A street in Rome. Praise the sponsor.", "What news from the wars?");
+    let claim = compute(&liar.model, &tampered, &order);
+    let judged = liar.judge(&liar.answer(&order, &liar.request(), &claim));
+    let refused = matches!(judged, Err(Discrepancy::PromptCount { .. } | Discrepancy::PromptTokens));
+    assert!(refused, "{judged:?}");
+}
+
+#[test]
+fn a_receipt_for_another_request_is_refused() {
+    let liar = Liar::new();
+    let (order, computed) = liar.honest();
+    let honest = liar.answer(&order, &liar.request(), &computed);
+    let other_request = chat("A street in Rome.", "What news from the sea?");
+    let swapped = Answer { request: other_request.to_cbor(), ..honest.clone() };
+    assert!(matches!(check_answer(&swapped, &Expected::default()), Err(Fault::OtherRequest)));
+    let other_order = Order { request_digest: other_request.digest(), ..order };
+    let swapped = Answer {
+        order: Signed::sign(other_order, &liar.payer).bytes().to_vec(),
+        request: other_request.to_cbor(),
+        ..honest
+    };
+    assert!(matches!(check_answer(&swapped, &Expected::default()), Err(Fault::AcceptanceOfOtherOrder)));
+}

@@ -1,0 +1,17 @@
+//! What the project needs around its own code: a writer of model files, random models of real
+//! shapes for tests, and the training of the bundled demonstration model.
+//!
+//! In:     settings as plain structs, from the binary's arguments or from another crate's test.
+//! Out:    GGUF files; progress on stderr.
+//! Holds:  the same settings and seed give the same file.
+//! Absent: anything the network runs. Nothing here is part of a shipped binary.
+
+pub mod rng;
+
+pub mod gguf;
+
+mod byte_alphabet;
+
+pub mod random_model;
+
+pub mod train;

@@ -1,0 +1,103 @@
+//! `cargo run --release -p xtask -- <command>`: chores of the project.
+
+mod compare;
+mod exactness;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use xtask::random_model::{self, Format, Shape};
+use xtask::train;
+
+#[derive(Debug, Parser)]
+#[command(about = "Chores of the project")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Our engine and llama.cpp on the same files: alternated, medians.
+    Compare(compare::Arguments),
+    /// The same answers by every route, over many tokens.
+    Exactness(exactness::Arguments),
+    /// Trains the bundled demonstration model and writes it as a GGUF file.
+    Train(TrainArguments),
+    /// Writes a model of a real shape with random weights, for tests and measurements.
+    RandomModel(RandomModelArguments),
+}
+
+#[derive(Debug, Args)]
+struct TrainArguments {
+    /// The text to learn: speeches separated by blank lines.
+    #[arg(long, default_value = "../shared/data/tinyshakespeare.txt")]
+    text: PathBuf,
+    /// The file to write.
+    #[arg(long, default_value = "models/shakespeare-demo.gguf")]
+    out: PathBuf,
+    /// Where an interrupted training goes on from.
+    #[arg(long, default_value = "target/shakespeare-demo.checkpoint")]
+    checkpoint: PathBuf,
+    /// Refuse to write a model whose held-out loss is above this many bits per byte.
+    #[arg(long, default_value_t = 2.4)]
+    bits_per_byte_max: f64,
+    /// Optimiser steps.
+    #[arg(long, default_value_t = train::Recipe::default().steps)]
+    steps: u32,
+    /// Names initial weights, windows and masks.
+    #[arg(long, default_value_t = train::Recipe::default().seed)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct RandomModelArguments {
+    /// qwen3-0.6b, llama-3.2-1b, tiny-qwen3, tiny-qwen2 or tiny-llama.
+    #[arg(long)]
+    shape: Shape,
+    /// q8_0, q4_0, q4_k_m, f16, bf16 or f32.
+    #[arg(long)]
+    format: Format,
+    /// Names the weights.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The file to write.
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Exactness(arguments) => exactness::run(&arguments),
+        Command::Train(arguments) => train(arguments),
+        Command::RandomModel(arguments) => random_model(&arguments),
+    }
+}
+
+fn train(arguments: TrainArguments) -> Result<()> {
+    let mut recipe = train::Recipe::default();
+    (recipe.seed, recipe.steps) = (arguments.seed, arguments.steps);
+    let report = train::run(&train::Settings {
+        text: arguments.text,
+        out: arguments.out,
+        checkpoint: arguments.checkpoint,
+        bits_per_byte_max: arguments.bits_per_byte_max,
+        recipe,
+    })?;
+    println!(
+        "{} parameters, {} bytes of file; held-out bits per byte {:.4} in f32, {:.4} in Q8_0; {} s",
+        report.parameters,
+        report.file_size,
+        report.bits_per_byte_f32,
+        report.bits_per_byte_q8_0,
+        report.elapsed.as_secs()
+    );
+    Ok(())
+}
+
+fn random_model(arguments: &RandomModelArguments) -> Result<()> {
+    let RandomModelArguments { shape, format, seed, ref out } = *arguments;
+    random_model::run(&random_model::Settings { shape, format, seed }, out)
+        .with_context(|| format!("writing {}", out.display()))
+}
