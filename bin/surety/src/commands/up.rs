@@ -109,10 +109,14 @@ async fn serve(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Resu
         started = start_all(global, args, data_dir) => started?,
         stop = &mut stop_requested => return stop,
     };
-    announce(global, args, &ready, &gateway, &workers)?;
     let running = data_dir.running();
     if let Err(error) = write_running(&running, &ready.base_url) {
         tracing::warn!("`surety chat` will not find this by itself: {error:#}");
+    }
+    // Whoever reads that it is ready may look for that file at once.
+    if let Err(error) = announce(global, args, &ready, &gateway, &workers) {
+        let _ = std::fs::remove_file(&running);
+        return Err(error);
     }
 
     let (stop, stopping) = watch::channel(false);
