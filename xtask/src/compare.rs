@@ -227,7 +227,7 @@ struct Peer {
 
 impl Peer {
     fn start(python: &Path, model: &Path, threads: NonZeroUsize) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("compare/llama_cpp.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("compare/peer.py");
         let mut child = Command::new(python)
             .arg(script)
             .arg(model)

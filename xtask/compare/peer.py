@@ -1,6 +1,6 @@
 """The peer in `xtask compare`: llama.cpp as llama-cpp-python builds it, driven line by line.
 
-Usage: llama_cpp.py MODEL THREADS CONTEXT
+Usage: peer.py MODEL THREADS CONTEXT
 Reads one JSON object a line: {"op": "prefill", "tokens": N} or {"op": "decode", "streams": S, "tokens": N};
 answers {"seconds": T, "cpu_seconds": C} for the work alone. Greedy; logits only where a token would be sampled.
 """
