@@ -111,8 +111,7 @@ impl Forward {
             activations.set_rows(rows);
         }
 
-        let (format, table) = model.embedding();
-        executor.embed(format, table, width, tokens, x);
+        executor.embed(model.embedding(), tokens, x);
         for (index, floats) in model.layers().iter().enumerate() {
             let LayerFloats { attention_norm, feed_forward_norm, biases, head_norms } = floats;
             let matrix = |which| model.matrix(index, which);

@@ -5,7 +5,7 @@
 //! Touches: nothing; the caller owns the file or the memory the image goes to.
 //! Holds:  an image is bound to its source by the source's BLAKE3 and to itself by its own; an image that is
 //!         stale, truncated or corrupt is refused, never computed with.
-//! Absent: norms, biases and the embedding's rows, which are read from the GGUF file itself.
+//! Absent: norms, biases and an embedding that is not the output matrix, which are read from the GGUF file itself.
 //!
 //! Layout: one page of header, the matrices at multiples of 4,096 bytes in the order of `Plan`, then the
 //! BLAKE3 of everything before it.
@@ -237,7 +237,7 @@ pub fn write_image(
     let gguf = Gguf::parse(source)?;
     let architecture = Architecture::from_gguf(&gguf)?;
     let plan = Plan::new(&gguf, &architecture)?;
-    check_embedding(&gguf, &architecture, source, executor)?;
+    check_embedding(&gguf, &architecture, &plan, source, executor)?;
     let mut writer = HashingWriter { out, hasher: blake3::Hasher::new(), written: 0 };
     writer.write(&plan.header(source_digest))?;
     let mut chunk = Vec::new();
@@ -266,12 +266,16 @@ pub fn write_image(
 fn check_embedding(
     gguf: &Gguf,
     architecture: &Architecture,
+    plan: &Plan,
     source: &[u8],
     executor: &Executor,
 ) -> Result<(), LoadError> {
     let (rows, columns) = (architecture.vocabulary as usize, architecture.width as usize);
     let name = "token_embd.weight";
     let (info, format) = matrix(gguf, name, rows, columns)?;
+    if info.range == plan.output().source {
+        return Ok(());
+    }
     executor
         .check_weights(format, rows, columns, &source[info.range.clone()])
         .map_err(|source| LoadError::Weights { tensor: name.to_owned(), first_row: 0, source })

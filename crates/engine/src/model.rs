@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use surety_kernels::{
-    Executor, Format, Forms, KvCache, KvShape, Matrix, OutOfMemory, PackError, Region, RotaryError,
-    RotaryTable,
+    Embedding, Executor, Format, Forms, KvCache, KvShape, Matrix, OutOfMemory, PackError, Region,
+    RotaryError, RotaryTable,
 };
 use surety_types::digest::domain;
 use surety_types::manifest::MAX_NAME_BYTES;
@@ -153,11 +153,11 @@ pub(crate) struct LayerFloats {
 
 /// A model ready to compute with.
 pub struct Model {
-    source: Bytes,
     image: Bytes,
     architecture: Architecture,
     plan: Plan,
-    embedding: (Format, std::ops::Range<usize>),
+    /// The rows of an embedding that is not the output matrix: their format, the file, and their place in it.
+    embedding: Option<(Format, Bytes, std::ops::Range<usize>)>,
     layers: Vec<LayerFloats>,
     output_norm: Vec<f32>,
     rotary: RotaryTable,
@@ -170,6 +170,8 @@ pub struct Model {
 
 impl Model {
     /// Loads a model from a GGUF file and its packed image (`image::write_image`).
+    ///
+    /// The file is let go again unless its embedding is not the output matrix: then its rows are read from there.
     ///
     /// `source_digest` is the BLAKE3 of `source`. Sequences may have up to `context_tokens` positions, which is at
     /// most the model's own context.
@@ -210,7 +212,7 @@ impl Model {
         };
         let rotary = RotaryTable::new(architecture.rotary_parameters(context_tokens as usize, factors))?;
         let (embedding, format) = image::matrix(&gguf, "token_embd.weight", rows, width)?;
-        let embedding = (format, embedding.range.clone());
+        let range = embedding.range.clone();
         let manifest = manifest(
             &gguf,
             bytes.len(),
@@ -221,8 +223,9 @@ impl Model {
             &rotary,
         );
         let id = manifest.id();
+        let tied = range == plan.output().source;
+        let embedding = (!tied).then(|| (format, source.clone(), range));
         Ok(Self {
-            source,
             image,
             architecture,
             plan,
@@ -304,10 +307,16 @@ impl Model {
         Forms::of(self.plan.formats())
     }
 
-    /// Rows of the embedding, as they are in the GGUF file.
-    pub(crate) fn embedding(&self) -> (Format, &[u8]) {
-        let (format, range) = &self.embedding;
-        (*format, &(*self.source).as_ref()[range.clone()])
+    /// The embedding, which is the output matrix where a model ties the two.
+    pub(crate) fn embedding(&self) -> Embedding<'_> {
+        match &self.embedding {
+            None => Embedding::Packed(self.output()),
+            Some((format, source, range)) => Embedding::Rows {
+                format: *format,
+                columns: self.architecture.width as usize,
+                bytes: &(**source).as_ref()[range.clone()],
+            },
+        }
     }
 
     pub(crate) fn layers(&self) -> &[LayerFloats] {

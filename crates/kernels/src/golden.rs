@@ -9,8 +9,8 @@
 use crate::activations::BLOCK;
 use crate::generate::Generator;
 use crate::{
-    Activations, AttentionStep, Backend, Executor, Faults, Format, Forms, HeadNorms, KvCache, KvShape,
-    Matrix, Output, RotaryPairs, RotaryParameters, RotaryTable, Scaling, Segment, packed_bytes,
+    Activations, AttentionStep, Backend, Embedding, Executor, Faults, Format, Forms, HeadNorms, KvCache,
+    KvShape, Matrix, Output, RotaryPairs, RotaryParameters, RotaryTable, Scaling, Segment, packed_bytes,
 };
 use std::num::NonZeroUsize;
 
@@ -122,7 +122,7 @@ fn embed(executor: &Executor, generator: &mut Generator, format: usize) -> Vec<u
     let format = Format::ALL[format];
     let table = generator.matrix(format, 4, 256, 0.02);
     let mut out = vec![0.0; 3 * 256];
-    executor.embed(format, &table, 256, &[2, 0, 3], &mut out);
+    executor.embed(Embedding::Rows { format, columns: 256, bytes: &table }, &[2, 0, 3], &mut out);
     bits(&out).collect()
 }
 

@@ -44,6 +44,7 @@ mod testing;
 pub use activations::{Activations, Faults, Forms};
 pub use attention::{AttentionStep, HeadNorms, KvCache, KvShape, PAGE_POSITIONS, Segment};
 pub use backend::{Backend, UnknownBackend};
+pub use embed::Embedding;
 pub use executor::{Executor, ExecutorError};
 pub use format::Format;
 pub use golden::GoldenMismatch;

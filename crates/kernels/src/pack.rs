@@ -345,6 +345,27 @@ pub(crate) enum UnpackedRow {
     Halves { scales: Vec<f32>, halves: Vec<[i32; 2]>, weights: Vec<i32> },
 }
 
+impl UnpackedRow {
+    /// The row's values by A-2, in order: bit for bit those of the GGUF row that was packed.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let per_element = |weights: &[i32], value: &dyn Fn(usize, i32) -> f32| {
+            weights.iter().enumerate().map(|(k, w)| value(k, *w)).collect()
+        };
+        match self {
+            UnpackedRow::Float { weights } => weights.clone(),
+            UnpackedRow::Simple { scales, weights } => {
+                per_element(weights, &|k, w| w as f32 * scales[k / BLOCK])
+            }
+            UnpackedRow::Minimum { scales, minima, weights } => {
+                per_element(weights, &|k, w| scales[k / BLOCK] * w as f32 - minima[k / BLOCK])
+            }
+            UnpackedRow::Halves { scales, halves, weights } => per_element(weights, &|k, w| {
+                (scales[k / BLOCK] * halves[k / BLOCK][k % BLOCK / 16] as f32) * w as f32
+            }),
+        }
+    }
+}
+
 /// Reads row `n` of a packed matrix.
 pub(crate) fn unpack_row(matrix: &Matrix<'_>, n: usize) -> UnpackedRow {
     assert!(n < matrix.rows);
@@ -427,25 +448,6 @@ mod tests {
     use crate::testing::{bits, executor};
     use crate::{Backend, Region};
 
-    /// The values of an unpacked row by A-2, which must be the GGUF row's.
-    fn values(row: &UnpackedRow) -> Vec<f32> {
-        let per_element = |weights: &[i32], value: &dyn Fn(usize, i32) -> f32| {
-            weights.iter().enumerate().map(|(k, w)| value(k, *w)).collect()
-        };
-        match row {
-            UnpackedRow::Float { weights } => weights.clone(),
-            UnpackedRow::Simple { scales, weights } => {
-                per_element(weights, &|k, w| w as f32 * scales[k / BLOCK])
-            }
-            UnpackedRow::Minimum { scales, minima, weights } => {
-                per_element(weights, &|k, w| scales[k / BLOCK] * w as f32 - minima[k / BLOCK])
-            }
-            UnpackedRow::Halves { scales, halves, weights } => per_element(weights, &|k, w| {
-                (scales[k / BLOCK] * halves[k / BLOCK][k % BLOCK / 16] as f32) * w as f32
-            }),
-        }
-    }
-
     #[test]
     fn packing_keeps_every_value() {
         let mut cases = 0;
@@ -465,7 +467,7 @@ mod tests {
                 for (n, row) in source.chunks_exact(format.row_bytes(columns)).enumerate() {
                     widen_row(format, row, &mut expected);
                     assert_eq!(
-                        bits(&values(&unpack_row(&matrix, n))),
+                        bits(&unpack_row(&matrix, n).values()),
                         bits(&expected),
                         "{format} {seed} {n}"
                     );

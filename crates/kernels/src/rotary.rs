@@ -2,8 +2,14 @@
 //!
 //! In:     a model's rotary parameters; heads of queries and keys.
 //! Out:    cosines and sines in binary32, their bytes for a digest; rotated heads.
-//! Holds:  only `+ − · ÷` and rounding, so every machine computes the same table.
+//! Holds:  only `+ − · ÷` and rounding, so every machine computes the same table; a piece of it is computed when a
+//!         sequence first reaches it, since few ever use a model's whole context.
 //! Absent: BLAKE3. The engine hashes the bytes it is handed.
+
+use std::sync::OnceLock;
+
+/// Positions computed together.
+const PIECE_POSITIONS: usize = 256;
 
 /// How positions become angles.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,12 +87,12 @@ pub struct RotaryTable {
     frequencies: Vec<f64>,
     /// What YaRN multiplies cosines and sines by; 1 otherwise.
     amplitude: f64,
-    /// [position][cosines, then sines].
-    rows: Vec<f32>,
+    /// Of each `PIECE_POSITIONS` positions: [position][cosines, then sines].
+    pieces: Vec<OnceLock<Box<[f32]>>>,
 }
 
 impl RotaryTable {
-    /// Computes the table.
+    /// The table of these parameters.
     pub fn new(parameters: RotaryParameters) -> Result<RotaryTable, RotaryError> {
         let RotaryParameters { head_dim, base, context, positions, scaling, factors } = parameters;
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
@@ -110,20 +116,8 @@ impl RotaryTable {
                 *frequency /= f64::from(factor);
             }
         }
-        let mut table = RotaryTable {
-            pairs,
-            positions,
-            context,
-            frequencies,
-            amplitude,
-            rows: vec![0.0; positions * head_dim],
-        };
-        let mut rows = std::mem::take(&mut table.rows);
-        for (position, row) in rows.chunks_exact_mut(head_dim).enumerate() {
-            table.compute(position, row);
-        }
-        table.rows = rows;
-        Ok(table)
+        let pieces = (0..positions.div_ceil(PIECE_POSITIONS)).map(|_| OnceLock::new()).collect();
+        Ok(RotaryTable { pairs, positions, context, frequencies, amplitude, pieces })
     }
 
     /// Elements of the heads it rotates.
@@ -150,7 +144,17 @@ impl RotaryTable {
 
     /// The cosines, then the sines, of a position.
     pub(crate) fn row(&self, position: usize) -> &[f32] {
-        &self.rows[position * self.head_dim()..][..self.head_dim()]
+        assert!(position < self.positions, "position {position} of {}", self.positions);
+        let first = position / PIECE_POSITIONS * PIECE_POSITIONS;
+        let piece = self.pieces[position / PIECE_POSITIONS].get_or_init(|| {
+            let count = PIECE_POSITIONS.min(self.positions - first);
+            let mut rows = vec![0.0; count * self.head_dim()].into_boxed_slice();
+            for (i, row) in rows.chunks_exact_mut(self.head_dim()).enumerate() {
+                self.compute(first + i, row);
+            }
+            rows
+        });
+        &piece[(position - first) * self.head_dim()..][..self.head_dim()]
     }
 
     fn compute(&self, position: usize, row: &mut [f32]) {

@@ -18,6 +18,7 @@ mod detokenizer;
 mod partition;
 mod sentencepiece;
 mod split;
+mod texts;
 mod trie;
 mod unicode;
 mod unicode_table;

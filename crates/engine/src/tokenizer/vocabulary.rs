@@ -8,9 +8,9 @@
 //!
 //! GGUF says little about roles, so llama.cpp tells many by their names; the names below are its names.
 
-use std::ops::BitOr;
+use std::{borrow::Cow, ops::BitOr};
 
-use super::{Description, Lookup, TOKEN_BYTES_MAX, TOKENS_MAX, TokenizerError};
+use super::{Description, TOKEN_BYTES_MAX, TOKENS_MAX, TokenizerError, texts::Texts};
 use crate::gguf::Gguf;
 
 /// How a kind of vocabulary spells bytes as text.
@@ -80,9 +80,8 @@ pub(super) struct SpecialIds {
 
 pub(super) struct Vocabulary {
     spelling: Spelling,
-    texts: Vec<Box<str>>,
+    texts: Texts,
     attributes: Vec<Attributes>,
-    ids: Lookup<Box<str>, u32>,
     /// The bytes of all tokens, one after the other, and where each ends.
     pieces: Vec<u8>,
     piece_ends: Vec<u32>,
@@ -173,17 +172,16 @@ impl Vocabulary {
         if !(1..=TOKENS_MAX).contains(&tokens.len()) {
             return Err(TokenizerError::Size { count: tokens.len() });
         }
-        let mut texts: Vec<Box<str>> = Vec::with_capacity(tokens.len());
-        let mut ids = Lookup::with_capacity_and_hasher(tokens.len(), Default::default());
+        let mut texts = Texts::with_capacity(tokens.len());
         for (id, text) in (0u32..).zip(tokens.iter()) {
             if text.len() > TOKEN_BYTES_MAX {
                 return Err(TokenizerError::TooLong { id, bytes: text.len() });
             }
-            let text: Box<str> = if text.is_empty() { format!("[EMPTY_{id}]").into() } else { text.into() };
-            if let Some(first) = ids.insert(text.clone(), id) {
-                return Err(TokenizerError::Duplicate { first, second: id, text: text.into() });
+            let text =
+                if text.is_empty() { Cow::Owned(format!("[EMPTY_{id}]")) } else { Cow::Borrowed(text) };
+            if let Err(first) = texts.push(&text) {
+                return Err(TokenizerError::Duplicate { first, second: id, text: text.into_owned() });
             }
-            texts.push(text);
         }
         let attributes = match gguf.optional_integers(TOKEN_TYPE)? {
             None => vec![Attributes::NORMAL; texts.len()],
@@ -200,7 +198,6 @@ impl Vocabulary {
             spelling,
             texts,
             attributes,
-            ids,
             pieces: Vec::new(),
             piece_ends: Vec::new(),
             special: SpecialIds::default(),
@@ -259,7 +256,7 @@ impl Vocabulary {
             infill.map(|(keys, names)| (keys.into_iter().find_map(|key| self.placeholder(gguf, key)), names));
         let mut found = |role: Option<u32>, names: &[&str]| {
             role.or_else(|| {
-                let id = names.iter().filter_map(|&name| self.ids.get(name).copied()).min()?;
+                let id = names.iter().filter_map(|&name| self.texts.id(name)).min()?;
                 self.attributes[id as usize] = self.attributes[id as usize] | Attributes::CONTROL;
                 Some(id)
             })
@@ -285,19 +282,19 @@ impl Vocabulary {
             special.end_of_turn,
             special.end_of_message,
         ];
-        let named = ENDS.iter().filter_map(|&name| self.ids.get(name).copied());
+        let named = ENDS.iter().filter_map(|&name| self.texts.id(name));
         for id in named.clone() {
             self.attributes[id as usize] = self.attributes[id as usize] | Attributes::CONTROL;
         }
         let mut ends: Vec<u32> = roles.into_iter().flatten().chain(named).collect();
         ends.sort_unstable();
         ends.dedup();
-        for id in SHOWN.iter().filter_map(|&name| self.ids.get(name)) {
-            self.attributes[*id as usize] = Attributes::USER_DEFINED;
+        for id in SHOWN.iter().filter_map(|&name| self.texts.id(name)) {
+            self.attributes[id as usize] = Attributes::USER_DEFINED;
         }
 
         let has =
-            |ends: &[u32], name: &str| self.ids.get(name).is_some_and(|id| ends.binary_search(id).is_ok());
+            |ends: &[u32], name: &str| self.texts.id(name).is_some_and(|id| ends.binary_search(&id).is_ok());
         let call = has(&ends, "<|call|>") || has(&ends, "<|calls|>");
         let mut remove = Vec::new();
         // In the harmony format <|end|> only ends a message.
@@ -309,7 +306,7 @@ impl Vocabulary {
             remove.push(("</s>", Attributes::NORMAL));
         }
         for (name, attributes) in remove {
-            let id = self.ids[name];
+            let Some(id) = self.texts.id(name) else { continue };
             ends.retain(|&end| end != id);
             self.attributes[id as usize] = attributes;
         }
@@ -319,7 +316,7 @@ impl Vocabulary {
     /// The bytes of every token.
     fn spell_out(&mut self) -> Result<(), TokenizerError> {
         let literal = Attributes::CONTROL | Attributes::UNKNOWN | Attributes::USER_DEFINED;
-        for (id, text) in (0u32..).zip(&self.texts) {
+        for (id, text) in (0u32..).zip(self.texts.iter()) {
             let attributes = self.attributes[id as usize];
             if attributes.has_any(literal) {
                 self.pieces.extend_from_slice(text.as_bytes());
@@ -349,8 +346,8 @@ impl Vocabulary {
         }
         let special = Attributes::CONTROL | Attributes::USER_DEFINED | Attributes::UNKNOWN;
         for (text, attributes) in self.texts.iter().zip(&mut self.attributes) {
-            let strips = attributes.has_any(special) || &**text == "</s>";
-            if strips && !matches!(&**text, "<unk>" | "<s>" | "<|endoftext|>") {
+            let strips = attributes.has_any(special) || text == "</s>";
+            if strips && !matches!(text, "<unk>" | "<s>" | "<|endoftext|>") {
                 *attributes = *attributes | Attributes::STRIP_AFTER;
             }
         }
@@ -363,11 +360,11 @@ impl Vocabulary {
 
     /// Panics if the id does not exist.
     pub(super) fn text(&self, id: u32) -> &str {
-        &self.texts[id as usize]
+        self.texts.get(id)
     }
 
     pub(super) fn id(&self, text: &str) -> Option<u32> {
-        self.ids.get(text).copied()
+        self.texts.id(text)
     }
 
     pub(super) fn attributes(&self, id: u32) -> Attributes {

@@ -17,7 +17,7 @@ use noise::{Noise, Temper};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use surety_kernels as kernels;
-use surety_kernels::{Activations, Backend, Executor, Faults, Forms, Matrix, Output};
+use surety_kernels::{Activations, Backend, Embedding, Executor, Faults, Forms, Matrix, Output};
 use surety_reference::weights::{self, Format};
 use surety_reference::{attention, bits, ops, rotary, sample};
 
@@ -339,7 +339,8 @@ fn embed() {
                 *cases += nonzero(&expected);
                 for executor in EXECUTORS.iter() {
                     let mut out = vec![f32::NAN; expected.len()];
-                    executor.embed(kernel_format(format), &table, columns, &ids, &mut out);
+                    let format = kernel_format(format);
+                    executor.embed(Embedding::Rows { format, columns, bytes: &table }, &ids, &mut out);
                     same(&out, &expected, || format!("{}: {format:?}", name(executor)))?;
                 }
                 Ok(())
