@@ -6,11 +6,14 @@
 //! Holds:  the environment is the one templates are written for (that of `transformers`): blocks trimmed,
 //!         Python's methods and JSON; the engine's steps and the output are bounded.
 //! Absent: a clock. `strftime_now` exists only when the request names a day, and its time is midnight.
-//!         A bound on what a single expression costs: a template that doubles a text in a loop takes memory, and
-//!         `'a'.count('')` does not return. A template is as trusted as the model file it comes with.
+//!         A bound on the memory of a single expression: a template that doubles a text in a loop takes it all.
+//!         A template is as trusted as the model file it comes with.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::{Environment, Error, ErrorKind, State, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use surety_types::{CivilDate, Message};
 
@@ -118,7 +121,7 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(call_method);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", to_python_json);
         environment
@@ -157,11 +160,17 @@ impl ChatTemplate {
             }
             None => variables,
         };
-        let mut output = Bounded(Vec::new());
-        template
-            .render_captured_to(variables, &mut output)
-            .map_err(|error| TemplateError::Refused(reason(&error)))?;
-        String::from_utf8(output.0)
+        // A few expressions, `[][::-1]|list` for one, panic inside the template engine. It keeps nothing from one
+        // rendering to the next that a panic could leave half done.
+        let rendered = catch_unwind(AssertUnwindSafe(|| {
+            let mut output = Bounded(Vec::new());
+            template.render_captured_to(variables, &mut output).map(|_| output.0)
+        }));
+        let output = match rendered {
+            Ok(output) => output.map_err(|error| TemplateError::Refused(reason(&error)))?,
+            Err(_) => return Err(TemplateError::Refused("the template engine failed on it".into())),
+        };
+        String::from_utf8(output)
             .map_err(|_| TemplateError::Refused("the rendered prompt is not UTF-8".into()))
     }
 }
@@ -191,6 +200,16 @@ impl std::io::Write for Bounded {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Python's methods. `minijinja-contrib` counts an empty text without end, so that case is answered here, as Python does.
+fn call_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    if let ("count", Some(text), [counted]) = (method, value.as_str(), args)
+        && counted.as_str() == Some("")
+    {
+        return Ok(Value::from(text.chars().count() + 1));
+    }
+    unknown_method_callback(state, value, method, args)
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
@@ -358,6 +377,12 @@ mod tests {
         }
         assert!(matches!(render("{% if %}", &CONVERSATION), Err(TemplateError::Syntax(_))));
         assert!(matches!(render(&"x".repeat(2 << 20), &CONVERSATION), Err(TemplateError::TooLong { .. })));
+    }
+
+    #[test]
+    fn what_the_template_engine_cannot_do_is_an_error() {
+        assert_eq!(render("{{ 'a\u{e9}'.count('') }}{{ 'aab'.count('a') }}", &[]).unwrap(), "32");
+        assert!(matches!(render("{{ [][::-1]|list }}", &[]), Err(TemplateError::Refused(_))));
     }
 
     proptest::proptest! {

@@ -185,8 +185,11 @@ impl Forward {
                 &mut self.state_group,
                 &faults,
             );
-            self.logits.resize(LOGIT_ROWS * vocabulary, 0.0);
-            let out = &mut self.logits[..group.len() * vocabulary];
+            let length = group.len() * vocabulary;
+            if self.logits.len() < length {
+                self.logits.resize(length, 0.0);
+            }
+            let out = &mut self.logits[..length];
             executor.matmul(&self.state_group, &mut [Output { matrix: model.output(), bias: None, out }]);
             for row in faults.rows() {
                 out[row * vocabulary] = f32::NAN;
