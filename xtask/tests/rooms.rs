@@ -11,14 +11,17 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("reference", &[]),
     ("engine", &["kernels", "types"]),
     ("proof", &["kernels", "types"]),
+    ("chain", &["proof", "types"]),
+    ("consensus", &["chain", "types"]),
     ("net", &["types"]),
     ("client", &["net", "proof", "types"]),
     ("gateway", &["client", "net", "types"]),
     ("worker", &["client", "engine", "kernels", "net", "proof", "types"]),
+    ("validator", &["chain", "consensus", "net", "types"]),
 ];
 
 /// Values in, values out: no I/O, clock, async or ambient randomness.
-const PURE: &[&str] = &["types", "kernels", "reference", "engine", "proof"];
+const PURE: &[&str] = &["types", "kernels", "reference", "engine", "proof", "chain"];
 
 /// Where a result depends on every bit, no library function may stand in for a specified one.
 const EXACT: &[&str] = &["kernels", "reference", "engine", "proof"];

@@ -9,6 +9,7 @@
 //!
 //! The rules `R-…` cited here are in `docs/spec/receipt.md`.
 
+pub mod abi;
 pub mod acceptance;
 pub mod amount;
 pub mod codec;

@@ -1,0 +1,458 @@
+//! Channels: money locked by a payer, promised by vouchers, claimed and paid out to a receiver.
+//!
+//! In:     deposits with their value; vouchers (EIP-712, cumulative) with what is claimed of them; requests to leave.
+//! Out:    payments to receivers, refunds and withdrawals to payers.
+//! Touches: its own storage and balance.
+//! Holds:  what is claimed on a channel only grows and never exceeds its vouchers or its balance; the module's balance
+//!         covers what is not claimed and what is claimed and not settled; a payer leaves after the delay whatever the
+//!         receiver does.
+//! Absent: prices and what was delivered for them: payer and receiver see to it themselves, voucher by voucher.
+//!
+//! Interface and meaning are those of the x402 `batch-settlement` scheme, with native credit for a token. A voucher is
+//! signed by a key: there is no payer without an authorizer, and no contract is asked for signatures.
+
+use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_sol_types::{
+    Eip712Domain, SolCall as _, SolInterface as _, SolStruct, SolValue as _, eip712_domain, sol,
+};
+use surety_types::abi::{
+    IChannels::{self, ChannelConfig, IChannelsCalls as Calls, VoucherClaim},
+    address::CHANNELS,
+};
+
+use super::{Call, decode, takes_no_value};
+use crate::{
+    host::{GAS_HASH, GAS_HASH_WORD, GAS_RECOVER, Host, Outcome, Slot, checked, refuse, require},
+    spec::MODULE_INPUT_BYTES_MAX,
+    transaction::Signed,
+};
+
+mod tag {
+    /// Of a channel: balance, total claimed.
+    pub(super) const CHANNEL: u8 = 1;
+    /// Of a channel: amount asked back, since when.
+    pub(super) const WITHDRAWAL: u8 = 2;
+    /// Of a channel: how many refunds by signature there were.
+    pub(super) const REFUND_NONCE: u8 = 3;
+    /// Of a receiver: total claimed, total settled.
+    pub(super) const RECEIVER: u8 = 4;
+}
+
+/// What is signed, as EIP-712 spells it.
+mod signed {
+    #![allow(missing_docs)]
+    super::sol! {
+        struct ChannelConfig {
+            address payer;
+            address payerAuthorizer;
+            address receiver;
+            address receiverAuthorizer;
+            address token;
+            uint40 withdrawDelay;
+            bytes32 salt;
+        }
+        struct Voucher {
+            bytes32 channelId;
+            uint128 maxClaimableAmount;
+        }
+        struct Refund {
+            bytes32 channelId;
+            uint256 nonce;
+            uint128 amount;
+        }
+        struct ClaimEntry {
+            bytes32 channelId;
+            uint128 maxClaimableAmount;
+            uint128 totalClaimed;
+        }
+        struct ClaimBatch {
+            ClaimEntry[] claims;
+        }
+    }
+}
+
+/// Gas of one EIP-712 digest.
+const GAS_DIGEST: u64 = 4 * (GAS_HASH + 4 * GAS_HASH_WORD);
+
+fn slot(tag: u8, key: &[u8]) -> Slot {
+    Slot::new(CHANNELS, tag, &[key])
+}
+
+/// The EIP-712 domain of a chain's channels.
+fn domain(chain_id: u64) -> Eip712Domain {
+    eip712_domain! {
+        name: "x402 Batch Settlement",
+        version: "1",
+        chain_id: chain_id,
+        verifying_contract: CHANNELS,
+    }
+}
+
+/// What is hashed for a chain, over and over; the domain's own hash is made once.
+struct Typed {
+    separator: B256,
+}
+
+impl Typed {
+    fn new(chain_id: u64) -> Typed {
+        Typed { separator: domain(chain_id).separator() }
+    }
+
+    fn digest(&self, value: &impl SolStruct) -> B256 {
+        let mut bytes = [0; 66];
+        bytes[..2].copy_from_slice(&[0x19, 0x01]);
+        bytes[2..34].copy_from_slice(self.separator.as_slice());
+        bytes[34..].copy_from_slice(value.eip712_hash_struct().as_slice());
+        keccak256(bytes)
+    }
+
+    fn channel_id(&self, config: &ChannelConfig) -> B256 {
+        self.digest(&signed::ChannelConfig {
+            payer: config.payer,
+            payerAuthorizer: config.payerAuthorizer,
+            receiver: config.receiver,
+            receiverAuthorizer: config.receiverAuthorizer,
+            token: config.token,
+            withdrawDelay: config.withdrawDelay,
+            salt: config.salt,
+        })
+    }
+
+    fn voucher(&self, channel_id: B256, most: u128) -> B256 {
+        self.digest(&signed::Voucher { channelId: channel_id, maxClaimableAmount: most })
+    }
+
+    fn refund(&self, channel_id: B256, nonce: U256, amount: u128) -> B256 {
+        self.digest(&signed::Refund { channelId: channel_id, nonce, amount })
+    }
+
+    fn claim_batch(&self, claims: &[VoucherClaim]) -> B256 {
+        let entries = claims.iter().map(|claim| signed::ClaimEntry {
+            channelId: self.channel_id(&claim.voucher.channel),
+            maxClaimableAmount: claim.voucher.maxClaimableAmount,
+            totalClaimed: claim.totalClaimed,
+        });
+        self.digest(&signed::ClaimBatch { claims: entries.collect() })
+    }
+}
+
+/// The claims that calldata makes, if it claims.
+fn claims_in(input: &[u8]) -> Vec<VoucherClaim> {
+    if input.len() > MODULE_INPUT_BYTES_MAX {
+        return Vec::new();
+    }
+    match Calls::abi_decode_validate(input) {
+        Ok(Calls::claim(claim)) => claim.voucherClaims,
+        Ok(Calls::claimWithSignature(claim)) => claim.voucherClaims,
+        _ => Vec::new(),
+    }
+}
+
+/// The vouchers' signatures that calldata asks to verify: known beforehand, so that they are verified once and early.
+pub(crate) fn signatures_of(chain_id: u64, input: &[u8]) -> Vec<Signed> {
+    let typed = Typed::new(chain_id);
+    let claims = claims_in(input).into_iter();
+    let signatures = claims.filter_map(|claim| {
+        let signature = <[u8; 65]>::try_from(claim.signature.as_ref()).ok()?;
+        let channel_id = typed.channel_id(&claim.voucher.channel);
+        Some((typed.voucher(channel_id, claim.voucher.maxClaimableAmount), signature))
+    });
+    signatures.collect()
+}
+
+/// Where the state is that calldata's claims change.
+pub(crate) fn slots_of(chain_id: u64, input: &[u8]) -> Vec<Slot> {
+    let typed = Typed::new(chain_id);
+    let mut slots = Vec::new();
+    for claim in claims_in(input) {
+        let config = &claim.voucher.channel;
+        slots.push(slot(tag::CHANNEL, typed.channel_id(config).as_slice()));
+        slots.push(slot(tag::RECEIVER, config.receiver.as_slice()));
+    }
+    slots
+}
+
+pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
+    let decoded = decode::<Calls>(call)?;
+    if !matches!(decoded, Calls::deposit(_)) {
+        takes_no_value(call)?;
+    }
+    match decoded {
+        Calls::multicall(multicall) => {
+            let bytes: usize = multicall.data.iter().map(|data| data.len()).sum();
+            require(bytes <= call.data.len(), "the calls overlap")?;
+            let mut results = Vec::with_capacity(multicall.data.len());
+            for data in &multicall.data {
+                let one = Call { caller: call.caller, value: U256::ZERO, data };
+                let inner = decode::<Calls>(&one)?;
+                require(
+                    !matches!(inner, Calls::multicall(_) | Calls::deposit(_)),
+                    "a call among several is neither a deposit nor several",
+                )?;
+                results.push(dispatch(host, call.caller, U256::ZERO, inner)?.into());
+            }
+            Ok(IChannels::multicallCall::abi_encode_returns(&results))
+        }
+        decoded => dispatch(host, call.caller, call.value, decoded),
+    }
+}
+
+fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> Outcome<Vec<u8>> {
+    let typed = Typed::new(host.surroundings().chain_id);
+    host.charge(GAS_DIGEST)?;
+    let done = |()| Vec::new();
+    match call {
+        Calls::multicall(_) => refuse("a call among several is neither a deposit nor several"),
+        Calls::deposit(deposit) => {
+            require(
+                deposit.collector.is_zero() && deposit.collectorData.is_empty(),
+                "there is no collector: a deposit is the value sent",
+            )?;
+            require(value == U256::from(deposit.amount), "the amount is not the value sent")?;
+            fund(host, &typed, caller, &deposit.config, deposit.amount).map(done)
+        }
+        Calls::claim(claim) => {
+            for claim in &claim.voucherClaims {
+                let config = &claim.voucher.channel;
+                let entitled = caller == config.receiver || caller == config.receiverAuthorizer;
+                require(entitled, "the caller is neither receiver nor receiver authorizer")?;
+            }
+            claim_all(host, &typed, caller, &claim.voucherClaims).map(done)
+        }
+        Calls::claimWithSignature(claim) => {
+            let Some(first) = claim.voucherClaims.first() else { return refuse("nothing is claimed") };
+            let authorizer = first.voucher.channel.receiverAuthorizer;
+            let one = |claim: &VoucherClaim| claim.voucher.channel.receiverAuthorizer == authorizer;
+            require(claim.voucherClaims.iter().all(one), "the claims have several receiver authorizers")?;
+            host.charge(GAS_DIGEST * 2 * claim.voucherClaims.len() as u64)?;
+            let digest = typed.claim_batch(&claim.voucherClaims);
+            require_signer(
+                host,
+                &digest,
+                &claim.authorizerSignature,
+                authorizer,
+                "the batch is not signed by the receiver authorizer",
+            )?;
+            claim_all(host, &typed, caller, &claim.voucherClaims).map(done)
+        }
+        Calls::settle(settle) => settle_for(host, caller, settle.receiver, settle.token).map(done),
+        Calls::initiateWithdraw(initiate) => {
+            let config = &initiate.config;
+            require_payer(caller, config)?;
+            let id = typed.channel_id(config);
+            let (balance, claimed) = channel(host, &id)?;
+            let amount = initiate.amount.min(checked(balance.checked_sub(claimed))?);
+            require(amount > 0, "nothing is left to withdraw")?;
+            let at = slot(tag::WITHDRAWAL, id.as_slice());
+            let (pending, _) = host.load_halves(at)?;
+            require(pending == 0, "a withdrawal is under way")?;
+            let now = host.surroundings().timestamp_s;
+            host.store_halves(at, amount, u128::from(now))?;
+            let finalize_after = now.saturating_add(delay_s(host, config)).min((1 << 40) - 1);
+            let finalize_after = alloy_primitives::aliases::U40::from(finalize_after);
+            host.emit(
+                CHANNELS,
+                &IChannels::WithdrawInitiated { channelId: id, amount, finalizeAfter: finalize_after },
+            )?;
+            Ok(Vec::new())
+        }
+        Calls::finalizeWithdraw(finalize) => {
+            let config = &finalize.config;
+            require_payer(caller, config)?;
+            let id = typed.channel_id(config);
+            let at = slot(tag::WITHDRAWAL, id.as_slice());
+            let (asked, initiated_at) = host.load_halves(at)?;
+            require(asked > 0, "no withdrawal is under way")?;
+            let initiated_at = u64::try_from(initiated_at).unwrap_or(u64::MAX);
+            let ready_at = initiated_at.saturating_add(delay_s(host, config));
+            require(host.surroundings().timestamp_s >= ready_at, "the delay is not over")?;
+            host.store(at, U256::ZERO)?;
+            let amount = take_back(host, &id, config.payer, asked)?;
+            host.emit(CHANNELS, &IChannels::WithdrawFinalized { channelId: id, sender: caller, amount })?;
+            Ok(Vec::new())
+        }
+        Calls::refund(refund) => {
+            let config = &refund.config;
+            let entitled = caller == config.receiver || caller == config.receiverAuthorizer;
+            require(entitled, "the caller is neither receiver nor receiver authorizer")?;
+            give_back(host, &typed, caller, config, refund.amount).map(done)
+        }
+        Calls::refundWithSignature(refund) => {
+            let config = &refund.config;
+            let id = typed.channel_id(config);
+            let at = slot(tag::REFUND_NONCE, id.as_slice());
+            let nonce = host.load(at)?;
+            require(refund.nonce == nonce, "the refund's nonce is not the next")?;
+            let digest = typed.refund(id, nonce, refund.amount);
+            require_signer(
+                host,
+                &digest,
+                &refund.receiverAuthorizerSignature,
+                config.receiverAuthorizer,
+                "the refund is not signed by the receiver authorizer",
+            )?;
+            host.store(at, checked(nonce.checked_add(U256::ONE))?)?;
+            give_back(host, &typed, caller, config, refund.amount).map(done)
+        }
+        Calls::getChannelId(get) => Ok(typed.channel_id(&get.config).abi_encode()),
+        Calls::CHANNEL_CONFIG_TYPEHASH(_) => {
+            Ok(keccak256(signed::ChannelConfig::eip712_encode_type().as_bytes()).abi_encode())
+        }
+        Calls::channels(get) => {
+            let (balance, claimed) = channel(host, &get.channelId)?;
+            Ok((balance, claimed).abi_encode())
+        }
+        Calls::pendingWithdrawals(get) => {
+            let (amount, since) = host.load_halves(slot(tag::WITHDRAWAL, get.channelId.as_slice()))?;
+            Ok((amount, since).abi_encode())
+        }
+        Calls::receivers(get) => {
+            let (claimed, settled) = if get.token.is_zero() {
+                host.load_halves(slot(tag::RECEIVER, get.receiver.as_slice()))?
+            } else {
+                (0, 0)
+            };
+            Ok((claimed, settled).abi_encode())
+        }
+        Calls::getVoucherDigest(get) => Ok(typed.voucher(get.channelId, get.maxClaimableAmount).abi_encode()),
+        Calls::getRefundDigest(get) => Ok(typed.refund(get.channelId, get.nonce, get.amount).abi_encode()),
+        Calls::refundNonce(get) => {
+            Ok(host.load(slot(tag::REFUND_NONCE, get.channelId.as_slice()))?.abi_encode())
+        }
+        Calls::getClaimBatchDigest(get) => {
+            host.charge(GAS_DIGEST * 2 * get.voucherClaims.len() as u64)?;
+            Ok(typed.claim_batch(&get.voucherClaims).abi_encode())
+        }
+    }
+}
+
+/// A channel's balance and what is claimed of it.
+fn channel(host: &mut dyn Host, id: &B256) -> Outcome<(u128, u128)> {
+    host.load_halves(slot(tag::CHANNEL, id.as_slice()))
+}
+
+/// The delay of a channel's withdrawal: its own, or today's most if that is shorter, so that exit stays faster than any
+/// change of the rules.
+fn delay_s(host: &dyn Host, config: &ChannelConfig) -> u64 {
+    config.withdrawDelay.to::<u64>().min(host.params().channel_delay_max_s)
+}
+
+fn require_payer(caller: Address, config: &ChannelConfig) -> Outcome<()> {
+    let entitled = caller == config.payer || caller == config.payerAuthorizer;
+    require(entitled, "the caller is neither payer nor payer authorizer")
+}
+
+fn require_signer(
+    host: &mut dyn Host,
+    digest: &B256,
+    signature: &[u8],
+    signer: Address,
+    reason: &'static str,
+) -> Outcome<()> {
+    host.charge(GAS_RECOVER)?;
+    let Ok(signature) = <&[u8; 65]>::try_from(signature) else {
+        return refuse("a signature is not 65 bytes");
+    };
+    let found = host.surroundings().signer(digest, signature);
+    require(!signer.is_zero() && found == Some(signer), reason)
+}
+
+/// Adds value that has arrived to a channel.
+fn fund(
+    host: &mut dyn Host,
+    typed: &Typed,
+    sender: Address,
+    config: &ChannelConfig,
+    amount: u128,
+) -> Outcome<()> {
+    require(amount > 0, "nothing was sent")?;
+    require(config.token.is_zero(), "a channel holds the native credit: its token is zero")?;
+    let parties = [config.payer, config.payerAuthorizer, config.receiver, config.receiverAuthorizer];
+    require(
+        parties.iter().all(|party| !party.is_zero()),
+        "a channel names its payer, receiver and both authorizers",
+    )?;
+    let delay = config.withdrawDelay.to::<u64>();
+    let within = (host.params().channel_delay_min_s..=host.params().channel_delay_max_s).contains(&delay);
+    require(within, "the withdrawal delay is out of bounds")?;
+    let id = typed.channel_id(config);
+    let (balance, claimed) = channel(host, &id)?;
+    let balance = checked(balance.checked_add(amount))?;
+    host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance, claimed)?;
+    host.emit(CHANNELS, &IChannels::Deposited { channelId: id, sender, amount, balance })
+}
+
+/// Claims on every channel of a batch; a claim that is not more than before is passed over.
+fn claim_all(host: &mut dyn Host, typed: &Typed, sender: Address, claims: &[VoucherClaim]) -> Outcome<()> {
+    require(!claims.is_empty(), "nothing is claimed")?;
+    for claim in claims {
+        host.charge(2 * GAS_DIGEST)?;
+        let config = &claim.voucher.channel;
+        let id = typed.channel_id(config);
+        let (balance, claimed) = channel(host, &id)?;
+        if claim.totalClaimed <= claimed {
+            continue;
+        }
+        require(claim.totalClaimed <= claim.voucher.maxClaimableAmount, "the claim exceeds its voucher")?;
+        require(claim.totalClaimed <= balance, "the claim exceeds the channel's balance")?;
+        let digest = typed.voucher(id, claim.voucher.maxClaimableAmount);
+        require_signer(
+            host,
+            &digest,
+            &claim.signature,
+            config.payerAuthorizer,
+            "the voucher is not signed by the payer authorizer",
+        )?;
+        let amount = claim.totalClaimed - claimed;
+        host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance, claim.totalClaimed)?;
+        let receiver = slot(tag::RECEIVER, config.receiver.as_slice());
+        let (total, settled) = host.load_halves(receiver)?;
+        host.store_halves(receiver, checked(total.checked_add(amount))?, settled)?;
+        host.emit(
+            CHANNELS,
+            &IChannels::Claimed { channelId: id, sender, amount, totalClaimed: claim.totalClaimed },
+        )?;
+    }
+    Ok(())
+}
+
+/// Pays a receiver what was claimed for it since it was last paid.
+fn settle_for(host: &mut dyn Host, sender: Address, receiver: Address, token: Address) -> Outcome<()> {
+    require(token.is_zero(), "only the native credit is settled: the token is zero")?;
+    let at = slot(tag::RECEIVER, receiver.as_slice());
+    let (claimed, settled) = host.load_halves(at)?;
+    let amount = checked(claimed.checked_sub(settled))?;
+    require(amount > 0, "nothing is to be settled")?;
+    host.store_halves(at, claimed, claimed)?;
+    host.pay(CHANNELS, receiver, U256::from(amount))?;
+    host.emit(CHANNELS, &IChannels::Settled { receiver, token, sender, amount })
+}
+
+/// Takes at most `asked` of what is not claimed out of a channel and pays it to the payer.
+fn take_back(host: &mut dyn Host, id: &B256, payer: Address, asked: u128) -> Outcome<u128> {
+    let (balance, claimed) = channel(host, id)?;
+    let amount = asked.min(checked(balance.checked_sub(claimed))?);
+    if amount == 0 {
+        return Ok(0);
+    }
+    host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance - amount, claimed)?;
+    host.pay(CHANNELS, payer, U256::from(amount))?;
+    Ok(amount)
+}
+
+/// A refund that the receiver's side grants.
+fn give_back(
+    host: &mut dyn Host,
+    typed: &Typed,
+    sender: Address,
+    config: &ChannelConfig,
+    asked: u128,
+) -> Outcome<()> {
+    let id = typed.channel_id(config);
+    let amount = take_back(host, &id, config.payer, asked)?;
+    require(amount > 0, "nothing is left to refund")?;
+    host.emit(CHANNELS, &IChannels::Refunded { channelId: id, sender, amount })
+}
+
+#[cfg(test)]
+mod tests;

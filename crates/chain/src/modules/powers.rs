@@ -1,0 +1,197 @@
+//! Powers: every function of every module, who can use it, and what waits for the timelock.
+//!
+//! A list for people (`surety powers`) and for the test that compares it with the interfaces: a function that is not
+//! here does not exist.
+
+use surety_types::abi::Module;
+
+/// Who can use a function to any effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Anyone; it changes nothing.
+    Reader,
+    /// Anyone; it changes only what follows from what others have signed or decided, or the caller's own.
+    Anyone,
+    /// These only, and each for its own.
+    Party(&'static str),
+}
+
+/// What a function lets someone do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Power {
+    /// Where.
+    pub module: Module,
+    /// Its name.
+    pub function: &'static str,
+    /// Who can use it.
+    pub who: Who,
+    /// Whether it works only on what has waited the whole timelock.
+    pub timelock: bool,
+}
+
+const fn power(module: Module, function: &'static str, who: Who) -> Power {
+    Power { module, function, who, timelock: false }
+}
+
+const STAKED: Who = Who::Party("operator with stake");
+const OPERATOR: Who = Who::Party("operator, for its own workers and offers");
+const RECEIVER: Who = Who::Party("receiver of the channel or its authorizer");
+const PAYER: Who = Who::Party("payer of the channel or its authorizer");
+const PROPOSER: Who = Who::Party("account with the proposal's minimum stake");
+
+/// Every function of every module.
+pub const POWERS: &[Power] = &[
+    power(Module::Staking, "bond", Who::Anyone),
+    power(Module::Staking, "delegate", Who::Anyone),
+    power(Module::Staking, "unbond", Who::Party("delegator")),
+    power(Module::Staking, "withdraw", Who::Party("delegator, after the unbonding delay")),
+    power(Module::Staking, "registerValidator", STAKED),
+    power(Module::Staking, "retireValidator", Who::Party("validator")),
+    power(Module::Staking, "unjail", Who::Party("validator in jail, after its time")),
+    power(Module::Staking, "reportEquivocation", Who::Anyone),
+    power(Module::Staking, "bondedOf", Who::Reader),
+    power(Module::Staking, "bondedTo", Who::Reader),
+    power(Module::Staking, "votesOf", Who::Reader),
+    power(Module::Staking, "bondedTotal", Who::Reader),
+    power(Module::Staking, "forfeited", Who::Reader),
+    power(Module::Staking, "delegationsOf", Who::Reader),
+    power(Module::Staking, "unbondingOf", Who::Reader),
+    power(Module::Staking, "validatorOf", Who::Reader),
+    power(Module::Staking, "operatorOf", Who::Reader),
+    power(Module::Staking, "candidates", Who::Reader),
+    power(Module::Staking, "validatorSet", Who::Reader),
+    power(Module::Staking, "setDigest", Who::Reader),
+    power(Module::Staking, "performance", Who::Reader),
+    power(Module::Operators, "register", STAKED),
+    power(Module::Operators, "addWorker", OPERATOR),
+    power(Module::Operators, "setEndpoint", OPERATOR),
+    power(Module::Operators, "rotateWorker", OPERATOR),
+    power(Module::Operators, "retireWorker", OPERATOR),
+    power(Module::Operators, "offer", OPERATOR),
+    power(Module::Operators, "withdrawOffer", OPERATOR),
+    power(Module::Operators, "operatorOf", Who::Reader),
+    power(Module::Operators, "worker", Who::Reader),
+    power(Module::Operators, "operatorCount", Who::Reader),
+    power(Module::Operators, "operators", Who::Reader),
+    power(Module::Operators, "workersOf", Who::Reader),
+    power(Module::Operators, "offersOf", Who::Reader),
+    power(Module::Models, "publish", Who::Anyone),
+    power(Module::Models, "setName", Who::Party("holder of the name; anyone if it is free")),
+    power(Module::Models, "transferName", Who::Party("holder of the name")),
+    power(Module::Models, "model", Who::Reader),
+    power(Module::Models, "modelCount", Who::Reader),
+    power(Module::Models, "models", Who::Reader),
+    power(Module::Models, "resolve", Who::Reader),
+    power(Module::Models, "nameHistory", Who::Reader),
+    power(Module::Models, "disputeLeafBytes", Who::Reader),
+    power(Module::Channels, "multicall", Who::Anyone),
+    power(Module::Channels, "deposit", Who::Anyone),
+    power(Module::Channels, "claim", RECEIVER),
+    power(Module::Channels, "claimWithSignature", Who::Anyone),
+    power(Module::Channels, "settle", Who::Anyone),
+    power(Module::Channels, "initiateWithdraw", PAYER),
+    power(Module::Channels, "finalizeWithdraw", PAYER),
+    power(Module::Channels, "refund", RECEIVER),
+    power(Module::Channels, "refundWithSignature", Who::Anyone),
+    power(Module::Channels, "getChannelId", Who::Reader),
+    power(Module::Channels, "CHANNEL_CONFIG_TYPEHASH", Who::Reader),
+    power(Module::Channels, "channels", Who::Reader),
+    power(Module::Channels, "pendingWithdrawals", Who::Reader),
+    power(Module::Channels, "receivers", Who::Reader),
+    power(Module::Channels, "getVoucherDigest", Who::Reader),
+    power(Module::Channels, "getRefundDigest", Who::Reader),
+    power(Module::Channels, "refundNonce", Who::Reader),
+    power(Module::Channels, "getClaimBatchDigest", Who::Reader),
+    power(Module::Receipts, "post", Who::Party("registered operator")),
+    power(Module::Receipts, "logOf", Who::Reader),
+    power(Module::Receipts, "postedBy", Who::Reader),
+    power(Module::Receipts, "includes", Who::Reader),
+    power(Module::Governance, "proposeParameters", PROPOSER),
+    power(Module::Governance, "proposeUpgrade", PROPOSER),
+    power(Module::Governance, "proposeUpgradeCancellation", PROPOSER),
+    power(Module::Governance, "vote", Who::Party("account with bonded stake")),
+    power(Module::Governance, "queue", Who::Anyone),
+    Power { module: Module::Governance, function: "execute", who: Who::Anyone, timelock: true },
+    power(Module::Governance, "proposalCount", Who::Reader),
+    power(Module::Governance, "proposal", Who::Reader),
+    power(Module::Governance, "changesOf", Who::Reader),
+    power(Module::Governance, "upgradeOf", Who::Reader),
+    power(Module::Governance, "voteOf", Who::Reader),
+    power(Module::Governance, "upgrade", Who::Reader),
+    power(Module::Params, "get", Who::Reader),
+    power(Module::Params, "all", Who::Reader),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_primitives::U256;
+    use surety_types::abi::address::GOVERNANCE;
+
+    use crate::testing::{Chain, address};
+
+    #[test]
+    fn the_list_is_the_interfaces() {
+        let mut listed: Vec<(Module, &str)> =
+            POWERS.iter().map(|power| (power.module, power.function)).collect();
+        let mut existing = Vec::new();
+        let interfaces: Vec<_> = Module::ALL.into_iter().map(|module| (module, module.abi())).collect();
+        for (module, abi) in &interfaces {
+            for function in abi.functions() {
+                existing.push((*module, function.name.as_str()));
+                let power = POWERS
+                    .iter()
+                    .find(|power| (power.module, power.function) == (*module, function.name.as_str()));
+                let power =
+                    power.unwrap_or_else(|| panic!("{}.{} is not listed", module.name(), function.name));
+                let reads = matches!(
+                    function.state_mutability,
+                    alloy_json_abi::StateMutability::View | alloy_json_abi::StateMutability::Pure
+                );
+                assert_eq!(power.who == Who::Reader, reads, "{}.{}", module.name(), function.name);
+            }
+        }
+        listed.sort();
+        existing.sort();
+        assert_eq!(listed, existing);
+        let waiting: Vec<&str> =
+            POWERS.iter().filter(|power| power.timelock).map(|power| power.function).collect();
+        assert_eq!(waiting, ["execute"]);
+    }
+
+    /// A stranger who calls anything with whatever arguments changes nothing that others have.
+    #[test]
+    fn a_stranger_moves_nothing_of_others() {
+        let mut chain = Chain::new();
+        chain.block(&[]);
+        for module in Module::ALL {
+            for function in module.abi().functions() {
+                for fill in [0u8, 1, 0xff] {
+                    let mut input = function.selector().to_vec();
+                    input.extend(std::iter::repeat_n(fill, 32 * 8));
+                    let before: Vec<U256> = (0..9).map(|number| chain.balance(address(number))).collect();
+                    let modules: Vec<U256> =
+                        Module::ALL.map(|module| chain.balance(module.address())).to_vec();
+                    let proposer = chain.next_proposer();
+                    let fees = chain.send(9, module.address(), U256::ZERO, input).gas_used;
+                    for number in 0..9u64 {
+                        let fee = if address(number) == proposer {
+                            U256::from(fees) * U256::from(crate::testing::GAS_PRICE)
+                        } else {
+                            U256::ZERO
+                        };
+                        assert_eq!(
+                            chain.balance(address(number)),
+                            before[number as usize] + fee,
+                            "{}.{}",
+                            module.name(),
+                            function.name
+                        );
+                    }
+                    assert_eq!(Module::ALL.map(|module| chain.balance(module.address())).to_vec(), modules);
+                }
+            }
+        }
+        assert_eq!(chain.balance(GOVERNANCE), U256::ZERO);
+    }
+}

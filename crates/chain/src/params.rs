@@ -1,0 +1,294 @@
+//! Parameters: what governance may set, within bounds that it may not.
+//!
+//! In:     the parameters of a genesis, or a change that governance executes.
+//! Out:    checked parameters; every block reads them once, at its start.
+//! Holds:  each value within its bounds; leaving is always faster than the timelock.
+//! Absent: deciding (`modules::governance`).
+
+use alloy_primitives::{B256, U256};
+use serde::{Deserialize, Serialize};
+
+/// A credit, in wei.
+const CREDIT: u128 = 1_000_000_000_000_000_000;
+const MINUTE: u128 = 60;
+const HOUR: u128 = 60 * MINUTE;
+const DAY: u128 = 24 * HOUR;
+
+/// A parameter's value was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParamsError {
+    /// Out of its own bounds.
+    #[error("{name} must be from {least} to {most}")]
+    OutOfBounds {
+        /// Which.
+        name: &'static str,
+        /// The least it may be.
+        least: u128,
+        /// The most it may be.
+        most: u128,
+    },
+    /// Two of them contradict each other.
+    #[error("{0}")]
+    Contradiction(&'static str),
+    /// Governance cannot change it.
+    #[error("{0} is fixed at genesis")]
+    Fixed(&'static str),
+}
+
+/// Amounts in files: a decimal string, because TOML and most JSON readers know no larger integers than 64 bits.
+mod wei {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(amount: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(amount)
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(number.into()),
+            Written::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
+macro_rules! params {
+    ($($(#[doc = $doc:literal])+ $(#[serde(with = $with:literal)])? $name:ident: $type:ty = $default:expr, in $least:expr => $most:expr $(, $fixed:ident)?;)+) => {
+        /// Everything governance may set. The table below gives each one's default and bounds.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Params {
+            $($(#[doc = $doc])+ $(#[serde(with = $with)])? pub $name: $type,)+
+        }
+
+        impl Default for Params {
+            fn default() -> Self {
+                Params { $($name: $default as $type,)+ }
+            }
+        }
+
+        /// One parameter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct Parameter {
+            /// As the chain calls it.
+            pub name: &'static str,
+            /// Governance can set no less.
+            pub least: u128,
+            /// Governance can set no more.
+            pub most: u128,
+            /// Fixed at genesis.
+            pub fixed: bool,
+        }
+
+        /// Every parameter, in the order in which they are stored.
+        pub const PARAMETERS: &[Parameter] = &[
+            $(Parameter { name: stringify!($name), least: $least, most: $most, fixed: params!(@fixed $($fixed)?) },)+
+        ];
+
+        impl Params {
+            /// The value of one of [`PARAMETERS`], by its index.
+            pub fn value(&self, index: usize) -> Option<u128> {
+                let values = [$(u128::from(self.$name),)+];
+                values.get(index).copied()
+            }
+
+            /// From values in the order of [`PARAMETERS`]; one that does not fit its type becomes the largest that does.
+            pub(crate) fn from_values(mut value: impl FnMut(usize) -> u128) -> Params {
+                let mut index = 0;
+                $(
+                    let $name = <$type>::try_from(value(index)).unwrap_or(<$type>::MAX);
+                    index += 1;
+                )+
+                let _ = index;
+                Params { $($name,)+ }
+            }
+        }
+    };
+    (@fixed fixed) => { true };
+    (@fixed) => { false };
+}
+
+params! {
+    /// The price of gas, in wei: nothing is cheaper, and more is a tip. The proposer gets all of it.
+    minimum_gas_price: u64 = 1_000_000_000, in 1 => 1_000_000_000_000_000;
+    /// Gas of a block.
+    block_gas_max: u64 = 200_000_000, in 20_000_000 => 5_000_000_000;
+    /// Gas of a transaction.
+    transaction_gas_max: u64 = 16_777_216, in 1_000_000 => 100_000_000;
+    /// Milliseconds between blocks that a proposer aims at.
+    pace_ms: u64 = 250, in 50 => 60_000;
+    /// Members of a validator set.
+    validators_max: u64 = 32, in 1 => 128;
+    /// Stake below which nobody is a validator, in wei.
+    #[serde(with = "wei")]
+    validator_stake_min: u128 = 1_000 * CREDIT, in 1 => 1_000_000_000_000 * CREDIT;
+    /// Stake below which nobody registers workers or offers models, in wei.
+    #[serde(with = "wei")]
+    worker_stake_min: u128 = 10 * CREDIT, in 1 => 1_000_000_000_000 * CREDIT;
+    /// Seconds that leaving stake waits, answerable meanwhile.
+    unbonding_s: u64 = 5 * DAY, in 1 => 365 * DAY;
+    /// Share of the stake that equivocation forfeits, in ten-thousandths.
+    slash_equivocation_bps: u64 = 500, in 1 => 10_000;
+    /// Share of what was forfeited that goes to whoever showed the evidence, in ten-thousandths.
+    report_bounty_bps: u64 = 500, in 0 => 5_000;
+    /// Epochs for which evidence counts.
+    evidence_epochs_max: u64 = 10_000, in 1 => 1_000_000_000;
+    /// Seconds of jail for downtime.
+    jail_s: u64 = 10 * MINUTE, in 1 => 30 * DAY;
+    /// Missed turns in an epoch below which nobody is jailed.
+    jail_missed_min: u64 = 8, in 1 => 1_000_000_000;
+    /// Missed turns, in percent of all its turns in an epoch, from which a validator is jailed.
+    jail_missed_percent: u64 = 50, in 1 => 100;
+    /// Stake below which nobody proposes, in wei.
+    #[serde(with = "wei")]
+    proposal_stake_min: u128 = 100 * CREDIT, in 1 => 1_000_000_000_000 * CREDIT;
+    /// Seconds of voting.
+    voting_s: u64 = 3 * DAY, in 1 => 365 * DAY;
+    /// Share of the bonded stake that must vote, in ten-thousandths.
+    quorum_bps: u64 = 3_334, in 1_000 => 10_000;
+    /// Share of the votes for or against that must be exceeded for, in ten-thousandths.
+    threshold_bps: u64 = 5_000, in 5_000 => 9_999;
+    /// Seconds between a proposal's passing and its execution.
+    timelock_s: u64 = 7 * DAY, in 2 => 730 * DAY;
+    /// The timelock is never shorter.
+    timelock_floor_s: u64 = 2 * DAY, in 2 => 730 * DAY, fixed;
+    /// Seconds after the timelock in which a proposal can be executed.
+    execution_s: u64 = 14 * DAY, in 1 => 365 * DAY;
+    /// Blocks between the execution of an upgrade proposal and the upgrade.
+    upgrade_lead_blocks: u64 = 1_200, in 1 => 1_000_000_000;
+    /// Seconds: the least delay of a channel's withdrawal.
+    channel_delay_min_s: u64 = 15 * MINUTE, in 1 => 30 * DAY;
+    /// Seconds: the most delay of a channel's withdrawal.
+    channel_delay_max_s: u64 = 3 * DAY, in 1 => 30 * DAY;
+    /// Epochs after its end for which an epoch's receipts log can be posted.
+    receipts_epochs_max: u64 = 1_000, in 1 => 1_000_000_000;
+    /// Bytes of the worst leaf of a dispute that a model may need.
+    dispute_leaf_bytes_max: u64 = 16_384, in 1_024 => 1_048_576;
+}
+
+impl Params {
+    /// Whether each is within its bounds and they agree with each other.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        for (index, parameter) in PARAMETERS.iter().enumerate() {
+            let value = self.value(index).unwrap_or_default();
+            if !(parameter.least..=parameter.most).contains(&value) {
+                return Err(ParamsError::OutOfBounds {
+                    name: parameter.name,
+                    least: parameter.least,
+                    most: parameter.most,
+                });
+            }
+        }
+        let rules = [
+            (self.transaction_gas_max <= self.block_gas_max, "transaction_gas_max exceeds block_gas_max"),
+            (self.timelock_s >= self.timelock_floor_s, "timelock_s is below timelock_floor_s"),
+            (
+                self.unbonding_s < self.timelock_s,
+                "unbonding_s must be less than timelock_s: exit comes first",
+            ),
+            (
+                self.channel_delay_max_s < self.timelock_s,
+                "channel_delay_max_s must be less than timelock_s: exit comes first",
+            ),
+            (
+                self.channel_delay_min_s <= self.channel_delay_max_s,
+                "channel_delay_min_s exceeds channel_delay_max_s",
+            ),
+            (self.voting_s <= self.unbonding_s, "voting_s exceeds unbonding_s: stake could vote twice"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, contradiction)) => Err(ParamsError::Contradiction(contradiction)),
+            None => Ok(()),
+        }
+    }
+
+    /// These with changes by index, as governance may make them; checked together.
+    pub(crate) fn changed(&self, changes: &[(usize, U256)]) -> Result<Params, ParamsError> {
+        let mut values: Vec<u128> = (0..PARAMETERS.len()).filter_map(|index| self.value(index)).collect();
+        for (index, value) in changes {
+            let Some(parameter) = PARAMETERS.get(*index) else { continue };
+            if parameter.fixed {
+                return Err(ParamsError::Fixed(parameter.name));
+            }
+            let out_of_bounds = ParamsError::OutOfBounds {
+                name: parameter.name,
+                least: parameter.least,
+                most: parameter.most,
+            };
+            let value = u128::try_from(*value).map_err(|_| out_of_bounds.clone())?;
+            if !(parameter.least..=parameter.most).contains(&value) {
+                return Err(out_of_bounds);
+            }
+            values[*index] = value;
+        }
+        let params = Params::from_values(|index| values[index]);
+        params.check()?;
+        Ok(params)
+    }
+}
+
+impl Parameter {
+    /// The name as the chain writes it: ASCII, padded with zeros.
+    pub fn name_word(&self) -> B256 {
+        B256::right_padding_from(self.name.as_bytes())
+    }
+
+    /// The index of a name in [`PARAMETERS`].
+    pub fn index_of(name: &B256) -> Option<usize> {
+        PARAMETERS.iter().position(|parameter| parameter.name_word() == *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(name: &str) -> usize {
+        PARAMETERS.iter().position(|parameter| parameter.name == name).expect("a parameter")
+    }
+
+    #[test]
+    fn the_defaults_agree_and_have_distinct_names() {
+        assert_eq!(Params::default().check(), Ok(()));
+        for (at, parameter) in PARAMETERS.iter().enumerate() {
+            assert!(parameter.name.len() <= 32 && parameter.least <= parameter.most);
+            assert_eq!(Parameter::index_of(&parameter.name_word()), Some(at));
+        }
+        let params = Params::default();
+        assert_eq!(Params::from_values(|index| params.value(index).expect("in range")), params);
+    }
+
+    #[test]
+    fn exit_is_always_faster_than_the_timelock() {
+        let params = Params::default();
+        let check = |name: &str, value: u64, expected: &str| {
+            let error = params.changed(&[(index(name), U256::from(value))]).expect_err("refused");
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check("unbonding_s", params.timelock_s, "unbonding_s must be less than timelock_s");
+        check("channel_delay_max_s", params.timelock_s, "channel_delay_max_s must be less");
+        check("timelock_s", params.timelock_floor_s - 1, "below timelock_floor_s");
+        check("voting_s", params.unbonding_s + 1, "could vote twice");
+        check("timelock_floor_s", 3, "fixed at genesis");
+        check("quorum_bps", 10_001, "quorum_bps must be from 1000 to 10000");
+        let huge = params.changed(&[(index("pace_ms"), U256::MAX)]);
+        assert!(matches!(huge, Err(ParamsError::OutOfBounds { name: "pace_ms", .. })));
+    }
+
+    #[test]
+    fn changes_are_checked_together() {
+        let params = Params::default();
+        let longer = params.timelock_s * 2;
+        let both = [
+            (index("unbonding_s"), U256::from(params.timelock_s)),
+            (index("timelock_s"), U256::from(longer)),
+        ];
+        assert_eq!(params.changed(&both).expect("they agree").timelock_s, longer);
+    }
+}

@@ -1,0 +1,338 @@
+//! A chain in memory, for tests: accounts with known keys, blocks one after another, every conserved quantity checked.
+
+use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use alloy_signer::SignerSync as _;
+use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::{Revert, SolCall, SolError as _};
+use surety_types::{PublicKey, SecretKey, abi::Module};
+
+use crate::{
+    AccountState, Balance, BlockInput, CallRequest, ChainSpec, Executed, Execution, ExecutionError, Genesis,
+    GenesisValidator, Header, MemoryState, Params, ReadCache, Recovered, SimulationOutcome, StateKey,
+    StateReader as _, TxReceipt, ValidatorSet, execute, genesis_writes, simulate, state::Read, validator_set,
+};
+
+pub(crate) const CHAIN_ID: u64 = 88_888;
+pub(crate) const EPOCH_BLOCKS: u64 = 10;
+pub(crate) const GAS_PRICE: u128 = 1_000_000_000;
+pub(crate) const CREDIT: u128 = 1_000_000_000_000_000_000;
+
+/// A credit's worth of wei, so many times.
+pub(crate) fn credits(count: u64) -> U256 {
+    U256::from(CREDIT) * U256::from(count)
+}
+
+/// An account by number.
+pub(crate) fn signer(number: u64) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&keccak256(number.to_be_bytes())).expect("a key")
+}
+
+pub(crate) fn address(number: u64) -> Address {
+    signer(number).address()
+}
+
+/// An ed25519 key by number.
+pub(crate) fn secret(number: u8) -> SecretKey {
+    SecretKey::from_bytes(&[number; 32])
+}
+
+/// Validators are operated by accounts 0 to 3 under secrets 1 to 4; accounts 0 to 9 own 100,000 credits.
+pub(crate) fn genesis() -> Genesis {
+    Genesis {
+        chain_id: CHAIN_ID,
+        timestamp_ms: 1_700_000_000_000,
+        epoch_blocks: EPOCH_BLOCKS,
+        balances: (0..10)
+            .map(|number| Balance { address: address(number), amount: credits(100_000), why: "tests".into() })
+            .collect(),
+        validators: (0..4)
+            .map(|number| GenesisValidator {
+                key: secret(number as u8 + 1).public(),
+                operator: address(number),
+                stake: credits(10_000),
+            })
+            .collect(),
+        params: Params::default(),
+    }
+}
+
+pub(crate) struct Chain {
+    pub(crate) spec: ChainSpec,
+    pub(crate) genesis: Genesis,
+    pub(crate) state: MemoryState,
+    pub(crate) header: Header,
+    /// Everyone whose balance is summed.
+    pub(crate) accounts: Vec<Address>,
+    /// Missed by the next block.
+    pub(crate) missed: Vec<usize>,
+    pub(crate) last: Option<Executed>,
+}
+
+impl Chain {
+    pub(crate) fn new() -> Chain {
+        Chain::from(genesis())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Genesis)) -> Chain {
+        let mut genesis = genesis();
+        change(&mut genesis);
+        Chain::from(genesis)
+    }
+
+    pub(crate) fn from(genesis: Genesis) -> Chain {
+        let writes = genesis_writes(&genesis).expect("a sound genesis");
+        let mut accounts: Vec<Address> = genesis.balances.iter().map(|balance| balance.address).collect();
+        accounts.extend(genesis.validators.iter().map(|validator| validator.operator));
+        accounts.extend(Module::ALL.map(Module::address));
+        accounts.sort_unstable();
+        accounts.dedup();
+        let header = Header {
+            number: 0,
+            timestamp_ms: genesis.timestamp_ms,
+            epoch: 0,
+            view: 0,
+            parent_hash: B256::ZERO,
+            beacon: B256::ZERO,
+            proposer: 0,
+            missed: Vec::new(),
+        };
+        Chain {
+            spec: genesis.spec(),
+            genesis,
+            state: MemoryState(writes.into_iter().collect()),
+            header,
+            accounts,
+            missed: Vec::new(),
+            last: None,
+        }
+    }
+
+    pub(crate) fn next_header(&self) -> Header {
+        let number = self.header.number + 1;
+        let epoch = self.spec.epoch(number);
+        let members = self.validators(epoch).members.len();
+        Header {
+            number,
+            timestamp_ms: self.header.timestamp_ms + 250,
+            epoch,
+            view: number,
+            parent_hash: keccak256(self.header.number.to_be_bytes()),
+            beacon: keccak256(number.to_be_bytes()),
+            proposer: number as usize % members,
+            missed: self.missed.iter().copied().filter(|index| *index < members).collect(),
+        }
+    }
+
+    /// The validators of this epoch, or at an epoch's end of the next.
+    pub(crate) fn validators(&self, epoch: u64) -> ValidatorSet {
+        match validator_set(&self.state, epoch).expect("a sound state") {
+            Execution::Done(set) => set.expect("the set is kept"),
+            Execution::Needs(keys) => panic!("a whole state lacks {keys:?}"),
+        }
+    }
+
+    /// Who is paid for the next block.
+    pub(crate) fn next_proposer(&self) -> Address {
+        let header = self.next_header();
+        self.validators(header.epoch).members[header.proposer].operator
+    }
+
+    /// Executes a block of transactions; all of them must be valid.
+    pub(crate) fn block(&mut self, transactions: &[Recovered]) -> Executed {
+        let header = self.next_header();
+        let executed = self.try_block(&header, transactions).expect("a valid block");
+        self.accept(header, executed.clone());
+        executed
+    }
+
+    pub(crate) fn try_block(
+        &self,
+        header: &Header,
+        transactions: &[Recovered],
+    ) -> Result<Executed, ExecutionError> {
+        match execute(&self.spec, &self.state, &BlockInput { header, transactions })? {
+            Execution::Done(executed) => Ok(*executed),
+            Execution::Needs(keys) => panic!("a whole state lacks {keys:?}"),
+        }
+    }
+
+    pub(crate) fn accept(&mut self, header: Header, executed: Executed) {
+        let before = self.together();
+        self.state.apply(executed.writes.clone());
+        assert_eq!(self.together(), before, "balances together changed in block {}", header.number);
+        self.header = header;
+        self.missed.clear();
+        self.last = Some(executed);
+    }
+
+    /// Empty blocks until the next epoch has begun.
+    pub(crate) fn next_epoch(&mut self) {
+        let epoch = self.spec.epoch(self.header.number);
+        while self.spec.epoch(self.header.number) == epoch {
+            self.block(&[]);
+        }
+    }
+
+    /// Lets time pass before the next block.
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.header.timestamp_ms += seconds * 1_000;
+    }
+
+    pub(crate) fn account(&self, address: Address) -> AccountState {
+        match self.state.read(&StateKey::account(&address)) {
+            Read::Known(Some(value)) => AccountState::decode(&value).expect("an account"),
+            _ => AccountState::default(),
+        }
+    }
+
+    pub(crate) fn balance(&self, address: Address) -> U256 {
+        self.account(address).balance
+    }
+
+    /// All balances of known accounts.
+    pub(crate) fn together(&self) -> U256 {
+        self.accounts
+            .iter()
+            .map(|address| self.balance(*address))
+            .fold(U256::ZERO, |sum, amount| sum + amount)
+    }
+
+    pub(crate) fn transaction(
+        &self,
+        from: u64,
+        nonce: u64,
+        to: TxKind,
+        value: U256,
+        input: impl Into<Bytes>,
+    ) -> Recovered {
+        let transaction = TxEip1559 {
+            chain_id: self.spec.chain_id,
+            nonce,
+            gas_limit: 10_000_000,
+            max_fee_per_gas: GAS_PRICE,
+            max_priority_fee_per_gas: 0,
+            to,
+            value,
+            access_list: Default::default(),
+            input: input.into(),
+        };
+        sign(from, transaction)
+    }
+
+    /// One transaction in a block of its own.
+    pub(crate) fn send(&mut self, from: u64, to: Address, value: U256, input: impl Into<Bytes>) -> TxReceipt {
+        let nonce = self.account(address(from)).nonce;
+        let transaction = self.transaction(from, nonce, TxKind::Call(to), value, input);
+        self.block(&[transaction]).receipts.remove(0)
+    }
+
+    /// Creates a contract; its account is summed from now on.
+    pub(crate) fn deploy(&mut self, from: u64, code: impl Into<Bytes>) -> Address {
+        let nonce = self.account(address(from)).nonce;
+        let contract = address(from).create(nonce);
+        self.accounts.push(contract);
+        let transaction = self.transaction(from, nonce, TxKind::Create, U256::ZERO, code);
+        let receipt = self.block(&[transaction]).receipts.remove(0);
+        assert_eq!(receipt.contract, Some(contract));
+        contract
+    }
+
+    /// A call of a module that must succeed.
+    pub(crate) fn call<C: SolCall>(&mut self, from: u64, module: Module, value: U256, call: C) -> C::Return {
+        match self.try_call(from, module, value, call) {
+            Ok(returned) => returned,
+            Err(reason) => panic!("refused: {reason}"),
+        }
+    }
+
+    /// A call of a module, and the reason if it is refused.
+    pub(crate) fn try_call<C: SolCall>(
+        &mut self,
+        from: u64,
+        module: Module,
+        value: U256,
+        call: C,
+    ) -> Result<C::Return, String> {
+        let receipt = self.send(from, module.address(), value, call.abi_encode());
+        if receipt.envelope.status() {
+            return Ok(C::abi_decode_returns(&receipt.output).expect("what the interface says"));
+        }
+        match Revert::abi_decode(&receipt.output) {
+            Ok(revert) => Err(revert.reason),
+            Err(_) => Err(format!("{receipt:?}")),
+        }
+    }
+
+    /// A call that nobody signs and nothing keeps.
+    pub(crate) fn view<C: SolCall>(&self, module: Module, call: C) -> C::Return {
+        let outcome = self.simulate(Address::ZERO, module.address(), U256::ZERO, call.abi_encode());
+        assert!(outcome.success, "{outcome:?} {:?}", outcome.revert_reason());
+        C::abi_decode_returns(&outcome.output).expect("what the interface says")
+    }
+
+    pub(crate) fn simulate(
+        &self,
+        from: Address,
+        to: Address,
+        value: U256,
+        input: impl Into<Bytes>,
+    ) -> SimulationOutcome {
+        let call = CallRequest { from, to: Some(to), value, input: input.into(), ..CallRequest::default() };
+        match simulate(&self.spec, &self.state, &self.next_header(), &call).expect("a sound state") {
+            Execution::Done(outcome) => *outcome,
+            Execution::Needs(keys) => panic!("a whole state lacks {keys:?}"),
+        }
+    }
+}
+
+/// Signs a transaction as an account.
+pub(crate) fn sign(from: u64, transaction: TxEip1559) -> Recovered {
+    let signature = signer(from).sign_hash_sync(&transaction.signature_hash()).expect("signs");
+    let envelope = TxEnvelope::from(transaction.into_signed(signature));
+    Recovered::decode(&envelope.encoded_2718()).expect("a transaction")
+}
+
+/// The proof that registers a validator's key.
+pub(crate) fn validator_proof(operator: Address, secret: &SecretKey) -> (B256, Bytes) {
+    let key: PublicKey = secret.public();
+    let proof = secret.sign(&crate::validator_proof_message(CHAIN_ID, operator, &key));
+    (key.0.into(), Bytes::copy_from_slice(&proof))
+}
+
+/// The proof that registers a worker's key.
+pub(crate) fn worker_proof(operator: Address, secret: &SecretKey) -> (B256, Bytes) {
+    let key: PublicKey = secret.public();
+    let proof = secret.sign(&crate::worker_proof_message(CHAIN_ID, operator, &key));
+    (key.0.into(), Bytes::copy_from_slice(&proof))
+}
+
+/// Executes a block with a cache that is filled as asked, in an order that `shuffle` decides.
+pub(crate) fn execute_by_cache(
+    chain: &Chain,
+    header: &Header,
+    transactions: &[Recovered],
+    mut shuffle: impl FnMut(&mut Vec<StateKey>),
+) -> (Result<Executed, ExecutionError>, usize) {
+    let mut cache = ReadCache::default();
+    for pass in 1.. {
+        assert!(pass < 200, "the cache is never filled");
+        match execute(&chain.spec, &cache, &BlockInput { header, transactions }) {
+            Ok(Execution::Done(executed)) => return (Ok(*executed), pass),
+            Err(error) => return (Err(error), pass),
+            Ok(Execution::Needs(mut keys)) => {
+                assert!(!keys.is_empty());
+                shuffle(&mut keys);
+                for key in keys {
+                    let value = match chain.state.read(&key) {
+                        Read::Known(value) => value.map(|value| value.into_owned()),
+                        Read::Unknown => None,
+                    };
+                    cache.0.insert(key, value);
+                }
+            }
+        }
+    }
+    unreachable!("passes are counted")
+}

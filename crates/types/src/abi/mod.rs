@@ -1,0 +1,172 @@
+//! The modules of the ledger as Solidity sees them: addresses and interfaces.
+//!
+//! In:     nothing. Out: call, event and return types (`sol!`), and the same interfaces as JSON for wallets and libraries.
+//! Touches: nothing.
+//! Holds:  one module, one address, one interface; a function that the chain answers is in its interface and the other
+//!         way round. No interface has an owner, an admin, a pause, a mint or an upgrade function.
+//! Absent: what the functions do (`chain`).
+
+pub mod channels;
+pub mod governance;
+pub mod models;
+pub mod operators;
+pub mod params;
+pub mod receipts;
+pub mod staking;
+
+use alloy_json_abi::JsonAbi;
+use alloy_primitives::Address;
+
+pub use channels::IChannels;
+pub use governance::IGovernance;
+pub use models::IModels;
+pub use operators::IOperators;
+pub use params::IParams;
+pub use receipts::IReceipts;
+pub use staking::IStaking;
+
+/// Where each module lives.
+pub mod address {
+    use alloy_primitives::{Address, address};
+
+    /// Bonds, validators, slashing.
+    pub const STAKING: Address = address!("0x0000000000000000000000000000000000000801");
+    /// Operators, their workers, prices and offers.
+    pub const OPERATORS: Address = address!("0x0000000000000000000000000000000000000802");
+    /// Manifests and names of models.
+    pub const MODELS: Address = address!("0x0000000000000000000000000000000000000803");
+    /// Payment channels.
+    pub const CHANNELS: Address = address!("0x0000000000000000000000000000000000000804");
+    /// Roots of the operators' receipt logs.
+    pub const RECEIPTS: Address = address!("0x0000000000000000000000000000000000000805");
+    /// Proposals, votes, timelock, upgrades.
+    pub const GOVERNANCE: Address = address!("0x0000000000000000000000000000000000000808");
+    /// Parameters, to read.
+    pub const PARAMS: Address = address!("0x0000000000000000000000000000000000000809");
+}
+
+/// A module of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Module {
+    /// Bonds, validators, slashing.
+    Staking,
+    /// Operators, their workers, prices and offers.
+    Operators,
+    /// Manifests and names of models.
+    Models,
+    /// Payment channels.
+    Channels,
+    /// Roots of the operators' receipt logs.
+    Receipts,
+    /// Proposals, votes, timelock, upgrades.
+    Governance,
+    /// Parameters, to read.
+    Params,
+}
+
+impl Module {
+    /// Every module, by address.
+    pub const ALL: [Module; 7] = [
+        Module::Staking,
+        Module::Operators,
+        Module::Models,
+        Module::Channels,
+        Module::Receipts,
+        Module::Governance,
+        Module::Params,
+    ];
+
+    /// Where it lives.
+    pub const fn address(self) -> Address {
+        match self {
+            Module::Staking => address::STAKING,
+            Module::Operators => address::OPERATORS,
+            Module::Models => address::MODELS,
+            Module::Channels => address::CHANNELS,
+            Module::Receipts => address::RECEIPTS,
+            Module::Governance => address::GOVERNANCE,
+            Module::Params => address::PARAMS,
+        }
+    }
+
+    /// The module at an address.
+    pub fn at(address: &Address) -> Option<Module> {
+        Module::ALL.into_iter().find(|module| module.address() == *address)
+    }
+
+    /// What it is called, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Module::Staking => "staking",
+            Module::Operators => "operators",
+            Module::Models => "models",
+            Module::Channels => "channels",
+            Module::Receipts => "receipts",
+            Module::Governance => "governance",
+            Module::Params => "params",
+        }
+    }
+
+    /// Its interface.
+    pub fn abi(self) -> JsonAbi {
+        match self {
+            Module::Staking => staking::IStaking::abi::contract(),
+            Module::Operators => operators::IOperators::abi::contract(),
+            Module::Models => models::IModels::abi::contract(),
+            Module::Channels => channels::IChannels::abi::contract(),
+            Module::Receipts => receipts::IReceipts::abi::contract(),
+            Module::Governance => governance::IGovernance::abi::contract(),
+            Module::Params => params::IParams::abi::contract(),
+        }
+    }
+}
+
+/// Every interface, as the JSON that wallets and libraries read: `{"staking": {"address": …, "abi": […]}, …}`.
+pub fn json() -> serde_json::Value {
+    let modules = Module::ALL.into_iter().map(|module| {
+        let entry = serde_json::json!({ "address": module.address().to_checksum(None), "abi": module.abi() });
+        (module.name().to_owned(), entry)
+    });
+    serde_json::Value::Object(modules.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_module_has_its_own_address_in_order() {
+        let addresses: Vec<Address> = Module::ALL.into_iter().map(Module::address).collect();
+        assert!(addresses.windows(2).all(|pair| pair[0] < pair[1]));
+        for module in Module::ALL {
+            assert_eq!(Module::at(&module.address()), Some(module));
+        }
+        assert_eq!(Module::at(&Address::ZERO), None);
+    }
+
+    #[test]
+    fn no_interface_gives_anyone_power_alone() {
+        let words =
+            ["owner", "admin", "pause", "mint", "burn", "upgradeto", "initialize", "setparam", "grantrole"];
+        for module in Module::ALL {
+            for function in module.abi().functions() {
+                let name = function.name.to_lowercase();
+                for word in words {
+                    assert!(!name.contains(word), "{}.{}", module.name(), function.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_exported_json_is_what_libraries_read() {
+        let json = json();
+        let exported = serde_json::to_string_pretty(&json).expect("text") + "\n";
+        assert_eq!(exported, include_str!("../../vectors/abi.json"), "{exported}");
+        let bond = &json["staking"]["abi"].as_array().expect("a list");
+        let bond = bond.iter().find(|item| item["name"] == "bond").expect("bond is a function");
+        assert_eq!(bond["type"], "function");
+        assert_eq!(bond["stateMutability"], "payable");
+        assert_eq!(json["params"]["address"], "0x0000000000000000000000000000000000000809");
+    }
+}
