@@ -59,6 +59,9 @@ pub enum Command {
     /// Run a gateway.
     #[command(subcommand)]
     Gateway(commands::gateway::Command),
+    /// Run a validator, or follow a chain: the ledger, with Ethereum's JSON-RPC.
+    #[command(subcommand)]
+    Validator(commands::validator::Command),
     /// Make and show keys.
     #[command(subcommand)]
     Key(commands::key::Command),
@@ -105,6 +108,14 @@ mod tests {
         check(
             "surety gateway run --worker 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1",
         );
+        check("surety validator init --genesis genesis.json --json");
+        check(
+            "surety validator run --listen 127.0.0.1:0 --rpc 127.0.0.1:0 --follow --state-sync --blocks-kept 1000",
+        );
+        check(
+            "surety validator run --peer 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1",
+        );
+        check("surety validator status --rpc-url http://127.0.0.1:8545");
         check("surety key new mine --no-passphrase");
         check("surety key list");
         check("surety key show mine");

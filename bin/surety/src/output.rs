@@ -20,7 +20,7 @@ use surety_worker::{
 
 use crate::{
     cli::{Cli, Command},
-    commands::{gateway, worker},
+    commands::{gateway, validator, worker},
     keystore::KeystoreError,
 };
 
@@ -155,6 +155,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
             .or_else(|| cause.downcast_ref::<KeystoreError>().and_then(KeystoreError::hint))
             .or_else(|| gateway::hint(cause))
+            .or_else(|| validator::hint(cause))
     })
 }
 
@@ -163,9 +164,14 @@ pub fn start_log(cli: &Cli) {
     let by_hand = match &cli.command {
         Command::Worker(worker::Command::Run(args)) => !args.child.stop_with_parent,
         Command::Gateway(gateway::Command::Run(args)) => !args.child.stop_with_parent,
+        Command::Validator(validator::Command::Run(args)) => !args.child.stop_with_parent,
         _ => false,
     };
-    let usual = if by_hand { "warn,surety=info,surety_worker=info,surety_gateway=info" } else { "warn" };
+    let usual = if by_hand {
+        "warn,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
+    } else {
+        "warn"
+    };
     let filter = cli.global.log.as_deref().unwrap_or(usual);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {
         note(format_args!("the log filter is not understood, so `{usual}` is used: {error}"));

@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod key;
 pub mod model;
 pub mod up;
+pub mod validator;
 pub mod verify;
 pub mod worker;
 
@@ -36,6 +37,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(args) => wait(verify::run(global, args)),
         Command::Worker(worker::Command::Run(args)) => wait(worker::run(global, args)),
         Command::Gateway(gateway::Command::Run(args)) => wait(gateway::run(global, args)),
+        Command::Validator(validator::Command::Init(args)) => validator::init(&global, &args),
+        Command::Validator(validator::Command::Run(args)) => wait(validator::run(global, args)),
+        Command::Validator(validator::Command::Status(args)) => wait(validator::status(global, args)),
         Command::Key(command) => key::run(&global, command),
         Command::Bench(command) => bench::run(&global, command),
         Command::Doctor(args) => doctor::run(&global, &args),

@@ -4,3 +4,4 @@ mod process;
 
 mod commands;
 mod up;
+mod validator;
