@@ -139,10 +139,13 @@ fn number(handle: &Handle) -> u64 {
 }
 
 /// Waits until `condition` or fails after `limit`; returns how long it took.
-fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn within(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
     begun.elapsed()
@@ -153,12 +156,12 @@ async fn validators_crash_return_and_are_followed() {
     let cluster = Cluster::new();
     let mut nodes: Vec<_> = (0..4).map(|index| Some(cluster.start(cluster.settings(index)))).collect();
     let watched = nodes[0].as_ref().unwrap().1.clone();
-    let blocks = |count: u64, seconds: u64, what: &str| {
+    let blocks = |count: u64, what: &str| {
         let goal = number(&watched) + count;
-        within(Duration::from_secs(seconds), what, || number(&watched) >= goal)
+        within(what, || number(&watched) >= goal)
     };
-    blocks(8, 30, "eight blocks");
-    let pace = blocks(8, 10, "eight more blocks");
+    blocks(8, "eight blocks");
+    let pace = blocks(8, "eight more blocks");
     println!("eight blocks in {pace:?}");
     let mut latency = nodes[0].as_ref().unwrap().2.latency_ms.lock().unwrap().split_off(4);
     latency.sort_unstable();
@@ -169,16 +172,15 @@ async fn validators_crash_return_and_are_followed() {
     let heard = |nodes: &[Option<(Node, Handle, Arc<Desk>)>]| {
         nodes.iter().skip(1).flatten().filter(|(_, _, desk)| desk.heard.load(Relaxed) > 0).count()
     };
-    within(Duration::from_secs(5), "gossip", || heard(&nodes) == 3);
+    within("gossip", || heard(&nodes) == 3);
 
     // One stops; the chain goes on; it returns with its data and votes.
     drop(nodes[3].take());
-    let slow = blocks(12, 20, "twelve blocks with one validator down");
+    let slow = blocks(12, "twelve blocks with one validator down");
     println!("twelve blocks with one of four down in {slow:?}");
     nodes[3] = Some(cluster.start(cluster.settings(3)));
     let returned = nodes[3].as_ref().unwrap().1.clone();
-    let back =
-        within(Duration::from_secs(10), "back at the tip", || number(&returned) + 2 >= number(&watched));
+    let back = within("back at the tip", || number(&returned) + 2 >= number(&watched));
     println!("back with its data in {back:?}");
     assert!(matches!(returned.status().role, Some((_, Role::Voting))));
 
@@ -188,9 +190,7 @@ async fn validators_crash_return_and_are_followed() {
     let begun = Instant::now();
     nodes[3] = Some(cluster.start(NodeSettings { state_sync: true, ..cluster.settings(3) }));
     let wiped = nodes[3].as_ref().unwrap().1.clone();
-    within(Duration::from_secs(20), "state sync", || {
-        wiped.tip().is_some() && number(&wiped) + 2 >= number(&watched)
-    });
+    within("state sync", || wiped.tip().is_some() && number(&wiped) + 2 >= number(&watched));
     println!("back without its data in {:?}", begun.elapsed());
     let roles = wiped.status().role.unwrap();
     assert!(
@@ -200,7 +200,7 @@ async fn validators_crash_return_and_are_followed() {
 
     // A follower without a vote executes from genesis... and proves what it serves.
     let follower = cluster.start(cluster.settings(4));
-    within(Duration::from_secs(20), "the follower", || number(&follower.1) + 2 >= number(&watched));
+    within("the follower", || number(&follower.1) + 2 >= number(&watched));
     let keys: Vec<_> = (0..ACCOUNTS).map(account_key).collect();
     let (header, proofs) = follower.1.prove(keys.clone()).await.unwrap();
     let sum: u64 = keys

@@ -69,7 +69,7 @@ pub struct RunArgs {
     /// A name under which browsers may reach the RPC, besides `localhost`. May be given several times.
     #[arg(long = "rpc-host", value_name = "NAME")]
     rpc_hosts: Vec<String>,
-    /// An origin whose pages may use the RPC, such as https://example.org. May be given several times.
+    /// An origin whose pages may use the RPC, such as `https://example.org`. May be given several times.
     #[arg(long = "rpc-origin", value_name = "ORIGIN")]
     rpc_origins: Vec<String>,
     /// Another validator. May be given several times.
