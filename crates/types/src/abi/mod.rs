@@ -162,7 +162,7 @@ mod tests {
     fn the_exported_json_is_what_libraries_read() {
         let json = json();
         let exported = serde_json::to_string_pretty(&json).expect("text") + "\n";
-        assert_eq!(exported, include_str!("../../vectors/abi.json"), "{exported}");
+        assert_eq!(exported, include_str!("../../abi.json"), "{exported}");
         let bond = &json["staking"]["abi"].as_array().expect("a list");
         let bond = bond.iter().find(|item| item["name"] == "bond").expect("bond is a function");
         assert_eq!(bond["type"], "function");
