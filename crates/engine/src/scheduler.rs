@@ -141,6 +141,7 @@ struct Sequence {
     /// Positions whose keys and values are in the cache.
     computed: usize,
     prompt_logprobs: Option<PromptLogprobs>,
+    paused: bool,
     end: Option<Result<FinishReason, NonFinite>>,
 }
 
@@ -246,6 +247,7 @@ impl Scheduler {
             pages: Vec::new(),
             computed: 0,
             prompt_logprobs: request.prompt_logprobs.map(|top| PromptLogprobs { top, collected: Vec::new() }),
+            paused: false,
             end: None,
         });
         Ok(id)
@@ -264,9 +266,20 @@ impl Scheduler {
         Some(Cancelled { text, state_digest })
     }
 
-    /// Nothing to do until the next `submit`.
+    /// Lets a sequence rest, or go on: while it rests no step computes for it, and it keeps its memory unless another needs
+    /// it. Its tokens are the same either way. Without effect if there is no such sequence.
+    pub fn set_paused(&mut self, id: SequenceId, paused: bool) {
+        let mut all = self.running.iter_mut().chain(&mut self.waiting);
+        if let Some(sequence) = all.find(|sequence| sequence.id == id) {
+            sequence.paused = paused;
+        }
+    }
+
+    /// Nothing to do until the next `submit`, or until a sequence goes on.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        let full = self.running.len() >= self.limits.running_max as usize;
+        self.running.iter().all(|sequence| sequence.paused)
+            && (full || self.waiting.iter().all(|sequence| sequence.paused))
     }
 
     /// Sequences being computed.
@@ -331,7 +344,7 @@ impl Scheduler {
             let mut index = 0;
             while index < self.running.len() && left > 0 {
                 let pending = self.running[index].known() - self.running[index].computed;
-                if (pending == 1) == producing {
+                if (pending == 1) == producing && !self.running[index].paused {
                     let rows = pending.min(left);
                     if !self.make_room(index, rows, &mut shares) {
                         break;

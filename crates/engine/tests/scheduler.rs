@@ -163,3 +163,44 @@ fn replay_names_the_first_difference() {
     other_temperature.sampling.temperature += 0.1;
     assert!(difference(&other_temperature, &answer.tokens).is_some());
 }
+
+#[test]
+fn a_sequence_that_rests_goes_on_with_the_same_tokens_and_holds_nobody_up() {
+    let loaded = bundled();
+    let tokens_of = |events: &[Event], id| -> Vec<u32> {
+        let token = |event: &Event| match event {
+            Event::Token { sequence, token, .. } if *sequence == id => Some(*token),
+            _ => None,
+        };
+        events.iter().filter_map(token).collect()
+    };
+    let run = |pause_at: Option<usize>| {
+        let mut scheduler =
+            Scheduler::new(loaded.model.clone(), executor(Backend::detect(), 1), limits()).unwrap();
+        let first = scheduler.submit(request(tokens(&loaded.model, 1, 20), 30)).unwrap();
+        let second = scheduler.submit(request(tokens(&loaded.model, 2, 20), 30)).unwrap();
+        let (mut all, mut paused) = (Vec::new(), false);
+        loop {
+            while !scheduler.is_idle() {
+                all.extend(scheduler.step());
+                if !paused && pause_at == Some(tokens_of(&all, first).len()) {
+                    paused = true;
+                    scheduler.set_paused(first, true);
+                }
+            }
+            if tokens_of(&all, first).len() == 30 {
+                break;
+            }
+            // Only what rests is left.
+            assert_eq!(tokens_of(&all, first).len(), pause_at.unwrap());
+            assert_eq!(tokens_of(&all, second).len(), 30);
+            assert!(scheduler.step().is_empty());
+            scheduler.set_paused(first, false);
+        }
+        (tokens_of(&all, first), tokens_of(&all, second))
+    };
+    let plain = run(None);
+    for pause_at in [1, 7, 29] {
+        assert_eq!(run(Some(pause_at)), plain, "{pause_at}");
+    }
+}

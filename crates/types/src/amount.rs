@@ -2,14 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use minicbor::{
-    Decode, Decoder, Encode, Encoder,
-    data::{IanaTag, Tag},
-    decode, encode,
-};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Serialize, Serializer};
 
-use crate::codec::Invalid;
+use crate::codec::{Invalid, integer};
 
 /// An amount of money in micro-credits. Shown as a decimal integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -101,35 +97,15 @@ impl Serialize for Amount {
     }
 }
 
-// an integer while it fits 64 bits, else a bignum without leading zeros (RFC 8949 §3.4.3).
 impl<C> Encode<C> for Amount {
-    fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
-        match u64::try_from(self.0) {
-            Ok(small) => e.u64(small)?.ok(),
-            Err(_) => {
-                let bytes = self.0.to_be_bytes();
-                let zeros = self.0.leading_zeros() as usize / 8;
-                e.tag(IanaTag::PosBignum)?.bytes(&bytes[zeros..])?.ok()
-            }
-        }
+    fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, c: &mut C) -> Result<(), encode::Error<W::Error>> {
+        integer::encode(&self.0, e, c)
     }
 }
 
 impl<'b, C> Decode<'b, C> for Amount {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        let position = d.position();
-        if d.datatype()? != minicbor::data::Type::Tag {
-            return Ok(Amount(d.u64()?.into()));
-        }
-        let wrong = || decode::Error::message("expected an amount of at most 128 bits").at(position);
-        if d.tag()? != Tag::from(IanaTag::PosBignum) {
-            return Err(wrong());
-        }
-        let bytes = d.bytes()?;
-        if bytes.len() > 16 {
-            return Err(wrong());
-        }
-        Ok(Amount(bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte))))
+    fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Self, decode::Error> {
+        integer::decode(d, c).map(Amount)
     }
 }
 

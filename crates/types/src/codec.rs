@@ -169,6 +169,44 @@ pub(crate) mod bits {
     }
 }
 
+/// an integer of at most 128 bits: plain while it fits 64, else a bignum without leading zeros (RFC 8949 §3.4.3).
+pub(crate) mod integer {
+    use minicbor::data::{IanaTag, Tag};
+
+    use super::*;
+
+    pub(crate) fn encode<C, W: encode::Write>(
+        value: &u128,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        match u64::try_from(*value) {
+            Ok(small) => e.u64(small)?.ok(),
+            Err(_) => {
+                let bytes = value.to_be_bytes();
+                let zeros = value.leading_zeros() as usize / 8;
+                e.tag(IanaTag::PosBignum)?.bytes(&bytes[zeros..])?.ok()
+            }
+        }
+    }
+
+    pub(crate) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<u128, decode::Error> {
+        let position = d.position();
+        if d.datatype()? != minicbor::data::Type::Tag {
+            return Ok(d.u64()?.into());
+        }
+        let wrong = || decode::Error::message("expected an integer of at most 128 bits").at(position);
+        if d.tag()? != Tag::from(IanaTag::PosBignum) {
+            return Err(wrong());
+        }
+        let bytes = d.bytes()?;
+        if bytes.len() > 16 {
+            return Err(wrong());
+        }
+        Ok(bytes.iter().fold(0, |value, byte| value << 8 | u128::from(*byte)))
+    }
+}
+
 /// A list of (token id, binary32), each pair an array of the id and the bit pattern.
 pub(crate) mod biases {
     use super::*;

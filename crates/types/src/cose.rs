@@ -22,8 +22,6 @@ pub enum Kind {
     Order,
     /// [`crate::Acceptance`], by the worker.
     Acceptance,
-    /// [`crate::Voucher`], by the payer's session key.
-    Voucher,
     /// [`crate::Progress`], by the worker.
     Progress,
     /// [`crate::Receipt`], by the worker.
@@ -34,15 +32,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Order, Kind::Acceptance, Kind::Voucher, Kind::Progress, Kind::Receipt, Kind::Envelope];
+    pub const ALL: [Kind; 5] = [Kind::Order, Kind::Acceptance, Kind::Progress, Kind::Receipt, Kind::Envelope];
 
     /// the content type in the protected header.
     pub fn content_type(self) -> &'static str {
         match self {
             Kind::Order => "application/surety-order+cbor",
             Kind::Acceptance => "application/surety-acceptance+cbor",
-            Kind::Voucher => "application/surety-voucher+cbor",
             Kind::Progress => "application/surety-progress+cbor",
             Kind::Receipt => "application/surety-receipt+cbor",
             Kind::Envelope => "application/surety-envelope+cbor",

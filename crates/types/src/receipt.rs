@@ -167,6 +167,9 @@ pub enum FailureCode {
     /// The deadline passed first.
     #[n(8)]
     DeadlineExceeded,
+    /// The worker asks a price, and no channel of the payer's covers it.
+    #[n(9)]
+    PaymentRequired,
 }
 
 impl FailureCode {
@@ -182,6 +185,8 @@ impl FailureCode {
             | FailureCode::NonFinite
             | FailureCode::Cancelled
             | FailureCode::DeadlineExceeded => false,
+            // Another worker may ask less, or have a channel already.
+            FailureCode::PaymentRequired => true,
         }
     }
 }
@@ -198,6 +203,7 @@ impl fmt::Display for FailureCode {
             FailureCode::Internal => "internal failure",
             FailureCode::Cancelled => "cancelled",
             FailureCode::DeadlineExceeded => "deadline exceeded",
+            FailureCode::PaymentRequired => "payment required",
         })
     }
 }

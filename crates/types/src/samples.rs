@@ -123,13 +123,26 @@ pub(crate) fn progress() -> Progress {
     }
 }
 
+pub(crate) fn channel() -> Channel {
+    let account = |byte| alloy_primitives::Address::repeat_byte(byte);
+    Channel {
+        payer: account(1),
+        payer_authorizer: account(2),
+        receiver: account(3),
+        receiver_authorizer: account(4),
+        token: alloy_primitives::Address::ZERO,
+        withdraw_delay_s: 900,
+        salt: digest(12),
+    }
+}
+
 pub(crate) fn voucher() -> Voucher {
     Voucher {
-        channel: Digest::ZERO,
-        cumulative: Amount::ZERO,
+        channel: channel(),
+        max_claimable: 123_456_789_000_000_000_000,
+        signature: [27; 65],
         order: order().digest(),
-        output_tokens: 64,
-        payer: payer().public(),
+        covered_output_tokens: 64,
     }
 }
 
@@ -208,6 +221,7 @@ pub(crate) fn status() -> WorkerStatus {
             context_tokens: 256,
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
+            price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
         }],
     }
 }

@@ -7,12 +7,14 @@ use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{
+    amount::Price,
     codec::{Canonical, Invalid, at_most},
     digest::ModelId,
     key::PublicKey,
     manifest::Manifest,
     request::{MAX_REQUEST_BYTES, MAX_TOP_LOGPROBS},
     text::Text,
+    voucher::Voucher,
 };
 
 /// One message to a worker: a request and its order, at most.
@@ -44,9 +46,9 @@ pub enum ToWorker {
         #[cbor(n(1), with = "minicbor::bytes")]
         request: Vec<u8>,
     },
-    /// COSE bytes of a [`crate::Voucher`].
+    /// Pays for more of the answer.
     #[n(1)]
-    Voucher(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    Voucher(#[n(0)] Box<Voucher>),
     /// Stop now; a partial receipt may follow.
     #[n(2)]
     Cancel,
@@ -203,6 +205,9 @@ pub struct ServedModel {
     /// Measured or estimated; 0 if unknown.
     #[n(5)]
     pub decode_tokens_per_second: u32,
+    /// What it asks. Where it asks anything, the ledger says the same.
+    #[n(6)]
+    pub price: Price,
 }
 
 impl Canonical for ToWorker {
@@ -210,7 +215,10 @@ impl Canonical for ToWorker {
     const MAX_BYTES: usize = MAX_TO_WORKER_BYTES;
 
     fn check(&self) -> Result<(), Invalid> {
-        Ok(())
+        match self {
+            ToWorker::Voucher(voucher) => voucher.check(),
+            ToWorker::Order { .. } | ToWorker::Cancel => Ok(()),
+        }
     }
 }
 

@@ -12,12 +12,13 @@
 //! signed by a key: there is no payer without an authorizer, and no contract is asked for signatures.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use alloy_sol_types::{
-    Eip712Domain, SolCall as _, SolInterface as _, SolStruct, SolValue as _, eip712_domain, sol,
-};
-use surety_types::abi::{
-    IChannels::{self, ChannelConfig, IChannelsCalls as Calls, VoucherClaim},
-    address::CHANNELS,
+use alloy_sol_types::{SolCall as _, SolInterface as _, SolStruct as _, SolValue as _};
+use surety_types::{
+    abi::{
+        IChannels::{self, ChannelConfig, IChannelsCalls as Calls, VoucherClaim},
+        address::CHANNELS,
+    },
+    channel::{ChannelDigests, signed},
 };
 
 use super::{Call, decode, takes_no_value};
@@ -38,102 +39,11 @@ mod tag {
     pub(super) const RECEIVER: u8 = 4;
 }
 
-/// What is signed, as EIP-712 spells it.
-mod signed {
-    #![allow(missing_docs)]
-    super::sol! {
-        struct ChannelConfig {
-            address payer;
-            address payerAuthorizer;
-            address receiver;
-            address receiverAuthorizer;
-            address token;
-            uint40 withdrawDelay;
-            bytes32 salt;
-        }
-        struct Voucher {
-            bytes32 channelId;
-            uint128 maxClaimableAmount;
-        }
-        struct Refund {
-            bytes32 channelId;
-            uint256 nonce;
-            uint128 amount;
-        }
-        struct ClaimEntry {
-            bytes32 channelId;
-            uint128 maxClaimableAmount;
-            uint128 totalClaimed;
-        }
-        struct ClaimBatch {
-            ClaimEntry[] claims;
-        }
-    }
-}
-
 /// Gas of one EIP-712 digest.
 const GAS_DIGEST: u64 = 4 * (GAS_HASH + 4 * GAS_HASH_WORD);
 
 fn slot(tag: u8, key: &[u8]) -> Slot {
     Slot::new(CHANNELS, tag, &[key])
-}
-
-/// The EIP-712 domain of a chain's channels.
-fn domain(chain_id: u64) -> Eip712Domain {
-    eip712_domain! {
-        name: "x402 Batch Settlement",
-        version: "1",
-        chain_id: chain_id,
-        verifying_contract: CHANNELS,
-    }
-}
-
-/// What is hashed for a chain, over and over; the domain's own hash is made once.
-struct Typed {
-    separator: B256,
-}
-
-impl Typed {
-    fn new(chain_id: u64) -> Typed {
-        Typed { separator: domain(chain_id).separator() }
-    }
-
-    fn digest(&self, value: &impl SolStruct) -> B256 {
-        let mut bytes = [0; 66];
-        bytes[..2].copy_from_slice(&[0x19, 0x01]);
-        bytes[2..34].copy_from_slice(self.separator.as_slice());
-        bytes[34..].copy_from_slice(value.eip712_hash_struct().as_slice());
-        keccak256(bytes)
-    }
-
-    fn channel_id(&self, config: &ChannelConfig) -> B256 {
-        self.digest(&signed::ChannelConfig {
-            payer: config.payer,
-            payerAuthorizer: config.payerAuthorizer,
-            receiver: config.receiver,
-            receiverAuthorizer: config.receiverAuthorizer,
-            token: config.token,
-            withdrawDelay: config.withdrawDelay,
-            salt: config.salt,
-        })
-    }
-
-    fn voucher(&self, channel_id: B256, most: u128) -> B256 {
-        self.digest(&signed::Voucher { channelId: channel_id, maxClaimableAmount: most })
-    }
-
-    fn refund(&self, channel_id: B256, nonce: U256, amount: u128) -> B256 {
-        self.digest(&signed::Refund { channelId: channel_id, nonce, amount })
-    }
-
-    fn claim_batch(&self, claims: &[VoucherClaim]) -> B256 {
-        let entries = claims.iter().map(|claim| signed::ClaimEntry {
-            channelId: self.channel_id(&claim.voucher.channel),
-            maxClaimableAmount: claim.voucher.maxClaimableAmount,
-            totalClaimed: claim.totalClaimed,
-        });
-        self.digest(&signed::ClaimBatch { claims: entries.collect() })
-    }
 }
 
 /// The claims that calldata makes, if it claims.
@@ -150,7 +60,7 @@ fn claims_in(input: &[u8]) -> Vec<VoucherClaim> {
 
 /// The vouchers' signatures that calldata asks to verify: known beforehand, so that they are verified once and early.
 pub(crate) fn signatures_of(chain_id: u64, input: &[u8]) -> Vec<Signed> {
-    let typed = Typed::new(chain_id);
+    let typed = ChannelDigests::new(chain_id);
     let claims = claims_in(input).into_iter();
     let signatures = claims.filter_map(|claim| {
         let signature = <[u8; 65]>::try_from(claim.signature.as_ref()).ok()?;
@@ -162,7 +72,7 @@ pub(crate) fn signatures_of(chain_id: u64, input: &[u8]) -> Vec<Signed> {
 
 /// Where the state is that calldata's claims change.
 pub(crate) fn slots_of(chain_id: u64, input: &[u8]) -> Vec<Slot> {
-    let typed = Typed::new(chain_id);
+    let typed = ChannelDigests::new(chain_id);
     let mut slots = Vec::new();
     for claim in claims_in(input) {
         let config = &claim.voucher.channel;
@@ -198,7 +108,7 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
 }
 
 fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> Outcome<Vec<u8>> {
-    let typed = Typed::new(host.surroundings().chain_id);
+    let typed = ChannelDigests::new(host.surroundings().chain_id);
     host.charge(GAS_DIGEST)?;
     let done = |()| Vec::new();
     match call {
@@ -360,7 +270,7 @@ fn require_signer(
 /// Adds value that has arrived to a channel.
 fn fund(
     host: &mut dyn Host,
-    typed: &Typed,
+    typed: &ChannelDigests,
     sender: Address,
     config: &ChannelConfig,
     amount: u128,
@@ -383,7 +293,12 @@ fn fund(
 }
 
 /// Claims on every channel of a batch; a claim that is not more than before is passed over.
-fn claim_all(host: &mut dyn Host, typed: &Typed, sender: Address, claims: &[VoucherClaim]) -> Outcome<()> {
+fn claim_all(
+    host: &mut dyn Host,
+    typed: &ChannelDigests,
+    sender: Address,
+    claims: &[VoucherClaim],
+) -> Outcome<()> {
     require(!claims.is_empty(), "nothing is claimed")?;
     for claim in claims {
         host.charge(2 * GAS_DIGEST)?;
@@ -443,7 +358,7 @@ fn take_back(host: &mut dyn Host, id: &B256, payer: Address, asked: u128) -> Out
 /// A refund that the receiver's side grants.
 fn give_back(
     host: &mut dyn Host,
-    typed: &Typed,
+    typed: &ChannelDigests,
     sender: Address,
     config: &ChannelConfig,
     asked: u128,

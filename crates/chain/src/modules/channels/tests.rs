@@ -3,12 +3,15 @@
 use alloy_primitives::{Address, B256, Bytes, U256, aliases::U40};
 use alloy_signer::SignerSync as _;
 use alloy_sol_types::{SolCall as _, SolStruct as _};
-use surety_types::abi::{
-    IChannels::{self, ChannelConfig, VoucherClaim},
-    Module,
+use surety_types::{
+    abi::{
+        IChannels::{self, ChannelConfig, VoucherClaim},
+        Module,
+    },
+    channel::domain,
 };
 
-use super::{Typed, domain, signatures_of, signed, slots_of};
+use super::{ChannelDigests, signatures_of, signed, slots_of};
 use crate::{
     modules::tests::{check_solvency, claim, config},
     testing::{CHAIN_ID, Chain, GAS_PRICE, address, signer},
@@ -74,8 +77,11 @@ fn digests_are_those_of_the_scheme() {
          uint128 totalClaimed)"
     );
     let voucher = signed::Voucher { channelId: B256::repeat_byte(1), maxClaimableAmount: 7 };
-    assert_eq!(Typed::new(CHAIN_ID).digest(&voucher), voucher.eip712_signing_hash(&domain(CHAIN_ID)));
-    assert_ne!(Typed::new(1).digest(&voucher), voucher.eip712_signing_hash(&domain(CHAIN_ID)));
+    assert_eq!(
+        ChannelDigests::new(CHAIN_ID).digest(&voucher),
+        voucher.eip712_signing_hash(&domain(CHAIN_ID))
+    );
+    assert_ne!(ChannelDigests::new(1).digest(&voucher), voucher.eip712_signing_hash(&domain(CHAIN_ID)));
 }
 
 #[test]
