@@ -14,9 +14,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("chain", &["proof", "types"]),
     ("consensus", &["chain", "types"]),
     ("net", &["types"]),
-    ("client", &["net", "proof", "types"]),
-    ("gateway", &["client", "net", "types"]),
-    ("worker", &["client", "engine", "kernels", "net", "proof", "types"]),
+    ("blobs", &["net", "types"]),
+    ("client", &["chain", "consensus", "net", "proof", "types"]),
+    ("gateway", &["chain", "client", "net", "types"]),
+    ("worker", &["blobs", "chain", "client", "engine", "kernels", "net", "proof", "types"]),
     ("validator", &["chain", "consensus", "net", "types"]),
 ];
 

@@ -74,13 +74,20 @@ pub(crate) struct Shared<L: Law> {
     pub(crate) marshal: OnceLock<Marshal>,
     /// The latest header whose state is applied.
     pub(crate) tip: watch::Sender<Option<Arc<Header>>>,
-    memory: Mutex<Memory<L::Outcome>>,
+    memory: Mutex<Memory<L>>,
 }
 
-/// Results of executing blocks that are not final yet, and recent headers.
-struct Memory<O> {
-    outcomes: BTreeMap<(u64, Digest), Arc<O>>,
+/// What executing blocks that are not final yet yielded, and recent headers.
+struct Memory<L: Law> {
+    executed: BTreeMap<(u64, Digest), Executed<L>>,
     recent: VecDeque<Arc<Header>>,
+}
+
+/// A block that was executed and is not final yet.
+struct Executed<L: Law> {
+    parent: Digest,
+    transactions: Arc<[L::Transaction]>,
+    outcome: Arc<L::Outcome>,
 }
 
 impl<L: Law> Application<L> {
@@ -94,7 +101,7 @@ impl<L: Law> Application<L> {
         genesis: Arc<Block>,
     ) -> Self {
         let memory = Memory {
-            outcomes: BTreeMap::new(),
+            executed: BTreeMap::new(),
             recent: VecDeque::from([Arc::new(genesis.header().clone())]),
         };
         Self(Arc::new(Shared {
@@ -117,7 +124,7 @@ impl<L: Law> Application<L> {
 }
 
 impl<L: Law> Shared<L> {
-    fn memory(&self) -> MutexGuard<'_, Memory<L::Outcome>> {
+    fn memory(&self) -> MutexGuard<'_, Memory<L>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,17 +148,37 @@ impl<L: Law> Shared<L> {
     }
 
     /// Keeps what executing a block yielded until it is final or overtaken.
-    fn keep(&self, header: &Header, hash: Digest, outcome: Arc<L::Outcome>) {
+    fn keep(&self, header: &Header, hash: Digest, transactions: Vec<L::Transaction>, outcome: L::Outcome) {
         self.remember(Arc::new(header.clone()));
-        self.memory().outcomes.insert((header.number, hash), outcome);
+        let executed = Executed {
+            parent: header.parent_hash(),
+            transactions: transactions.into(),
+            outcome: Arc::new(outcome),
+        };
+        self.memory().executed.insert((header.number, hash), executed);
     }
 
-    /// What executing a final block yielded; forgets it and everything it overtakes.
-    fn take(&self, number: u64, hash: Digest) -> Option<Arc<L::Outcome>> {
+    /// What executing a block yielded.
+    fn outcome(&self, number: u64, hash: Digest) -> Option<Arc<L::Outcome>> {
+        self.memory().executed.get(&(number, hash)).map(|executed| executed.outcome.clone())
+    }
+
+    /// Forgets what was executed up to a final height: it is the ledger's now, or overtaken.
+    fn forget(&self, number: u64) {
         let mut memory = self.memory();
-        let outcome = memory.outcomes.remove(&(number, hash));
-        memory.outcomes = memory.outcomes.split_off(&(number + 1, Digest::from([0; 32])));
-        outcome
+        memory.executed = memory.executed.split_off(&(number + 1, Digest::from([0; 32])));
+    }
+
+    /// The transactions of a block and of its ancestors that are not final yet, the oldest block first.
+    fn ahead(&self, mut number: u64, mut hash: Digest) -> Vec<Arc<[L::Transaction]>> {
+        let memory = self.memory();
+        let mut ahead = Vec::new();
+        while let Some(executed) = memory.executed.get(&(number, hash)) {
+            ahead.push(executed.transactions.clone());
+            (number, hash) = (number.saturating_sub(1), executed.parent);
+        }
+        ahead.reverse();
+        ahead
     }
 
     /// Where a block of this context and height stands; `None` if its leader has no vote in its epoch.
@@ -401,7 +428,7 @@ impl<L: Law> Shared<L> {
 
     /// Never resolves: this binary may not go on from here. Says so once per block.
     async fn halt<T>(&self, header: &Header, why: &str) -> T {
-        error!(number = header.number, why, "stopped before this block");
+        error!(number = header.number, why, "stopped after this block");
         self.ledger.halted(header, why);
         futures::future::pending().await
     }
@@ -441,9 +468,10 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
         let result = if number == 1 {
             shared.begin(batch, &place).await.map(|(outcome, sealed)| (Vec::new(), outcome, sealed))
         } else {
-            shared.build::<E>(batch, &place).await
+            let ahead = shared.ahead(parent.height().get(), parent.digest());
+            shared.build::<E>(batch, &place, &ahead).await
         };
-        let (transactions, outcome, sealed) = match result {
+        let (chosen, outcome, sealed) = match result {
             Ok(built) => built,
             Err(LawError::Corrupt(error)) => {
                 panic!("the state is damaged, stopping rather than voting: {error}")
@@ -454,9 +482,10 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
                 return None;
             }
         };
+        let transactions: Vec<Bytes> = chosen.iter().map(|chosen| shared.law.encoded(chosen)).collect();
         let header = shared.header(context, &place, &transactions, &outcome, &sealed);
         let block = Block::new(header, transactions);
-        shared.keep(block.header(), block.digest(), Arc::new(outcome));
+        shared.keep(block.header(), block.digest(), chosen, outcome);
         Some(Proposed { block, merkleized: sealed })
     }
 
@@ -486,15 +515,21 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
             return refuse("its leader has no vote in its epoch");
         };
         let result = match shared.transactions(&block) {
-            Ok(transactions) => shared.execute::<E>(batch, &place, &transactions).await,
+            Ok(transactions) => shared
+                .execute::<E>(batch, &place, &transactions)
+                .await
+                .map(|(outcome, sealed)| (transactions, outcome, sealed)),
             Err(error) => Err(error),
         };
-        let (outcome, sealed) = match result {
+        let (transactions, outcome, sealed) = match result {
             Ok(done) => done,
             Err(LawError::Corrupt(error)) => {
                 panic!("the state is damaged, stopping rather than voting: {error}")
             }
-            Err(LawError::Upgrade(why)) => return shared.halt(header, &why).await,
+            Err(LawError::Upgrade(why)) => {
+                let parent = shared.header_of(&header.parent_hash());
+                return shared.halt(parent.as_deref().unwrap_or(header), &why).await;
+            }
             Err(LawError::Invalid(reason)) => return refuse(&reason),
         };
         let expected = shared.header(header.context.clone(), &place, block.transactions(), &outcome, &sealed);
@@ -502,7 +537,7 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
             debug!(?expected, ?header, "what executing yields, what the header says");
             return refuse("executing it does not give what its header commits to");
         }
-        shared.keep(header, hash, Arc::new(outcome));
+        shared.keep(header, hash, transactions, outcome);
         Some(sealed)
     }
 
@@ -528,9 +563,11 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
             Some(marshal) => marshal.get_finalization(Height::new(number)).await.map(Certificate),
             None => None,
         };
-        if let Some(outcome) = shared.take(number, hash) {
+        if let Some(outcome) = shared.outcome(number, hash) {
             shared.ledger.finalised(&Arc::new(block.clone()), &outcome, certificate.as_ref());
         }
+        // Only now: a proposal meanwhile must learn of the block's transactions from one of the two.
+        shared.forget(number);
         shared.tip.send_replace(Some(Arc::new(block.header().clone())));
     }
 }
@@ -541,9 +578,10 @@ impl<L: Law> Shared<L> {
         &self,
         batch: Batch<E>,
         place: &Place,
-    ) -> Result<(Vec<Bytes>, L::Outcome, Sealed<E>), LawError> {
+        ahead: &[Arc<[L::Transaction]>],
+    ) -> Result<(Vec<L::Transaction>, L::Outcome, Sealed<E>), LawError> {
         let bytes_max = self.settings.proposal_bytes_max;
-        let mut candidates = self.pool.propose(bytes_max);
+        let mut candidates = self.pool.propose(bytes_max, ahead);
         candidates.truncate(block::TRANSACTIONS_MAX);
         let mut loaded = ReadCache::default();
         let hints = self.law.hints(place, &candidates);
@@ -551,8 +589,8 @@ impl<L: Law> Shared<L> {
             self.law.build(reader, place, &candidates, bytes_max)
         })
         .await?;
-        let transactions = chosen.iter().map(|index| self.law.encoded(&candidates[*index])).collect();
+        let chosen = chosen.iter().map(|index| candidates[*index].clone()).collect();
         let sealed = self.seal(batch, &loaded, self.law.effects(&outcome).writes).await?;
-        Ok((transactions, outcome, sealed))
+        Ok((chosen, outcome, sealed))
     }
 }

@@ -88,6 +88,11 @@ impl Header {
         self.context.round.view().get()
     }
 
+    /// Its one encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode().to_vec()
+    }
+
     /// Reads a header that fills `bytes`.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, CodecError> {
         Self::decode_cfg(bytes.into(), &())

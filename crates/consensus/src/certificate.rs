@@ -93,6 +93,11 @@ impl Certificate {
         Ok(())
     }
 
+    /// Its one encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode().to_vec()
+    }
+
     /// Reads a certificate that fills `bytes`.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, CodecError> {
         Self::decode_cfg(bytes.into(), &())

@@ -8,12 +8,10 @@
 
 use crate::{
     Built, Chain, ChainError, Digest, Effects, Evidence, Law, LawError, Member, Place, Step, ValidatorSet,
-    VoteKind,
+    VoteKind, public_key, public_key_bytes,
 };
 use alloy_primitives::B256;
 use bytes::Bytes;
-use commonware_codec::{DecodeExt as _, Encode as _};
-use commonware_cryptography::ed25519::PublicKey;
 use std::sync::Arc;
 use surety_chain::{
     BlockInput, ChainSpec, Executed, Execution, ExecutionError, Genesis, GenesisError, Header, Recovered,
@@ -154,7 +152,7 @@ fn validators(set: &surety_chain::ValidatorSet) -> Option<ValidatorSet> {
         .iter()
         .map(|member| {
             Some(Member {
-                key: PublicKey::decode(member.key.0.to_vec()).ok()?,
+                key: public_key(&member.key.0)?,
                 operator: member.operator.into_array(),
                 stake: member.stake.to_be_bytes(),
             })
@@ -207,8 +205,6 @@ impl Evidence {
             message: vote.message.clone(),
             signature: vote.signature,
         };
-        let mut key = [0; 32];
-        key.copy_from_slice(&self.key.encode());
-        (key, vote(&self.first), vote(&self.second))
+        (public_key_bytes(&self.key), vote(&self.first), vote(&self.second))
     }
 }

@@ -120,7 +120,9 @@ pub trait Law: Clone + Send + Sync + 'static {
 /// What a proposer draws from: the validator's mempool.
 pub trait Pool<T>: Send + Sync + 'static {
     /// Candidates, best first, of at most `bytes_max` together. They need not be valid.
-    fn propose(&self, bytes_max: usize) -> Vec<T>;
+    ///
+    /// `ahead`: the transactions of each ancestor that is not final yet, oldest first; the block follows those.
+    fn propose(&self, bytes_max: usize, ahead: &[Arc<[T]>]) -> Vec<T>;
 
     /// The decoded twin of a transaction admitted before, so that senders are recovered once.
     fn known(&self, encoded: &[u8]) -> Option<T>;

@@ -11,6 +11,7 @@
 //! may vote), `orchestrator` (epochs) and `engine` (how it is wired). Clients need only [`Certificate`], [`EpochRecord`]
 //! and [`StateProof`].
 
+mod keys;
 mod validators;
 
 mod block;
@@ -53,6 +54,7 @@ pub use evidence::{Evidence, SignedVote, VoteKind};
 pub use evm::{EvmLaw, GenesisChainError};
 pub use export::{ExportError, Imported, import};
 pub use handle::{Handle, KEYS_MAX, Proofs, Status, Unavailable, Values};
+pub use keys::{private_key, public_key, public_key_bytes};
 pub use law::{
     Built, Effects, Law, LawError, Ledger, Place, Pool, Read, ReadCache, StateKey, StateReader, StateValue,
     Step,

@@ -26,6 +26,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -36,6 +37,9 @@ use tracing::{error, info};
 
 /// The most peers a node knows at once, itself included: validators and some followers.
 pub const PEERS_MAX: usize = crate::MEMBERS_MAX + 32;
+/// Peers that may come later without a restart. Queues are allocated for every peer there may be: some hundred kilobytes
+/// for each.
+const PEERS_ROOM: usize = 4;
 /// Clocks of two peers may differ by this much before they refuse each other.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
 /// Messages a peer may send in a second on each channel, in the order of [`Channels`]. Queues are sized by these.
@@ -119,9 +123,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// More peers than connections are sized for, or one twice.
+    /// Too many peers, or one twice.
     #[error("at most {PEERS_MAX} peers, each key once")]
     Peers,
+    /// More peers than the running node's queues are sized for.
+    #[error("at most {0} peers without a restart")]
+    PeersGrown(usize),
     /// The engine refuses.
     #[error(transparent)]
     Duty(#[from] DutyError),
@@ -140,6 +147,7 @@ enum Command {
 pub struct Node {
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<thread::JoinHandle<()>>,
+    peers_max: NonZeroUsize,
 }
 
 impl Node {
@@ -158,6 +166,7 @@ impl Node {
             return Err(StartError::RecordInside(record.clone()));
         }
         let peers = tracked(&settings.peers)?;
+        let peers_max = peers_max(&settings.peers, &settings.key.public_key());
         // The network reports no failure to listen; this one can.
         let listening = TcpListener::bind(settings.listen);
         drop(listening.map_err(|source| StartError::Listen { address: settings.listen, source })?);
@@ -185,16 +194,19 @@ impl Node {
                 .with_storage_directory(settings.data_dir.join("engine"))
                 .with_worker_threads(settings.threads.max(1));
             runtime::Runner::new(config).start(move |context| async move {
-                run(context, settings, peers, duty, queue, started).await
+                run(context, settings, peers, peers_max, duty, queue, started).await
             });
         });
         let thread = thread.map_err(|_| StartError::Thread)?;
         let handle = start.recv().map_err(|_| StartError::Thread)??;
-        Ok((Self { commands, thread: Some(thread) }, handle))
+        Ok((Self { commands, thread: Some(thread), peers_max }, handle))
     }
 
     /// Replaces the known peers.
     pub fn set_peers(&self, peers: &[Peer]) -> Result<(), StartError> {
+        if peers.len() >= self.peers_max.get() {
+            return Err(StartError::PeersGrown(self.peers_max.get() - 1));
+        }
         let _ = self.commands.send(Command::SetPeers(tracked(peers)?));
         Ok(())
     }
@@ -236,6 +248,7 @@ async fn run<L: Law>(
     context: runtime::Context,
     settings: NodeSettings,
     peers: AddressableTrackedPeers<PublicKey>,
+    peers_max: NonZeroUsize,
     duty: Duty<L>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     started: std::sync::mpsc::Sender<Result<Handle, DutyError>>,
@@ -255,7 +268,7 @@ async fn run<L: Law>(
         handshake,
         namespace.as_ref(),
         settings.listen,
-        NZUsize!(PEERS_MAX),
+        peers_max,
         message_bytes_max(),
         crate::engine::MAILBOX,
     );
@@ -304,6 +317,12 @@ async fn run<L: Law>(
             },
         }
     }
+}
+
+/// How many identities the network is sized for: who is known, this node, and some more.
+fn peers_max(peers: &[Peer], me: &PublicKey) -> NonZeroUsize {
+    let others = peers.iter().filter(|peer| peer.key != *me).count();
+    NZUsize!(1).saturating_add((others + PEERS_ROOM).min(PEERS_MAX - 1))
 }
 
 fn tracked(peers: &[Peer]) -> Result<AddressableTrackedPeers<PublicKey>, StartError> {

@@ -14,7 +14,7 @@ use crate::{
 };
 use bytes::{BufMut, Bytes};
 use commonware_codec::{
-    Buf, Decode as _, EncodeSize, Error as CodecError, RangeCfg, Read, ReadExt as _, Write,
+    Buf, Decode as _, Encode as _, EncodeSize, Error as CodecError, RangeCfg, Read, ReadExt as _, Write,
 };
 use commonware_cryptography::Sha256;
 use commonware_runtime::Spawner;
@@ -60,6 +60,11 @@ impl StateProof {
                 path.verify::<Sha256>(&key, state_root).then_some(None).ok_or(StateProofError::Path)
             }
         }
+    }
+
+    /// Its one encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode().to_vec()
     }
 
     /// Reads a proof that fills `bytes`.

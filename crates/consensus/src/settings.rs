@@ -49,7 +49,7 @@ impl Default for Settings {
             retained_blocks: 100_000,
             prune_every: 64,
             buffer_bytes: 1 << 20,
-            cached_pages: 8_192,
+            cached_pages: 2_048,
         }
     }
 }

@@ -13,10 +13,10 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
-use commonware_codec::Encode as _;
 use surety_chain::{Executed, Params, Recovered};
 use surety_consensus::{
     Block, Certificate, Evidence, Header, Ledger, Pool as ProposalPool, PublicKey, Role, ValidatorSet,
+    public_key_bytes,
 };
 use tokio::{runtime::Handle as Runtime, sync::mpsc};
 use tracing::{error, info, warn};
@@ -27,7 +27,7 @@ use crate::{
     ledger::Tip,
     mempool::{Room, Terms},
     metrics::Metrics,
-    pool::Pool,
+    pool::{Pool, Spread},
 };
 
 /// Messages from peers that wait.
@@ -72,6 +72,12 @@ impl Known {
         }
     }
 
+    /// Whether a key is a validator's in one of the epochs that are remembered.
+    fn validates(&self, key: &B256) -> bool {
+        let operators = self.operators.read().unwrap_or_else(PoisonError::into_inner);
+        operators.values().any(|members| members.contains_key(key))
+    }
+
     /// The account that answers for a validator key; zero while this node does not know the epoch's set.
     fn operator(&self, epoch: u64, key: &B256) -> Address {
         let operators = self.operators.read().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +87,7 @@ impl Known {
 
 /// A validator key's bytes.
 pub(crate) fn key_of(key: &PublicKey) -> B256 {
-    B256::from_slice(&key.encode())
+    B256::from(public_key_bytes(key))
 }
 
 /// Where a header stands.
@@ -99,14 +105,17 @@ pub(crate) struct Proposals {
     pub(crate) pool: Arc<Pool>,
     pub(crate) known: Arc<Known>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) gossip: mpsc::Sender<Bytes>,
+    pub(crate) gossip: mpsc::Sender<(Bytes, Spread)>,
     pub(crate) evidence: mpsc::Sender<Evidence>,
 }
 
 impl ProposalPool<Recovered> for Proposals {
-    fn propose(&self, bytes_max: usize) -> Vec<Recovered> {
+    fn propose(&self, bytes_max: usize, ahead: &[Arc<[Recovered]>]) -> Vec<Recovered> {
         let room = Room { bytes_max, gas_max: self.known.params().block_gas_max };
-        let chosen = self.pool.propose(room, &BTreeMap::new());
+        // Within a block and from block to block nonces grow: the last one stands.
+        let sent = ahead.iter().flat_map(|block| block.iter());
+        let next = sent.map(|sent| (sent.sender(), sent.nonce() + 1)).collect();
+        let chosen = self.pool.propose(room, &next);
         chosen.iter().map(|candidate| candidate.recovered().clone()).collect()
     }
 
@@ -114,9 +123,10 @@ impl ProposalPool<Recovered> for Proposals {
         self.pool.get(&keccak256(encoded)).map(|candidate| candidate.recovered().clone())
     }
 
-    fn received(&self, _: &PublicKey, message: bytes::Bytes) {
+    fn received(&self, from: &PublicKey, message: bytes::Bytes) {
         self.metrics.gossip_received.inc();
-        if self.gossip.try_send(message.into()).is_err() {
+        let spread = if self.known.validates(&key_of(from)) { Spread::Nobody } else { Spread::Peers };
+        if self.gossip.try_send((message.into(), spread)).is_err() {
             self.metrics.gossip_dropped.inc();
         }
     }
@@ -188,7 +198,7 @@ impl Follower {
     fn facts(&self, block: &Block, certificate: Option<&Certificate>) -> Facts {
         let header = block.header();
         let proposer_key = key_of(&header.context.leader);
-        let encoded = Bytes::from(header.encode());
+        let encoded = Bytes::from(header.to_bytes());
         let bodies: usize = block.transactions().iter().map(|bytes| bytes.len()).sum();
         Facts {
             number: header.number,
@@ -203,7 +213,9 @@ impl Follower {
             state_root: B256::from(header.state_root.0),
             bytes: (encoded.len() + bodies) as u64,
             encoded,
-            certificate: certificate.map(|certificate| Bytes::from(certificate.encode())).unwrap_or_default(),
+            certificate: certificate
+                .map(|certificate| Bytes::from(certificate.to_bytes()))
+                .unwrap_or_default(),
         }
     }
 
@@ -246,5 +258,39 @@ impl Follower {
         error!(why, "the validator stops");
         // The first reason is enough.
         let _ = self.failure.try_send(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use surety_chain::{Genesis, GenesisValidator};
+    use surety_consensus::Chain;
+    use surety_types::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn validators_are_known_by_their_keys_as_long_as_their_epoch_is_remembered() {
+        let key = SecretKey::from_bytes(&[7; 32]).public();
+        let genesis = Genesis {
+            chain_id: 1,
+            timestamp_ms: 0,
+            epoch_blocks: 10,
+            balances: Vec::new(),
+            validators: vec![GenesisValidator {
+                key,
+                operator: Address::repeat_byte(9),
+                stake: alloy_primitives::U256::from(10_u128.pow(22)),
+            }],
+            params: Params::default(),
+        };
+        let known = Known::new(Params::default());
+        let of_key = B256::from(key.0);
+        assert!(!known.validates(&of_key));
+        let first = Chain::of_genesis(&genesis).unwrap().validators;
+        known.learn(&first);
+        assert!(known.validates(&of_key) && !known.validates(&B256::ZERO));
+        assert_eq!(known.operator(0, &of_key), Address::repeat_byte(9));
+        assert_eq!(known.operator(1, &of_key), Address::ZERO);
     }
 }

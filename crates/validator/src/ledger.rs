@@ -5,7 +5,12 @@
 //! Holds:  every answer is of one height: where the tip moved while an answer was put together, it is put together anew.
 //! Absent: what happened (`indexes`), rules (`chain`).
 
-use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use futures::future::BoxFuture;
@@ -13,6 +18,7 @@ use surety_chain::{
     AccountState, CallRequest, ChainSpec, CorruptValue, Estimate, Execution, ExecutionError, Header, Params,
     Read, SimulationOutcome, StateKey, StateReader, StateValue, UpgradePlan, ValidatorSet,
 };
+use surety_consensus::KEYS_MAX;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 /// How often an answer is put together anew before the question is given up.
@@ -179,6 +185,24 @@ impl View {
             None => AccountState::default(),
         };
         Ok((read.tip, account))
+    }
+
+    /// Accounts, however many; those that do not exist are left out.
+    pub async fn accounts(
+        &self,
+        addresses: BTreeSet<Address>,
+    ) -> Result<BTreeMap<Address, AccountState>, ViewError> {
+        let addresses: Vec<Address> = addresses.into_iter().collect();
+        let mut accounts = BTreeMap::new();
+        for some in addresses.chunks(KEYS_MAX) {
+            let read = self.ledger.read(some.iter().map(StateKey::account).collect()).await?;
+            for (address, value) in some.iter().zip(read.values) {
+                if let Some(value) = value {
+                    accounts.insert(*address, AccountState::decode(&value)?);
+                }
+            }
+        }
+        Ok(accounts)
     }
 
     /// The code of an account.

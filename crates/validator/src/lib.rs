@@ -17,7 +17,9 @@ pub mod pool;
 pub mod rpc;
 mod validator;
 
-pub use validator::{KnownPeer, StartError, Validator, ValidatorSettings};
+pub use evidence::{Reporter, SignDigest};
+pub use surety_consensus::FileVoteRecord;
+pub use validator::{KnownPeer, Release, StartError, Validator, ValidatorSettings};
 
 /// Name and version of this software.
 pub const SOFTWARE: &str = concat!("surety/", env!("CARGO_PKG_VERSION"));

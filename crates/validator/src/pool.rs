@@ -2,11 +2,12 @@
 //!
 //! In:     encoded transactions from anyone; finalised blocks.
 //! Out:    admitted transactions, to peers and to subscribers; proposals.
-//! Holds:  a transaction's signature is recovered once; peers are sent what was admitted, and nothing twice.
+//! Holds:  a transaction's signature is recovered once; peers are sent what was admitted, unless one of the validators
+//!         sent it: they all know each other.
 //! Absent: which transaction is better (`mempool`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,6 +19,9 @@ use crate::{
     mempool::{Account, Admitted, Candidate, Mempool, PoolLimits, PoolSize, Refused, Room, Terms},
 };
 
+/// Bytes of transactions that are checked where they come in: some hundred microseconds of work. More goes to a thread
+/// that may take its time.
+const CHECK_BYTES_INLINE: usize = 1_024;
 /// Admitted transactions that a slow subscriber may lag behind.
 const PENDING_MAX: usize = 4_096;
 
@@ -30,6 +34,15 @@ pub enum SubmitError {
     /// The state that it depends on cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
+}
+
+/// Whether peers are told of what is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// All of them.
+    Peers,
+    /// None: a validator sent it, and what one sends, all get.
+    Nobody,
 }
 
 /// The shared pool.
@@ -48,23 +61,61 @@ impl Pool {
 
     /// Takes a transaction in, or says why not.
     pub async fn submit(&self, encoded: Bytes, view: &View) -> Result<Admitted, SubmitError> {
-        let terms = {
-            let mempool = self.lock();
-            if mempool.get(&keccak256(&encoded)).is_some() {
-                return Err(Refused::Known.into());
-            }
-            *mempool.terms()
-        };
+        let mut all = self.submit_all(vec![encoded], view, Spread::Peers).await?;
+        Ok(all.pop().expect("an answer for each transaction")?)
+    }
+
+    /// The same for several: answers in their order. What they have in common is done once.
+    pub async fn submit_all(
+        &self,
+        encoded: Vec<Bytes>,
+        view: &View,
+        spread: Spread,
+    ) -> Result<Vec<Result<Admitted, Refused>>, ViewError> {
+        let bytes: usize = encoded.iter().map(|encoded| encoded.len()).sum();
+        let (new, terms) = self.new_among(encoded);
         // Most of the cost of a transaction, and none of it under the lock.
-        let checked = tokio::task::spawn_blocking(move || Candidate::check(&encoded, &terms)).await;
-        let candidate = Arc::new(checked.map_err(|error| ViewError::Corrupt(Box::new(error)))??);
-        let (_, account) = view.account(candidate.sender()).await?;
-        let account = Account { nonce: account.nonce, balance: account.balance };
-        let admitted = self.lock().insert(Arc::clone(&candidate), account)?;
-        view.ledger().gossip(candidate.encoded().clone());
-        // Nobody may be listening.
-        let _ = self.admitted.send(candidate);
-        Ok(admitted)
+        let check = move || -> Vec<Result<Arc<Candidate>, Refused>> {
+            new.iter()
+                .map(|new| Candidate::check(new.as_ref().ok_or(Refused::Known)?, &terms).map(Arc::new))
+                .collect()
+        };
+        let checked = if bytes <= CHECK_BYTES_INLINE {
+            check()
+        } else {
+            tokio::task::spawn_blocking(check).await.map_err(|error| ViewError::Corrupt(Box::new(error)))?
+        };
+        let senders: BTreeSet<Address> =
+            checked.iter().flatten().map(|candidate| candidate.sender()).collect();
+        let accounts = view.accounts(senders).await?;
+        let answers: Vec<Result<Admitted, Refused>> = {
+            let mut mempool = self.lock();
+            let mut insert = |candidate: &Arc<Candidate>| {
+                let account = accounts.get(&candidate.sender()).copied().unwrap_or_default();
+                let account = Account { nonce: account.nonce, balance: account.balance };
+                mempool.insert(Arc::clone(candidate), account)
+            };
+            checked.iter().map(|checked| insert(checked.as_ref().map_err(Clone::clone)?)).collect()
+        };
+        for (checked, answer) in checked.into_iter().zip(&answers) {
+            if let (Ok(candidate), Ok(_)) = (checked, answer) {
+                if spread == Spread::Peers {
+                    view.ledger().gossip(candidate.encoded().clone());
+                }
+                // Nobody may be listening.
+                let _ = self.admitted.send(candidate);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Those that do not wait here already, each in its place, and what they are checked by.
+    fn new_among(&self, encoded: Vec<Bytes>) -> (Vec<Option<Bytes>>, Terms) {
+        let hashes: Vec<B256> = encoded.iter().map(keccak256).collect();
+        let mempool = self.lock();
+        let new = encoded.into_iter().zip(hashes);
+        let new = new.map(|(encoded, hash)| mempool.get(&hash).is_none().then_some(encoded)).collect();
+        (new, *mempool.terms())
     }
 
     /// The best transactions for a block; see [`Mempool::propose`].

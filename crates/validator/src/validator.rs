@@ -6,20 +6,21 @@
 //! Holds:  what cannot go on stops whole and says why; what is stopped ends in order: RPC, consensus, indexes.
 
 use std::{
+    fs::File,
+    io::Read as _,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use alloy_primitives::{B256, Bytes};
-use alloy_signer_local::PrivateKeySigner;
-use commonware_codec::{DecodeExt as _, Encode as _};
-use commonware_cryptography::ed25519::PrivateKey;
 use futures::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
 use surety_chain::{Genesis, StateKey};
 use surety_consensus::{
     Chain, EvmLaw, GOSSIP_BYTES_MAX, GenesisChainError, Handle, KEYS_MAX, Node, NodeSettings, Peer, Settings,
+    private_key, public_key,
 };
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
@@ -33,12 +34,12 @@ use tracing::{debug, warn};
 use crate::{
     SOFTWARE,
     desk::{EVIDENCE_WAITING_MAX, Follower, GOSSIP_WAITING_MAX, Known, Proposals, tip_of},
-    evidence,
+    evidence::{self, Reporter},
     indexes::{IndexSettings, IndexWriter, Indexes, OpenIndexesError},
     ledger::{Duty, EpochRecord, Ledger, LedgerStatus, Proved, Unavailable, Values, View},
     mempool::{PoolLimits, Terms},
     metrics::Metrics,
-    pool::Pool,
+    pool::{Pool, Spread},
     rpc::{RpcServer, RpcSettings, Services},
 };
 
@@ -83,7 +84,40 @@ pub struct ValidatorSettings {
     /// Calls that are executed at once for RPC.
     pub calls_max: usize,
     /// The account that reports conflicting votes, and is paid the bounty for it.
-    pub reporter: Option<PrivateKeySigner>,
+    pub reporter: Option<Reporter>,
+    /// What runs here, as an upgrade of the chain names it.
+    pub release: Release,
+}
+
+/// What runs here: at an upgrade's height the chain goes on only with what the upgrade names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The version.
+    pub version: String,
+    /// SHA-256 of the program; none if it cannot be read, and then an upgrade that names programs is not passed.
+    pub program: Option<B256>,
+}
+
+impl Release {
+    /// Of the program that is running.
+    pub fn running() -> Self {
+        let program = std::env::current_exe().and_then(|path| sha256_of(&path));
+        let program = program.inspect_err(|error| {
+            warn!(%error, "this program's own file cannot be read: an upgrade that names programs would stop it");
+        });
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), program: program.ok() }
+    }
+}
+
+/// The digest of a file, however long.
+fn sha256_of(path: &Path) -> std::io::Result<B256> {
+    let (mut file, mut hasher, mut block) = (File::open(path)?, Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(B256::from(<[u8; 32]>::from(hasher.finalize()))),
+            length => hasher.update(&block[..length]),
+        }
+    }
 }
 
 /// A peer.
@@ -194,7 +228,7 @@ impl Validator {
             genesis_timestamp_ms: settings.genesis.timestamp_ms,
             failure: failure.clone(),
         };
-        let law = EvmLaw::new(spec, env!("CARGO_PKG_VERSION"), None);
+        let law = EvmLaw::new(spec, settings.release.version.clone(), settings.release.program);
         let node_settings = node_settings(&settings)?;
         let started = tokio::task::spawn_blocking(move || {
             Node::start(node_settings, chain, law, Arc::new(proposals), Arc::new(follower))
@@ -266,11 +300,9 @@ impl Validator {
 }
 
 fn node_settings(settings: &ValidatorSettings) -> Result<NodeSettings, StartError> {
-    let key = PrivateKey::decode(bytes::Bytes::copy_from_slice(&settings.key.to_bytes()))
-        .map_err(|_| StartError::Key(settings.key.public()))?;
+    let key = private_key(&settings.key.to_bytes()).ok_or_else(|| StartError::Key(settings.key.public()))?;
     let peers = settings.peers.iter().map(|peer| {
-        let key = surety_consensus::PublicKey::decode(bytes::Bytes::copy_from_slice(&peer.key.0))
-            .map_err(|_| StartError::Key(peer.key))?;
+        let key = public_key(&peer.key.0).ok_or(StartError::Key(peer.key))?;
         Ok(Peer { key, address: peer.address, follower: peer.follower })
     });
     let pacing = Duration::from_millis(settings.genesis.params.pace_ms);
@@ -319,8 +351,8 @@ impl Ledger for Consensus {
     fn prove(&self, keys: Vec<StateKey>) -> BoxFuture<'_, Result<Proved, Unavailable>> {
         Box::pin(async move {
             let (header, proofs) = self.handle.prove(keys).await.map_err(unavailable)?;
-            let proofs = proofs.iter().map(|proof| Bytes::from(proof.encode())).collect();
-            Ok(Proved { header: header.encode().into(), number: header.number, proofs })
+            let proofs = proofs.iter().map(|proof| Bytes::from(proof.to_bytes())).collect();
+            Ok(Proved { header: header.to_bytes().into(), number: header.number, proofs })
         })
     }
 
@@ -328,8 +360,8 @@ impl Ledger for Consensus {
         Box::pin(async move {
             let record = self.handle.epoch(epoch).await;
             Ok(record.map(|record| EpochRecord {
-                header: record.header.encode().into(),
-                certificate: record.certificate.encode().into(),
+                header: record.header.to_bytes().into(),
+                certificate: record.certificate.to_bytes().into(),
             }))
         })
     }
@@ -403,13 +435,13 @@ fn transactions(message: &[u8]) -> Option<Vec<Bytes>> {
 
 /// Looks at what peers sent.
 async fn receive_gossip(
-    mut messages: mpsc::Receiver<Bytes>,
+    mut messages: mpsc::Receiver<(Bytes, Spread)>,
     pool: Arc<Pool>,
     view: View,
     metrics: Arc<Metrics>,
 ) {
     let places = Arc::new(Semaphore::new(GOSSIP_TASKS_MAX));
-    while let Some(message) = messages.recv().await {
+    while let Some((message, spread)) = messages.recv().await {
         let Some(list) = transactions(&message) else {
             metrics.gossip_dropped.inc();
             continue;
@@ -418,11 +450,12 @@ async fn receive_gossip(
         let (pool, view, metrics) = (Arc::clone(&pool), view.clone(), Arc::clone(&metrics));
         tokio::spawn(async move {
             let _place = place;
-            for encoded in list {
-                if pool.submit(encoded, &view).await.is_err() {
-                    metrics.gossip_dropped.inc();
-                }
-            }
+            let count = list.len();
+            let dropped = match pool.submit_all(list, &view, spread).await {
+                Ok(answers) => answers.iter().filter(|answer| answer.is_err()).count(),
+                Err(_) => count,
+            };
+            metrics.gossip_dropped.inc_by(dropped as u64);
         });
     }
 }
@@ -476,6 +509,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_release_is_told_by_its_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, vec![7; 100_000]).unwrap();
+        let whole = B256::from(<[u8; 32]>::from(Sha256::digest(vec![7; 100_000])));
+        assert_eq!(sha256_of(&path).unwrap(), whole);
+        assert!(Release::running().program.is_some());
+    }
 
     proptest! {
         #[test]

@@ -65,6 +65,10 @@ pub struct World {
     pub starts: Mutex<BTreeMap<usize, u32>>,
     pub gossip: Mutex<BTreeMap<usize, u64>>,
     pub transfers: Mutex<u64>,
+    /// Proposals on top of blocks that were not final yet.
+    pub stacked: Mutex<u64>,
+    /// Blocks without transfers.
+    pub empty: Mutex<u64>,
 }
 
 /// A misdeed: what one participant runs instead of an honest validator.
@@ -75,6 +79,7 @@ pub type Misdeed = fn(&Network, InitContext<'_, PublicKey>) -> TaskHandle<()>;
 pub struct Network {
     pub participants: u64,
     pub epoch_blocks: u64,
+    pub pace: Duration,
     pub rota: Rota,
     pub world: Arc<World>,
     /// Delayed participants fetch the state rather than execute from genesis.
@@ -93,6 +98,7 @@ impl Network {
         Self {
             participants,
             epoch_blocks: 1_000,
+            pace: PACE,
             rota,
             world: Arc::default(),
             state_sync: false,
@@ -133,7 +139,7 @@ impl Network {
             nonces: Mutex::new([0; ACCOUNTS as usize]),
         });
         let settings = Settings {
-            pacing: PACE,
+            pacing: self.pace,
             retained_blocks: 200,
             prune_every: 16,
             buffer_bytes: 1 << 14,
@@ -178,8 +184,17 @@ pub struct Desk {
 
 impl Pool<Transfer> for Desk {
     /// Several transfers of every account, some of which cannot apply.
-    fn propose(&self, _bytes_max: usize) -> Vec<Transfer> {
-        let nonces = *self.nonces.lock().unwrap();
+    fn propose(&self, _bytes_max: usize, ahead: &[Arc<[Transfer]>]) -> Vec<Transfer> {
+        let mut nonces = *self.nonces.lock().unwrap();
+        let mut sent = BTreeMap::new();
+        for transfer in ahead.iter().flat_map(|block| block.iter()) {
+            let before = sent.insert(transfer.from, transfer.nonce);
+            assert!(before.is_none_or(|before| before + 1 == transfer.nonce), "one is missing: {ahead:?}");
+            // A block that has just become final may be counted already.
+            let next = &mut nonces[transfer.from as usize];
+            *next = (*next).max(transfer.nonce + 1);
+        }
+        *self.world.stacked.lock().unwrap() += u64::from(!ahead.is_empty());
         let mut transfers = Vec::new();
         for ahead in 0..3u64 {
             for from in 0..ACCOUNTS {
@@ -222,6 +237,7 @@ impl Ledger<Outcome> for Desk {
             nonces[transfer.from as usize] = transfer.nonce + 1;
         }
         *self.world.transfers.lock().unwrap() += outcome.transfers.len() as u64;
+        *self.world.empty.lock().unwrap() += u64::from(outcome.transfers.is_empty() && number > 1);
         self.world.missed.lock().unwrap().extend(outcome.missed.iter().copied());
         if let Some(monitor) = &self.monitor {
             let round = Round::new(Epoch::new(block.header().epoch()), View::new(block.header().view()));

@@ -4,10 +4,13 @@
 //! and `SURETY_SEED_FIRST` replays from it.
 
 mod coins;
+mod economies;
+mod economy;
 mod epochs;
 mod faults;
 mod harness;
 mod misdeeds;
+mod shifted;
 
 use commonware_glue::simulate::{
     action::Crash,
@@ -61,6 +64,17 @@ fn run(
 fn blocks_follow_each_other() {
     for seed in seeds(3) {
         run(seed, &Network::new(4, steady), 20, |plan| plan);
+    }
+}
+
+#[test]
+fn blocks_on_top_of_unfinished_ones_carry_what_follows() {
+    for seed in seeds(2) {
+        let mut network = Network::new(4, steady);
+        network.pace = Duration::from_millis(1);
+        run(seed, &network, 60, |plan| plan);
+        assert!(*network.world.stacked.lock().unwrap() > 0, "some proposals were ahead of finality");
+        assert_eq!(*network.world.empty.lock().unwrap(), 0, "a proposal repeated what its ancestors carry");
     }
 }
 

@@ -19,7 +19,7 @@ use commonware_runtime::{Handle as TaskHandle, Spawner as _, Supervisor as _, de
 use std::sync::Arc;
 use surety_consensus::{CHANNELS, Channels, MemoryVoteRecord, PublicKey};
 
-const GUILTY: usize = 3;
+pub const GUILTY: usize = 3;
 
 /// Votes for whatever it hears of and for something else besides.
 fn conflicter(network: &Network, init: InitContext<'_, PublicKey>) -> TaskHandle<()> {
@@ -72,11 +72,11 @@ fn twins(network: &Network, init: InitContext<'_, PublicKey>) -> TaskHandle<()> 
     })
 }
 
-type Half<F> = (
+pub type Half<F> = (
     commonware_p2p::simulated::SplitSender<PublicKey, deterministic::Context, F>,
     commonware_p2p::simulated::Receiver<PublicKey>,
 );
-type Forward =
+pub type Forward =
     fn(SplitOrigin, &Recipients<PublicKey>, &commonware_runtime::IoBuf) -> Option<Recipients<PublicKey>>;
 
 fn group_of(origin: SplitOrigin) -> Vec<PublicKey> {
@@ -101,7 +101,7 @@ fn forward(
     Some(Recipients::Some(chosen))
 }
 
-fn split(
+pub fn split(
     context: &deterministic::Context,
     sender: commonware_p2p::simulated::Sender<PublicKey, deterministic::Context>,
     receiver: commonware_p2p::simulated::Receiver<PublicKey>,
