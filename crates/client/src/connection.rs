@@ -14,7 +14,10 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use crate::session::{Session, SessionError};
+use crate::{
+    channel::Purse,
+    session::{Session, SessionError},
+};
 
 /// The first pause before a lost worker is called again, and the first wait for an answer …
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -129,13 +132,37 @@ impl Connection {
         request: Request,
         options: OrderOptions,
     ) -> Result<Session, SessionError> {
+        self.start(order, request, options, None).await
+    }
+
+    /// As [`Connection::order`], paid from `purse`: the order names its channel.
+    pub async fn order_paid(
+        &self,
+        order: Signed<surety_types::Order>,
+        request: Request,
+        options: OrderOptions,
+        purse: Box<dyn Purse>,
+    ) -> Result<Session, SessionError> {
+        self.start(order, request, options, Some(purse)).await
+    }
+
+    async fn start(
+        &self,
+        order: Signed<surety_types::Order>,
+        request: Request,
+        options: OrderOptions,
+        purse: Option<Box<dyn Purse>>,
+    ) -> Result<Session, SessionError> {
         let link = match &*self.inner.serve.borrow() {
             State::Connected(link) => link.clone(),
             State::Seeking(lost) => {
-                return Err(SessionError::Unreachable { worker: self.worker(), lost: lost.clone() });
+                let lost = lost.clone();
+                // It was not sent: it costs nothing.
+                purse.into_iter().for_each(|purse| purse.release());
+                return Err(SessionError::Unreachable { worker: self.worker(), lost });
             }
         };
-        Session::start(&link, order, request, options).await
+        Session::start(&link, order, request, options, purse).await
     }
 
     fn unreachable(&self) -> SessionError {

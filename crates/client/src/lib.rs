@@ -1,19 +1,24 @@
-//! The way in: connections to workers, and sessions that believe nothing a worker has not signed.
+//! The way in: sessions that believe nothing a worker has not signed, and a [`ledger`] that believes nothing a node has
+//! not proven.
 //!
 //! In:     signed orders and their requests; what workers send.
 //! Out:    tokens as they come, and in the end an answer that `surety_proof` has checked against every signature; or an
 //!         error that says who is accountable and whether trying again may help.
-//! Touches: the endpoint it is given; the clock.
+//! Touches: the endpoint it is given; for the ledger HTTP; the clock.
 //! Holds:  nothing is yielded out of turn; `Finished` is yielded only for an answer that holds; a session ends with
 //!         `Finished`, `Refused` or an error, never without a word.
 //! Absent: which worker to ask, and what to do when one fails (`gateway`).
 //!
 //! The rules `R-…` cited here are in `docs/spec/receipt.md`.
 
+pub mod channel;
 mod connection;
+pub mod https;
+pub mod ledger;
 mod session;
 mod transcript;
 
+pub use channel::{Account, AccountError, Purse, PurseError, account_on};
 pub use connection::{Connection, OrderOptions};
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
 pub use surety_net::StatusError;

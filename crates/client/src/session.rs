@@ -5,15 +5,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use surety_net::{CloseCode, Link, Lost, OpenError, OrderStream, ReceiveError, SendError};
+use surety_net::{CloseCode, Link, Lost, OpenError, ReceiveError, Receiver, SendError, Sender};
 use surety_proof::{Checked, Fault};
 use surety_types::{
-    Acceptance, Answer, Canonical, Invalid, Order, PublicKey, Receipt, Request, Signed, ToWorker,
+    Acceptance, Answer, Canonical, FromWorker, Invalid, Order, PublicKey, Receipt, Request, Signed, ToWorker,
     TokenLogprob,
 };
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    channel::{Paid, Purse, PurseError, Terms, Till},
     connection::OrderOptions,
     transcript::{ProgressProblem, Transcript},
 };
@@ -21,13 +22,23 @@ use crate::{
 /// One order with one worker. Dropped before its last event, it tells the worker to stop.
 #[derive(Debug)]
 pub struct Session {
-    stream: OrderStream,
+    towards: Towards,
+    receiver: Receiver<FromWorker>,
     transcript: Transcript,
     worker: PublicKey,
     stall: Duration,
     heard: Instant,
     deadline: Instant,
     ended: bool,
+}
+
+/// The direction towards the worker.
+#[derive(Debug)]
+enum Towards {
+    /// Nothing is paid.
+    Free(Sender<ToWorker>),
+    /// Vouchers go there too.
+    Paying(Till),
 }
 
 /// What comes of an order, in this order: one acceptance, the scored prompt if asked for, tokens, one end. Or a refusal
@@ -273,7 +284,10 @@ impl Session {
         order: Signed<Order>,
         request: Request,
         options: OrderOptions,
+        purse: Option<Box<dyn Purse>>,
     ) -> Result<Session, SessionError> {
+        // Until the order may have been read, nothing can be owed for it.
+        let mut purse = Unsent(purse);
         let worker = link.address().key;
         let encoded = request.try_to_cbor().map_err(SessionError::Invalid)?;
         assert_eq!(Request::digest_of(&encoded), order.request_digest, "an order names its request");
@@ -290,7 +304,8 @@ impl Session {
             }
         })?;
         let message = ToWorker::Order { order: order.bytes().to_vec(), request: encoded };
-        match stream.send(&message).await {
+        let sending = stream.send(&message).await;
+        match sending {
             Ok(()) => {}
             // The worker may have said why on its own direction: let the session tell.
             Err(SendError::Stopped(_)) => {}
@@ -304,8 +319,14 @@ impl Session {
                 });
             }
         }
+        let (sender, receiver) = stream.split();
+        let towards = match purse.0.take() {
+            Some(purse) => Towards::Paying(Till::open(sender, purse)),
+            None => Towards::Free(sender),
+        };
         Ok(Session {
-            stream,
+            towards,
+            receiver,
             transcript: Transcript::new(order, request, worker, options.context_tokens),
             worker,
             stall: options.stall,
@@ -359,14 +380,25 @@ impl Session {
             return;
         }
         self.transcript.cancelled = true;
-        // A failure to send shows when the next event is awaited.
-        let _ = self.stream.send(&ToWorker::Cancel).await;
+        match &mut self.towards {
+            // A failure to send shows when the next event is awaited.
+            Towards::Free(sender) => drop(sender.send(&ToWorker::Cancel).await),
+            Towards::Paying(till) => till.cancel(),
+        }
+    }
+
+    /// Why the answer could not be paid to its end, if so: then it was cancelled.
+    pub fn payment_problem(&self) -> Option<&PurseError> {
+        match &self.towards {
+            Towards::Free(_) => None,
+            Towards::Paying(till) => till.problem(),
+        }
     }
 
     /// Waits for one message and takes it.
     async fn step(&mut self) -> Result<Option<SessionEvent>, SessionError> {
         let stalled = self.heard + self.stall;
-        let received = timeout_at(stalled.min(self.deadline), self.stream.receive()).await;
+        let received = timeout_at(stalled.min(self.deadline), self.receiver.receive()).await;
         let (worker, output_tokens, accepted) =
             (self.worker, self.transcript.output_tokens(), self.transcript.is_accepted());
         let broken_off = |code| SessionError::BrokenOff { worker, output_tokens, accepted, code };
@@ -378,7 +410,11 @@ impl Session {
             Err(_) => Err(SessionError::Stalled { worker, output_tokens, accepted, stall: self.stall }),
             Ok(Ok(Some(message))) => {
                 self.heard = Instant::now();
-                self.transcript.take(message)
+                self.transcript.cancelled |= self.payment_problem().is_some();
+                let is_progress = matches!(message, FromWorker::Progress(_));
+                let event = self.transcript.take(message)?;
+                self.pay(is_progress, event.as_ref());
+                Ok(event)
             }
             // An end without a receipt is no end.
             Ok(Ok(None)) => Err(broken_off(CloseCode::Done)),
@@ -396,9 +432,35 @@ impl Session {
         }
     }
 
+    /// Tells the paying side what a message means to it.
+    fn pay(&mut self, is_progress: bool, event: Option<&SessionEvent>) {
+        let Towards::Paying(till) = &self.towards else { return };
+        match event {
+            Some(SessionEvent::Accepted(acceptance)) => till.accepted(Terms {
+                price: acceptance.price,
+                prompt_tokens: acceptance.prompt_tokens,
+                max_output_tokens: acceptance.max_output_tokens,
+            }),
+            Some(SessionEvent::Finished(completed)) => {
+                till.end(Paid::Charged(completed.receipt.charge), CloseCode::Done);
+            }
+            Some(SessionEvent::Refused(_)) => till.end(Paid::Nothing, CloseCode::Done),
+            Some(SessionEvent::Prompt { .. } | SessionEvent::Tokens { .. }) => {}
+            // what is signed for is answered by the next voucher.
+            None if is_progress => till.delivered(self.transcript.output_tokens()),
+            None => {}
+        }
+    }
+
     fn end(&mut self, code: CloseCode) {
         self.ended = true;
-        self.stream.reset(code);
+        match &mut self.towards {
+            Towards::Free(sender) => sender.reset(code),
+            // Without a signed end nobody knows what will be claimed, unless nothing was ever agreed.
+            Towards::Paying(till) if self.transcript.is_accepted() => till.end(Paid::Unknown, code),
+            Towards::Paying(till) => till.end(Paid::Nothing, code),
+        }
+        self.receiver.stop(code);
     }
 }
 
@@ -407,6 +469,17 @@ impl Drop for Session {
         // breaking off with this code is a cancellation, and needs no message of its own.
         if !self.ended {
             self.end(CloseCode::Cancelled);
+        }
+    }
+}
+
+/// A purse whose order has not been sent: given back, nothing is owed.
+struct Unsent(Option<Box<dyn Purse>>);
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some(purse) = self.0.take() {
+            purse.release();
         }
     }
 }

@@ -9,7 +9,8 @@ use std::mem::take;
 
 use surety_proof::{Expected, Fault, IdsHasher, TextHasher, check::check_acceptance, check_answer};
 use surety_types::{
-    Acceptance, Answer, Canonical, FromWorker, Order, Progress, PublicKey, Receipt, Request, Signed,
+    Acceptance, Answer, Canonical, FromWorker, Order, Price, Progress, PublicKey, Receipt, Request, Signed,
+    channel::COVER_TOKENS,
 };
 
 use crate::session::{Completed, Refusal, SessionError, SessionEvent};
@@ -29,6 +30,8 @@ pub(crate) struct Transcript {
     text: String,
     ids_hasher: IdsHasher,
     text_hasher: TextHasher,
+    /// Output tokens at the last progress.
+    signed_tokens: u32,
     pub(crate) cancelled: bool,
 }
 
@@ -50,6 +53,7 @@ impl Transcript {
             text: String::new(),
             ids_hasher: IdsHasher::output(),
             text_hasher: TextHasher::new(),
+            signed_tokens: 0,
             cancelled: false,
         }
     }
@@ -142,6 +146,11 @@ impl Transcript {
         if logprobs != if self.request.logprobs.is_some() { tokens.len() } else { 0 } {
             return Err(self.bad_frame("other log-probabilities than were asked for"));
         }
+        //
+        let unsigned = (self.output_ids.len() + tokens.len()).saturating_sub(self.signed_tokens as usize);
+        if acceptance.price != Price::ZERO && unsigned > COVER_TOKENS as usize {
+            return Err(self.out_of_turn("two steps of paid tokens without signing for them"));
+        }
         self.output_ids.extend(tokens);
         self.text.push_str(text);
         self.ids_hasher.push(tokens);
@@ -168,6 +177,7 @@ impl Transcript {
         if progress.text_digest != self.text_hasher.digest() {
             return Err(bad(ProgressProblem::OtherText));
         }
+        self.signed_tokens = progress.output_tokens;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! A worker on a real endpoint that follows a script, with honest building blocks for scripts to deviate from.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},

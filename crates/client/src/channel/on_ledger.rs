@@ -1,0 +1,101 @@
+//! A wallet on a ledger that nobody has to be trusted about.
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256, U256};
+use surety_chain::{CallRequest, Params};
+use surety_types::abi::Module;
+
+use super::account::{Account, AccountError, ModuleCall, Moment, Wait};
+use crate::ledger::{Ledger, LedgerError, TransactionCall, Wallet};
+
+/// A wallet's account on a ledger, for the money of a gateway or the duties of a worker. One process at a time uses it.
+pub fn account_on(ledger: Ledger, wallet: Wallet) -> Arc<dyn Account> {
+    Arc::new(OnLedger { ledger, wallet })
+}
+
+#[derive(Debug)]
+struct OnLedger {
+    ledger: Ledger,
+    wallet: Wallet,
+}
+
+impl Account for OnLedger {
+    fn chain_id(&self) -> u64 {
+        self.ledger.chain_id()
+    }
+
+    fn address(&self) -> Address {
+        self.wallet.address()
+    }
+
+    fn sign(&self, digest: &B256) -> [u8; 65] {
+        self.wallet.sign_digest(digest)
+    }
+
+    fn moment(&self) -> Wait<'_, Moment> {
+        Box::pin(async {
+            let tip = self.ledger.tip().await.map_err(told)?;
+            Ok(Moment { number: tip.number, timestamp_ms: tip.timestamp_ms, epoch: tip.epoch })
+        })
+    }
+
+    fn balance(&self) -> Wait<'_, U256> {
+        Box::pin(async {
+            let account = self.ledger.account(self.address()).await.map_err(told)?;
+            Ok(account.value.balance)
+        })
+    }
+
+    fn params(&self) -> Wait<'_, Params> {
+        Box::pin(async { Ok(self.ledger.params().await.map_err(told)?.value) })
+    }
+
+    fn view(&self, module: Module, input: Vec<u8>) -> Wait<'_, Vec<u8>> {
+        Box::pin(async move {
+            let to = Some(module.address());
+            let request = CallRequest { to, input: input.into(), ..CallRequest::default() };
+            let outcome = self.ledger.simulate(&request).await.map_err(told)?.value;
+            if outcome.success {
+                return Ok(outcome.output.into());
+            }
+            Err(refused(outcome.revert_reason()))
+        })
+    }
+
+    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()> {
+        Box::pin(async move {
+            let calls = calls.into_iter().map(|call| TransactionCall {
+                to: call.module.address(),
+                value: call.value,
+                input: call.input.into(),
+                gas: None,
+            });
+            let landed = self.ledger.submit(&self.wallet, calls.collect()).await.map_err(told)?;
+            match landed.into_iter().find(|landed| !landed.success) {
+                Some(failed) => Err(refused(failed.revert_reason)),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+fn refused(reason: Option<String>) -> AccountError {
+    AccountError {
+        message: format!("the ledger refuses: {}", reason.as_deref().unwrap_or("it gives no reason")),
+        hint: "the ledger's words say what it asks for".to_owned(),
+        refused: true,
+    }
+}
+
+fn told(error: LedgerError) -> AccountError {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    let hint = error.hint().unwrap_or("the ledger's words say what it asks for").to_owned();
+    let refused = matches!(error, LedgerError::Reverted { .. } | LedgerError::Invalid(_));
+    AccountError { message, hint, refused }
+}

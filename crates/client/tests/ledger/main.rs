@@ -1,0 +1,8 @@
+//! The ledger through a real node, and through one that lies.
+
+mod liar;
+mod lies;
+mod node;
+mod pages;
+mod reads;
+mod writes;
