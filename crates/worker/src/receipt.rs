@@ -11,14 +11,12 @@ use surety_proof::commit::{IdsHasher, TextHasher, prompt_digest, state_commitmen
 use surety_types::{
     Acceptance, Amount, Digest, FailureCode, FinishReason, Order, Outcome, Price, Progress, PublicKey,
     Receipt, SecretKey, Signed, Text,
+    channel::cover_wei,
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
 
 /// Name and version of this software, as receipts and statuses carry it.
 pub const SOFTWARE: &str = concat!("surety/", env!("CARGO_PKG_VERSION"));
-
-/// What money asks for: nothing yet.
-const PRICE: Price = Price::ZERO;
 
 /// The account of one order: grows with what is delivered, ends in a receipt.
 pub struct Account {
@@ -27,6 +25,7 @@ pub struct Account {
     model: surety_types::ModelId,
     seed: [u8; 32],
     deadline_ms: u64,
+    price: Price,
     accepted: bool,
     accepted_ms: u64,
     first_token_ms: Option<u64>,
@@ -37,14 +36,15 @@ pub struct Account {
 }
 
 impl Account {
-    /// An order that was read at this time, and is not accepted yet.
-    pub fn open(worker: PublicKey, order: &Order, now_ms: u64) -> Self {
+    /// An order that was read at this time, and is not accepted yet; what it will cost.
+    pub fn open(worker: PublicKey, order: &Order, price: Price, now_ms: u64) -> Self {
         Self {
             worker,
             order: order.digest(),
             model: order.model,
             seed: order.seed_bytes(),
             deadline_ms: order.deadline_ms,
+            price,
             accepted: false,
             accepted_ms: now_ms,
             first_token_ms: None,
@@ -70,12 +70,27 @@ impl Account {
             model: self.model,
             worker: self.worker,
             deadline_ms: self.deadline_ms,
-            price: PRICE,
+            price: self.price,
             prompt_tokens: self.prompt_tokens,
             accepted_ms: self.accepted_ms,
             max_output_tokens,
         };
         Signed::sign(acceptance, key)
+    }
+
+    /// Whether the order is accepted.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// Whether an answer of so many tokens costs an amount of wei at all.
+    pub fn can_be_charged(&self, max_output_tokens: u32) -> bool {
+        cover_wei(&self.price, self.prompt_tokens, max_output_tokens).is_some()
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
     }
 
     /// Notes what is delivered; returns the index of the first of these tokens.
@@ -121,7 +136,8 @@ impl Account {
         salt: &[u8; 32],
         now_ms: u64,
     ) -> Signed<Receipt> {
-        let charge = PRICE.charge(self.prompt_tokens, 0, self.output.count()).expect("nothing costs nothing");
+        let charge = self.price.charge(self.prompt_tokens, 0, self.output.count());
+        let charge = charge.expect("what could not be charged was not accepted");
         let receipt = Receipt {
             finish,
             state_commitment: state_commitment(&self.worker, salt, state_digest),
@@ -153,7 +169,7 @@ impl Account {
             finish: FinishReason::Failed,
             seed: self.seed,
             state_commitment: Digest::ZERO,
-            price: if self.accepted { PRICE } else { Price::ZERO },
+            price: if self.accepted { self.price } else { Price::ZERO },
             charge: Amount::ZERO,
             accepted_ms: self.accepted_ms,
             first_token_ms: self.first_token_ms,

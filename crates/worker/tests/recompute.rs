@@ -94,6 +94,7 @@ async fn a_thousand_honest_receipts_are_accepted() {
         threads: None,
         context_tokens: None,
         kv_bytes: Some(256 << 20),
+        ledger: None,
     };
     let worker = serve::start(settings, |_| {}).await.unwrap();
     let model_id = worker.models()[0].id;

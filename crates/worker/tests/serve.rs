@@ -6,8 +6,9 @@ use surety_client::{Completed, Connection, OrderOptions, Refusal, Session, Sessi
 use surety_kernels::{Backend, Executor};
 use surety_net::{BindOptions, CloseCode, Endpoint, ReceiveError};
 use surety_types::{
-    Canonical, Digest, FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price, Prompt,
-    Receipt, Request, Sampling, SecretKey, Seed, Signed, ToWorker, WorkerState, order::ORDER_VERSION,
+    Canonical, Channel, Digest, FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price,
+    Prompt, Receipt, Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WorkerState,
+    order::ORDER_VERSION,
 };
 use surety_worker::{
     audit::{Discrepancy, recompute},
@@ -45,6 +46,7 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
         threads: NonZeroUsize::new(1),
         context_tokens: None,
         kv_bytes: Some(64 << 20),
+        ledger: None,
     }
 }
 
@@ -386,6 +388,20 @@ async fn a_worker_without_a_model_does_not_start() {
     assert!(error.hint().is_some());
 }
 
+/// A voucher that nobody signed.
+fn voucher(order: Digest) -> Voucher {
+    let channel = Channel {
+        payer: Default::default(),
+        payer_authorizer: Default::default(),
+        receiver: Default::default(),
+        receiver_authorizer: Default::default(),
+        token: Default::default(),
+        withdraw_delay_s: 900,
+        salt: Digest::ZERO,
+    };
+    Voucher { channel, max_claimable: 1, signature: [27; 65], order, covered_output_tokens: 1 }
+}
+
 /// Speaks to the worker without the client that keeps to the rules.
 async fn raw(bench: &Bench) -> surety_net::OrderStream {
     let address = bench.worker.as_ref().unwrap().address();
@@ -406,7 +422,7 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
         ToWorker::Order { order: forged, request: plain.to_cbor() },
         ToWorker::Order { order: vec![0xff; 100], request: Vec::new() },
         ToWorker::Cancel,
-        ToWorker::Voucher(Vec::new()),
+        ToWorker::Voucher(Box::new(voucher(Digest::ZERO))),
     ] {
         let mut stream = raw(&bench).await;
         stream.send(&first).await.unwrap();
@@ -428,7 +444,7 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
     let mut stream = raw(&bench).await;
     stream.send(&ToWorker::Order { order: good, request: plain.to_cbor() }).await.unwrap();
     assert!(matches!(stream.receive_within(TIME).await, Ok(Some(FromWorker::Acceptance(_)))));
-    stream.send(&ToWorker::Voucher(vec![1, 2, 3])).await.unwrap();
+    stream.send(&ToWorker::Voucher(Box::new(voucher(Digest([9; 32]))))).await.unwrap();
     while let Ok(Some(message)) = stream.receive_within(TIME).await {
         assert!(!matches!(message, FromWorker::Receipt { .. }), "nonsense was answered");
     }

@@ -3,7 +3,8 @@
 //! In:     settings; orders and questions for its status, over `net`.
 //! Out:    signed acceptances, answers, receipts; statuses.
 //! Touches: its endpoint, its models' threads, the cache of packed weights.
-//! Holds:  no order is taken before the golden vectors agree and the models are loaded; every order that could be
+//! Holds:  no order is taken before the golden vectors agree, the models are loaded and the ledger, if there is one, names
+//!         the worker; every order that could be
 //!         read ends in a signed receipt, also at shutdown; a model's thread that dies is reported, so that
 //!         whoever runs the worker can start it anew.
 //! Absent: HTTP, and anything OpenAI. That is the gateway's.
@@ -25,7 +26,10 @@ use std::{
 use surety_engine::{Model, SchedulerLimits};
 use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
 use surety_net::{BindError, BindOptions, Endpoint, Incoming, ListenLimits, WorkerAddress};
-use surety_types::{FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus};
+use surety_types::{
+    Digest, FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus, channel::cover_wei,
+    order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
+};
 use thiserror::Error;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -40,6 +44,7 @@ use self::{
 use crate::{
     load::{Loader, ModelFile, OpenError},
     machine,
+    money::{self, BookError, Duties, Duty, Inclusion, Registration, Till, WorkerLedger},
     progress::Progress,
     receipt::SOFTWARE,
 };
@@ -77,6 +82,8 @@ pub struct WorkerSettings {
     pub context_tokens: Option<u32>,
     /// Memory for keys and values, of all models together; half of what is free if not given.
     pub kv_bytes: Option<u64>,
+    /// How it is registered and paid; without this it serves for nothing, and the ledger knows nothing of it.
+    pub ledger: Option<WorkerLedger>,
 }
 
 /// One model of a worker.
@@ -128,6 +135,12 @@ pub enum StartError {
         /// What there is.
         there_bytes: u64,
     },
+    /// The book of channels and receipts cannot be had.
+    #[error("the worker's book cannot be opened")]
+    Book(#[source] BookError),
+    /// The price is beyond what can be reckoned with.
+    #[error("the price is too high to be reckoned with")]
+    Price,
     /// The memory for keys and values, or the thread, was refused.
     #[error("cannot start the scheduler of model {name}")]
     Scheduler {
@@ -150,6 +163,8 @@ impl StartError {
             }
             Self::Bind { .. } => "choose another port with --listen, or 0 for any".into(),
             Self::Model { source, .. } => return source.hint(),
+            Self::Book(error) => error.hint().into(),
+            Self::Price => "prices are micro-credits per million tokens; ask less".into(),
             Self::NoRoom { .. } | Self::Scheduler { .. } => {
                 "free memory, serve fewer models, or choose a smaller --context".into()
             }
@@ -170,12 +185,13 @@ pub struct Served {
     pub context_tokens: u32,
 }
 
-/// A worker at work.
+/// A worker at work. Dropped, it is cut off; [`RunningWorker::shutdown`] ends it in order.
 pub struct RunningWorker {
     endpoint: Endpoint,
     shared: Arc<Shared>,
-    accepting: JoinHandle<JoinSet<()>>,
+    accepting: Option<JoinHandle<JoinSet<()>>>,
     failures: mpsc::UnboundedReceiver<String>,
+    duty: Option<Duty>,
 }
 
 /// A model as its sessions see it.
@@ -206,6 +222,7 @@ struct Shared {
     models: OnceLock<BTreeMap<ModelId, Arc<ServedModel>>>,
     phase: watch::Sender<Phase>,
     tokenising: Semaphore,
+    till: Option<Arc<Till>>,
 }
 
 /// Starts a worker: self-test, endpoint, models. It answers questions for its status from the second on.
@@ -213,10 +230,20 @@ pub async fn start(
     settings: WorkerSettings,
     mut report: impl FnMut(Progress) + Send + 'static,
 ) -> Result<RunningWorker, StartError> {
-    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes } = settings;
+    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, ledger } =
+        settings;
     if models.is_empty() {
         return Err(StartError::NoModels);
     }
+    let till = match &ledger {
+        Some(ledger) => {
+            // An answer to the longest of prompts still costs an amount.
+            let most = MAX_PROMPT_TOKENS as u32;
+            cover_wei(&ledger.price, most, MAX_OUTPUT_TOKENS).ok_or(StartError::Price)?;
+            Some(money::open_till(ledger).map_err(StartError::Book)?)
+        }
+        None => None,
+    };
     let backend = backend.unwrap_or_else(Backend::detect);
     let threads = threads.unwrap_or_else(machine::cores);
     let executor = blocking(move || {
@@ -231,6 +258,7 @@ pub async fn start(
         models: OnceLock::new(),
         phase: watch::Sender::new(Phase::Starting),
         tokenising: Semaphore::new(machine::cores().get()),
+        till: till.clone(),
     });
     let accepting = tokio::spawn(accept(endpoint.clone(), shared.clone()));
     let (obituary, failures) = mpsc::unbounded_channel();
@@ -268,8 +296,36 @@ pub async fn start(
             return Err(error);
         }
     };
-    shared.phase.send_replace(Phase::Ready);
-    Ok(RunningWorker { endpoint, shared, accepting, failures })
+    let ready = {
+        let shared = shared.clone();
+        move || {
+            shared.phase.send_if_modified(|phase| {
+                let starting = *phase == Phase::Starting;
+                if starting {
+                    *phase = Phase::Ready;
+                }
+                starting
+            });
+        }
+    };
+    let duty = match (ledger, till) {
+        (Some(ledger), Some(till)) => {
+            let registered = |served: &Arc<ServedModel>| {
+                (served.model.id(), served.model.manifest().clone(), served.names.clone())
+            };
+            let registration = Registration {
+                key: shared.key.clone(),
+                endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().socket),
+                models: shared.models().map(registered).collect(),
+            };
+            Some(Duty::start(ledger, till, registration, ready))
+        }
+        _ => {
+            ready();
+            None
+        }
+    };
+    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), failures, duty })
 }
 
 impl RunningWorker {
@@ -289,6 +345,16 @@ impl RunningWorker {
         self.shared.models().map(served).collect()
     }
 
+    /// How its dealings with the ledger stand, as they change; none without a ledger.
+    pub fn duties(&self) -> Option<watch::Receiver<Duties>> {
+        self.duty.as_ref().map(Duty::state)
+    }
+
+    /// Shows that a receipt is in the log of an epoch, if it is. Reads the disk.
+    pub fn inclusion(&self, epoch: u64, receipt: Digest) -> Option<Inclusion> {
+        self.shared.till.as_ref().and_then(|till| money::inclusion(till, epoch, receipt))
+    }
+
     /// Resolves, with the model's name, if a model can no longer be computed: only a new start helps then.
     pub async fn failed(&mut self) -> String {
         match self.failures.recv().await {
@@ -298,7 +364,7 @@ impl RunningWorker {
     }
 
     /// Takes no more orders, lets those it has finish for `grace`, signs off the rest, and closes.
-    pub async fn shutdown(self, grace: Duration) {
+    pub async fn shutdown(mut self, grace: Duration) {
         self.shared.phase.send_replace(Phase::Draining);
         let quiet = async {
             while self.shared.models().any(|model| model.sequences.taken() > 0) {
@@ -309,12 +375,25 @@ impl RunningWorker {
             tracing::warn!("orders that are not done are broken off, with a signed receipt each");
         }
         self.shared.phase.send_replace(Phase::Stopping);
-        if let Ok(mut sessions) = self.accepting.await {
+        if let Some(accepting) = self.accepting.take()
+            && let Ok(mut sessions) = accepting.await
+        {
             // What is left has only its receipt to send.
             let farewell = async { while sessions.join_next().await.is_some() {} };
             let _ = timeout(FAREWELL, farewell).await;
         }
         self.endpoint.close().await;
+        if let Some(duty) = self.duty.take() {
+            duty.stop().await;
+        }
+    }
+}
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
     }
 }
 
@@ -335,7 +414,9 @@ impl Shared {
     fn model(&self, id: ModelId) -> Result<Arc<ServedModel>, Refusal> {
         let overloaded = |message| Err(Refusal::new(FailureCode::Overloaded, message));
         match *self.phase.borrow() {
-            Phase::Starting => return overloaded("the worker is still loading its models"),
+            Phase::Starting => {
+                return overloaded("the worker is still loading its models, or registering on the ledger");
+            }
             Phase::Draining | Phase::Stopping => return overloaded("the worker is shutting down"),
             Phase::Ready => {}
         }
@@ -358,6 +439,7 @@ impl Shared {
             context_tokens: model.context_tokens,
             prefill_tokens_per_second: model.sequences.gauges().prefill_tokens_per_second(),
             decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
+            price: self.till.as_ref().map_or(surety_types::Price::ZERO, |till| till.price()),
         };
         let sum =
             |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.sequences.gauges())).sum();

@@ -35,6 +35,9 @@ const MEASURE_OUTPUT_TOKENS: u32 = 8;
 /// Prompts shorter than this say little about the speed of prefill.
 const PREFILL_SAMPLE_TOKENS: usize = 48;
 
+/// How long the thread rests where all that could be computed waits for memory.
+const REST: Duration = Duration::from_millis(1);
+
 /// What happens to a sequence, as its receiver sees it.
 #[derive(Debug)]
 pub enum SequenceEvent {
@@ -65,8 +68,20 @@ pub enum SequenceEvent {
 }
 
 enum Command {
-    Submit { request: Box<SequenceRequest>, ticket: u64, events: mpsc::Sender<SequenceEvent>, place: Place },
-    Cancel { ticket: u64 },
+    Submit {
+        request: Box<SequenceRequest>,
+        ticket: u64,
+        events: mpsc::Sender<SequenceEvent>,
+        place: Place,
+        allowed: u32,
+    },
+    Allow {
+        ticket: u64,
+        tokens: u32,
+    },
+    Cancel {
+        ticket: u64,
+    },
 }
 
 /// A place in the queue; the next order may have it when this is dropped.
@@ -145,7 +160,7 @@ pub struct Sequence {
     cancel: Cancel,
 }
 
-/// Cancels a sequence, from wherever.
+/// Cancels a sequence, or lets it go on, from wherever.
 #[derive(Clone)]
 pub struct Cancel {
     commands: commands::Sender<Command>,
@@ -199,14 +214,14 @@ impl Sequences {
         self.places.clone().try_acquire_owned().ok().map(Place)
     }
 
-    /// Computes a sequence.
-    pub fn submit(&self, request: SequenceRequest, place: Place) -> Sequence {
+    /// Computes a sequence, up to `allowed` output tokens until more are allowed.
+    pub fn submit(&self, request: SequenceRequest, place: Place, allowed: u32) -> Sequence {
         // Prompt, every token, the end: there is room for all that can come.
         let (sender, events) = mpsc::channel(request.max_output_tokens as usize + 2);
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let request = Box::new(request);
         // If the thread is gone, the channel of events is closed, which is how the caller learns of it.
-        let _ = self.commands.send(Command::Submit { request, ticket, events: sender, place });
+        let _ = self.commands.send(Command::Submit { request, ticket, events: sender, place, allowed });
         Sequence { events, cancel: Cancel { commands: self.commands.clone(), ticket } }
     }
 }
@@ -222,7 +237,7 @@ impl Sequence {
         self.events.try_recv().ok()
     }
 
-    /// What cancels it.
+    /// What cancels it, or lets it go on.
     pub fn canceller(&self) -> Cancel {
         self.cancel.clone()
     }
@@ -235,6 +250,11 @@ impl Drop for Sequence {
 }
 
 impl Cancel {
+    /// Lets the sequence be computed up to so many output tokens, if that is more than before.
+    pub fn allow(&self, tokens: u32) {
+        let _ = self.commands.send(Command::Allow { ticket: self.ticket, tokens });
+    }
+
     /// Ends the sequence before the next step, with `Ended` and what it has produced. Without effect if it has
     /// ended already.
     pub fn cancel(&self) {
@@ -248,6 +268,9 @@ struct Open {
     events: mpsc::Sender<SequenceEvent>,
     _place: Place,
     prompt_tokens: usize,
+    /// Output tokens it may have, and has.
+    allowed: u32,
+    produced: u32,
     submitted: Instant,
     /// Whether it has had the model to itself since it was submitted.
     alone: bool,
@@ -280,6 +303,10 @@ impl Runner {
             let started = Instant::now();
             let events = self.scheduler.step();
             self.note_speed(&events, started.elapsed());
+            if events.is_empty() && self.open.values().any(|open| open.produced >= open.allowed) {
+                // Those that rest may hold the memory that the others wait for.
+                thread::sleep(REST);
+            }
             for event in events {
                 self.deliver(event);
             }
@@ -290,7 +317,7 @@ impl Runner {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit { request, ticket, events, place } => {
+            Command::Submit { request, ticket, events, place, allowed } => {
                 let prompt_tokens = request.prompt.len();
                 match self.scheduler.submit(*request) {
                     Ok(id) => {
@@ -302,6 +329,8 @@ impl Runner {
                             events,
                             _place: place,
                             prompt_tokens,
+                            allowed,
+                            produced: 0,
                             submitted,
                             alone,
                             started: false,
@@ -309,6 +338,14 @@ impl Runner {
                         self.open.insert(id, open);
                     }
                     Err(error) => send(&events, SequenceEvent::Refused(error)),
+                }
+            }
+            Command::Allow { ticket, tokens } => {
+                let open = self.open.iter_mut().find(|(_, open)| open.ticket == ticket);
+                let Some((id, open)) = open else { return };
+                open.allowed = open.allowed.max(tokens);
+                if open.produced < open.allowed {
+                    self.scheduler.set_paused(*id, false);
                 }
             }
             Command::Cancel { ticket } => {
@@ -337,6 +374,12 @@ impl Runner {
             }
             Event::Failed { sequence, error } => (sequence, SequenceEvent::Failed(error), true),
         };
+        if let (SequenceEvent::Token { .. }, Some(open)) = (&event, self.open.get_mut(&id)) {
+            open.produced += 1;
+            if open.produced >= open.allowed {
+                self.scheduler.set_paused(id, true);
+            }
+        }
         let open = if last { self.open.remove(&id) } else { None };
         if let Some(open) = open.as_ref().or_else(|| self.open.get(&id)) {
             send(&open.events, event);

@@ -3,27 +3,42 @@
 //! In:     a stream whose first message is an order; the model's thread.
 //! Out:    acceptance, frames, progress, and last of all a receipt, whatever happened.
 //! Touches: the stream; the model's queue.
-//! Holds:  nothing is computed before the acceptance is sent; a cancelled or broken stream frees its sequence at
+//! Holds:  nothing is computed before the acceptance is sent, nor what is to be paid before it is covered; a cancelled or broken stream frees its sequence at
 //!         once, even while a message to a slow reader is still under way; every refusal and failure is signed.
 //! Absent: what the answer is. That is the engine's.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use surety_engine::{SequenceRequest, SubmitError};
 use surety_net::{CloseCode, ReceiveError, Receiver, Sender, ServeStream};
 use surety_types::{
-    Digest, FailureCode, FinishReason, FromWorker, Order, Receipt, Signed, ToWorker, TokenLogprob, Voucher,
+    Digest, FailureCode, FinishReason, FromWorker, Order, Price, Receipt, Signed, ToWorker, TokenLogprob,
+    channel::covered_tokens,
     progress::{PROGRESS_MS, PROGRESS_TOKENS},
     wire::MAX_FRAME_TOKENS,
 };
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use super::{
     ServedModel, Shared,
     admission::{Admitted, Refusal, admit, read_request},
     sequences::{Cancel, Place, Sequence, SequenceEvent},
 };
-use crate::{clock::now_ms, receipt::Account};
+use crate::{
+    clock::now_ms,
+    money::{REFUSED_MAX, Tab},
+    receipt::Account,
+};
 
 /// How long a stream may be open before its order is here.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,11 +48,38 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(PROGRESS_MS);
 
+/// For the next voucher to come, where without it nothing more is delivered.
+const UNPAID_WAIT: Duration = Duration::from_secs(5);
+
 /// An order that will be answered.
 struct Taken {
     model: Arc<ServedModel>,
     admitted: Admitted,
     place: Place,
+    /// What it is paid on, if it is to be paid.
+    channel: Option<Digest>,
+}
+
+/// What the payer's messages act upon.
+#[derive(Default)]
+struct Steering {
+    cancelled: AtomicBool,
+    sequence: OnceLock<Cancel>,
+    changed: Notify,
+}
+
+impl Steering {
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.changed.notify_one();
+        if let Some(sequence) = self.sequence.get() {
+            sequence.cancel();
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
 }
 
 /// How a sequence ended that did not fail.
@@ -83,13 +125,16 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
     let left = Duration::from_millis(order.deadline_ms.saturating_sub(received_ms)).min(ORDER_LIFE_MAX);
     let deadline = Instant::now() + left;
     let (sender, receiver) = stream.split();
+    let till = shared.till.clone();
+    let price = till.as_ref().map_or(Price::ZERO, |till| till.price());
     let mut session = Session {
-        account: Account::open(shared.worker(), &order, received_ms),
+        account: Account::open(shared.worker(), &order, price, received_ms),
         shared,
         sender,
         deadline,
         unsigned_tokens: 0,
         signed_at: Instant::now(),
+        tab: None,
     };
     let taken = match session.take(&order, request, received_ms).await {
         Ok(taken) => taken,
@@ -99,28 +144,59 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
     if let Err(Break::Gone) = session.accept(&taken).await {
         return;
     }
-    let Taken { model, admitted, place } = taken;
-    let mut sequence = model.sequences.submit(sequence_request(&order, admitted), place);
-    let cancel = sequence.canceller();
+    if let (Some(till), Some(channel)) = (&till, taken.channel) {
+        let tab = till.open(order.digest(), channel, session.account.prompt_tokens());
+        session.tab = Some(Arc::new(tab));
+    }
+    let steering = Steering::default();
+    let (tab, mut sequence) = (session.tab.clone(), None);
     let ended = tokio::select! {
-        () = gone(receiver, &order, &cancel) => return,
-        ended = session.stream(&mut sequence) => ended,
+        () = gone(receiver, &order, tab.as_deref(), &steering) => Err(Break::Gone),
+        ended = session.answer(&order, taken, &steering, &mut sequence) => ended,
     };
-    drop(sequence);
-    session.finish(ended).await;
+    match ended {
+        Err(Break::Gone) => session.abandon(sequence).await,
+        ended => {
+            drop(sequence);
+            session.finish(ended).await;
+        }
+    }
 }
 
 /// Hears the payer out; returns when there is nobody left to answer. A wish to stop is passed on at once.
-async fn gone(mut receiver: Receiver<ToWorker>, order: &Signed<Order>, cancel: &Cancel) {
+async fn gone(
+    mut receiver: Receiver<ToWorker>,
+    order: &Signed<Order>,
+    tab: Option<&Tab>,
+    steering: &Steering,
+) {
     let digest = order.digest();
+    let mut refused = 0;
     loop {
         match receiver.receive().await {
-            Ok(Some(ToWorker::Cancel)) => cancel.cancel(),
-            // Nothing costs anything yet: a voucher is only held to be this payer's, for this order.
+            Ok(Some(ToWorker::Cancel)) => steering.cancel(),
             Ok(Some(ToWorker::Voucher(voucher))) => {
-                match Signed::<Voucher>::open_by(&voucher, &order.payer) {
-                    Ok(voucher) if voucher.order == digest => {}
-                    _ => return,
+                let Some(tab) = tab else {
+                    // Nothing is to be paid: a voucher is only held to be for this order.
+                    if voucher.order == digest {
+                        continue;
+                    }
+                    return;
+                };
+                match tab.take(&voucher).await {
+                    Ok(()) => {
+                        let covered = *tab.covered().borrow();
+                        if let (Some(sequence), Some(covered)) = (steering.sequence.get(), covered) {
+                            sequence.allow(covered);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(order = %digest, %error, "a voucher does not count");
+                        refused += 1;
+                        if refused > REFUSED_MAX {
+                            return;
+                        }
+                    }
                 }
             }
             // The payer has said all it wanted to say, and still listens.
@@ -152,6 +228,8 @@ struct Session {
     /// Delivered, and not signed for yet.
     unsigned_tokens: u32,
     signed_at: Instant,
+    /// What pays for it, if it is to be paid.
+    tab: Option<Arc<Tab>>,
 }
 
 impl Session {
@@ -159,6 +237,10 @@ impl Session {
     async fn take(&mut self, order: &Signed<Order>, request: Vec<u8>, now_ms: u64) -> Result<Taken, Refusal> {
         let request = read_request(order, &request, now_ms)?;
         let model = self.shared.model(order.model)?;
+        let channel = match &self.shared.till {
+            Some(till) => till.channel_of(order).map_err(|(code, message)| Refusal::new(code, message))?,
+            None => None,
+        };
         let place = model.sequences.place().ok_or_else(|| {
             let message =
                 format!("{} requests are being answered or waiting here already", model.sequences.taken());
@@ -174,7 +256,13 @@ impl Session {
             .await
             .map_err(|_| Refusal::new(FailureCode::Internal, "the prompt made the worker fail"))??;
         self.account.prompt(&admitted.prompt);
-        Ok(Taken { model, admitted, place })
+        if !self.account.can_be_charged(admitted.max_output_tokens) {
+            return Err(Refusal::new(
+                FailureCode::Internal,
+                "the price of this order cannot be reckoned with",
+            ));
+        }
+        Ok(Taken { model, admitted, place, channel })
     }
 
     async fn accept(&mut self, taken: &Taken) -> Result<(), Break> {
@@ -184,12 +272,106 @@ impl Session {
         self.send(FromWorker::Acceptance(acceptance.into_parts().1)).await
     }
 
+    /// Waits until the order is covered, computes it, and passes on what comes.
+    async fn answer(
+        &mut self,
+        order: &Signed<Order>,
+        taken: Taken,
+        steering: &Steering,
+        place_of: &mut Option<Sequence>,
+    ) -> Result<End, Break> {
+        let Taken { model, admitted, place, channel: _ } = taken;
+        let limit = admitted.max_output_tokens;
+        let allowed = match self.tab.clone() {
+            Some(tab) => match self.first_cover(&tab, covered_tokens(0, limit), steering).await? {
+                Some(covered) => covered,
+                None => {
+                    return Err(Break::failed(FailureCode::Cancelled, "cancelled before the first token"));
+                }
+            },
+            None => u32::MAX,
+        };
+        let sequence =
+            place_of.insert(model.sequences.submit(sequence_request(order, admitted), place, allowed));
+        let control = steering.sequence.get_or_init(|| sequence.canceller());
+        // What came in between was not passed on.
+        if steering.is_cancelled() {
+            control.cancel();
+        }
+        if let Some(covered) = self.tab.as_ref().and_then(|tab| *tab.covered().borrow()) {
+            control.allow(covered);
+        }
+        self.stream(sequence, limit, steering).await
+    }
+
+    /// Waits for the voucher that pays for the prompt and the first tokens; none if the payer cancels.
+    async fn first_cover(
+        &mut self,
+        tab: &Tab,
+        wanted: u32,
+        steering: &Steering,
+    ) -> Result<Option<u32>, Break> {
+        let mut covered = tab.covered();
+        let due = (Instant::now() + UNPAID_WAIT).min(self.deadline);
+        let shared = self.shared.clone();
+        loop {
+            if steering.is_cancelled() {
+                return Ok(None);
+            }
+            let found = *covered.borrow_and_update();
+            if let Some(found) = found.filter(|found| *found >= wanted) {
+                return Ok(Some(found));
+            }
+            tokio::select! {
+                // The sender is the tab's own.
+                _ = covered.changed() => {}
+                () = steering.changed.notified() => {}
+                () = sleep_until(due) => {
+                    let why = tab.last_refused().map_or_else(
+                        || "none came".to_owned(),
+                        |refused| format!("the last that came does not count: {refused}"),
+                    );
+                    let message = format!(
+                        "a voucher for the prompt and {wanted} output tokens was due within {} s; {why}",
+                        UNPAID_WAIT.as_secs(),
+                    );
+                    return Err(Break::failed(FailureCode::PaymentRequired, message));
+                }
+                () = shared.stopping() => {
+                    return Err(Break::failed(FailureCode::Internal, "the worker is shutting down"));
+                }
+            }
+        }
+    }
+
     /// Passes the sequence's events on until it ends.
-    async fn stream(&mut self, sequence: &mut Sequence) -> Result<End, Break> {
+    async fn stream(
+        &mut self,
+        sequence: &mut Sequence,
+        limit: u32,
+        steering: &Steering,
+    ) -> Result<End, Break> {
         let shared = self.shared.clone();
         let mut stopping = std::pin::pin!(shared.stopping());
         let mut next = None;
+        let mut covered = self.tab.as_ref().map(|tab| tab.covered());
+        let mut unpaid_since = None;
+        let mut unpaid = false;
         loop {
+            // all that is covered is delivered. It is signed for at once, and the next voucher awaited.
+            let paid_up = covered.as_mut().is_some_and(|covered| {
+                let covered = covered.borrow_and_update().unwrap_or(0);
+                self.account.output_tokens() >= covered && covered < limit
+            });
+            if !paid_up {
+                unpaid_since = None;
+            } else if unpaid_since.is_none() {
+                unpaid_since = Some(Instant::now());
+                if self.unsigned_tokens > 0 {
+                    self.sign_progress().await?;
+                }
+            }
+            let unpaid_at = unpaid_since.map(|since| since + UNPAID_WAIT).filter(|_| !unpaid);
             let event = match next.take() {
                 Some(event) => event,
                 None => tokio::select! {
@@ -198,6 +380,12 @@ impl Session {
                     })?,
                     () = sleep_until(self.signed_at + PROGRESS_INTERVAL), if self.unsigned_tokens > 0 => {
                         self.sign_progress().await?;
+                        continue;
+                    }
+                    () = more(covered.as_mut()), if paid_up => continue,
+                    () = sleep_until(unpaid_at.unwrap_or(self.deadline)), if unpaid_at.is_some() => {
+                        unpaid = true;
+                        sequence.canceller().cancel();
                         continue;
                     }
                     () = sleep_until(self.deadline) => {
@@ -232,6 +420,9 @@ impl Session {
                     if !text.is_empty() {
                         self.send_frame(Frame { tokens: Vec::new(), text, logprobs: Vec::new() }).await?;
                     }
+                    let stopped_here =
+                        unpaid && finish == FinishReason::Cancelled && !steering.is_cancelled();
+                    let finish = if stopped_here { FinishReason::Unpaid } else { finish };
                     return Ok(End { finish, state_digest });
                 }
                 SequenceEvent::Failed(error) => {
@@ -295,10 +486,61 @@ impl Session {
             Err(Break::Failed(refusal)) => return self.refuse(refusal).await,
             Err(Break::Gone) => return self.sender.reset(CloseCode::Timeout),
         };
+        let (receipt, salt) = self.complete(end, now_ms);
+        match self.keep(&receipt).await {
+            Ok(()) => self.send_receipt(receipt, salt).await,
+            // What is not kept is not charged.
+            Err(error) => {
+                let receipt =
+                    self.account.fail(self.shared.key(), FailureCode::Internal, &error, receipt.done_ms);
+                self.send_receipt(receipt, [0; 32]).await;
+            }
+        }
+    }
+
+    /// The payer is gone. What it was sent and had covered is charged all the same; it has no receipt, but the
+    /// worker's log does.
+    async fn abandon(mut self, sequence: Option<Sequence>) {
+        self.sender.reset(CloseCode::Timeout);
+        let (Some(_), Some(mut sequence)) = (&self.tab, sequence) else { return };
+        sequence.canceller().cancel();
+        let end = loop {
+            match sequence.next().await {
+                Some(SequenceEvent::Token { token, text, .. }) => {
+                    self.account.deliver(&[token], &text, now_ms());
+                }
+                Some(SequenceEvent::Ended { finish, text, state_digest }) => {
+                    self.account.deliver(&[], &text, now_ms());
+                    break End { finish, state_digest };
+                }
+                Some(SequenceEvent::Prompt(_)) => {}
+                Some(SequenceEvent::Failed(_) | SequenceEvent::Refused(_)) | None => return,
+            }
+        };
+        let now_ms = now_ms();
+        if self.account.output_tokens() == 0 || self.account.is_late(now_ms) {
+            return;
+        }
+        let (receipt, _) = self.complete(end, now_ms);
+        if let Err(error) = self.keep(&receipt).await {
+            tracing::error!(error, "an answer whose payer left could not be charged");
+        }
+    }
+
+    fn complete(&self, end: End, now_ms: u64) -> (Signed<Receipt>, [u8; 32]) {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).expect("the system has randomness");
-        let receipt = self.account.complete(self.shared.key(), end.finish, &end.state_digest, &salt, now_ms);
-        self.send_receipt(receipt, salt).await;
+        (self.account.complete(self.shared.key(), end.finish, &end.state_digest, &salt, now_ms), salt)
+    }
+
+    /// Returns when a receipt's charge and its leaf are on the disk, where there is a book.
+    async fn keep(&self, receipt: &Signed<Receipt>) -> Result<(), String> {
+        let kept = match (&self.tab, &self.shared.till) {
+            (Some(tab), _) => tab.close(receipt).await,
+            (None, Some(till)) if self.account.is_accepted() => till.log(receipt).await,
+            (None, _) => Ok(()),
+        };
+        kept.map_err(|error| error.to_string())
     }
 
     /// Signs for a failure.
@@ -307,6 +549,9 @@ impl Session {
             self.account.prompt(&refusal.prompt);
         }
         let receipt = self.account.fail(self.shared.key(), refusal.code, &refusal.message, now_ms());
+        if let Err(error) = self.keep(&receipt).await {
+            tracing::error!(error, "a failure's receipt is not in the log");
+        }
         self.send_receipt(receipt, [0; 32]).await;
     }
 
@@ -337,6 +582,15 @@ impl Session {
                 Err(Break::Gone)
             }
         }
+    }
+}
+
+/// Resolves when more is covered.
+async fn more(covered: Option<&mut watch::Receiver<Option<u32>>>) {
+    match covered {
+        // An error means that the tab is gone, and with it the order.
+        Some(covered) => drop(covered.changed().await),
+        None => pending().await,
     }
 }
 

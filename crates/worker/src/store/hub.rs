@@ -23,14 +23,12 @@ use reqwest::{
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use surety_client::https;
 use surety_types::Digest;
 use thiserror::Error;
 
 use super::{HubReference, index::sync_folder, io_hint};
-use crate::{
-    https,
-    progress::{Progress, Report, Step},
-};
+use crate::progress::{Progress, Report, Step};
 
 /// Where models come from unless `HF_ENDPOINT` says otherwise.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";

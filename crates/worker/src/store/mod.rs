@@ -1,6 +1,6 @@
 //! The model store: names for model files, on this machine.
 //!
-//! In:     files of the operator's own, by reference; files of a hub, by download.
+//! In:     files of the operator's own, by reference; files of a hub, by download; files pulled by their digest.
 //! Out:    entries: name, file, size, BLAKE3, and the model id once it is known.
 //! Touches: `models/` in the data directory; a hub, only when asked to add from it.
 //! Holds:  an entry's BLAKE3 is that of the bytes at its path now (a file that changed is hashed again);
@@ -246,6 +246,42 @@ impl Store {
         let blake3 = hub.download(&file, &self.folder.join("downloads"), &path, report).await?;
         let stamp = hash::stamp(&path)?;
         self.enter(name, place, stamp, blake3, Some(file.to_string()))
+    }
+
+    /// Where a transfer keeps what has come so far.
+    pub fn downloads(&self) -> PathBuf {
+        self.folder.join("downloads")
+    }
+
+    /// Where a file belongs that was pulled by its digest.
+    pub fn pulled(&self, blake3: Digest) -> PathBuf {
+        self.folder.join(pulled_place(blake3))
+    }
+
+    /// Enters the file at [`Store::pulled`], whose bytes were checked against the digest as they came.
+    ///
+    /// Without a name it keeps the one it has, or gets what it is called made into one.
+    pub fn enter_pulled(
+        &self,
+        blake3: Digest,
+        name: Option<&str>,
+        called: &str,
+    ) -> Result<Entry, StoreError> {
+        check_name(name)?;
+        let place = Place::Store(pulled_place(blake3));
+        let stamp = hash::stamp(&self.path(&place))?;
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => {
+                let records = index::read(&self.folder)?;
+                let known = records.iter().find(|record| record.place == place);
+                known.map_or_else(
+                    || free_name(&records, &default_name(Some(called))),
+                    |known| known.name.clone(),
+                )
+            }
+        };
+        self.enter(Some(&name), place, stamp, blake3, Some(format!("blake3:{blake3}")))
     }
 
     /// The model a reference means.
@@ -517,6 +553,11 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Below the store's folder, in a folder of its own, which goes with it.
+fn pulled_place(blake3: Digest) -> PathBuf {
+    Path::new("pulled").join(blake3.to_string()).join("model.gguf")
 }
 
 fn check_name(name: Option<&str>) -> Result<(), ReferenceError> {

@@ -1,0 +1,117 @@
+//! Money: what a worker asks, takes and claims, and what it owes the ledger as an operator.
+//!
+//! In:     an account on the ledger, a price; vouchers; receipts.
+//! Out:    what is covered; transactions: bond, registration, offers, claims, roots of the receipts' log.
+//! Touches: the ledger, through its account; `book.redb` in its folder.
+//! Holds:  R-11: nothing is delivered beyond what is covered; what a receipt charges is on the disk before the receipt
+//!         leaves, and exactly that is claimed. One process serves one account: its nonces and its log are not shared.
+//! Absent: orders and streams (`serve`), how the ledger is reached (`surety_client`).
+
+mod book;
+mod duties;
+mod store;
+#[cfg(test)]
+mod tests;
+mod till;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use alloy_primitives::U256;
+use surety_client::Account;
+use surety_types::{Digest, Price};
+
+pub use store::BookError;
+
+pub(crate) use duties::{Duty, Registration};
+pub(crate) use till::{REFUSED_MAX, Tab, Till};
+
+use book::Book;
+use store::Store;
+
+/// How a worker earns.
+#[derive(Debug, Clone)]
+pub struct WorkerLedger {
+    /// The operator's account: it bonds, registers, is paid. One process at a time uses it.
+    pub account: Arc<dyn Account>,
+    /// Wei to have bonded.
+    pub bond: U256,
+    /// Micro-credits per million tokens, of every model.
+    pub price: Price,
+    /// What the operator is called.
+    pub name: String,
+    /// Where the book is kept; made if it is not there.
+    pub folder: PathBuf,
+    /// Where gateways are to reach the worker; where it listens, if not given.
+    pub endpoint: Option<SocketAddr>,
+    /// When to claim.
+    pub claims: Claims,
+}
+
+/// When a worker claims what it earned. At shutdown, and before a payer's withdrawal matures, it does so in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claims {
+    /// Between two claims, if there is something to claim.
+    pub interval: Duration,
+    /// So many unclaimed wei are claimed at once.
+    pub threshold_wei: u128,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Claims { interval: Duration::from_secs(60), threshold_wei: 1_000_000_000_000_000_000 }
+    }
+}
+
+/// How a worker's dealings with the ledger stand.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Duties {
+    /// Whether the ledger names it: only then it takes orders.
+    pub registered: bool,
+    /// What it does at the moment, for people.
+    pub doing: String,
+    /// What keeps it from doing so; it keeps trying.
+    pub problem: Option<Problem>,
+}
+
+/// Something on the ledger does not go as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Where one receipt stands in the log of an epoch (RFC 9162 §2.1.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inclusion {
+    /// Its place, from 0.
+    pub index: u64,
+    /// How many leaves the log has.
+    pub size: u64,
+    /// The log's root.
+    pub root: [u8; 32],
+    /// The path from the leaf to the root.
+    pub path: Vec<[u8; 32]>,
+}
+
+/// Opens the book in its folder.
+pub(crate) fn open_till(ledger: &WorkerLedger) -> Result<Arc<Till>, BookError> {
+    let (store, rows) = Store::open(&ledger.folder)?;
+    Ok(Arc::new(Till::new(Arc::clone(&ledger.account), ledger.price, store, Book::restore(rows))))
+}
+
+/// Shows that a receipt is in an epoch's log, if it is.
+pub(crate) fn inclusion(till: &Till, epoch: u64, receipt: Digest) -> Option<Inclusion> {
+    let digests = till.store().leaves(epoch).ok()?;
+    let index = digests.iter().position(|digest| *digest == receipt)?;
+    let leaves = leaf_hashes(&digests);
+    let path = surety_chain::inclusion_path(&leaves, index)?;
+    let root = surety_chain::root_of(&leaves);
+    Some(Inclusion { index: index as u64, size: leaves.len() as u64, root, path })
+}
+
+/// The leaves of a log: a receipt's digest is its entry.
+fn leaf_hashes(digests: &[Digest]) -> Vec<[u8; 32]> {
+    digests.iter().map(|digest| surety_chain::leaf_hash(&digest.0)).collect()
+}

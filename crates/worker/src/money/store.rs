@@ -1,0 +1,275 @@
+//! What of the book outlives the process: channels and the receipts' log, in one file.
+//!
+//! In:     rows and leaves, each to be on the disk before its receipt leaves. Out: what was kept.
+//! Touches: `book.redb` in the worker's folder, and one thread that writes it.
+//! Holds:  what [`Store::keep`] returned from is on the disk; many at once share one commit; a leaf's place in its epoch's
+//!         log never changes.
+//! Absent: what any of it means (`book`, `duties`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use surety_types::{Canonical, Channel, Digest};
+use tokio::sync::oneshot;
+
+use super::book::Row;
+
+const FILE: &str = "book.redb";
+/// Channel, highest voucher, its signature, settled.
+type KeptRow<'a> = (&'a [u8], u128, &'a [u8], u128);
+/// By channel id.
+const CHANNELS: TableDefinition<'_, &[u8], KeptRow<'_>> = TableDefinition::new("channels");
+/// Epoch and place → receipt digest.
+const LEAVES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("leaves");
+/// Epochs whose root stands on the ledger.
+const POSTED: TableDefinition<'_, u64, u64> = TableDefinition::new("posted");
+/// What one commit takes at most.
+const BATCH_MAX: usize = 256;
+/// Memory for redb's pages.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Why the book cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BookError {
+    /// Another process has it open.
+    #[error("{} is in use by another worker", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder or the file cannot be made, read or written.
+    #[error("cannot open {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// No thread could be started.
+    #[error("cannot start the thread that writes the book")]
+    Thread(#[source] std::io::Error),
+}
+
+impl BookError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            BookError::InUse { .. } => {
+                "stop the other worker, or give this one a data folder and an account of its own"
+            }
+            BookError::File { .. } => {
+                "check that the data folder is writable and has room; if the file is damaged, move it away: what was \
+                 promised and not claimed is lost with it"
+            }
+            BookError::Thread(_) => "raise the limit on threads",
+        }
+    }
+}
+
+/// Something was not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the worker's book cannot be written: {0}")]
+pub(crate) struct NotKept(String);
+
+enum Job {
+    Keep {
+        row: Option<Box<(Digest, Row)>>,
+        leaf: Option<(u64, Digest)>,
+        done: oneshot::Sender<Result<(), NotKept>>,
+    },
+    Forget(Vec<Digest>),
+    Posted(u64),
+    Prune {
+        before: u64,
+    },
+}
+
+/// What was handed over; awaiting it returns when it is on the disk.
+pub(crate) struct Keeping(oneshot::Receiver<Result<(), NotKept>>);
+
+impl Keeping {
+    pub(crate) async fn done(self) -> Result<(), NotKept> {
+        self.0.await.unwrap_or_else(|_| Err(NotKept("its thread has ended".to_owned())))
+    }
+}
+
+/// The kept book.
+#[derive(Clone)]
+pub(crate) struct Store {
+    database: Arc<Database>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Store {
+    /// Opens what is in `folder`, or makes it; and what it holds.
+    pub(crate) fn open(folder: &Path) -> Result<(Store, Vec<(Digest, Row)>), BookError> {
+        let path = folder.join(FILE);
+        let opened = open(folder, &path).and_then(|database| Ok((rows(&database)?, database)));
+        let (rows, database) = opened.map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => BookError::InUse { path: path.clone() },
+            source => BookError::File { path: path.clone(), source: Box::new(source) },
+        })?;
+        let database = Arc::new(database);
+        // As many jobs as orders can end at once: the sessions bound it.
+        let (jobs, queue) = mpsc::channel();
+        let written = Arc::clone(&database);
+        thread::Builder::new()
+            .name("book".to_owned())
+            .spawn(move || write_all(&queue, &written))
+            .map_err(BookError::Thread)?;
+        Ok((Store { database, jobs }, rows))
+    }
+
+    /// Hands over a channel and a receipt's leaf in an epoch. The order of calls is the order of leaves.
+    pub(crate) fn keep(&self, row: Option<(Digest, Row)>, leaf: Option<(u64, Digest)>) -> Keeping {
+        let (done, kept) = oneshot::channel();
+        // If the thread has ended, so has the other half of `done`.
+        let _ = self.jobs.send(Job::Keep { row: row.map(Box::new), leaf, done });
+        Keeping(kept)
+    }
+
+    /// Forgets channels, at some time soon.
+    pub(crate) fn forget(&self, channels: Vec<Digest>) {
+        if !channels.is_empty() {
+            let _ = self.jobs.send(Job::Forget(channels));
+        }
+    }
+
+    /// An epoch's root stands on the ledger.
+    pub(crate) fn posted(&self, epoch: u64) {
+        let _ = self.jobs.send(Job::Posted(epoch));
+    }
+
+    /// Forgets the logs of epochs before one.
+    pub(crate) fn prune(&self, before: u64) {
+        let _ = self.jobs.send(Job::Prune { before });
+    }
+
+    /// Epochs before `now` that have leaves and no root on the ledger yet. Reads the disk.
+    pub(crate) fn unposted(&self, now: u64) -> Result<Vec<u64>, NotKept> {
+        let read = || -> Result<Vec<u64>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let (leaves, posted) = (transaction.open_table(LEAVES)?, transaction.open_table(POSTED)?);
+            let (mut epochs, mut from) = (Vec::new(), 0);
+            while let Some(entry) = leaves.range((from, 0)..(now, 0))?.next() {
+                let (epoch, _) = entry?.0.value();
+                if posted.get(epoch)?.is_none() {
+                    epochs.push(epoch);
+                }
+                from = epoch + 1;
+            }
+            Ok(epochs)
+        };
+        read().map_err(|error| NotKept(error.to_string()))
+    }
+
+    /// The receipts of an epoch, in the order of its log. Reads the disk.
+    pub(crate) fn leaves(&self, epoch: u64) -> Result<Vec<Digest>, NotKept> {
+        let read = || -> Result<Vec<Digest>, redb::Error> {
+            let leaves = self.database.begin_read()?.open_table(LEAVES)?;
+            let mut digests = Vec::new();
+            for entry in leaves.range((epoch, 0)..=(epoch, u64::MAX))? {
+                digests.push(Digest(entry?.1.value().try_into().unwrap_or_default()));
+            }
+            Ok(digests)
+        };
+        read().map_err(|error| NotKept(error.to_string()))
+    }
+}
+
+fn open(folder: &Path, path: &Path) -> Result<Database, redb::Error> {
+    let mut builder = std::fs::DirBuilder::new();
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        builder.mode(0o700);
+        options.mode(0o600);
+    }
+    builder.recursive(true).create(folder)?;
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(options.open(path)?)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(CHANNELS)?;
+    transaction.open_table(LEAVES)?;
+    transaction.open_table(POSTED)?;
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn rows(database: &Database) -> Result<Vec<(Digest, Row)>, redb::Error> {
+    let channels = database.begin_read()?.open_table(CHANNELS)?;
+    let mut rows = Vec::new();
+    for entry in channels.iter()? {
+        let (id, value) = entry?;
+        let (channel, highest, signature, settled) = value.value();
+        let broken = |what: &str| redb::Error::Corrupted(format!("a channel's {what} cannot be read"));
+        let row = Row {
+            channel: Channel::from_cbor(channel).map_err(|_| broken("configuration"))?,
+            highest,
+            signature: signature.try_into().map_err(|_| broken("signature"))?,
+            settled,
+        };
+        rows.push((Digest(id.value().try_into().map_err(|_| broken("id"))?), row));
+    }
+    Ok(rows)
+}
+
+/// The writing thread: takes what waits, commits it together, tells each.
+fn write_all(queue: &mpsc::Receiver<Job>, database: &Database) {
+    while let Ok(first) = queue.recv() {
+        let mut jobs = vec![first];
+        jobs.extend(queue.try_iter().take(BATCH_MAX - 1));
+        let result = commit(database, &jobs).map_err(|error| NotKept(error.to_string()));
+        if let Err(error) = &result {
+            tracing::error!(%error, jobs = jobs.len(), "the book was not written");
+        }
+        for job in jobs {
+            if let Job::Keep { done, .. } = job {
+                let _ = done.send(result.clone());
+            }
+        }
+    }
+}
+
+fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut channels = transaction.open_table(CHANNELS)?;
+        let mut leaves = transaction.open_table(LEAVES)?;
+        let mut posted = transaction.open_table(POSTED)?;
+        for job in jobs {
+            match job {
+                Job::Keep { row, leaf, .. } => {
+                    if let Some((id, row)) = row.as_deref() {
+                        let channel = row.channel.to_cbor();
+                        let value = (&channel[..], row.highest, &row.signature[..], row.settled);
+                        channels.insert(&id.0[..], value)?;
+                    }
+                    if let Some((epoch, digest)) = leaf {
+                        let last = leaves.range((*epoch, 0)..=(*epoch, u64::MAX))?.next_back().transpose()?;
+                        let place = last.map_or(0, |(key, _)| key.value().1 + 1);
+                        leaves.insert((*epoch, place), &digest.0[..])?;
+                    }
+                }
+                Job::Forget(ids) => {
+                    for id in ids {
+                        channels.remove(&id.0[..])?;
+                    }
+                }
+                Job::Posted(epoch) => drop(posted.insert(*epoch, 0)?),
+                Job::Prune { before } => {
+                    leaves.retain_in((0, 0)..(*before, 0), |_, _| false)?;
+                    posted.retain_in(0..*before, |_, _| false)?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}

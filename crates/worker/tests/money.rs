@@ -1,0 +1,484 @@
+//! A worker that is paid: the bundled model, real sockets, a scripted payer, and a ledger in memory.
+
+#[path = "../../client/tests/memory/mod.rs"]
+mod memory;
+
+use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+
+use alloy_primitives::{Address, B256, U256};
+use memory::{CREDIT, MemoryLedger, wallet};
+use surety_client::{
+    Account,
+    channel::{ModuleCall, view},
+};
+use surety_net::{BindOptions, Endpoint, Link, OrderStream, Protocol};
+use surety_types::{
+    Acceptance, Amount, Canonical, Channel, ChannelDigests, Digest, FailureCode, FinishReason, FromWorker,
+    Message, ModelId, Order, Price, Progress, Prompt, Receipt, Request, Sampling, SecretKey, Seed, Signed,
+    ToWorker, Voucher, WEI_PER_MICRO_CREDIT,
+    abi::{IChannels, IModels, IOperators, IReceipts, IStaking, Module},
+    channel::cover_wei,
+    order::ORDER_VERSION,
+};
+use surety_worker::{
+    WorkerLedger,
+    load::{ModelFile, ModelPlace},
+    money::Claims,
+    serve::{self, ModelSettings, RunningWorker, WorkerSettings},
+};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf");
+const TIME: Duration = Duration::from_secs(60);
+const OPERATOR: u64 = 1;
+const PAYER: u64 = 2;
+/// A micro-credit for each token.
+const PRICE: Price =
+    Price { prompt: Amount(1_000_000), cached: Amount(1_000_000), output: Amount(1_000_000) };
+
+struct Bench {
+    ledger: MemoryLedger,
+    worker: Option<RunningWorker>,
+    link: Link,
+    _endpoint: Endpoint,
+    model: ModelId,
+    channel: Channel,
+    folder: Arc<tempfile::TempDir>,
+}
+
+fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
+    let blake3 = Digest(*blake3::hash(&std::fs::read(MODEL).unwrap()).as_bytes());
+    WorkerSettings {
+        key: SecretKey::from_bytes(&[1; 32]),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        models: vec![ModelSettings {
+            name: "demo".into(),
+            file: ModelFile { place: ModelPlace::File(MODEL.into()), blake3 },
+        }],
+        cache: None,
+        backend: None,
+        threads: NonZeroUsize::new(1),
+        context_tokens: None,
+        kv_bytes: Some(64 << 20),
+        ledger: Some(WorkerLedger {
+            account: ledger.account(OPERATOR),
+            bond: U256::from(20 * CREDIT),
+            price: PRICE,
+            name: "Acme".into(),
+            folder: folder.join("money"),
+            endpoint: None,
+            // Claims are made when the test says so, by stopping.
+            claims: Claims { interval: Duration::from_secs(3600), threshold_wei: u128::MAX },
+        }),
+    }
+}
+
+async fn registered(worker: &RunningWorker) {
+    let mut duties = worker.duties().unwrap();
+    let state = duties.wait_for(|state| state.registered);
+    tokio::time::timeout(TIME, state).await.expect("registered in time").unwrap();
+}
+
+async fn link_to(worker: &RunningWorker) -> (Endpoint, Link) {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let key = SecretKey::from_bytes(&[2; 32]);
+    let endpoint = Endpoint::bind(BindOptions { key, listen }).await.unwrap();
+    let link = endpoint.connect(&worker.address(), Protocol::Serve).await.unwrap();
+    (endpoint, link)
+}
+
+fn digests() -> ChannelDigests {
+    ChannelDigests::new(88_888)
+}
+
+impl Bench {
+    async fn start() -> Bench {
+        Self::resume(MemoryLedger::new(), Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    async fn resume(ledger: MemoryLedger, folder: Arc<tempfile::TempDir>) -> Bench {
+        let mut worker = None;
+        // The one before may still be letting go of its book.
+        for _ in 0..500 {
+            match serve::start(settings(&ledger, folder.path()), |_| {}).await {
+                Ok(started) => {
+                    worker = Some(started);
+                    break;
+                }
+                Err(serve::StartError::Book(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let worker = worker.expect("the book is free in the end");
+        registered(&worker).await;
+        let (endpoint, link) = link_to(&worker).await;
+        let account = |number| wallet(number).address();
+        let channel = Channel {
+            payer: account(PAYER),
+            payer_authorizer: account(PAYER),
+            receiver: account(OPERATOR),
+            receiver_authorizer: account(OPERATOR),
+            token: Address::ZERO,
+            withdraw_delay_s: 3600,
+            salt: Digest([1; 32]),
+        };
+        let model = worker.models()[0].id;
+        Bench { ledger, worker: Some(worker), link, _endpoint: endpoint, model, channel, folder }
+    }
+
+    async fn deposit(&self, micro: u128) {
+        let wei = micro * WEI_PER_MICRO_CREDIT;
+        let call = IChannels::depositCall {
+            config: self.channel.config(),
+            amount: wei,
+            collector: Address::ZERO,
+            collectorData: Vec::new().into(),
+        };
+        let call = ModuleCall::paying(Module::Channels, &call, U256::from(wei));
+        self.ledger.account(PAYER).send(vec![call]).await.unwrap();
+    }
+
+    async fn order(&self, content: &str, max_output_tokens: u32) -> Paid {
+        let message = Message { role: "user".into(), content: content.into(), name: None };
+        let request = Request {
+            prompt: Prompt::Chat { messages: vec![message] },
+            stop: Vec::new(),
+            logprobs: None,
+            prompt_logprobs: None,
+            date: None,
+        };
+        let issued_ms =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+        let payer = SecretKey::from_bytes(&[2; 32]);
+        let order = Order {
+            version: ORDER_VERSION,
+            model: self.model,
+            request_digest: request.digest(),
+            nonce: [max_output_tokens as u8; 32],
+            seed: Seed::Caller(5),
+            choice: 0,
+            sampling: Sampling::default(),
+            max_output_tokens,
+            ignore_end: true,
+            deadline_ms: issued_ms + 60_000,
+            price_ceiling: PRICE,
+            channel: Some(self.channel.id(&digests())),
+            payer: payer.public(),
+            issued_ms,
+        };
+        let digest = order.digest();
+        let order = Signed::sign(order, &payer).into_parts().1;
+        let mut stream = self.link.open_order().await.unwrap();
+        stream.send(&ToWorker::Order { order, request: request.to_cbor() }).await.unwrap();
+        Paid { stream, channel: self.channel.clone(), order: digest, prompt_tokens: 0, tokens: 0, signed: 0 }
+    }
+
+    fn claimed(&self) -> (u128, u128) {
+        let id = B256::from(self.channel.id(&digests()).0);
+        let channel = self.ledger.view(Module::Channels, &IChannels::channelsCall { channelId: id });
+        (channel.balance / WEI_PER_MICRO_CREDIT, channel.totalClaimed / WEI_PER_MICRO_CREDIT)
+    }
+
+    async fn stop(&mut self) {
+        self.worker.take().unwrap().shutdown(TIME).await;
+    }
+}
+
+/// One order of a payer that does only what the test says.
+struct Paid {
+    stream: OrderStream,
+    channel: Channel,
+    order: Digest,
+    prompt_tokens: u32,
+    tokens: u32,
+    /// Output tokens that the worker has signed for.
+    signed: u32,
+}
+
+/// What came.
+#[derive(Debug)]
+enum Came {
+    Tokens,
+    Progress,
+    Receipt(Box<Receipt>),
+}
+
+impl Paid {
+    async fn accepted(&mut self) -> Acceptance {
+        let Some(FromWorker::Acceptance(bytes)) = self.stream.receive_within(TIME).await.unwrap() else {
+            panic!("an acceptance comes first")
+        };
+        let acceptance = Signed::<Acceptance>::open(&bytes).unwrap().into_parts().0;
+        assert_eq!(acceptance.price, PRICE);
+        self.prompt_tokens = acceptance.prompt_tokens;
+        acceptance
+    }
+
+    fn cover(&self, tokens: u32) -> u128 {
+        cover_wei(&PRICE, self.prompt_tokens, tokens).unwrap()
+    }
+
+    async fn pay(&mut self, before: u128, tokens: u32) {
+        let wei = before + self.cover(tokens);
+        let id = B256::from(self.channel.id(&digests()).0);
+        let voucher = Voucher {
+            channel: self.channel.clone(),
+            max_claimable: wei,
+            signature: wallet(PAYER).sign_digest(&digests().voucher(id, wei)),
+            order: self.order,
+            covered_output_tokens: tokens,
+        };
+        self.stream.send(&ToWorker::Voucher(Box::new(voucher))).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Came {
+        match self.stream.receive_within(TIME).await.unwrap().expect("not the end yet") {
+            FromWorker::Frame { index, tokens, .. } => {
+                assert_eq!(index, self.tokens);
+                self.tokens += tokens.len() as u32;
+                Came::Tokens
+            }
+            FromWorker::Progress(bytes) => {
+                self.signed = Signed::<Progress>::open(&bytes).unwrap().output_tokens;
+                Came::Progress
+            }
+            FromWorker::Receipt { receipt, .. } => {
+                Came::Receipt(Box::new(Signed::<Receipt>::open(&receipt).unwrap().into_parts().0))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn receipt(&mut self) -> Receipt {
+        loop {
+            if let Came::Receipt(receipt) = self.next().await {
+                return *receipt;
+            }
+        }
+    }
+
+    /// Pays on as the rules say, to the end.
+    async fn paid_to_the_end(&mut self, before: u128, limit: u32) -> Receipt {
+        self.pay(before, limit.min(128)).await;
+        loop {
+            match self.next().await {
+                Came::Tokens => {}
+                Came::Progress => self.pay(before, (self.signed + 128).min(limit)).await,
+                Came::Receipt(receipt) => return *receipt,
+            }
+        }
+    }
+}
+
+fn micro(receipt: &Receipt) -> u128 {
+    receipt.charge.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_registers_earns_claims_and_posts_its_log() {
+    let mut bench = Bench::start().await;
+    let (operator, ledger) = (wallet(OPERATOR).address(), bench.ledger.clone());
+    let known = ledger.view(Module::Operators, &IOperators::operatorOfCall { account: operator });
+    assert_eq!((known.name.as_str(), known.workers, known.offers), ("Acme", 1, 1));
+    let bonded = ledger.view(Module::Staking, &IStaking::bondedToCall { operator });
+    assert_eq!(bonded, U256::from(20 * CREDIT));
+    let key = B256::from(SecretKey::from_bytes(&[1; 32]).public().0);
+    let worker = ledger.view(Module::Operators, &IOperators::workerCall { key });
+    assert_eq!(worker.endpoint, bench.worker.as_ref().unwrap().address().socket.to_string());
+    let offers = ledger.view(Module::Operators, &IOperators::offersOfCall { operator, offset: 0 });
+    assert_eq!((offers[0].model.0, offers[0].outputPrice), (bench.model.0.0, 1_000_000));
+    let name = ledger.view(Module::Models, &IModels::resolveCall { name: "demo".into() });
+    assert_eq!((name.holder, name.id.0), (operator, bench.model.0.0));
+
+    bench.deposit(10_000).await;
+    let epoch = ledger.epoch();
+    let mut before = 0;
+    let mut receipts = Vec::new();
+    for limit in [40, 300] {
+        let mut order = bench.order("Who goes there?", limit).await;
+        order.accepted().await;
+        let receipt = order.paid_to_the_end(before, limit).await;
+        assert_eq!((receipt.output_tokens, receipt.finish), (limit, FinishReason::Length));
+        assert_eq!(micro(&receipt), u128::from(receipt.prompt_tokens + limit));
+        before += receipt.charge.to_wei().unwrap();
+        receipts.push(receipt);
+    }
+    let owed: u128 = receipts.iter().map(micro).sum();
+    let rich = ledger.balance(operator);
+    bench.stop().await;
+    // Exactly what the receipts charge, not what the vouchers allowed.
+    assert_eq!(bench.claimed(), (10_000, owed));
+    let paid =
+        ledger.view(Module::Channels, &IChannels::receiversCall { receiver: operator, token: Address::ZERO });
+    assert_eq!(paid.totalSettled, owed * WEI_PER_MICRO_CREDIT);
+    assert!(ledger.balance(operator) != rich);
+
+    // A new start repeats nothing, and posts the epoch that is over by then.
+    ledger.next_epoch();
+    let nonce_like = ledger.balance(operator);
+    let mut again = Bench::resume(ledger.clone(), bench.folder.clone()).await;
+    let log = || ledger.view(Module::Receipts, &IReceipts::logOfCall { operator, epoch });
+    for _ in 0..1000 {
+        if log().height != 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(log().size, 2);
+    let changed = ledger.view(Module::Operators, &IOperators::workerCall { key }).endpoint;
+    assert_eq!(changed, again.worker.as_ref().unwrap().address().socket.to_string());
+    assert!(nonce_like > ledger.balance(operator), "gas alone");
+    again.stop().await;
+    assert_eq!(again.claimed(), (10_000, owed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_pay_gets_no_token_and_who_stops_paying_gets_two_steps() {
+    let mut bench = Bench::start().await;
+    bench.deposit(10_000).await;
+    let mut order = bench.order("Speak!", 1_000).await;
+    order.accepted().await;
+    let receipt = order.receipt().await;
+    let (code, message) = receipt.failure().unwrap();
+    assert_eq!((code, order.tokens), (FailureCode::PaymentRequired, 0));
+    assert!(message.contains("none came"), "{message}");
+    assert_eq!(micro(&receipt), 0);
+
+    let mut order = bench.order("Speak on!", 1_000).await;
+    order.accepted().await;
+    order.pay(0, 127).await;
+    let receipt = order.receipt().await;
+    assert_eq!(receipt.failure().unwrap().0, FailureCode::PaymentRequired, "less than the first cover");
+
+    let mut order = bench.order("Speak on!", 1_001).await;
+    order.accepted().await;
+    order.pay(0, 128).await;
+    let receipt = order.receipt().await;
+    assert_eq!((receipt.finish, receipt.output_tokens), (FinishReason::Unpaid, 128));
+    assert_eq!((order.tokens, order.signed), (128, 128), "all of it signed for");
+    assert_eq!(micro(&receipt), u128::from(receipt.prompt_tokens + 128));
+    bench.stop().await;
+    assert_eq!(bench.claimed().1, micro(&receipt));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_the_same_whether_it_had_to_wait_for_money_or_not() {
+    let mut bench = Bench::start().await;
+    bench.deposit(100_000).await;
+    let mut hesitant = bench.order("To be, or not to be?", 400).await;
+    hesitant.accepted().await;
+    hesitant.pay(0, 128).await;
+    while hesitant.signed < 128 {
+        hesitant.next().await;
+    }
+    // The worker rests here, with the sequence in memory.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(hesitant.tokens, 128);
+    hesitant.pay(0, 400).await;
+    let first = hesitant.receipt().await;
+    assert_eq!((first.output_tokens, first.finish), (400, FinishReason::Length));
+    let settled = first.charge.to_wei().unwrap();
+    let mut generous = bench.order("To be, or not to be?", 400).await;
+    generous.accepted().await;
+    generous.pay(settled, 400).await;
+    let second = generous.receipt().await;
+    assert_eq!(first.output_digest, second.output_digest);
+    assert_eq!(first.text_digest, second.text_digest);
+    bench.stop().await;
+    assert_eq!(bench.claimed().1, micro(&first) + micro(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payer_that_breaks_off_pays_for_what_was_covered_and_computed() {
+    let mut bench = Bench::start().await;
+    bench.deposit(10_000).await;
+    let mut order = bench.order("Speak on!", 2_000).await;
+    order.accepted().await;
+    order.pay(0, 128).await;
+    while order.tokens < 128 {
+        order.next().await;
+    }
+    let owed = u128::from(order.prompt_tokens + 128);
+    drop(order);
+    bench.stop().await;
+    assert_eq!(bench.claimed().1, owed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_loses_nothing_that_was_receipted() {
+    let bench = Bench::start().await;
+    bench.deposit(10_000).await;
+    let mut order = bench.order("Who goes there?", 50).await;
+    order.accepted().await;
+    let receipt = order.paid_to_the_end(0, 50).await;
+    let mut cut = bench.order("Speak for ever!", 2_000).await;
+    cut.accepted().await;
+    cut.pay(receipt.charge.to_wei().unwrap(), 128).await;
+    while cut.tokens < 5 {
+        cut.next().await;
+    }
+    // Without a shutdown: nothing is claimed, nobody told.
+    let (ledger, folder) = (bench.ledger.clone(), bench.folder.clone());
+    let at = |bench: &Bench| bench.claimed().1;
+    assert_eq!(at(&bench), 0);
+    drop((cut, order, bench));
+    let mut again = Bench::resume(ledger, folder).await;
+    let mut order = again.order("Still there?", 20).await;
+    order.accepted().await;
+    // What the payer signed for the order that was cut counts as spent with it.
+    let before = receipt.charge.to_wei().unwrap() + order.cover(128) + 64 * WEI_PER_MICRO_CREDIT;
+    let second = order.paid_to_the_end(before, 20).await;
+    again.stop().await;
+    let claimed = at(&again);
+    let least = micro(&receipt) + micro(&second);
+    // The order that was cut is charged if the worker outlived its payer by a moment, and never above its cover.
+    assert!(claimed >= least && claimed <= least + 128 + 64, "{claimed} of {least}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_away_or_an_empty_purse_is_said_and_waited_for() {
+    let (ledger, folder) = (MemoryLedger::new(), tempfile::tempdir().unwrap());
+    ledger.set_away(true);
+    let worker = serve::start(settings(&ledger, folder.path()), |_| {}).await.unwrap();
+    let mut duties = worker.duties().unwrap();
+    let problem = duties.wait_for(|state| state.problem.is_some());
+    let state = tokio::time::timeout(TIME, problem).await.unwrap().unwrap().clone();
+    assert!(!state.registered);
+    assert_eq!(state.problem.unwrap().message, "nobody answers");
+    let (_endpoint, link) = link_to(&worker).await;
+    drop(link);
+    ledger.set_away(false);
+    registered(&worker).await;
+    worker.shutdown(TIME).await;
+
+    let poor = tempfile::tempdir().unwrap();
+    let mut settings = settings(&ledger, poor.path());
+    settings.key = SecretKey::from_bytes(&[3; 32]);
+    if let Some(ledger_settings) = &mut settings.ledger {
+        ledger_settings.account = ledger.account(77);
+    }
+    let worker = serve::start(settings, |_| {}).await.unwrap();
+    let mut duties = worker.duties().unwrap();
+    let problem = duties.wait_for(|state| state.problem.is_some());
+    let state = tokio::time::timeout(TIME, problem).await.unwrap().unwrap().clone();
+    assert!(state.problem.unwrap().hint.contains("send credits to"), "it says what to do");
+    worker.shutdown(TIME).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_worker_of_an_account_is_told_so() {
+    let mut bench = Bench::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(&bench.ledger, folder.path());
+    settings.key = SecretKey::from_bytes(&[3; 32]);
+    let second = serve::start(settings, |_| {}).await.unwrap();
+    let mut duties = second.duties().unwrap();
+    let problem = duties.wait_for(|state| state.problem.is_some());
+    let state = tokio::time::timeout(TIME, problem).await.unwrap().unwrap().clone();
+    assert!(state.problem.unwrap().hint.contains("an account of its own"));
+    second.shutdown(TIME).await;
+    let operator = wallet(OPERATOR).address();
+    let account: Arc<dyn Account> = bench.ledger.account(OPERATOR);
+    let workers = IOperators::workersOfCall { operator, offset: 0 };
+    assert_eq!(view(&*account, Module::Operators, &workers).await.unwrap().len(), 1);
+    bench.stop().await;
+}
