@@ -29,6 +29,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
+    payer::{Payer, PayerBookError, Reach, follow},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     server,
     settings::{GatewaySettings, SettingsError},
@@ -65,6 +66,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// There is no payer's book.
+    #[error("the payer's book cannot be opened")]
+    PayerBook(#[from] PayerBookError),
     /// There is no socket to speak to workers from.
     #[error("cannot open a socket towards the workers")]
     Endpoint(#[from] BindError),
@@ -80,6 +84,7 @@ impl StartError {
             }
             StartError::Key(error) => error.hint(),
             StartError::Receipts(error) => error.hint(),
+            StartError::PayerBook(error) => error.hint(),
             StartError::Listen { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
                 io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one",
@@ -111,7 +116,7 @@ pub(crate) struct Shared {
     pub(crate) loopback_only: bool,
     /// Unix seconds.
     pub(crate) started: u64,
-    pub(crate) workers: Workers,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
@@ -188,7 +193,7 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, data_dir, workers, aliases, limits } = settings;
+        let GatewaySettings { listen, open, data_dir, workers, ledger, aliases, limits } = settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -196,10 +201,20 @@ impl Gateway {
         let key = key::load_or_create(&data_dir)?;
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
+        let payer = match ledger {
+            Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
+            None => None,
+        };
         let towards = workers.iter().map(|worker| worker.socket.ip());
-        let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local_for(towards) }).await?;
+        let local = local_for(towards, payer.is_some());
+        let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
-        let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, &mut tasks);
+        let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
+        let workers = Arc::new(workers);
+        if let Some(payer) = &payer {
+            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: local.is_ipv6() };
+            tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
+        }
         let (phase, phases) = watch::channel(Phase::Open);
         let public = key.public();
         let shared = Arc::new(Shared {
@@ -227,6 +242,7 @@ impl Gateway {
             tasks,
             endpoint,
             writer: Some(writer),
+            payer,
             stop_grace: limits.stop_grace,
         })
     }
@@ -244,10 +260,11 @@ fn make_private(directory: &Path) -> io::Result<()> {
     builder.create(directory)
 }
 
-/// The address to speak to workers from: loopback if all of them are there.
-fn local_for(workers: impl Iterator<Item = IpAddr>) -> SocketAddr {
+/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone.
+fn local_for(workers: impl Iterator<Item = IpAddr>, anywhere: bool) -> SocketAddr {
     let workers: Vec<IpAddr> = workers.collect();
-    let ip = match (workers.iter().all(IpAddr::is_loopback), workers.iter().any(IpAddr::is_ipv6)) {
+    let ip = match (!anywhere && workers.iter().all(IpAddr::is_loopback), workers.iter().any(IpAddr::is_ipv6))
+    {
         (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -266,6 +283,7 @@ pub struct RunningGateway {
     tasks: JoinSet<()>,
     endpoint: Endpoint,
     writer: Option<Writer>,
+    payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
 
@@ -295,6 +313,9 @@ impl RunningGateway {
             serving.abort();
         }
         self.tasks.shutdown().await;
+        if let Some(payer) = &self.payer {
+            payer.stop().await;
+        }
         self.endpoint.close().await;
         if let Some(writer) = self.writer.take() {
             // The last sender went with the last request, so the thread ends when all is written.

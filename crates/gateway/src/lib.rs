@@ -2,20 +2,22 @@
 //!
 //! In:     HTTP requests in OpenAI's shapes.
 //! Out:    answers in the same shapes, each with a checked receipt; errors that say what happened, who, and what to do.
-//! Touches: one TCP socket, one UDP socket towards the workers, a data directory with a key and the receipts.
+//! Touches: one TCP socket, one UDP socket towards the workers, a data directory with a key, the receipts and the payer's
+//!         book; an account on the ledger, if it pays.
 //! Holds:  no stream ends silently: it ends in `[DONE]`, after the receipts were checked against what was sent, or in
 //!         an error frame. No caller can stop, starve or read another.
 //! Absent: running models (`worker`), checking receipts (`client`, `proof`), arguments and files of settings (the
 //!         binary), keys and budgets of users.
 //!
 //! A request goes through `server` (connections), `api` (HTTP and JSON), `workers` (who could answer), `session`
-//! (orders and what comes of them) and `receipts` (what is kept).
+//! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept).
 
 mod api;
 mod error;
 mod gateway;
 mod id;
 mod key;
+mod payer;
 mod receipts;
 mod server;
 mod session;
@@ -25,6 +27,7 @@ mod workers;
 pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};
 pub use key::KeyError;
+pub use payer::{GatewayLedger, PayerBookError};
 pub use receipts::OpenStoreError;
 pub use settings::{GatewaySettings, Limits, SettingsError};
 

@@ -7,23 +7,29 @@
 //!         its loss is an error that names it. Dropping a session cancels what is still running.
 //! Absent: OpenAI's words (`api`), the checks themselves (`client`, `proof`).
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use surety_client::{Completed, OrderOptions, Party, Refusal, Session, SessionError, SessionEvent};
+use surety_client::{
+    Completed, OrderOptions, Party, PurseError, Refusal, Session, SessionError, SessionEvent,
+};
 use surety_net::CloseCode;
 use surety_types::{
     FailureCode, FinishReason, Order, Price, PublicKey, Request, SecretKey, Signed, TokenLogprob,
     order::ORDER_VERSION,
 };
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
     api::{ask::Ask, unix_ms},
     error::{Accountable, ApiError, Code},
-    workers::{Held, Resolved, Worker, Workers, chain},
+    payer::{PayChannel, Payer},
+    workers::{Candidate, Held, Resolved, Worker, Workers, chain},
 };
 
+/// For the receipts of orders that were cancelled.
+const LAST_RECEIPTS: Duration = Duration::from_secs(10);
 /// Orders of one request that a worker has at once.
 const ORDERS_AT_ONCE: usize = 16;
 
@@ -60,9 +66,13 @@ pub(crate) struct Finished {
 pub(crate) struct Answering {
     worker: Arc<Worker>,
     options: OrderOptions,
+    /// Who pays, and on which channel, if something is to be paid.
+    paying: Option<(Arc<Payer>, Arc<PayChannel>)>,
     running: FuturesUnordered<Step>,
     waiting: VecDeque<(usize, Placed)>,
-    _held: Held,
+    /// Set when nobody wants the answers any more.
+    leave: watch::Sender<bool>,
+    held: Option<Held>,
 }
 
 /// An order and the request it is for.
@@ -96,8 +106,9 @@ pub(crate) async fn begin(
 ) -> Result<Answering, ApiError> {
     let only = ask.worker.as_deref();
     let mut last = None;
-    for (worker, context_tokens) in workers.candidates(&model.id, only) {
-        match offer(&worker, context_tokens, terms, ask, model).await {
+    for candidate in workers.candidates(&model.id, only, ask.max_output_tokens) {
+        let worker = &candidate.worker;
+        match offer(&candidate, workers.payer(), terms, ask, model).await {
             Ok(answering) => return Ok(answering),
             Err(Declined::ByAll(error)) => return Err(error),
             Err(Declined::ByThisWorker(error)) => {
@@ -110,19 +121,23 @@ pub(crate) async fn begin(
 }
 
 async fn offer(
-    worker: &Arc<Worker>,
-    context_tokens: u32,
+    candidate: &Candidate,
+    payer: Option<&Arc<Payer>>,
     terms: &Terms<'_>,
     ask: &Ask,
     model: &Resolved,
 ) -> Result<Answering, Declined> {
+    let (worker, context_tokens) = (&candidate.worker, candidate.context_tokens);
     let options = OrderOptions { stall: terms.stall_timeout, context_tokens: Some(context_tokens) };
+    let channel = candidate.terms.as_ref().map(|terms| Arc::clone(&terms.channel));
     let mut answering = Answering {
         worker: Arc::clone(worker),
         options,
+        paying: payer.cloned().zip(channel),
         running: FuturesUnordered::new(),
-        waiting: placed(terms, ask, model, context_tokens).map_err(Declined::ByAll)?,
-        _held: worker.hold(ask.answers() as u32),
+        waiting: placed(terms, ask, model, candidate).map_err(Declined::ByAll)?,
+        leave: watch::Sender::new(false),
+        held: Some(worker.hold(ask.answers() as u32)),
     };
     let first = answering.waiting.len().min(ORDERS_AT_ONCE);
     for _ in 0..first {
@@ -153,8 +168,9 @@ fn placed(
     terms: &Terms<'_>,
     ask: &Ask,
     model: &Resolved,
-    context_tokens: u32,
+    candidate: &Candidate,
 ) -> Result<VecDeque<(usize, Placed)>, ApiError> {
+    let (context_tokens, paid) = (candidate.context_tokens, candidate.terms.as_ref());
     let issued_ms = unix_ms();
     let patience_ms = ask.deadline_ms.unwrap_or(terms.answer_timeout.as_millis() as u64);
     let mut orders = VecDeque::with_capacity(ask.answers());
@@ -174,8 +190,8 @@ fn placed(
                 max_output_tokens: ask.max_output_tokens.unwrap_or(context_tokens),
                 ignore_end: ask.ignore_end,
                 deadline_ms: issued_ms + patience_ms,
-                price_ceiling: Price::ZERO,
-                channel: None,
+                price_ceiling: paid.map_or(Price::ZERO, |paid| paid.price),
+                channel: paid.map(|paid| paid.channel.id()),
                 payer: terms.key.public(),
                 issued_ms,
             };
@@ -191,6 +207,11 @@ impl Answering {
     /// Who answers.
     pub(crate) fn worker(&self) -> PublicKey {
         self.worker.key()
+    }
+
+    /// Whether nothing is paid for the answers.
+    pub(crate) fn is_free(&self) -> bool {
+        self.paying.is_none()
     }
 
     /// What comes next, and of which answer; `None` when all are whole. May be cancelled.
@@ -216,6 +237,11 @@ impl Answering {
                     }
                     match reason(completed.receipt.finish) {
                         Some(reason) => Event::Finished(Finished { reason, completed }),
+                        None if session.payment_problem().is_some()
+                            || completed.receipt.finish == FinishReason::Unpaid =>
+                        {
+                            return Some(Err(self.unpaid(session.payment_problem())));
+                        }
                         None => {
                             let message = format!(
                                 "The worker ended the answer as \"{:?}\", which nobody asked for. Send the request again.",
@@ -235,16 +261,33 @@ impl Answering {
     /// Gives the worker the next order that waits, if one does.
     async fn place_next(&mut self) -> Result<(), SessionError> {
         let Some((index, Placed { order, request })) = self.waiting.pop_front() else { return Ok(()) };
-        let session = self.worker.connection.order(order, request, self.options).await?;
+        let connection = &self.worker.connection;
+        let session = match &self.paying {
+            Some((payer, channel)) => {
+                let purse = payer.purse(channel, order.digest());
+                connection.order_paid(order, request, self.options, purse).await?
+            }
+            None => connection.order(order, request, self.options).await?,
+        };
         self.go_on(index, session);
         Ok(())
     }
 
-    fn go_on(&self, index: usize, mut session: Session) {
-        self.running.push(Box::pin(async move {
-            let event = session.next().await;
-            Stepped { index, session, event }
-        }));
+    fn go_on(&self, index: usize, session: Session) {
+        self.running.push(Box::pin(step(index, session, self.leave.subscribe())));
+    }
+
+    /// The answer could not be paid to its end.
+    fn unpaid(&self, problem: Option<&PurseError>) -> ApiError {
+        let worker = self.worker();
+        let why = problem.map_or_else(|| "its vouchers did not come in time".to_owned(), ToString::to_string);
+        warn!(worker = worker.short(), why, "an answer was not paid to its end");
+        let message = format!(
+            "The gateway could not go on paying worker {} ({why}). What came so far is not the whole answer. Send the \
+             request again shortly.",
+            worker.short(),
+        );
+        told(worker, Code::Overloaded, message).with_accountable(Accountable::Gateway)
     }
 
     /// A failure before the worker had accepted.
@@ -326,6 +369,39 @@ impl Answering {
     }
 }
 
+/// The next event of a session; if everybody leaves meanwhile, the worker is told to stop.
+async fn step(index: usize, mut session: Session, mut leave: watch::Receiver<bool>) -> Stepped {
+    loop {
+        tokio::select! {
+            event = session.next() => return Stepped { index, session, event },
+            Ok(()) = leave.changed() => session.cancel().await,
+        }
+    }
+}
+
+impl Drop for Answering {
+    /// Orders that nobody wants any more are cancelled. Those that are paid for are heard to their receipts, which say what
+    /// they cost.
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.paying.is_none() || self.running.is_empty() {
+            return;
+        }
+        self.leave.send_replace(true);
+        let (mut running, leave, held) = (mem::take(&mut self.running), self.leave.clone(), self.held.take());
+        runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
+            while let Some(Stepped { index, session, event }) = running.next().await {
+                let ended =
+                    matches!(event, Err(_) | Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_)));
+                if !ended {
+                    running.push(Box::pin(step(index, session, leave.subscribe())) as Step);
+                }
+            }
+            drop(held);
+        }));
+    }
+}
+
 fn told(worker: PublicKey, code: Code, message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
     ApiError::new(code, message).with_worker(worker)
 }
@@ -365,6 +441,10 @@ fn refused(worker: PublicKey, refusal: &Refusal) -> ApiError {
         FailureCode::Cancelled => (
             Code::WorkerLost,
             format!("Worker {short} gave the request up: {} Send the request again.", sentence(message)),
+        ),
+        FailureCode::PaymentRequired => (
+            Code::NoWorker,
+            format!("Worker {short} asks to be paid: {} Try again shortly.", sentence(message)),
         ),
         FailureCode::DeadlineExceeded => (
             Code::Deadline,

@@ -8,7 +8,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use alloy_primitives::U256;
 use surety_net::WorkerAddress;
+
+use crate::payer::GatewayLedger;
 
 /// Characters of an alias.
 const ALIAS_CHARACTERS_MAX: usize = 256;
@@ -24,6 +27,8 @@ pub struct GatewaySettings {
     pub data_dir: PathBuf,
     /// The workers to use.
     pub workers: Vec<WorkerAddress>,
+    /// How further workers are found, and how all are paid; without this, only those that ask nothing are used.
+    pub ledger: Option<GatewayLedger>,
     /// Further names for models: what callers may ask for, and the served name or id that is meant.
     pub aliases: BTreeMap<String, String>,
     /// Bounds and times.
@@ -110,6 +115,9 @@ pub enum SettingsError {
         /// The alias.
         alias: String,
     },
+    /// Nothing would be put into channels, or more than there can be.
+    #[error("a channel's deposit must be from 1 to 2^127 wei")]
+    Deposit,
     /// A limit that leaves nothing possible.
     #[error("the limit {limit} must not be zero")]
     ZeroLimit {
@@ -128,6 +136,7 @@ impl SettingsError {
             SettingsError::WorkerTwice { .. } => "name each worker once",
             SettingsError::MixedFamilies => "name all workers by addresses of one family",
             SettingsError::Alias { .. } => "write an alias as NAME=SERVED-NAME",
+            SettingsError::Deposit => "set a deposit of a credit or a few",
             SettingsError::ZeroLimit { .. } => "leave the limit out, or set it to at least 1",
         }
     }
@@ -141,6 +150,7 @@ impl GatewaySettings {
             open: false,
             data_dir: data_dir.into(),
             workers: Vec::new(),
+            ledger: None,
             aliases: BTreeMap::new(),
             limits: Limits::default(),
         }
@@ -158,6 +168,11 @@ impl GatewaySettings {
         }
         if self.workers.iter().any(|worker| worker.socket.is_ipv4() != self.workers[0].socket.is_ipv4()) {
             return Err(SettingsError::MixedFamilies);
+        }
+        if let Some(ledger) = &self.ledger
+            && (ledger.deposit.is_zero() || ledger.deposit > U256::from(1u128 << 127))
+        {
+            return Err(SettingsError::Deposit);
         }
         for (alias, target) in &self.aliases {
             let sound = (1..=ALIAS_CHARACTERS_MAX).contains(&alias.chars().count()) && !alias.contains('@');

@@ -1,6 +1,7 @@
 //! Workers: which there are, how they are, and which of them should answer.
 //!
-//! In:     the addresses in the settings; each worker's own word on its state, asked for again and again.
+//! In:     the addresses in the settings; what the ledger lists; each worker's own word on its state, asked for again and
+//!         again.
 //! Out:    what a model's name stands for; the workers that serve it, least busy first.
 //! Touches: the network, by one task per worker.
 //! Holds:  a name stands for one immutable model id or the caller is told of the several; a pinned name is never
@@ -10,7 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -18,17 +19,18 @@ use std::{
 
 use surety_client::Connection;
 use surety_net::{Endpoint, WorkerAddress};
-use surety_types::{ModelId, PublicKey, ServedModel, WorkerState, WorkerStatus};
-use tokio::task::JoinSet;
+use surety_types::{ModelId, Price, PublicKey, ServedModel, WorkerState, WorkerStatus};
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::{
     api::{
         fields::quote,
         nearest::nearest,
-        shapes::{Model, ModelNote, WorkerModel, WorkerReport},
+        shapes::{ChannelReport, Model, ModelNote, OfferReport, WorkerModel, WorkerReport},
     },
     error::{ApiError, Code},
+    payer::{Listed, PayChannel, Payer},
 };
 
 /// Digits that are enough to pin a model.
@@ -43,7 +45,12 @@ const NAMES_LISTED: usize = 8;
 /// The workers this gateway knows.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    workers: Vec<Arc<Worker>>,
+    /// Those of the settings first, then those that the ledger lists.
+    workers: RwLock<Vec<Arc<Worker>>>,
+    endpoint: Endpoint,
+    interval: Duration,
+    /// Who pays, if somebody does.
+    payer: Option<Arc<Payer>>,
     aliases: BTreeMap<String, String>,
     /// Takes turns among equally busy workers.
     turn: AtomicUsize,
@@ -53,10 +60,32 @@ pub(crate) struct Workers {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) connection: Connection,
+    /// Whether it is in the settings, and stays whatever the ledger lists.
+    fixed: bool,
+    listed: Mutex<Option<Listed>>,
     heard: Mutex<Heard>,
     trusted_for: Duration,
     /// Orders of ours that it has not finished.
     ours: AtomicU32,
+    /// Asks it how it is; ends with it.
+    watching: OnceLock<AbortHandle>,
+}
+
+/// A worker that could answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) worker: Arc<Worker>,
+    /// Positions that it can hold.
+    pub(crate) context_tokens: u32,
+    /// What it asks, and the channel it is paid on; none if it asks nothing.
+    pub(crate) terms: Option<PaidTerms>,
+}
+
+/// How a worker is paid.
+#[derive(Debug, Clone)]
+pub(crate) struct PaidTerms {
+    pub(crate) price: Price,
+    pub(crate) channel: Arc<PayChannel>,
 }
 
 /// What was last heard of a worker.
@@ -97,29 +126,68 @@ pub(crate) struct Held {
 }
 
 impl Workers {
-    /// Connects to the workers in the background, and asks them how they are, as long as `tasks` lives.
+    /// Connects to the workers in the background, and asks them how they are, as long as this lives.
     pub(crate) fn open(
         endpoint: &Endpoint,
         addresses: Vec<WorkerAddress>,
         aliases: BTreeMap<String, String>,
         interval: Duration,
-        tasks: &mut JoinSet<()>,
+        payer: Option<Arc<Payer>>,
     ) -> Self {
-        let workers: Vec<Arc<Worker>> = addresses
-            .into_iter()
-            .map(|address| {
-                Arc::new(Worker {
-                    connection: Connection::open(endpoint, address),
-                    heard: Mutex::default(),
-                    trusted_for: (interval * INTERVALS_TRUSTED).max(TRUSTED_MIN),
-                    ours: AtomicU32::new(0),
-                })
-            })
-            .collect();
-        for worker in &workers {
-            tasks.spawn(watch(Arc::clone(worker), interval));
+        let workers = Self {
+            workers: RwLock::default(),
+            endpoint: endpoint.clone(),
+            interval,
+            payer,
+            aliases,
+            turn: AtomicUsize::new(0),
+        };
+        let fixed = addresses.into_iter().map(|address| workers.watched(address, None)).collect();
+        *workers.workers.write().unwrap_or_else(PoisonError::into_inner) = fixed;
+        workers
+    }
+
+    /// A worker that is asked how it is from now on.
+    fn watched(&self, address: WorkerAddress, listed: Option<Listed>) -> Arc<Worker> {
+        let worker = Arc::new(Worker {
+            connection: Connection::open(&self.endpoint, address),
+            fixed: listed.is_none(),
+            listed: Mutex::new(listed),
+            heard: Mutex::default(),
+            trusted_for: (self.interval * INTERVALS_TRUSTED).max(TRUSTED_MIN),
+            ours: AtomicU32::new(0),
+            watching: OnceLock::new(),
+        });
+        let task = tokio::spawn(watch(Arc::downgrade(&worker), self.interval));
+        // It was set nowhere else.
+        let _ = worker.watching.set(task.abort_handle());
+        worker
+    }
+
+    fn all(&self) -> Vec<Arc<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over what the ledger lists: new workers are called, those no longer listed are forgotten, unless they are in the
+    /// settings.
+    pub(crate) fn set_listed(&self, listed: Vec<Listed>) {
+        let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|worker| {
+            let now = listed.iter().find(|listed| listed.key == worker.key());
+            // One that moved is called anew, below.
+            let stays =
+                worker.fixed || now.is_some_and(|now| now.socket == worker.connection.address().socket);
+            if stays {
+                *worker.listed.lock().unwrap_or_else(PoisonError::into_inner) = now.cloned();
+            }
+            stays
+        });
+        for listed in listed {
+            if workers.iter().all(|worker| worker.key() != listed.key) {
+                let address = WorkerAddress { key: listed.key, socket: listed.socket };
+                workers.push(self.watched(address, Some(listed)));
+            }
         }
-        Self { workers, aliases, turn: AtomicUsize::new(0) }
     }
 
     /// What `asked` stands for: a served name, an alias, `name@digits`, or an id.
@@ -182,22 +250,63 @@ impl Workers {
         }
     }
 
-    /// The workers ready to answer with a model, least busy first, and how many tokens each can hold.
-    pub(crate) fn candidates(&self, model: &ModelId, only: Option<&str>) -> Vec<(Arc<Worker>, u32)> {
-        let count = self.workers.len().max(1);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
-        let rotated = self.workers.iter().cycle().skip(turn).take(self.workers.len());
-        let mut fit: Vec<(u32, Arc<Worker>, u32)> = rotated
+    /// The workers ready to answer with a model, least busy first, and how many tokens each can hold; those that ask a
+    /// price only if it is paid here.
+    pub(crate) fn candidates(
+        &self,
+        model: &ModelId,
+        only: Option<&str>,
+        max_output_tokens: Option<u32>,
+    ) -> Vec<Candidate> {
+        let workers = self.all();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
+        let rotated = workers.iter().cycle().skip(turn).take(workers.len());
+        let mut fit: Vec<(u32, Candidate)> = rotated
             .filter(|worker| only.is_none_or(|digits| worker.key().to_string().starts_with(digits)))
             .filter_map(|worker| {
                 let (fitness, status) = worker.state();
                 let status = status.filter(|_| fitness == Fitness::Ready)?;
                 let served = status.models.iter().find(|served| served.id == *model)?;
-                Some((worker.load(&status), Arc::clone(worker), served.context_tokens))
+                let context_tokens = served.context_tokens;
+                let output = max_output_tokens.unwrap_or(context_tokens).min(context_tokens);
+                let terms = self.terms(worker, served, output).ok()?;
+                let candidate = Candidate { worker: Arc::clone(worker), context_tokens, terms };
+                Some((worker.load(&status), candidate))
             })
             .collect();
-        fit.sort_by_key(|(load, _, _)| *load);
-        fit.into_iter().map(|(_, worker, context_tokens)| (worker, context_tokens)).collect()
+        fit.sort_by_key(|(load, _)| *load);
+        fit.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// How a worker is paid for a model; nothing if it asks nothing; or why it cannot be.
+    fn terms(
+        &self,
+        worker: &Worker,
+        served: &ServedModel,
+        output_tokens: u32,
+    ) -> Result<Option<PaidTerms>, &'static str> {
+        let Some(listed) = worker.listed() else {
+            // What it asks is due only where the ledger says the same.
+            let free = served.price == Price::ZERO;
+            return if free { Ok(None) } else { Err("it asks a price and the ledger does not list it yet") };
+        };
+        let Some(price) = listed.offers.get(&served.id).copied() else {
+            return Err("its operator does not offer the model on the ledger");
+        };
+        if price == Price::ZERO {
+            return Ok(None);
+        }
+        let payer = self.payer.as_ref().ok_or("this gateway pays nobody")?;
+        if !payer.accepts(&price) {
+            return Err("it asks more than this gateway pays");
+        }
+        let channel = payer.channel(&listed.operator, &price, served.context_tokens, output_tokens);
+        let channel = channel.ok_or("the channel to its operator is being filled")?;
+        Ok(Some(PaidTerms { price, channel }))
+    }
+
+    pub(crate) fn payer(&self) -> Option<&Arc<Payer>> {
+        self.payer.as_ref()
     }
 
     /// Nobody is ready to answer with `model`: says why not.
@@ -209,16 +318,30 @@ impl Workers {
         let message = format!(
             "{wanted} with \"{}\" is needed and none is ready ({}). Try again shortly; /v1/network/status shows them.",
             model.name,
-            self.census(),
+            self.unpaid(model).unwrap_or_else(|| self.census()),
         );
         ApiError::new(Code::NoWorker, capitalised(message))
     }
 
+    /// Why ready workers are not asked, if it is a matter of money.
+    fn unpaid(&self, model: &Resolved) -> Option<String> {
+        let reason = |worker: &Arc<Worker>| {
+            let (fitness, status) = worker.state();
+            let status = status.filter(|_| fitness == Fitness::Ready)?;
+            let served = status.models.iter().find(|served| served.id == model.id)?;
+            let why = self.terms(worker, served, served.context_tokens).err()?;
+            Some(format!("{}: {why}", worker.key().short()))
+        };
+        let reasons: Vec<String> = self.all().iter().filter_map(reason).take(NAMES_LISTED).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
     /// Why no request could be answered at the moment, if none could.
     pub(crate) fn unready(&self) -> Result<(), ApiError> {
-        let any = self.workers.iter().any(|worker| {
+        let any = self.all().iter().any(|worker| {
             let (fitness, status) = worker.state();
-            fitness == Fitness::Ready && status.is_some_and(|status| !status.models.is_empty())
+            let payable = |served: &ServedModel| self.terms(worker, served, served.context_tokens).is_ok();
+            fitness == Fitness::Ready && status.is_some_and(|status| status.models.iter().any(payable))
         });
         if any {
             return Ok(());
@@ -250,12 +373,12 @@ impl Workers {
 
     /// How each worker is.
     pub(crate) fn report(&self) -> Vec<WorkerReport> {
-        self.workers.iter().map(|worker| worker.report()).collect()
+        self.all().iter().map(|worker| worker.report(self.payer.as_deref())).collect()
     }
 
     /// What the workers that are `wanted` last said.
     fn statuses(&self, wanted: impl Fn(&Worker) -> bool) -> Vec<Arc<WorkerStatus>> {
-        self.workers.iter().filter(|worker| wanted(worker)).filter_map(|worker| worker.state().1).collect()
+        self.all().iter().filter(|worker| wanted(worker)).filter_map(|worker| worker.state().1).collect()
     }
 
     fn no_such_model(&self, asked: &str, offers: &Offers<'_>) -> ApiError {
@@ -283,10 +406,14 @@ impl Workers {
 
     /// The workers counted by state, in words.
     fn census(&self) -> String {
-        if self.workers.is_empty() {
-            return "no workers are configured".to_owned();
+        let workers = self.all();
+        if workers.is_empty() {
+            return match self.payer {
+                Some(_) => "the ledger lists no workers that can be used".to_owned(),
+                None => "no workers are configured".to_owned(),
+            };
         }
-        let states: Vec<Fitness> = self.workers.iter().map(|worker| worker.state().0).collect();
+        let states: Vec<Fitness> = workers.iter().map(|worker| worker.state().0).collect();
         let parts: Vec<String> = Fitness::ALL
             .into_iter()
             .filter_map(|fitness| {
@@ -374,6 +501,11 @@ impl Worker {
         self.connection.worker()
     }
 
+    /// What the ledger says of it.
+    fn listed(&self) -> Option<Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Counts orders of ours.
     pub(crate) fn hold(self: &Arc<Self>, orders: u32) -> Held {
         self.ours.fetch_add(orders, Ordering::Relaxed);
@@ -413,8 +545,10 @@ impl Worker {
         theirs.max(self.ours.load(Ordering::Relaxed))
     }
 
-    fn report(&self) -> WorkerReport {
+    fn report(&self, payer: Option<&Payer>) -> WorkerReport {
         let heard = self.heard();
+        let listed = self.listed();
+        let channel = listed.as_ref().zip(payer).and_then(|(listed, payer)| payer.state(&listed.operator));
         let (fitness, status) = self.state();
         let models = status.iter().flat_map(|status| &status.models).map(|model| WorkerModel {
             id: model.id.to_string(),
@@ -434,6 +568,9 @@ impl Worker {
             waiting_requests: status.as_ref().map_or(0, |status| status.waiting_requests),
             last_seen_ms: heard.at.map(|at| at.elapsed().as_millis() as u64),
             models: models.collect(),
+            operator: listed.as_ref().map(|listed| listed.operator.to_string()),
+            offers: listed.iter().flat_map(|listed| listed.offers.iter()).map(OfferReport::new).collect(),
+            channel: channel.map(ChannelReport::new),
         }
     }
 
@@ -470,18 +607,34 @@ impl Drop for Held {
     }
 }
 
-/// Asks a worker how it is, again and again.
-async fn watch(worker: Arc<Worker>, interval: Duration) {
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(watching) = self.watching.get() {
+            watching.abort();
+        }
+    }
+}
+
+/// Asks a worker how it is, again and again, as long as somebody knows it.
+async fn watch(worker: Weak<Worker>, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = match tokio::time::timeout(worker.trusted_for, worker.connection.status()).await {
+        let Some((connection, patience)) =
+            worker.upgrade().map(|worker| (worker.connection.clone(), worker.trusted_for))
+        else {
+            return;
+        };
+        let result = match tokio::time::timeout(patience, connection.status()).await {
             Ok(Ok(status)) => Ok(status),
             Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err(format!("no answer within {} ms", worker.trusted_for.as_millis())),
+            Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
         };
-        worker.hear(result);
+        match worker.upgrade() {
+            Some(worker) => worker.hear(result),
+            None => return,
+        }
     }
 }
 

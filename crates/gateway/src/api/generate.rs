@@ -132,11 +132,13 @@ async fn answer(
         _active: active,
         _share: share,
     };
-    let (mut response, verification, receipt) = if stream {
-        (job.stream(), "pending", Some(receipt_path(request)))
+    // A stream's cost is known at its end, and is in its last chunk.
+    let free = job.answering.is_free().then(|| "0".to_owned());
+    let (mut response, verification, receipt, cost) = if stream {
+        (job.stream(), "pending", Some(receipt_path(request)), free)
     } else {
-        let (response, receipt) = job.document().await?;
-        (response, "signature", receipt)
+        let (response, receipt, cost) = job.document().await?;
+        (response, "signature", receipt, Some(cost))
     };
     let headers = response.headers_mut();
     for (name, value) in [
@@ -144,7 +146,7 @@ async fn answer(
         ("x-surety-model", Some(model_id)),
         ("x-surety-workers", Some(worker.to_string())),
         ("x-surety-verification", Some(verification.to_owned())),
-        ("x-surety-cost", Some("0".to_owned())),
+        ("x-surety-cost", cost),
     ] {
         let Some(value) = value else { continue };
         let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
@@ -233,8 +235,8 @@ impl Job {
         self.finished.iter().all(Option::is_some)
     }
 
-    /// The whole answer as one document, and where its evidence is, if it could be kept.
-    async fn document(mut self) -> Result<(Response, Option<String>), ApiError> {
+    /// The whole answer as one document, where its evidence is, if it could be kept, and what it cost.
+    async fn document(mut self) -> Result<(Response, Option<String>, String), ApiError> {
         let mut reply = self.reply();
         loop {
             let (index, event) = self.next().await?;
@@ -245,11 +247,11 @@ impl Job {
         let reasons: Vec<&'static str> =
             self.finished.iter().flatten().map(|finished| finished.reason).collect();
         let (usage, note) = self.conclude().await?;
-        let receipt = note.receipt.clone();
+        let (receipt, cost) = (note.receipt.clone(), note.cost.clone());
         let json = reply.document(&reasons, usage, note);
         let mut response = Response::new(Body::from(json));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok((response, receipt))
+        Ok((response, receipt, cost))
     }
 
     /// The answer as it comes, made by a task of its own.
@@ -354,7 +356,7 @@ impl Job {
             received_ms: self.received_ms,
             first_byte_ms,
             done_ms: unix_ms().max(first_byte_ms),
-            charge: Amount::ZERO,
+            charge: charge(&finished),
         };
         let envelope = Signed::try_sign(envelope, &self.shared.key).map_err(|invalid| {
             error!(request = %self.id, %invalid, "an envelope cannot be signed");
@@ -383,6 +385,12 @@ fn usage(finished: &[Finished], choices: usize) -> Usage {
     }
 }
 
+/// What the answers cost, in micro-credits. No sum of amounts that were paid overflows.
+fn charge(finished: &[Finished]) -> Amount {
+    let charges = finished.iter().map(|finished| finished.completed.receipt.charge);
+    charges.fold(Amount::ZERO, |sum, charge| Amount(sum.0.saturating_add(charge.0)))
+}
+
 /// What is known about the answers, of which each was checked alike.
 fn note(finished: &[Finished], id: RequestId, model: &Resolved, worker: PublicKey) -> SuretyNote {
     let checks = finished.first().map(|finished| &finished.completed.checked);
@@ -391,6 +399,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved, worker: PublicKe
         receipt: Some(receipt_path(id)),
         model: model.id.to_string(),
         worker: worker.to_string(),
+        cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
         note: None,

@@ -19,13 +19,14 @@ use tracing::error;
 use super::{
     fields::quote,
     nearest::nearest,
-    shapes::{Health, Model, ModelList, NetworkStatus},
+    shapes::{Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
 };
 use crate::{
     SOFTWARE,
     error::{ApiError, Code, ErrorBody},
     gateway::Shared,
     id::RequestId,
+    payer::Payer,
     workers::chain,
 };
 
@@ -101,7 +102,21 @@ pub(super) async fn network_status(State(shared): State<Arc<Shared>>) -> Json<Ne
         software: SOFTWARE,
         active_requests: shared.active.count() as u64,
         workers: shared.workers.report(),
+        ledger: shared.workers.payer().map(|payer| ledger_report(payer)),
     })
+}
+
+fn ledger_report(payer: &Payer) -> LedgerReport {
+    let standing = payer.standing();
+    let (problem, hint) = standing.problem.unzip();
+    let ignored = standing.ignored.into_iter().map(|(id, reason)| IgnoredWorker { id, reason }).collect();
+    LedgerReport {
+        account: payer.account().address().to_string(),
+        block: standing.block,
+        problem,
+        hint,
+        ignored,
+    }
 }
 
 /// The evidence of an answered request.

@@ -117,7 +117,8 @@ fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, 
     }
     let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     match failure {
-        Some(failure) if status >= 500 => {
+        // Not to be ready is an answer, not a failure.
+        Some(failure) if status >= 500 && path != "/ready" => {
             // The message of a server's error quotes nothing of the caller's.
             let (code, message) = (failure.code().as_str(), failure.message());
             let accountable = failure.accountable().as_str();

@@ -483,6 +483,7 @@ mod tests {
             receipt: None,
             model: "blake3:00".to_owned(),
             worker: "11".to_owned(),
+            cost: "0".to_owned(),
             checked: Vec::new(),
             not_checked: Vec::new(),
             note: None,

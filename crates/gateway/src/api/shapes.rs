@@ -6,9 +6,13 @@
 //!         is in fields those clients ignore.
 //! Absent: deciding what goes into them. That is `reply`.
 
-use serde::Serialize;
 use std::collections::BTreeMap;
+
+use serde::Serialize;
+use surety_types::{Amount, ModelId, Price};
 use utoipa::ToSchema;
+
+use crate::payer::ChannelState;
 
 /// How many tokens an answer took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -58,6 +62,8 @@ pub struct SuretyNote {
     pub model: String,
     /// The key of the worker that answered.
     pub worker: String,
+    /// What its receipts charge, in micro-credits.
+    pub cost: String,
     /// What the gateway checked before this was sent.
     pub checked: Vec<String>,
     /// What nobody has checked yet.
@@ -295,8 +301,93 @@ pub struct NetworkStatus {
     pub software: &'static str,
     /// Requests being answered.
     pub active_requests: u64,
-    /// The workers, in the order they were named.
+    /// The workers: those of the settings in the order they were named, then those that the ledger lists.
     pub workers: Vec<WorkerReport>,
+    /// How the gateway pays, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerReport>,
+}
+
+/// How a gateway stands with the ledger.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LedgerReport {
+    /// The account that pays.
+    pub account: String,
+    /// The newest block it has seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<u64>,
+    /// What does not go as it should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Workers that the ledger lists and this gateway cannot use.
+    pub ignored: Vec<IgnoredWorker>,
+}
+
+/// A worker that cannot be used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IgnoredWorker {
+    /// Its key.
+    pub id: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// What an operator asks for a model, in micro-credits per million tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OfferReport {
+    /// The model's immutable id.
+    pub model: String,
+    /// Prompt tokens that have to be computed.
+    pub prompt: String,
+    /// Prompt tokens found in a cache.
+    pub cached: String,
+    /// Output tokens.
+    pub output: String,
+}
+
+impl OfferReport {
+    pub(crate) fn new((model, price): (&ModelId, &Price)) -> Self {
+        Self {
+            model: model.to_string(),
+            prompt: price.prompt.to_string(),
+            cached: price.cached.to_string(),
+            output: price.output.to_string(),
+        }
+    }
+}
+
+/// The channel to a worker's operator, in micro-credits.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChannelReport {
+    /// Its identity on the ledger.
+    pub id: String,
+    /// Paid in.
+    pub balance: String,
+    /// Charged by receipts.
+    pub spent: String,
+    /// Promised for orders that ended without a receipt: it may be claimed.
+    pub written_off: String,
+    /// Promised for orders under way.
+    pub in_flight: String,
+    /// Free for orders.
+    pub unspent: String,
+}
+
+impl ChannelReport {
+    pub(crate) fn new(state: ChannelState) -> Self {
+        let micro = |wei| Amount::from_wei(wei).to_string();
+        Self {
+            id: state.id.to_string(),
+            balance: micro(state.deposited),
+            spent: micro(state.settled),
+            written_off: micro(state.written_off),
+            in_flight: micro(state.in_flight),
+            unspent: micro(state.unspent),
+        }
+    }
 }
 
 /// A worker, as far as this gateway knows.
@@ -323,6 +414,15 @@ pub struct WorkerReport {
     pub last_seen_ms: Option<u64>,
     /// What it serves.
     pub models: Vec<WorkerModel>,
+    /// The account that answers for it, if the ledger lists it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// What its operator asks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<OfferReport>,
+    /// The channel on which it is paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelReport>,
 }
 
 /// A model on a worker.

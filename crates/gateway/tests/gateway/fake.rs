@@ -17,7 +17,7 @@ use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
     Acceptance, Alternative, Amount, Digest, FailureCode, FileDigest, FinishReason, FormatSummary,
     FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Request, SecretKey, ServedModel,
-    Signed, Text, ToWorker, TokenLogprob, WorkerState, WorkerStatus, receipt::RECEIPT_VERSION,
+    Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus, receipt::RECEIPT_VERSION,
 };
 use tokio::{sync::Notify, task::JoinSet};
 
@@ -29,6 +29,9 @@ const END: u32 = 0;
 #[derive(Debug, Default)]
 pub struct Diary {
     pub orders: Mutex<Vec<(Order, Request)>>,
+    /// What was promised, in the order it came, and what receipts charged.
+    pub vouchers: Mutex<Vec<Voucher>>,
+    pub charges: Mutex<Vec<Amount>>,
     pub accepted: AtomicU32,
     pub cancelled: AtomicU32,
     pub finished: AtomicU32,
@@ -93,6 +96,7 @@ pub fn model(name: &str, manifest: Manifest) -> ServedModel {
         context_tokens: CONTEXT,
         prefill_tokens_per_second: 1000,
         decode_tokens_per_second: 100,
+        price: Price::ZERO,
     }
 }
 
@@ -103,6 +107,11 @@ impl FakeWorker {
     }
 
     pub async fn serving(seed: u8, models: Vec<ServedModel>) -> FakeWorker {
+        Self::asking(seed, models, Price::ZERO).await
+    }
+
+    /// A worker that asks a price, and delivers nothing before the first voucher.
+    pub async fn asking(seed: u8, models: Vec<ServedModel>, price: Price) -> FakeWorker {
         let key = SecretKey::from_bytes(&[seed; 32]);
         let listen = "127.0.0.1:0".parse().expect("an address");
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen }).await.expect("a socket");
@@ -130,7 +139,7 @@ impl FakeWorker {
                         let (key, diary, endpoint) = (key.clone(), Arc::clone(&seen), leaving.clone());
                         orders.spawn(async move {
                             // A stream that broke is part of many scripts.
-                            let _ = serve(stream, key, diary, endpoint).await;
+                            let _ = serve(stream, key, diary, endpoint, price).await;
                         });
                     }
                 }
@@ -156,6 +165,9 @@ impl FakeWorker {
 /// One answer under way.
 struct Answer {
     key: SecretKey,
+    price: Price,
+    /// Output tokens that are paid for.
+    covered: u32,
     order: Order,
     request: Request,
     prompt: Vec<u32>,
@@ -173,6 +185,7 @@ async fn serve(
     key: SecretKey,
     diary: Arc<Diary>,
     endpoint: Endpoint,
+    price: Price,
 ) -> Result<(), Broken> {
     let Some(ToWorker::Order { order, request }) = stream.receive().await? else { return Ok(()) };
     let order = Signed::<Order>::open(&order)?.into_parts().0;
@@ -183,6 +196,8 @@ async fn serve(
     let prompt = tokens(&request);
     let mut answer = Answer {
         key,
+        price,
+        covered: 0,
         prompt,
         limit: 0,
         accepted_ms: unix_ms(),
@@ -225,6 +240,7 @@ async fn serve(
     }
     stream.send(&FromWorker::Acceptance(answer.acceptance())).await?;
     diary.write(&diary.accepted);
+    answer.hear_voucher(&mut stream, &diary).await?;
     if answer.request.prompt_logprobs.is_some() {
         for (piece, ids) in answer.prompt.chunks(2).enumerate() {
             let logprobs =
@@ -255,6 +271,15 @@ async fn serve(
                     match stream.receive_within(Duration::from_millis(50)).await {
                         Err(surety_net::ReceiveError::Silence(_)) => {
                             stream.send(&FromWorker::Progress(answer.progress())).await?;
+                        }
+                        Ok(Some(ToWorker::Voucher(voucher))) => {
+                            diary.vouchers.lock().expect("no panic").push(*voucher);
+                        }
+                        Ok(Some(ToWorker::Cancel)) if price != Price::ZERO => {
+                            diary.charges.lock().expect("no panic").push(answer.charge());
+                            end(&mut stream, answer.receipt(None, FinishReason::Cancelled)).await?;
+                            diary.write(&diary.cancelled);
+                            return Ok(());
                         }
                         _ => {
                             diary.write(&diary.cancelled);
@@ -306,6 +331,7 @@ async fn serve(
         }
         if answer.output.len() % 3 == 2 {
             stream.send(&FromWorker::Progress(answer.progress())).await?;
+            answer.hear_voucher(&mut stream, &diary).await?;
         }
     }
     let finish = if (answer.output.len() as u32) < answer.limit {
@@ -315,6 +341,7 @@ async fn serve(
         FinishReason::Length
     };
     let receipt = answer.receipt(None, finish);
+    diary.charges.lock().expect("no panic").push(answer.charge());
     end(&mut stream, receipt).await?;
     diary.write(&diary.finished);
     Ok(())
@@ -328,6 +355,27 @@ async fn end(stream: &mut ServeStream, receipt: (Vec<u8>, [u8; 32])) -> Result<(
 }
 
 impl Answer {
+    /// Where something is paid, and more can be covered: the next voucher.
+    async fn hear_voucher(&mut self, stream: &mut ServeStream, diary: &Diary) -> Result<(), Broken> {
+        if self.price == Price::ZERO || (self.covered >= self.limit && self.limit > 0) {
+            return Ok(());
+        }
+        match stream.receive_within(Duration::from_secs(5)).await? {
+            Some(ToWorker::Voucher(voucher)) => {
+                assert_eq!(voucher.order, self.order.digest());
+                self.covered = voucher.covered_output_tokens;
+                diary.vouchers.lock().expect("no panic").push(*voucher);
+                Ok(())
+            }
+            other => Err(format!("no voucher but {other:?}").into()),
+        }
+    }
+
+    fn charge(&self) -> Amount {
+        let prompt = self.prompt.len() as u32;
+        self.price.charge(prompt, 1.min(prompt), self.output.len() as u32).expect("an amount")
+    }
+
     /// Sends one token; false when there is no room for more.
     async fn say(&mut self, stream: &mut ServeStream, text: &str) -> Result<bool, Broken> {
         if self.output.len() as u32 == self.limit {
@@ -374,7 +422,7 @@ impl Answer {
             model: self.order.model,
             worker: self.key.public(),
             deadline_ms: self.order.deadline_ms,
-            price: Price::ZERO,
+            price: self.price,
             prompt_tokens: self.prompt.len() as u32,
             accepted_ms: self.accepted_ms,
             max_output_tokens: self.limit,
@@ -419,8 +467,8 @@ impl Answer {
             finish,
             seed: self.order.seed_bytes(),
             state_commitment: commitment,
-            price: Price::ZERO,
-            charge: Amount::ZERO,
+            price: if self.limit > 0 { self.price } else { Price::ZERO },
+            charge: if failure.is_some() { Amount::ZERO } else { self.charge() },
             accepted_ms: self.accepted_ms,
             first_token_ms: self.first_token_ms,
             done_ms: unix_ms(),

@@ -7,3 +7,6 @@ mod answers;
 mod errors;
 mod life;
 mod looks;
+#[path = "../../../client/tests/memory/mod.rs"]
+mod memory;
+mod pays;
