@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{
     address::WorkerAddress,
     link::Link,
-    listen::{ListenLimits, Listener},
+    listen::{BlobListener, ListenLimits, Listener, start},
     protocol::{CONNECT_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, Lost, Protocol},
 };
 
@@ -122,10 +122,36 @@ impl Endpoint {
         self.address
     }
 
-    /// Starts to take connections. Once per endpoint.
+    /// Starts to take connections for orders and status. An endpoint listens once, in one of the three ways.
     pub fn listen(&self, limits: ListenLimits) -> Listener {
-        self.endpoint.set_alpns(Protocol::ALL.map(|protocol| protocol.alpn().to_vec()).to_vec());
-        Listener::start(self.endpoint.clone(), limits)
+        let (listener, _) = self.start(Some(limits), None);
+        listener.expect("asked for")
+    }
+
+    /// As [`Endpoint::listen`], for blobs alone.
+    pub fn listen_for_blobs(&self, limits: ListenLimits) -> BlobListener {
+        let (_, listener) = self.start(None, Some(limits));
+        listener.expect("asked for")
+    }
+
+    /// As [`Endpoint::listen`], for orders, status and blobs. Neither kind takes the other's places.
+    pub fn listen_with_blobs(&self, limits: ListenLimits, blobs: ListenLimits) -> (Listener, BlobListener) {
+        let (listener, blob_listener) = self.start(Some(limits), Some(blobs));
+        (listener.expect("asked for"), blob_listener.expect("asked for"))
+    }
+
+    fn start(
+        &self,
+        orders: Option<ListenLimits>,
+        blobs: Option<ListenLimits>,
+    ) -> (Option<Listener>, Option<BlobListener>) {
+        let taken = |protocol: &Protocol| match protocol {
+            Protocol::Serve | Protocol::Status => orders.is_some(),
+            Protocol::Blobs => blobs.is_some(),
+        };
+        let names = Protocol::ALL.into_iter().filter(taken).map(|protocol| protocol.alpn().to_vec());
+        self.endpoint.set_alpns(names.collect());
+        start(self.endpoint.clone(), orders, blobs)
     }
 
     /// Connects to a worker; the connection proves that it holds its key.

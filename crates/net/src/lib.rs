@@ -19,6 +19,6 @@ pub use address::{ParseAddressError, WorkerAddress};
 pub use endpoint::{BindError, BindOptions, ConnectError, Endpoint};
 pub use frame::{FrameDecoder, FrameError, encode_frame};
 pub use link::{Link, OpenError, StatusError};
-pub use listen::{Incoming, ListenLimits, Listener, StatusStream};
+pub use listen::{BlobListener, BlobStream, Incoming, ListenLimits, Listener, StatusStream};
 pub use protocol::{CloseCode, Lost, Protocol};
 pub use stream::{OrderStream, ReceiveError, Receiver, SendError, Sender, ServeStream, Stream};

@@ -1,4 +1,4 @@
-//! The link: a connection to one worker, from the payer's side.
+//! The link: a connection to one worker, from the side that called.
 
 use std::time::Duration;
 
@@ -75,6 +75,11 @@ impl Link {
             return Err(StatusError::OtherWorker);
         }
         Ok(status)
+    }
+
+    /// Opens a stream of a protocol whose messages another room defines. The peer hears of it with the first one.
+    pub async fn open_stream<Out: Canonical, In: Canonical>(&self) -> Result<Stream<Out, In>, OpenError> {
+        self.open().await
     }
 
     /// Waits until the connection is gone, and says why.

@@ -1,15 +1,15 @@
 //! The listener: takes connections and hands out their streams, a bounded number at once.
 //!
-//! In:     connections from anyone. Out: order and status streams.
+//! In:     connections from anyone. Out: order, status and blob streams.
 //! Holds:  what is over a limit is refused with a reason, at the cost of the one who came too late; one peer's
 //!         misbehaviour ends its own stream or connection and no other.
 
 use std::{sync::Arc, time::Duration};
 
-use iroh::endpoint::Connection;
-use surety_types::{PublicKey, StatusRequest, WorkerStatus};
+use iroh::endpoint::{Connection, RecvStream, SendStream};
+use surety_types::{Canonical, PublicKey, StatusRequest, WorkerStatus};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
 };
@@ -37,12 +37,20 @@ impl Default for ListenLimits {
     }
 }
 
-/// Takes connections until it is dropped or its endpoint is closed.
+/// Takes connections for orders and status until it is dropped or its endpoint is closed.
 #[derive(Debug)]
 pub struct Listener {
     incoming: mpsc::Receiver<Incoming>,
-    /// Aborted with the listener.
-    _task: JoinSet<()>,
+    /// Aborted with the last listener.
+    _task: Arc<JoinSet<()>>,
+}
+
+/// Takes connections for blobs until it is dropped or its endpoint is closed.
+#[derive(Debug)]
+pub struct BlobListener {
+    incoming: mpsc::Receiver<BlobStream>,
+    /// Aborted with the last listener.
+    _task: Arc<JoinSet<()>>,
 }
 
 /// A stream that a peer has opened. Nothing of it has been read.
@@ -54,22 +62,43 @@ pub enum Incoming {
     Status(StatusStream),
 }
 
+/// A stream that asks for parts of a file. Nothing of it has been read.
+#[derive(Debug)]
+pub struct BlobStream {
+    send: SendStream,
+    receive: RecvStream,
+    peer: PublicKey,
+    frame_timeout: Duration,
+    permit: OwnedSemaphorePermit,
+}
+
 /// A stream that asks for the status.
 #[derive(Debug)]
 pub struct StatusStream(Stream<WorkerStatus, StatusRequest>);
 
 impl Listener {
-    pub(crate) fn start(endpoint: iroh::Endpoint, limits: ListenLimits) -> Self {
-        // A short queue: a stream waits in the transport, where flow control holds its sender back.
-        let (queue, incoming) = mpsc::channel(16);
-        let mut task = JoinSet::new();
-        task.spawn(take_connections(endpoint, limits, queue));
-        Listener { incoming, _task: task }
-    }
-
     /// The next stream; none once the endpoint is closed.
     pub async fn accept(&mut self) -> Option<Incoming> {
         self.incoming.recv().await
+    }
+}
+
+impl BlobListener {
+    /// The next stream; none once the endpoint is closed.
+    pub async fn accept(&mut self) -> Option<BlobStream> {
+        self.incoming.recv().await
+    }
+}
+
+impl BlobStream {
+    /// Who asks, proven by the connection.
+    pub fn peer(&self) -> PublicKey {
+        self.peer
+    }
+
+    /// The stream, with the messages that it carries away from here and towards here.
+    pub fn carrying<Out: Canonical, In: Canonical>(self) -> Stream<Out, In> {
+        Stream::new(self.send, self.receive, self.peer).limited(self.frame_timeout, self.permit)
     }
 }
 
@@ -100,9 +129,50 @@ impl StatusStream {
     }
 }
 
-async fn take_connections(endpoint: iroh::Endpoint, limits: ListenLimits, queue: mpsc::Sender<Incoming>) {
-    let connections = Arc::new(Semaphore::new(limits.connections));
-    let streams = Arc::new(Semaphore::new(limits.streams));
+/// Where the streams of some protocols go, and how many at once.
+#[derive(Debug)]
+struct Intake<T> {
+    limits: ListenLimits,
+    connections: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    // A short queue: a stream waits in the transport, where flow control holds its sender back.
+    queue: mpsc::Sender<T>,
+}
+
+impl<T> Intake<T> {
+    fn new(limits: ListenLimits) -> (Self, mpsc::Receiver<T>) {
+        let (queue, incoming) = mpsc::channel(16);
+        let connections = Arc::new(Semaphore::new(limits.connections));
+        let streams = Arc::new(Semaphore::new(limits.streams));
+        (Intake { limits, connections, streams, queue }, incoming)
+    }
+}
+
+/// Starts to take connections of the protocols for which there are limits.
+pub(crate) fn start(
+    endpoint: iroh::Endpoint,
+    orders: Option<ListenLimits>,
+    blobs: Option<ListenLimits>,
+) -> (Option<Listener>, Option<BlobListener>) {
+    let connections_max = [orders, blobs].iter().flatten().map(|limits| limits.connections).sum();
+    let (orders, incoming) = orders.map(Intake::new).unzip();
+    let (blobs, incoming_blobs) = blobs.map(Intake::new).unzip();
+    let mut task = JoinSet::new();
+    task.spawn(take_connections(endpoint, connections_max, orders.map(Arc::new), blobs.map(Arc::new)));
+    let task = Arc::new(task);
+    let listener = incoming.map(|incoming| Listener { incoming, _task: task.clone() });
+    let blob_listener = incoming_blobs.map(|incoming| BlobListener { incoming, _task: task });
+    (listener, blob_listener)
+}
+
+async fn take_connections(
+    endpoint: iroh::Endpoint,
+    connections_max: usize,
+    orders: Option<Arc<Intake<Incoming>>>,
+    blobs: Option<Arc<Intake<BlobStream>>>,
+) {
+    // Those that have not said yet what they are for count here only.
+    let connections = Arc::new(Semaphore::new(connections_max));
     // Connections end with this task.
     let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
@@ -111,12 +181,12 @@ async fn take_connections(endpoint: iroh::Endpoint, limits: ListenLimits, queue:
             incoming.refuse();
             continue;
         };
-        let (queue, streams) = (queue.clone(), streams.clone());
+        let (orders, blobs) = (orders.clone(), blobs.clone());
         tasks.spawn(async move {
             let _place = place;
             let Ok(accepting) = incoming.accept() else { return };
             match timeout(CONNECT_TIMEOUT, accepting).await {
-                Ok(Ok(connection)) => take_streams(connection, limits, streams, queue).await,
+                Ok(Ok(connection)) => take_streams(connection, orders, blobs).await,
                 Ok(Err(error)) => debug!(%error, "a connection was not completed"),
                 Err(_) => debug!("a connection was not completed in time"),
             }
@@ -126,31 +196,59 @@ async fn take_connections(endpoint: iroh::Endpoint, limits: ListenLimits, queue:
 
 async fn take_streams(
     connection: Connection,
-    limits: ListenLimits,
-    streams: Arc<Semaphore>,
-    queue: mpsc::Sender<Incoming>,
+    orders: Option<Arc<Intake<Incoming>>>,
+    blobs: Option<Arc<Intake<BlobStream>>>,
+) {
+    let frame_timeout = |limits: &ListenLimits| limits.frame_timeout;
+    match (Protocol::from_alpn(connection.alpn()), orders, blobs) {
+        (Some(Protocol::Serve), Some(orders), _) => {
+            let frame_timeout = frame_timeout(&orders.limits);
+            take(connection, &orders, |send, receive, peer, permit| {
+                Incoming::Order(Stream::new(send, receive, peer).limited(frame_timeout, permit))
+            })
+            .await;
+        }
+        (Some(Protocol::Status), Some(orders), _) => {
+            let frame_timeout = frame_timeout(&orders.limits);
+            take(connection, &orders, |send, receive, peer, permit| {
+                let stream = Stream::new(send, receive, peer).limited(frame_timeout, permit);
+                Incoming::Status(StatusStream(stream))
+            })
+            .await;
+        }
+        (Some(Protocol::Blobs), _, Some(blobs)) => {
+            let frame_timeout = frame_timeout(&blobs.limits);
+            take(connection, &blobs, |send, receive, peer, permit| BlobStream {
+                send,
+                receive,
+                peer,
+                frame_timeout,
+                permit,
+            })
+            .await;
+        }
+        _ => connection.close(CloseCode::BadMessage.into(), b""),
+    }
+}
+
+async fn take<T>(
+    connection: Connection,
+    intake: &Intake<T>,
+    wrap: impl Fn(SendStream, RecvStream, PublicKey, OwnedSemaphorePermit) -> T,
 ) {
     let peer = PublicKey(*connection.remote_id().as_bytes());
-    let Some(protocol) = Protocol::from_alpn(connection.alpn()) else {
-        connection.close(CloseCode::BadMessage.into(), b"");
+    let Ok(_place) = intake.connections.try_acquire() else {
+        connection.close(CloseCode::Busy.into(), b"");
         return;
     };
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
-        let Ok(permit) = streams.clone().try_acquire_owned() else {
+        let Ok(permit) = intake.streams.clone().try_acquire_owned() else {
             // Errors mean that the peer has left already.
             let _ = send.reset(CloseCode::Busy.into());
             let _ = receive.stop(CloseCode::Busy.into());
             continue;
         };
-        let stream = match protocol {
-            Protocol::Serve => {
-                Incoming::Order(Stream::new(send, receive, peer).limited(limits.frame_timeout, permit))
-            }
-            Protocol::Status => Incoming::Status(StatusStream(
-                Stream::new(send, receive, peer).limited(limits.frame_timeout, permit),
-            )),
-        };
-        if queue.send(stream).await.is_err() {
+        if intake.queue.send(wrap(send, receive, peer, permit)).await.is_err() {
             connection.close(CloseCode::ShuttingDown.into(), b"");
             return;
         }

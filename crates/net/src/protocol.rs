@@ -11,17 +11,20 @@ pub enum Protocol {
     Serve,
     /// One status request per stream.
     Status,
+    /// One request for parts of a file per stream; its messages are the room's that speaks it (`blobs`).
+    Blobs,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 2] = [Protocol::Serve, Protocol::Status];
+    pub const ALL: [Protocol; 3] = [Protocol::Serve, Protocol::Status, Protocol::Blobs];
 
     /// The name by which both sides agree on it (ALPN), R-9.2.
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Protocol::Serve => b"surety/serve/1",
             Protocol::Status => b"surety/status/1",
+            Protocol::Blobs => b"surety/blobs/1",
         }
     }
 

@@ -10,7 +10,8 @@ use std::{
 use iroh::{EndpointAddr, EndpointId, RelayMode, endpoint::presets};
 use surety_net::{
     BindOptions, CloseCode, ConnectError, Endpoint, FrameError, Incoming, Link, ListenLimits, Lost,
-    OpenError, Protocol, ReceiveError, SendError, ServeStream, StatusError, WorkerAddress, encode_frame,
+    OpenError, Protocol, ReceiveError, SendError, ServeStream, StatusError, Stream, WorkerAddress,
+    encode_frame,
 };
 use surety_types::{
     Canonical, DecodeError, Digest, FromWorker, Manifest, SecretKey, ServedModel, Text, ToWorker,
@@ -61,6 +62,7 @@ fn status_of(seed: u8) -> WorkerStatus {
             context_tokens: 16,
             prefill_tokens_per_second: 0,
             decode_tokens_per_second: 0,
+            price: surety_types::Price::ZERO,
         }],
     }
 }
@@ -422,4 +424,44 @@ async fn a_port_in_use_is_said() {
     let listen = taken.local_addr().unwrap();
     let error = Endpoint::bind(BindOptions { key: key(1), listen }).await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {listen}"));
+}
+
+/// One endpoint takes orders and blobs, and neither takes the other's places.
+#[tokio::test]
+async fn orders_and_blobs_share_an_endpoint_and_not_their_limits() {
+    let worker = endpoint(1).await;
+    let one = ListenLimits { connections: 1, streams: 1, ..ListenLimits::default() };
+    let (mut orders, mut blobs) = worker.listen_with_blobs(ListenLimits::default(), one);
+    let payer = endpoint(2).await;
+    let blob_link = payer.connect(&worker.address(), Protocol::Blobs).await.unwrap();
+    let mut asked: Stream<ToWorker, FromWorker> = blob_link.open_stream().await.unwrap();
+    asked.send(&ToWorker::Cancel).await.unwrap();
+    let taken = timeout(PATIENCE, blobs.accept()).await.unwrap().expect("a stream");
+    assert_eq!(taken.peer(), payer.key());
+    let mut taken: Stream<FromWorker, ToWorker> = taken.carrying();
+    assert_eq!(taken.receive_within(PATIENCE).await.unwrap(), Some(ToWorker::Cancel));
+
+    // The one place for blobs is taken: another stream and another connection are refused, an order is not.
+    let mut second: Stream<ToWorker, FromWorker> = blob_link.open_stream().await.unwrap();
+    second.send(&ToWorker::Cancel).await.unwrap();
+    let refused = second.receive_within(PATIENCE).await.unwrap_err();
+    assert!(matches!(refused, ReceiveError::Reset(CloseCode::Busy)), "{refused}");
+    let other = endpoint(3).await;
+    let other_link = other.connect(&worker.address(), Protocol::Blobs).await.unwrap();
+    assert_eq!(timeout(PATIENCE, other_link.closed()).await.unwrap(), Lost::ClosedByPeer(CloseCode::Busy));
+    let order_link = payer.connect(&worker.address(), Protocol::Serve).await.unwrap();
+    let mut order = order_link.open_order().await.unwrap();
+    order.send(&ToWorker::Cancel).await.unwrap();
+    let Some(Incoming::Order(mut served)) = timeout(PATIENCE, orders.accept()).await.unwrap() else {
+        panic!("an order")
+    };
+    assert_eq!(served.receive_within(PATIENCE).await.unwrap(), Some(ToWorker::Cancel));
+
+    // Who listens for blobs alone takes no orders.
+    let holder = endpoint(4).await;
+    let _listener = holder.listen_for_blobs(ListenLimits::default());
+    assert!(matches!(
+        payer.connect(&holder.address(), Protocol::Serve).await,
+        Err(ConnectError::Refused { .. })
+    ));
 }
