@@ -89,7 +89,7 @@ impl Api {
         let Some(url) = url else {
             return Err(hinted(format!("`{base_url}` is no base URL"), format!("write it like {USUAL}")));
         };
-        let mut builder = surety_worker::https::client_builder()
+        let mut builder = surety_client::https::client_builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
             .user_agent(surety_worker::SOFTWARE);

@@ -44,7 +44,7 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a gateway and workers on this machine: an OpenAI-compatible API with signed receipts.
+    /// Start a whole network on this machine: an OpenAI-compatible API with signed receipts, and the ledger that pays for it.
     Up(commands::up::Args),
     /// Chat in the terminal; every answer's receipt is checked.
     Chat(commands::chat::Args),
@@ -62,6 +62,15 @@ pub enum Command {
     /// Run a validator, or follow a chain: the ledger, with Ethereum's JSON-RPC.
     #[command(subcommand)]
     Validator(commands::validator::Command),
+    /// Show how the network is doing: chain, validators, workers, prices.
+    Status(commands::status::Args),
+    /// Show who controls what, computed from the ledger.
+    Powers(commands::powers::Args),
+    /// Show what there is, where it is, and who paid whom.
+    Economics(commands::economics::Args),
+    /// List, make and decide proposals.
+    #[command(subcommand)]
+    Gov(commands::gov::Command),
     /// Make and show keys.
     #[command(subcommand)]
     Key(commands::key::Command),
@@ -94,6 +103,7 @@ mod tests {
         check(
             "surety up --json --ephemeral --port 0 --model shakespeare-demo --model gpt-4o=shakespeare-demo",
         );
+        check("surety up --validators 0 --workers 3");
         check(
             "surety up --model hf:a/b --model ./c.gguf --workers 2 --data-dir /d --open --threads 2 --context 4096",
         );
@@ -102,6 +112,10 @@ mod tests {
         check("surety model list --json");
         check("surety model inspect x@abcd");
         check("surety model remove blake3:abcd");
+        check(
+            "surety model pull blake3:0000000000000000000000000000000000000000000000000000000000000000 --name x --from 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1 0000000000000000000000000000000000000000000000000000000000000000@[::1]:2",
+        );
+        check("surety model serve --listen 0.0.0.0:4433 --key worker --bytes-per-second 1000000 --json");
         check("surety verify chatcmpl-1 --recompute --base-url http://127.0.0.1:1");
         check("surety verify receipt.json --offline --recompute --model x.gguf --text answer.txt");
         check("surety worker run --model x --listen 127.0.0.1:0");
@@ -116,7 +130,25 @@ mod tests {
             "surety validator run --peer 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1",
         );
         check("surety validator status --rpc-url http://127.0.0.1:8545");
+        check("surety status --json");
+        check("surety powers --rpc-url http://127.0.0.1:1 --rpc-url http://127.0.0.1:2 --genesis g.json");
+        check("surety economics --json");
+        check("surety gov list");
+        check("surety gov show 3 --json");
+        check("surety gov propose parameter pace_ms=500 voting_s=60 --title faster --account mine");
+        check(
+            "surety gov propose upgrade --height 9000 --to 2.0.0 --source-revision 0123456789012345678901234567890123456789 --title next --account mine",
+        );
+        check("surety gov propose cancel-upgrade --title no --account mine");
+        check("surety gov vote 3 against --account mine");
+        check("surety gov queue 3 --account mine");
+        check("surety gov execute 3 --account mine");
         check("surety key new mine --no-passphrase");
+        check("surety key new purse --account");
+        check(
+            "surety worker run --genesis g.json --rpc-url http://a --rpc-url http://b --account x --bond 12.5 --price 0.1/0/1 --operator-name me --announce 192.0.2.1:7801",
+        );
+        check("surety gateway run --genesis g.json --account x --deposit 5 --price-ceiling 1/1/1");
         check("surety key list");
         check("surety key show mine");
         check("surety bench engine");

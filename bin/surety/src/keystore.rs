@@ -1,7 +1,7 @@
 //! Keys at rest: one file per key, readable by its owner only, encrypted if a passphrase was given.
 //!
 //! In:     names; secret keys; passphrases.
-//! Out:    the same keys again.
+//! Out:    the same keys again: ed25519 keys that sign, connect and vote, and secp256k1 accounts of the ledger.
 //! Touches: `keys/` in the data directory.
 //! Holds:  a secret key is never printed; a file that others may read is refused; a file is whole or not there; with
 //!         a passphrase the file is useless without it (Argon2id, XChaCha20-Poly1305, the public key bound in).
@@ -13,12 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use alloy_primitives::Address;
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
+use surety_client::ledger::Wallet;
 use surety_types::{PublicKey, SecretKey};
 use surety_worker::store::{io_hint, is_name};
 use thiserror::Error;
@@ -39,15 +41,75 @@ pub struct Keystore {
     folder: PathBuf,
 }
 
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ed25519: names a worker or validator, signs its receipts or votes.
+    Signing,
+    /// secp256k1: holds money, bonds, pays and votes on the ledger.
+    Account,
+}
+
+/// How others know a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Identity {
+    /// The public half, 64 hexadecimal digits.
+    Signing(PublicKey),
+    /// The address, `0x` and 40 hexadecimal digits.
+    Account(Address),
+}
+
 /// A key, as much of it as may be shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEntry {
     /// What it is called here.
     pub name: String,
-    /// The public half.
-    pub public: PublicKey,
+    /// How others know it.
+    pub identity: Identity,
     /// Whether a passphrase protects it; otherwise only the file's mode does.
     pub encrypted: bool,
+}
+
+impl KeyEntry {
+    /// The public half of a signing key.
+    pub fn public(&self) -> Result<PublicKey, KeystoreError> {
+        match self.identity {
+            Identity::Signing(public) => Ok(public),
+            Identity::Account(_) => Err(KeystoreError::NotSigning(self.name.clone())),
+        }
+    }
+}
+
+impl Identity {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Signing(public) => &public.0,
+            Self::Account(address) => address.as_slice(),
+        }
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signing(public) => public.fmt(f),
+            Self::Account(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Serialize for KeyEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut entry = serializer.serialize_struct("KeyEntry", 3)?;
+        entry.serialize_field("name", &self.name)?;
+        match &self.identity {
+            Identity::Signing(public) => entry.serialize_field("public", public)?,
+            Identity::Account(address) => entry.serialize_field("address", &address.to_string())?,
+        }
+        entry.serialize_field("encrypted", &self.encrypted)?;
+        entry.end()
+    }
 }
 
 /// What went wrong with a key.
@@ -83,6 +145,12 @@ pub enum KeystoreError {
     /// It is encrypted, and no passphrase was given.
     #[error("the key {0} is protected by a passphrase")]
     Locked(String),
+    /// An account where a signing key is needed.
+    #[error("{0} is an account, not a key that signs receipts or votes")]
+    NotSigning(String),
+    /// A signing key where an account is needed.
+    #[error("{0} is a signing key, not an account")]
+    NotAccount(String),
     /// Not with this passphrase.
     #[error("the passphrase does not open the key {0}, or its file was changed")]
     Passphrase(String),
@@ -105,6 +173,11 @@ impl KeystoreError {
                 format!("chmod 600 {} if nobody else has read it; otherwise make a new key", path.display())
             }
             Self::Locked(_) => "give its passphrase with --passphrase-file FILE, or at a terminal".into(),
+            Self::NotSigning(_) => "`surety key list` shows which is which; name one without 0x".into(),
+            Self::NotAccount(_) => {
+                "`surety key list` shows which is which; `surety key new NAME --account` makes an account"
+                    .into()
+            }
             Self::Passphrase(_) => "try again; there is no way around a forgotten passphrase".into(),
         })
     }
@@ -114,7 +187,7 @@ impl KeystoreError {
 #[serde(deny_unknown_fields)]
 struct KeyFile {
     version: u32,
-    public: PublicKey,
+    public: Identity,
     protection: Protection,
     /// The 32 bytes, or what they were encrypted to, in hexadecimal.
     secret: Hex,
@@ -139,15 +212,24 @@ impl Keystore {
     }
 
     /// Makes a key.
-    pub fn create(&self, name: &str, passphrase: Option<&str>) -> Result<PublicKey, KeystoreError> {
+    pub fn create(
+        &self,
+        name: &str,
+        kind: KeyKind,
+        passphrase: Option<&str>,
+    ) -> Result<Identity, KeystoreError> {
         let path = self.path(name)?;
         let mut bytes = Zeroizing::new([0; 32]);
-        fill(&mut *bytes);
-        let key = SecretKey::from_bytes(&bytes);
-        let public = key.public();
+        let public = loop {
+            fill(&mut *bytes);
+            // Practically all bytes are an account's secret; zero, and numbers above the curve's order, are not.
+            if let Some(identity) = identity(kind, &bytes) {
+                break identity;
+            }
+        };
         let (protection, secret) = match passphrase {
             None => (Protection::None, bytes.to_vec()),
-            Some(passphrase) => seal(&bytes, &public, passphrase),
+            Some(passphrase) => seal(&bytes, public.bytes(), passphrase),
         };
         let file = KeyFile { version: VERSION, public, protection, secret: Hex(Zeroizing::new(secret)) };
         let text = Zeroizing::new(serde_json::to_string(&file).expect("plain data"));
@@ -155,12 +237,52 @@ impl Keystore {
         Ok(public)
     }
 
-    /// The key of this name. `passphrase` is asked only if the key is encrypted.
+    /// The signing key of this name. `passphrase` is asked only if the key is encrypted.
     pub fn load(
         &self,
         name: &str,
         passphrase: impl FnOnce() -> anyhow::Result<Option<Zeroizing<String>>>,
     ) -> anyhow::Result<SecretKey> {
+        self.entry(name)?.public()?;
+        Ok(SecretKey::from_bytes(&*self.open(name, passphrase)?))
+    }
+
+    /// The account of this name. `passphrase` is asked only if the key is encrypted.
+    pub fn load_account(
+        &self,
+        name: &str,
+        passphrase: impl FnOnce() -> anyhow::Result<Option<Zeroizing<String>>>,
+    ) -> anyhow::Result<Wallet> {
+        if let Identity::Signing(_) = self.entry(name)?.identity {
+            return Err(KeystoreError::NotAccount(name.to_owned()).into());
+        }
+        Ok(Wallet::from_bytes(&*self.open(name, passphrase)?)?)
+    }
+
+    /// The signing key of this name, made without a passphrase if there is none yet.
+    pub fn load_or_create(
+        &self,
+        name: &str,
+        passphrase: impl FnOnce() -> anyhow::Result<Option<Zeroizing<String>>>,
+    ) -> anyhow::Result<SecretKey> {
+        self.create_if_none(name, KeyKind::Signing)?;
+        self.load(name, passphrase)
+    }
+
+    /// Makes a key without a passphrase if there is none of this name yet; says whether it did.
+    pub fn create_if_none(&self, name: &str, kind: KeyKind) -> Result<bool, KeystoreError> {
+        match self.create(name, kind, None) {
+            Ok(_) => Ok(true),
+            Err(KeystoreError::Exists(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        passphrase: impl FnOnce() -> anyhow::Result<Option<Zeroizing<String>>>,
+    ) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let (path, file) = self.read(name)?;
         let malformed = || KeystoreError::Malformed { path: path.clone(), source: None };
         let secret = match &file.protection {
@@ -169,36 +291,27 @@ impl Keystore {
                 let passphrase = passphrase()?.ok_or_else(|| KeystoreError::Locked(name.to_owned()))?;
                 let key = derive(&passphrase, &salt.0, *memory_kib, *passes).ok_or_else(malformed)?;
                 let nonce = XNonce::try_from(&nonce.0[..]).map_err(|_| malformed())?;
-                let payload = Payload { msg: &file.secret.0, aad: &file.public.0 };
+                let payload = Payload { msg: &file.secret.0, aad: file.public.bytes() };
                 let opened = XChaCha20Poly1305::new((&*key).into()).decrypt(&nonce, payload);
                 Zeroizing::new(opened.map_err(|_| KeystoreError::Passphrase(name.to_owned()))?)
             }
         };
         let bytes = Zeroizing::new(<[u8; 32]>::try_from(&secret[..]).map_err(|_| malformed())?);
-        let key = SecretKey::from_bytes(&bytes);
-        if key.public() != file.public {
+        let kind = match file.public {
+            Identity::Signing(_) => KeyKind::Signing,
+            Identity::Account(_) => KeyKind::Account,
+        };
+        if identity(kind, &bytes) != Some(file.public) {
             return Err(malformed().into());
         }
-        Ok(key)
-    }
-
-    /// The key of this name, made without a passphrase if there is none yet.
-    pub fn load_or_create(
-        &self,
-        name: &str,
-        passphrase: impl FnOnce() -> anyhow::Result<Option<Zeroizing<String>>>,
-    ) -> anyhow::Result<SecretKey> {
-        match self.create(name, None) {
-            Ok(_) | Err(KeystoreError::Exists(_)) => self.load(name, passphrase),
-            Err(error) => Err(error.into()),
-        }
+        Ok(bytes)
     }
 
     /// What may be shown of a key.
     pub fn entry(&self, name: &str) -> Result<KeyEntry, KeystoreError> {
         let (_, file) = self.read(name)?;
         let encrypted = !matches!(file.protection, Protection::None);
-        Ok(KeyEntry { name: name.to_owned(), public: file.public, encrypted })
+        Ok(KeyEntry { name: name.to_owned(), identity: file.public, encrypted })
     }
 
     /// Every key, by name.
@@ -284,14 +397,22 @@ impl Keystore {
     }
 }
 
-fn seal(secret: &[u8; 32], public: &PublicKey, passphrase: &str) -> (Protection, Vec<u8>) {
+/// How others will know a key of these bytes; `None` if they are no secret of that kind.
+fn identity(kind: KeyKind, secret: &[u8; 32]) -> Option<Identity> {
+    match kind {
+        KeyKind::Signing => Some(Identity::Signing(SecretKey::from_bytes(secret).public())),
+        KeyKind::Account => Wallet::from_bytes(secret).ok().map(|wallet| Identity::Account(wallet.address())),
+    }
+}
+
+fn seal(secret: &[u8; 32], public: &[u8], passphrase: &str) -> (Protection, Vec<u8>) {
     let (mut salt, mut nonce) = (vec![0; 16], vec![0; 24]);
     fill(&mut salt);
     fill(&mut nonce);
     let key = derive(passphrase, &salt, MEMORY_KIB, PASSES).expect("these parameters are valid");
     let xnonce = XNonce::try_from(&nonce[..]).expect("24 bytes");
     let sealed = XChaCha20Poly1305::new((&*key).into())
-        .encrypt(&xnonce, Payload { msg: secret, aad: &public.0 })
+        .encrypt(&xnonce, Payload { msg: secret, aad: public })
         .expect("32 bytes can be encrypted");
     let (salt, nonce) = (Hex(Zeroizing::new(salt)), Hex(Zeroizing::new(nonce)));
     (Protection::Passphrase { memory_kib: MEMORY_KIB, passes: PASSES, salt, nonce }, sealed)
@@ -381,21 +502,41 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_found_again() {
         let (_folder, keystore) = keystore();
-        let public = keystore.create("mine", None).unwrap();
+        let identity = keystore.create("mine", KeyKind::Signing, None).unwrap();
+        let public = keystore.entry("mine").unwrap().public().unwrap();
+        assert_eq!(identity, Identity::Signing(public));
         assert_eq!(keystore.load("mine", never).unwrap().public(), public);
         assert_eq!(keystore.load_or_create("mine", never).unwrap().public(), public);
-        assert!(matches!(keystore.create("mine", None), Err(KeystoreError::Exists(_))));
-        let entry = KeyEntry { name: "mine".into(), public, encrypted: false };
+        assert!(matches!(keystore.create("mine", KeyKind::Account, None), Err(KeystoreError::Exists(_))));
+        let entry = KeyEntry { name: "mine".into(), identity, encrypted: false };
         assert_eq!(keystore.list().unwrap(), [entry]);
         assert!(matches!(error(keystore.load("other", never)), KeystoreError::Unknown(_)));
-        assert!(matches!(keystore.create("../x", None), Err(KeystoreError::Name(_))));
+        assert!(matches!(keystore.create("../x", KeyKind::Signing, None), Err(KeystoreError::Name(_))));
+    }
+
+    #[test]
+    fn an_account_is_no_signing_key_and_the_other_way_round() {
+        let (_folder, keystore) = keystore();
+        let Identity::Account(address) = keystore.create("purse", KeyKind::Account, Some("x")).unwrap()
+        else {
+            panic!("an account has an address")
+        };
+        assert_eq!(keystore.load_account("purse", given("x")).unwrap().address(), address);
+        assert!(matches!(error(keystore.load("purse", given("x"))), KeystoreError::NotSigning(_)));
+        keystore.create("pen", KeyKind::Signing, None).unwrap();
+        let refused = keystore.load_account("pen", never).unwrap_err();
+        assert!(matches!(refused.downcast().unwrap(), KeystoreError::NotAccount(_)));
+        let shown = serde_json::to_value(keystore.entry("purse").unwrap()).unwrap();
+        assert_eq!(shown["address"], address.to_string());
+        assert!(!keystore.create_if_none("pen", KeyKind::Signing).unwrap());
     }
 
     #[test]
     fn a_passphrase_opens_only_its_own_key() {
         let (_folder, keystore) = keystore();
-        let public = keystore.create("safe", Some("correct horse")).unwrap();
-        assert_eq!(keystore.load("safe", given("correct horse")).unwrap().public(), public);
+        let identity = keystore.create("safe", KeyKind::Signing, Some("correct horse")).unwrap();
+        let opened = keystore.load("safe", given("correct horse")).unwrap();
+        assert_eq!(Identity::Signing(opened.public()), identity);
         assert!(matches!(error(keystore.load("safe", given("wrong horse"))), KeystoreError::Passphrase(_)));
         assert!(matches!(error(keystore.load("safe", || Ok(None))), KeystoreError::Locked(_)));
         assert!(keystore.entry("safe").unwrap().encrypted);
@@ -404,12 +545,12 @@ mod tests {
     #[test]
     fn a_changed_file_is_refused() {
         let (_folder, keystore) = keystore();
-        keystore.create("a", Some("x")).unwrap();
-        keystore.create("b", None).unwrap();
+        keystore.create("a", KeyKind::Signing, Some("x")).unwrap();
+        keystore.create("b", KeyKind::Signing, None).unwrap();
         let path = keystore.path("a").unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        let other = keystore.entry("b").unwrap().public.to_string();
-        let public = keystore.entry("a").unwrap().public.to_string();
+        let other = keystore.entry("b").unwrap().identity.to_string();
+        let public = keystore.entry("a").unwrap().identity.to_string();
         for (from, to) in [
             (public.as_str(), other.as_str()),
             ("\"memory_kib\":65536", "\"memory_kib\":4294967295"),
@@ -433,7 +574,7 @@ mod tests {
     fn only_the_owner_may_read_a_key() {
         use std::os::unix::fs::PermissionsExt;
         let (_folder, keystore) = keystore();
-        keystore.create("mine", None).unwrap();
+        keystore.create("mine", KeyKind::Signing, None).unwrap();
         let path = keystore.path("mine").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();

@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
+use surety_client::ledger::LedgerError;
 use surety_worker::{
     load::OpenError,
     serve::StartError,
@@ -154,6 +155,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<StartError>().and_then(StartError::hint))
             .or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
             .or_else(|| cause.downcast_ref::<KeystoreError>().and_then(KeystoreError::hint))
+            .or_else(|| cause.downcast_ref::<LedgerError>().and_then(LedgerError::hint).map(str::to_owned))
             .or_else(|| gateway::hint(cause))
             .or_else(|| validator::hint(cause))
     })
@@ -168,9 +170,10 @@ pub fn start_log(cli: &Cli) {
         _ => false,
     };
     let usual = if by_hand {
-        "warn,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
+        "warn,commonware_storage=error,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
     } else {
-        "warn"
+        // An empty database says that it is empty.
+        "warn,commonware_storage=error"
     };
     let filter = cli.global.log.as_deref().unwrap_or(usual);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {

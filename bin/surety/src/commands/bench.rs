@@ -1,4 +1,6 @@
-//! `surety bench engine|receipt`
+//! `surety bench engine|receipt|chain`
+
+mod chain;
 
 use std::{
     hint::black_box,
@@ -42,9 +44,11 @@ pub enum Command {
     Engine(Args),
     /// What receipts cost: their share of decode time, their size, and the time to sign and check one.
     Receipt(Args),
+    /// Four validators on this machine: finality, transfers and claims a second, and what they cost.
+    Chain(chain::Args),
 }
 
-/// Arguments of both.
+/// Arguments of `bench engine` and `bench receipt`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The model to measure with [default: the bundled demonstration].
@@ -104,6 +108,7 @@ pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Engine(args) => engine(global, &Bench::open(global, &args)?)?,
         Command::Receipt(args) => receipt(global, Bench::open(global, &args)?)?,
+        Command::Chain(args) => return chain::run(global.json, &args),
     }
     Ok(Outcome::Done)
 }

@@ -4,14 +4,16 @@ use std::{error::Error, net::SocketAddr};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use surety_gateway::{Gateway, GatewaySettings, StartError};
+use surety_gateway::{Gateway, GatewayLedger, GatewaySettings, StartError};
 use surety_net::WorkerAddress;
 
 use super::Outcome;
 use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
+    credits::{Credits, TokenPrice},
     data_dir::DataDir,
+    ledger::LedgerArgs,
     output,
 };
 
@@ -28,9 +30,17 @@ pub struct Args {
     /// Where to serve HTTP; port 0 takes any free one.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A worker, as `surety worker run` prints it. May be given several times.
-    #[arg(long = "worker", value_name = "KEY@IP:PORT", required = true)]
+    /// A worker, as `surety worker run` prints it. May be given several times; those on the ledger are found by themselves.
+    #[arg(long = "worker", value_name = "KEY@IP:PORT", required_unless_present = "genesis")]
     workers: Vec<WorkerAddress>,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Credits to lock in a channel to each operator; topped up when half of them are spent.
+    #[arg(long, value_name = "CREDITS", default_value = "10", requires = "genesis")]
+    deposit: Credits,
+    /// The most to pay for a million tokens, in credits.
+    #[arg(long, value_name = "PROMPT/CACHED/OUTPUT", default_value = "1/1/4", requires = "genesis")]
+    price_ceiling: TokenPrice,
     /// Let anyone who reaches the address use it: there are no keys to ask for.
     #[arg(long)]
     open: bool,
@@ -57,6 +67,11 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let mut settings = GatewaySettings::new(args.listen, data_dir.gateway());
     settings.open = args.open;
     settings.workers = args.workers;
+    settings.ledger = args.ledger.open(&data_dir)?.map(|(_, account)| GatewayLedger {
+        account,
+        deposit: args.deposit.0,
+        price_ceiling: args.price_ceiling.0,
+    });
     let gateway = Gateway::start(settings).await.context("the gateway did not start")?;
     let address = gateway.address();
     let ready =

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::Outcome;
+use super::{Outcome, validator::begin_vote_record};
 use crate::{
     cli::Global,
     data_dir::DataDir,
-    keystore::{KeyEntry, Keystore},
+    keystore::{Identity, KeyEntry, KeyKind, Keystore},
     output::{self, hinted},
     passphrase::PassphraseArgs,
 };
@@ -18,6 +18,9 @@ pub enum Command {
     New {
         /// What to call it.
         name: String,
+        /// An account of the ledger (secp256k1, with an Ethereum address) instead of a key that signs receipts or votes.
+        #[arg(long)]
+        account: bool,
         #[command(flatten)]
         passphrase: PassphraseArgs,
         /// Keep the key unencrypted, protected by its file's mode alone.
@@ -26,7 +29,7 @@ pub enum Command {
     },
     /// List the keys.
     List,
-    /// Show a key's public half.
+    /// Show a key's public half, or an account's address.
     Show {
         /// Which.
         name: String,
@@ -35,9 +38,11 @@ pub enum Command {
 
 /// Runs one of them.
 pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
-    let keystore = Keystore::new(DataDir::of(global)?.keys());
+    let data_dir = DataDir::of(global)?;
+    let keystore = Keystore::new(data_dir.keys());
     match command {
-        Command::New { name, passphrase, no_passphrase } => {
+        Command::New { name, account, passphrase, no_passphrase } => {
+            let kind = if account { KeyKind::Account } else { KeyKind::Signing };
             let secret = if no_passphrase {
                 None
             } else {
@@ -48,8 +53,12 @@ pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
                     )
                 })?)
             };
-            keystore.create(&name, secret.as_ref().map(|secret| secret.as_str()))?;
-            show(global, &keystore.entry(&name)?)?;
+            keystore.create(&name, kind, secret.as_ref().map(|secret| secret.as_str()))?;
+            let made = keystore.entry(&name)?;
+            if let Identity::Signing(key) = made.identity {
+                begin_vote_record(&data_dir, &key)?;
+            }
+            show(global, &made)?;
         }
         Command::Show { name } => show(global, &keystore.entry(&name)?)?,
         Command::List => {
@@ -60,7 +69,12 @@ pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
                 output::note("there are no keys yet; `surety key new NAME` makes one");
             } else {
                 for key in &keys {
-                    output::line(format_args!("{}  {:<20} {}", key.public, key.name, protection(key)))?;
+                    output::line(format_args!(
+                        "{:<64}  {:<20} {}",
+                        key.identity.to_string(),
+                        key.name,
+                        protection(key)
+                    ))?;
                 }
             }
         }
@@ -72,7 +86,7 @@ fn show(global: &Global, key: &KeyEntry) -> anyhow::Result<()> {
     if global.json {
         return output::json(key);
     }
-    output::line(key.public)?;
+    output::line(key.identity)?;
     output::note(format_args!("{}: {}", key.name, protection(key)));
     Ok(())
 }

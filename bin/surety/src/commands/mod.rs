@@ -4,9 +4,13 @@ pub mod bench;
 pub mod chat;
 pub mod completions;
 pub mod doctor;
+pub mod economics;
 pub mod gateway;
+pub mod gov;
 pub mod key;
 pub mod model;
+pub mod powers;
+pub mod status;
 pub mod up;
 pub mod validator;
 pub mod verify;
@@ -38,8 +42,12 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Worker(worker::Command::Run(args)) => wait(worker::run(global, args)),
         Command::Gateway(gateway::Command::Run(args)) => wait(gateway::run(global, args)),
         Command::Validator(validator::Command::Init(args)) => validator::init(&global, &args),
-        Command::Validator(validator::Command::Run(args)) => wait(validator::run(global, args)),
+        Command::Validator(validator::Command::Run(args)) => wait(validator::run(global, *args)),
         Command::Validator(validator::Command::Status(args)) => wait(validator::status(global, args)),
+        Command::Status(args) => wait(status::run(global, args)),
+        Command::Powers(args) => wait(powers::run(global, args)),
+        Command::Economics(args) => wait(economics::run(global, args)),
+        Command::Gov(command) => wait(gov::run(global, command)),
         Command::Key(command) => key::run(&global, command),
         Command::Bench(command) => bench::run(&global, command),
         Command::Doctor(args) => doctor::run(&global, &args),

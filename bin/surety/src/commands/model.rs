@@ -1,4 +1,6 @@
-//! `surety model add|list|inspect|remove`
+//! `surety model add|list|inspect|remove|pull|serve`
+
+mod transfer;
 
 use std::num::NonZeroUsize;
 
@@ -44,6 +46,10 @@ pub enum Command {
         #[arg(value_name = "REF")]
         reference: Reference,
     },
+    /// Fetch a model's file from workers or others that hold it, by its BLAKE3, from all of them at once.
+    Pull(transfer::PullArgs),
+    /// Give this store's files to whoever asks for them by their BLAKE3.
+    Serve(transfer::ServeArgs),
     /// Forget a model. A downloaded file is deleted; a file of yours is not.
     Remove {
         /// A name, file.gguf, hf:owner/repo/file or blake3:…
@@ -67,6 +73,8 @@ pub async fn run(global: Global, command: Command) -> anyhow::Result<Outcome> {
             models.store().note_model(found.file.blake3, model.id());
             inspect(&global, &found, &model)?;
         }
+        Command::Pull(args) => transfer::pull(&global, &data_dir, &models, args).await?,
+        Command::Serve(args) => return transfer::serve(&global, &data_dir, &models, args).await,
         Command::Remove { reference } => remove(&global, &data_dir, &models, &reference)?,
     }
     Ok(Outcome::Done)

@@ -1,10 +1,10 @@
-//! `surety up`: a gateway and workers on this machine, over the same sockets, keys and code paths as anywhere.
+//! `surety up`: validators, workers and a gateway on this machine, over the same sockets, keys and code paths as anywhere.
 
 use std::{
     ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,12 +18,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Outcome, gateway, worker};
+use super::{Outcome, gateway, validator, worker};
 use crate::{
     api::Api,
     child::{ChildArgs, Running, describe, start, stop_requested},
     cli::Global,
     data_dir::DataDir,
+    devnet::{self, Devnet},
     models::{ModelArg, Models},
     output::{self, Style, err_style, hinted, io_failure},
 };
@@ -35,8 +36,10 @@ const RESTART_AFTER_MAX: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(60);
 /// How long a role may take to stop; a little more than it gives its requests.
 const STOP_GRACE: Duration = Duration::from_secs(15);
-/// How long the gateway may take to see its workers.
-const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the gateway may take to see its workers, and those to find their place on the ledger.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where wallets look for a ledger on the same machine.
+const USUAL_RPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8545);
 
 /// Arguments of `up`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +54,9 @@ pub struct Args {
     /// How many workers to start; they share the processor's cores.
     #[arg(long, value_name = "N", default_value = "1")]
     workers: NonZeroUsize,
+    /// How many validators keep the ledger; 0 for none: then nothing is bonded, paid or posted [default: 4].
+    #[arg(long, value_name = "N")]
+    validators: Option<usize>,
     /// Keep nothing: use a data directory that is deleted at the end.
     #[arg(long)]
     ephemeral: bool,
@@ -63,6 +69,15 @@ pub struct Args {
     /// Tokens of prompt and answer together, at most [default: the model's own limit, or what memory allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     context: Option<u32>,
+}
+
+/// Everything that runs.
+struct Network {
+    validators: Vec<(Role, validator::Ready)>,
+    workers: Vec<(Role, worker::Ready)>,
+    gateway: (Role, gateway::Ready),
+    /// The ledger's genesis, if there is a ledger.
+    genesis: Option<PathBuf>,
 }
 
 /// A role that is kept running.
@@ -105,24 +120,27 @@ async fn serve(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Resu
     let stop_requested = stop_requested(ChildArgs { stop_with_parent: false });
     let mut stop_requested = std::pin::pin!(stop_requested);
     // Dropping what has been started so far ends it.
-    let (gateway, workers, ready) = tokio::select! {
+    let network = tokio::select! {
         started = start_all(global, args, data_dir) => started?,
         stop = &mut stop_requested => return stop,
     };
     let running = data_dir.running();
-    if let Err(error) = write_running(&running, &ready.base_url) {
+    if let Err(error) = write_running(&running, &network) {
         tracing::warn!("`surety chat` will not find this by itself: {error:#}");
     }
     // Whoever reads that it is ready may look for that file at once.
-    if let Err(error) = announce(global, args, &ready, &gateway, &workers) {
+    if let Err(error) = announce(global, args, &network) {
         let _ = std::fs::remove_file(&running);
         return Err(error);
     }
 
     let (stop, stopping) = watch::channel(false);
-    let gateway = tokio::spawn(keep(gateway, stopping.clone()));
-    let mut kept: JoinSet<Option<Running>> =
-        workers.into_iter().map(|(worker, _)| keep(worker, stopping.clone())).collect();
+    let gateway = tokio::spawn(keep(network.gateway.0, stopping.clone()));
+    let keep_all = |roles: Vec<Role>| -> JoinSet<Option<Running>> {
+        roles.into_iter().map(|role| keep(role, stopping.clone())).collect()
+    };
+    let workers = keep_all(network.workers.into_iter().map(|(role, _)| role).collect());
+    let validators = keep_all(network.validators.into_iter().map(|(role, _)| role).collect());
     let requested = stop_requested.await;
     stop.send_replace(true);
     if !global.json {
@@ -135,26 +153,28 @@ async fn serve(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Resu
         }
     });
     let _ = std::fs::remove_file(&running);
-    // The gateway first, so that no request loses its worker.
+    // The gateway first, so that no request loses its worker; the ledger last, so that no worker loses its pay.
     if let Ok(Some(gateway)) = gateway.await {
         gateway.stop(STOP_GRACE).await;
     }
-    let mut stops = JoinSet::new();
-    while let Some(worker) = kept.join_next().await {
-        if let Ok(Some(worker)) = worker {
-            stops.spawn(worker.stop(STOP_GRACE));
-        }
-    }
-    while stops.join_next().await.is_some() {}
+    stop_all(workers).await;
+    stop_all(validators).await;
     requested
 }
 
-/// Starts the workers, then the gateway, and waits until it sees them.
-async fn start_all(
-    global: &Global,
-    args: &Args,
-    data_dir: &DataDir,
-) -> anyhow::Result<(Role, Vec<(Role, worker::Ready)>, gateway::Ready)> {
+/// Stops what still runs of these, all at once.
+async fn stop_all(mut kept: JoinSet<Option<Running>>) {
+    let mut stops = JoinSet::new();
+    while let Some(role) = kept.join_next().await {
+        if let Ok(Some(role)) = role {
+            stops.spawn(role.stop(STOP_GRACE));
+        }
+    }
+    while stops.join_next().await.is_some() {}
+}
+
+/// Starts the validators, then the workers, then the gateway, and waits until it sees them.
+async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Result<Network> {
     let ip = if args.open { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let listen = SocketAddr::new(IpAddr::V4(ip), args.port);
     check_port(listen)?;
@@ -164,31 +184,45 @@ async fn start_all(
     for arg in &wanted {
         models.find_or_download(&arg.reference).await?;
     }
-    let workers: Vec<_> =
-        (1..=args.workers.get()).map(|number| worker_args(global, args, data_dir, &wanted, number)).collect();
-    let mut starting = JoinSet::new();
-    for (index, args) in workers.into_iter().enumerate() {
-        let name = format!("worker {}", index + 1);
-        starting.spawn(async move { (index, start_role::<worker::Ready>(name, args).await) });
+    let devnet = devnet::prepare(data_dir, args.validators)?;
+    if devnet.is_some() && args.workers.get() > devnet::WORKERS_MAX {
+        return Err(hinted(
+            format!("the local ledger has accounts for {} workers", devnet::WORKERS_MAX),
+            "start fewer workers, or none of the ledger: --validators 0",
+        ));
     }
-    let mut started = Vec::new();
-    while let Some(result) = starting.join_next().await {
-        let (index, role) = result.context("a task failed")?;
-        started.push((index, role?));
-    }
-    started.sort_by_key(|(index, _)| *index);
-    let mut workers = Vec::new();
-    for (_, (mut role, ready)) in started {
+    let validators = match &devnet {
+        Some(devnet) => start_validators(global, args, devnet).await?,
+        None => Vec::new(),
+    };
+    let ledger = |account: &str| -> Vec<OsString> {
+        let Some(devnet) = &devnet else { return Vec::new() };
+        let mut ledger: Vec<OsString> = vec!["--genesis".into(), (&devnet.genesis).into()];
+        for (_, ready) in &validators {
+            ledger.extend(["--rpc-url".into(), (&ready.rpc_url).into()]);
+        }
+        ledger.extend(["--account".into(), account.into()]);
+        ledger
+    };
+    let workers: Vec<_> = (1..=args.workers.get())
+        .map(|number| {
+            let mut worker = worker_args(global, args, data_dir, &wanted, number);
+            worker.extend(ledger(&devnet::worker_account(number)));
+            (format!("worker {number}"), worker)
+        })
+        .collect();
+    let mut workers: Vec<(Role, worker::Ready)> = start_roles(workers).await?;
+    for (role, ready) in &mut workers {
         // Started again, it must be where the gateway knows it.
         let address = ready.address()?;
         role.args.extend(["--listen".into(), address.socket.to_string().into()]);
-        workers.push((role, ready));
     }
 
     let mut gateway_args = common_args(global, data_dir, ["gateway", "run"]);
     for (_, ready) in &workers {
         gateway_args.extend(["--worker".into(), (&ready.address).into()]);
     }
+    gateway_args.extend(ledger(devnet::GATEWAY_ACCOUNT));
     if args.open {
         gateway_args.push("--open".into());
     }
@@ -200,12 +234,74 @@ async fn start_all(
     gateway.args = gateway_args;
     let api = Api::at(&ready.base_url)?;
     timeout(READY_TIMEOUT, api.ready()).await.context("the gateway does not reach its workers")?;
-    Ok((gateway, workers, ready))
+    let genesis = devnet.map(|devnet| devnet.genesis);
+    Ok(Network { validators, workers, gateway: (gateway, ready), genesis })
+}
+
+/// Starts all validators at once: one that came after the first blocks would have to ask what it missed.
+async fn start_validators(
+    global: &Global,
+    args: &Args,
+    devnet: &Devnet,
+) -> anyhow::Result<Vec<(Role, validator::Ready)>> {
+    let addresses = free_addresses(devnet.validators.len())?;
+    let keys = devnet.validators.iter().map(|data_dir| validator::make_key(data_dir, "validator"));
+    let keys = keys.collect::<anyhow::Result<Vec<_>>>()?;
+    // A network of its own port, as in tests, takes no place that another one may have.
+    let usual = args.port != 0 && TcpListener::bind(USUAL_RPC).is_ok();
+    let mut roles = Vec::new();
+    for (index, data_dir) in devnet.validators.iter().enumerate() {
+        let mut validator = common_args(global, data_dir, ["validator", "run"]);
+        validator.extend(["--listen".into(), addresses[index].to_string().into()]);
+        for (key, address) in keys.iter().zip(&addresses) {
+            if *key != keys[index] {
+                validator.extend(["--peer".into(), format!("{key}@{address}").into()]);
+            }
+        }
+        let rpc = if index == 0 && usual { USUAL_RPC } else { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) };
+        validator.extend(["--rpc".into(), rpc.to_string().into()]);
+        roles.push((format!("validator {}", index + 1), validator));
+    }
+    let mut started: Vec<(Role, validator::Ready)> = start_roles(roles).await?;
+    for (role, ready) in &mut started {
+        // Started again, it must be where the others look for it.
+        let rpc = ready.rpc_url.strip_prefix("http://").unwrap_or(&ready.rpc_url);
+        if let Some(at) = role.args.iter().position(|arg| arg == "--rpc") {
+            role.args[at + 1] = rpc.into();
+        }
+    }
+    Ok(started)
+}
+
+/// Addresses of this machine that nobody listens on.
+fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let taken = (0..count)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<std::io::Result<Vec<_>>>()
+        .context("this machine has no free port")?;
+    taken.iter().map(|listener| Ok(listener.local_addr()?)).collect()
+}
+
+/// Starts several roles at once; returns them in the order in which they were named.
+async fn start_roles<T: DeserializeOwned + Send + 'static>(
+    roles: Vec<(String, Vec<OsString>)>,
+) -> anyhow::Result<Vec<(Role, T)>> {
+    let mut starting = JoinSet::new();
+    for (index, (name, args)) in roles.into_iter().enumerate() {
+        starting.spawn(async move { (index, start_role::<T>(name, args).await) });
+    }
+    let mut started = Vec::new();
+    while let Some(result) = starting.join_next().await {
+        let (index, role) = result.context("a task failed")?;
+        started.push((index, role?));
+    }
+    started.sort_by_key(|(index, _)| *index);
+    Ok(started.into_iter().map(|(_, role)| role).collect())
 }
 
 /// Says early, and with a better hint, that a port is taken.
 fn check_port(listen: SocketAddr) -> anyhow::Result<()> {
-    match std::net::TcpListener::bind(listen) {
+    match TcpListener::bind(listen) {
         Ok(_) => Ok(()),
         Err(error) => Err(hinted(
             format!("cannot listen on {listen}: {error}"),
@@ -295,20 +391,24 @@ async fn keep(mut role: Role, mut stopping: watch::Receiver<bool>) -> Option<Run
     }
 }
 
-fn announce(
-    global: &Global,
-    args: &Args,
-    ready: &gateway::Ready,
-    gateway: &Role,
-    workers: &[(Role, worker::Ready)],
-) -> anyhow::Result<()> {
+fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<()> {
+    let Network { validators, workers, gateway: (gateway, ready), .. } = network;
     if global.json {
         let mut list = Vec::new();
         for (role, ready) in workers {
             list.push(json!({ "id": ready.address()?.key, "pid": role.running.pid }));
         }
+        let keepers: Vec<_> = validators
+            .iter()
+            .map(|(role, ready)| json!({ "id": ready.id, "pid": role.running.pid, "rpc_url": ready.rpc_url }))
+            .collect();
         return output::json(&json!({
-            "ready": true, "base_url": ready.base_url, "gateway": { "id": ready.gateway, "pid": gateway.running.pid }, "workers": list,
+            "ready": true,
+            "base_url": ready.base_url,
+            "rpc_url": validators.first().map(|(_, ready)| &ready.rpc_url),
+            "gateway": { "id": ready.gateway, "pid": gateway.running.pid },
+            "workers": list,
+            "validators": keepers,
         }));
     }
     let models = &workers[0].1.models;
@@ -323,6 +423,14 @@ fn announce(
         names.join(", "),
         workers.len()
     ));
+    if let Some((_, first)) = validators.first() {
+        output::note(format_args!(
+            "ledger of {} validators at {} (chain {}); `surety status` shows it",
+            validators.len(),
+            first.rpc_url,
+            first.chain_id
+        ));
+    }
     if args.open {
         let warning = "open: everyone who reaches this machine's port can use it, without a key";
         output::note(err_style(Style::Bold, warning));
@@ -330,11 +438,18 @@ fn announce(
     Ok(())
 }
 
-/// Leaves word for `surety chat` and `surety verify`.
-fn write_running(path: &Path, base_url: &str) -> anyhow::Result<()> {
+/// Leaves word for the other commands on this data directory.
+fn write_running(path: &Path, network: &Network) -> anyhow::Result<()> {
     let folder = path.parent().context("a file has a folder")?;
     let file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer(&file, &json!({ "base_url": base_url, "pid": std::process::id() }))?;
+    let rpc_urls: Vec<&str> = network.validators.iter().map(|(_, ready)| ready.rpc_url.as_str()).collect();
+    let word = json!({
+        "base_url": network.gateway.1.base_url,
+        "pid": std::process::id(),
+        "rpc_urls": rpc_urls,
+        "genesis": network.genesis,
+    });
+    serde_json::to_writer(&file, &word)?;
     file.persist(path)?;
     Ok(())
 }

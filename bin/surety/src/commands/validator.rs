@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use surety_chain::Genesis;
 use surety_net::WorkerAddress;
+use surety_types::PublicKey;
 use surety_validator::{
-    KnownPeer, StartError, Validator, ValidatorSettings,
+    FileVoteRecord, KnownPeer, Release, Reporter, StartError, Validator, ValidatorSettings,
     indexes::IndexSettings,
     mempool::PoolLimits,
     rpc::{RpcLimits, RpcSettings},
@@ -24,7 +26,7 @@ use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
     data_dir::DataDir,
-    keystore::Keystore,
+    keystore::{KeyKind, Keystore},
     output::{self, hinted, io_failure, printable},
     passphrase::PassphraseArgs,
 };
@@ -41,7 +43,7 @@ pub enum Command {
     /// Prepare this machine for a chain: keep its genesis, make a key.
     Init(InitArgs),
     /// Keep the ledger: vote if the key is a validator's, otherwise follow.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show what a running validator is doing.
     Status(StatusArgs),
 }
@@ -90,6 +92,9 @@ pub struct RunArgs {
     /// The key that votes and connects.
     #[arg(long, value_name = "NAME", default_value = "validator")]
     key: String,
+    /// The account that reports validators which signed conflicting votes, and is paid for it.
+    #[arg(long, value_name = "ACCOUNT")]
+    reporter: Option<String>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
     #[command(flatten)]
@@ -124,32 +129,15 @@ pub fn init(global: &Global, args: &InitArgs) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(global)?;
     let genesis = read_genesis(&args.genesis)?;
     let digest = genesis.digest().with_context(|| format!("{} is not sound", args.genesis.display()))?;
-    let kept = kept_genesis(&data_dir);
-    if kept.exists() && read_genesis(&kept)? != genesis {
-        return Err(hinted(
-            format!("{} is prepared for another chain", data_dir.path().display()),
-            "name another data directory: what is there belongs to the other chain",
-        ));
-    }
-    let folder = validator_dir(&data_dir);
-    fs::create_dir_all(&folder).map_err(|source| io_failure("create", &folder, source))?;
-    let file = tempfile::NamedTempFile::new_in(&folder)?;
-    serde_json::to_writer_pretty(&file, &genesis)?;
-    file.as_file().sync_all()?;
-    file.persist(&kept)?;
-    let keystore = Keystore::new(data_dir.keys());
-    match keystore.create(&args.key, None) {
-        Ok(_) | Err(crate::keystore::KeystoreError::Exists(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let key = keystore.entry(&args.key)?;
-    let votes = genesis.validators.iter().any(|validator| validator.key == key.public);
+    keep_genesis(&data_dir, &genesis)?;
+    let key = make_key(&data_dir, &args.key)?;
+    let votes = genesis.validators.iter().any(|validator| validator.key == key);
     if global.json {
         output::json(
-            &json!({ "key": key.public, "genesis": digest, "chain_id": genesis.chain_id, "votes": votes }),
+            &json!({ "key": key, "genesis": digest, "chain_id": genesis.chain_id, "votes": votes }),
         )?;
     } else {
-        output::line(format_args!("key      {}", key.public))?;
+        output::line(format_args!("key      {key}"))?;
         output::line(format_args!("chain    {}, genesis {digest}", genesis.chain_id))?;
         let what = if votes {
             "is one of the first validators"
@@ -159,6 +147,52 @@ pub fn init(global: &Global, args: &InitArgs) -> anyhow::Result<Outcome> {
         output::line(format_args!("this key {what}"))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Keeps the genesis of the chain that a data directory is for.
+pub fn keep_genesis(data_dir: &DataDir, genesis: &Genesis) -> anyhow::Result<()> {
+    let kept = kept_genesis(data_dir);
+    if kept.exists() {
+        if read_genesis(&kept)? == *genesis {
+            return Ok(());
+        }
+        return Err(hinted(
+            format!("{} is prepared for another chain", data_dir.path().display()),
+            "name another data directory: what is there belongs to the other chain",
+        ));
+    }
+    let folder = validator_dir(data_dir);
+    fs::create_dir_all(&folder).map_err(|source| io_failure("create", &folder, source))?;
+    let file = tempfile::NamedTempFile::new_in(&folder)?;
+    serde_json::to_writer_pretty(&file, &genesis)?;
+    file.as_file().sync_all()?;
+    file.persist(&kept)?;
+    Ok(())
+}
+
+/// The validator's key of a data directory, made now if there is none.
+pub fn make_key(data_dir: &DataDir, name: &str) -> anyhow::Result<PublicKey> {
+    let keystore = Keystore::new(data_dir.keys());
+    let made = keystore.create_if_none(name, KeyKind::Signing)?;
+    let key = keystore.entry(name)?.public()?;
+    if made {
+        begin_vote_record(data_dir, &key)?;
+    }
+    Ok(key)
+}
+
+/// Notes that a key was made just now: it has voted nowhere, so it may vote whenever it joins.
+pub fn begin_vote_record(data_dir: &DataDir, key: &PublicKey) -> anyhow::Result<()> {
+    let record = vote_record(data_dir, key)?;
+    FileVoteRecord::begin(&record).map_err(|source| io_failure("write", &record, source))?;
+    Ok(())
+}
+
+/// What a key has voted in is remembered here, apart from the validator's data.
+fn vote_record(data_dir: &DataDir, key: &PublicKey) -> anyhow::Result<PathBuf> {
+    let folder = data_dir.path().join("votes");
+    fs::create_dir_all(&folder).map_err(|source| io_failure("create", &folder, source))?;
+    Ok(folder.join(key.to_string()))
 }
 
 /// Runs until told to stop.
@@ -175,15 +209,23 @@ pub async fn run(global: Global, args: RunArgs) -> anyhow::Result<Outcome> {
     let chain_id = genesis.chain_id;
     let key = Keystore::new(data_dir.keys()).load(&args.key, || args.passphrase.existing(&args.key))?;
     let id = key.public().to_string();
-    let votes = data_dir.path().join("votes");
-    fs::create_dir_all(&votes).map_err(|source| io_failure("create", &votes, source))?;
+    let vote_record = vote_record(&data_dir, &key.public())?;
+    let reporter = match &args.reporter {
+        None => None,
+        Some(name) => {
+            let keystore = Keystore::new(data_dir.keys());
+            let account = keystore.load_account(name, || args.passphrase.existing(name))?;
+            let address = account.address();
+            Some(Reporter { address, sign: Arc::new(move |digest| account.sign_digest(digest)) })
+        }
+    };
     let known =
         |address: WorkerAddress, follower| KnownPeer { key: address.key, address: address.socket, follower };
     let peers = args.peers.into_iter().map(|address| known(address, false));
     let peers = peers.chain(args.followers.into_iter().map(|address| known(address, true)));
     let settings = ValidatorSettings {
         data_dir: validator_dir(&data_dir),
-        vote_record: (!args.follow).then(|| votes.join(&id)),
+        vote_record: (!args.follow).then_some(vote_record),
         genesis,
         key,
         listen: args.listen,
@@ -199,7 +241,8 @@ pub async fn run(global: Global, args: RunArgs) -> anyhow::Result<Outcome> {
         pool: PoolLimits::default(),
         indexes: IndexSettings { blocks_kept: args.blocks_kept, ..IndexSettings::default() },
         calls_max: 16,
-        reporter: None,
+        reporter,
+        release: Release::running(),
     };
     let mut validator = Validator::start(settings).await.context("the validator did not start")?;
     let ready = Ready {
@@ -253,7 +296,7 @@ pub async fn status(global: Global, args: StatusArgs) -> anyhow::Result<Outcome>
 }
 
 async fn ask(url: &str, method: &str) -> anyhow::Result<Value> {
-    let client = surety_worker::https::client_builder().timeout(STATUS_TIMEOUT).build()?;
+    let client = surety_client::https::client_builder().timeout(STATUS_TIMEOUT).build()?;
     let request =
         client.post(url).json(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [] }));
     let mut response = request.send().await.map_err(|error| {
@@ -288,11 +331,11 @@ fn validator_dir(data_dir: &DataDir) -> PathBuf {
     data_dir.path().join("validator")
 }
 
-fn kept_genesis(data_dir: &DataDir) -> PathBuf {
+pub fn kept_genesis(data_dir: &DataDir) -> PathBuf {
     validator_dir(data_dir).join("genesis.json")
 }
 
-fn read_genesis(path: &Path) -> anyhow::Result<Genesis> {
+pub fn read_genesis(path: &Path) -> anyhow::Result<Genesis> {
     let failed = |source| io_failure("read", path, source);
     let bytes = fs::metadata(path).map_err(failed)?.len();
     anyhow::ensure!(

@@ -6,16 +6,20 @@ use serde::{Deserialize, Serialize};
 use surety_kernels::Backend;
 use surety_net::WorkerAddress;
 use surety_worker::{
-    machine,
+    WorkerLedger, machine,
+    money::{Claims, Duties},
     serve::{self, WorkerSettings},
 };
+use tokio::sync::watch;
 
 use super::Outcome;
 use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
+    credits::{Credits, TokenPrice},
     data_dir::DataDir,
     keystore::Keystore,
+    ledger::LedgerArgs,
     models::{ModelArg, Models},
     output::{self, hinted, size},
     passphrase::PassphraseArgs,
@@ -49,6 +53,20 @@ pub struct Args {
     passphrase: PassphraseArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Credits to have bonded.
+    #[arg(long, value_name = "CREDITS", default_value = "100", requires = "genesis")]
+    bond: Credits,
+    /// What a million tokens cost, in credits.
+    #[arg(long, value_name = "PROMPT/CACHED/OUTPUT", default_value = "0.1/0.01/0.4", requires = "genesis")]
+    price: TokenPrice,
+    /// What the operator is called on the ledger [default: the account's name].
+    #[arg(long, value_name = "NAME", requires = "genesis")]
+    operator_name: Option<String>,
+    /// The address to publish, if others reach this worker elsewhere than where it listens.
+    #[arg(long, value_name = "IP:PORT", requires = "genesis")]
+    announce: Option<SocketAddr>,
     #[command(flatten)]
     pub child: ChildArgs,
 }
@@ -107,6 +125,15 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     }
     let key =
         Keystore::new(data_dir.keys()).load_or_create(&args.key, || args.passphrase.existing(&args.key))?;
+    let ledger = args.ledger.open(&data_dir)?.map(|(name, account)| WorkerLedger {
+        account,
+        bond: args.bond.0,
+        price: args.price.0,
+        folder: data_dir.path().join("worker").join(&name),
+        name: args.operator_name.unwrap_or(name),
+        endpoint: args.announce,
+        claims: Claims::default(),
+    });
     let settings = WorkerSettings {
         key,
         listen: args.listen,
@@ -116,6 +143,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         threads: args.engine.threads,
         context_tokens: args.engine.context,
         kv_bytes: None,
+        ledger,
     };
     let mut shown = Shown::new("the model's weights");
     let starting = serve::start(settings, move |progress| shown.report(progress));
@@ -123,6 +151,9 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         worker = starting => worker?,
         stop = stop_requested(args.child) => return stop.map(|()| Outcome::Done),
     };
+    if let Some(duties) = worker.duties() {
+        tokio::spawn(report(duties));
+    }
     let served = worker.models();
     for model in &served {
         models.store().note_model(model.file.blake3, model.id);
@@ -164,4 +195,26 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     };
     worker.shutdown(GRACE).await;
     outcome
+}
+
+/// Says what keeps the worker from its place on the ledger, and when it has it.
+async fn report(mut duties: watch::Receiver<Duties>) {
+    let mut registered = false;
+    let mut told = None;
+    loop {
+        let Duties { registered: now, doing, problem } = duties.borrow_and_update().clone();
+        if now && !registered {
+            registered = true;
+            tracing::info!("registered on the ledger");
+        }
+        tracing::debug!(doing, "on the ledger");
+        let problem = problem.map(|problem| format!("{}; {}", problem.message, problem.hint));
+        if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != told.as_ref()) {
+            output::note(format_args!("ledger: {problem}"));
+        }
+        told = problem;
+        if duties.changed().await.is_err() {
+            return;
+        }
+    }
 }

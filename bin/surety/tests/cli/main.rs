@@ -1,7 +1,11 @@
 //! The binary as people and scripts use it: real processes, real sockets, exit statuses.
 
+mod http;
 mod process;
 
 mod commands;
+mod look;
+mod money;
+mod transfer;
 mod up;
 mod validator;

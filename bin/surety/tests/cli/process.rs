@@ -104,10 +104,11 @@ impl Up {
         self.ready["base_url"].as_str().unwrap().to_owned()
     }
 
-    /// The gateway's process and the workers'.
+    /// The gateway's process, the workers' and the validators'.
     pub fn pids(&self) -> Vec<Pid> {
         let workers = self.ready["workers"].as_array().unwrap();
-        let all = [&self.ready["gateway"]].into_iter().chain(workers);
+        let validators = self.ready["validators"].as_array().unwrap();
+        let all = [&self.ready["gateway"]].into_iter().chain(workers).chain(validators);
         all.map(|role| pid(role["pid"].as_i64().unwrap())).collect()
     }
 

@@ -7,44 +7,12 @@ use std::{
     path::Path,
 };
 
-use crate::process::{Up, assert_status, assert_stderr, is_alive, json, run, run_with_input, told, wait};
+use crate::{
+    http::{ask, post, question, request_id},
+    process::{Up, assert_status, assert_stderr, is_alive, json, run, run_with_input, told, wait},
+};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-
-/// An HTTP/1.1 exchange by hand, so that what the wire carries is what is seen.
-fn post(base_url: &str, path: &str, body: &Value) -> BufReader<TcpStream> {
-    let host = base_url.strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
-    let body = body.to_string();
-    let mut stream = TcpStream::connect(host).unwrap();
-    write!(
-        stream,
-        "POST /v1{path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    BufReader::new(stream)
-}
-
-/// The headers and the body of a whole answer.
-fn ask(base_url: &str, body: &Value) -> (String, Value) {
-    let mut text = String::new();
-    post(base_url, "/chat/completions", body).read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200"), "{text}");
-    (head.to_ascii_lowercase(), serde_json::from_str(body).unwrap())
-}
-
-fn question(max_tokens: u32) -> Value {
-    json!({
-        "model": "shakespeare-demo", "max_tokens": max_tokens, "seed": 1,
-        "messages": [{ "role": "user", "content": "Who goes there?" }],
-    })
-}
-
-fn request_id(head: &str) -> String {
-    let line = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
-    line.trim().to_owned()
-}
 
 /// Asks once and saves the evidence.
 fn evidence(up: &Up, data_dir: &Path, file: &Path) -> (String, String) {
@@ -65,7 +33,7 @@ fn evidence(up: &Up, data_dir: &Path, file: &Path) -> (String, String) {
 fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
-    let up = Up::start(dir, &[]);
+    let up = Up::start(dir, &["--validators", "0"]);
     let file = dir.join("evidence.json");
     let path = file.to_str().unwrap();
     let (id, text) = evidence(&up, dir, &file);
@@ -134,7 +102,10 @@ fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
 fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
-    let up = Up::start(dir, &["--model", "shakespeare-demo", "--model", "gpt-4o=shakespeare-demo"]);
+    let up = Up::start(
+        dir,
+        &["--validators", "0", "--model", "shakespeare-demo", "--model", "gpt-4o=shakespeare-demo"],
+    );
     let once = run(dir, &["chat", "--max-tokens", "8", "--seed", "1", "Who goes there?"]);
     assert_status(&once, 0);
     assert_stderr(&once, "receipt holds");
@@ -162,7 +133,7 @@ fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
 #[test]
 fn a_worker_killed_in_mid_answer_is_told_of_and_replaced() {
     let data_dir = tempfile::tempdir().unwrap();
-    let up = Up::start(data_dir.path(), &[]);
+    let up = Up::start(data_dir.path(), &["--validators", "0"]);
     let mut long = question(100_000);
     long["stream"] = json!(true);
     let mut stream = post(&up.base_url(), "/chat/completions", &long);
@@ -197,7 +168,7 @@ fn everything_stops_when_it_is_told_to_or_its_parent_dies() {
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let mut up = Up::start(data_dir.path(), &["--workers", "2"]);
         let pids = up.pids();
-        assert_eq!(pids.len(), 3);
+        assert_eq!(pids.len(), 7);
         assert!(pids.iter().all(|pid| is_alive(*pid)));
         assert!(data_dir.path().join("up.json").exists());
         up.signal(signal);
@@ -215,7 +186,7 @@ fn an_ephemeral_directory_is_gone_afterwards() {
     let data_dir = tempfile::tempdir().unwrap();
     let temporary = tempfile::tempdir().unwrap();
     let mut command = crate::process::surety(data_dir.path());
-    command.env("TMPDIR", temporary.path()).args(["up", "--ephemeral", "--port", "0"]);
+    command.env("TMPDIR", temporary.path()).args(["up", "--ephemeral", "--port", "0", "--validators", "0"]);
     command.stdout(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut line = String::new();

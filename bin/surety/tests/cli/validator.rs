@@ -1,21 +1,45 @@
-//! `surety validator`: four real processes agree on a ledger, and one that is killed comes back.
+//! `surety validator`: four real processes agree on a ledger, whichever of them is killed, and money stays what it was.
+//!
+//! `SURETY_KILLS` sets how many are killed at random (two hundred for the long form); `SURETY_KILLS_SEED` replays whom.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::process::{assert_status, assert_stderr, json, run, surety, wait};
+use crate::process::{assert_status, assert_stderr, json, run, surety};
+use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_primitives::{Address, TxKind, U256, hex, keccak256};
+use alloy_signer::SignerSync as _;
+use alloy_signer_local::PrivateKeySigner;
 use serde_json::{Value, json};
+use surety_chain::{AccountState, StateKey};
+use surety_types::abi::Module;
 
+/// Validators; one more only follows.
 const COUNT: usize = 4;
+const CHAIN_ID: u64 = 88_888;
+/// Ten seconds at the usual pace.
+const EPOCH_BLOCKS: u64 = 40;
+/// Accounts that pay each other.
+const PAYERS: u64 = 8;
+const WEALTH: u128 = 1_000_000_000_000_000_000_000_000;
+const STAKE: u128 = 10_000_000_000_000_000_000_000;
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A validator's folder, key and address.
+/// A participant's folder, key and address.
 struct Seat {
     dir: PathBuf,
     key: String,
@@ -29,9 +53,21 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // SIGKILL: nothing is put in order.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until something is so; returns how long it took.
+#[track_caller]
+fn wait(mut so: impl FnMut() -> bool, what: &str) -> Duration {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < PATIENCE, "this does not happen: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    begun.elapsed()
 }
 
 /// Ports that were free a moment ago.
@@ -40,52 +76,68 @@ fn free_ports(count: usize) -> Vec<u16> {
     taken.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
+fn payer(number: u64) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&keccak256(number.to_be_bytes())).unwrap()
+}
+
+fn operator(index: usize) -> Address {
+    Address::from_word(U256::from(0x9900 + index).into())
+}
+
+/// Everyone who can own something here.
+fn accounts() -> Vec<Address> {
+    let payers = (0..PAYERS).map(|number| payer(number).address());
+    payers.chain((0..COUNT).map(operator)).chain(Module::ALL.map(Module::address)).collect()
+}
+
 fn seats(root: &Path) -> Vec<Seat> {
     let mut seats = Vec::new();
-    for (index, port) in free_ports(COUNT).into_iter().enumerate() {
+    for (index, port) in free_ports(COUNT + 1).into_iter().enumerate() {
         let dir = root.join(index.to_string());
         let made = run(&dir, &["key", "new", "validator", "--no-passphrase", "--json"]);
         assert_status(&made, 0);
         let key = json(&made)["public"].as_str().unwrap().to_owned();
         seats.push(Seat { dir, key, address: format!("127.0.0.1:{port}") });
     }
-    let validators: Vec<Value> = seats
+    let validators: Vec<Value> = seats[..COUNT]
         .iter()
         .enumerate()
-        .map(|(index, seat)| {
-            let operator = format!("0x{:040x}", 0x9900 + index);
-            json!({ "key": seat.key, "operator": operator, "stake": "10000000000000000000000" })
+        .map(|(index, seat)| json!({ "key": seat.key, "operator": operator(index), "stake": STAKE.to_string() }))
+        .collect();
+    let balances: Vec<Value> = (0..PAYERS)
+        .map(|number| {
+            json!({ "address": payer(number).address(), "amount": WEALTH.to_string(), "why": "for tests" })
         })
         .collect();
     // Block time follows the clock in steps: a genesis far in the past would be followed by a long sprint.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let genesis = json!({
-        "chain_id": 88_888, "timestamp_ms": u64::try_from(now.as_millis()).unwrap(), "epoch_blocks": 100,
-        "balances": [
-            // The account of the private key 1, which everyone knows.
-            { "address": "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf", "amount": "1000000000000000000000000", "why": "for tests" },
-        ],
-        "validators": validators,
+        "chain_id": CHAIN_ID, "timestamp_ms": u64::try_from(now.as_millis()).unwrap(),
+        "epoch_blocks": EPOCH_BLOCKS, "balances": balances, "validators": validators,
+        // Who is down here is down for a purpose, and shall vote again before ten minutes of jail are over.
+        "params": { "jail_missed_min": 1_000_000 },
     });
     let path = root.join("genesis.json");
     fs::write(&path, genesis.to_string()).unwrap();
-    for seat in &seats {
+    for (index, seat) in seats.iter().enumerate() {
         let told = run(&seat.dir, &["validator", "init", "--genesis", path.to_str().unwrap(), "--json"]);
         assert_status(&told, 0);
         let told = json(&told);
-        assert_eq!((&told["key"], &told["votes"]), (&json!(seat.key), &json!(true)));
+        assert_eq!((&told["key"], &told["votes"]), (&json!(seat.key), &json!(index < COUNT)));
     }
     seats
 }
 
-fn start(seats: &[Seat], index: usize) -> Running {
+fn start_with(seats: &[Seat], index: usize, more: &[&str]) -> Running {
     let seat = &seats[index];
     let mut command = surety(&seat.dir);
     command.args(["validator", "run", "--json", "--rpc", "127.0.0.1:0", "--listen", &seat.address]);
-    for peer in seats {
-        command.args(["--peer", &format!("{}@{}", peer.key, peer.address)]);
+    for (other, peer) in seats.iter().enumerate() {
+        let how = if other < COUNT { "--peer" } else { "--follower" };
+        command.args([how, &format!("{}@{}", peer.key, peer.address)]);
     }
-    command.stdout(Stdio::piped()).stderr(fs::File::create(seat.dir.join("log")).unwrap());
+    let log = fs::File::options().create(true).append(true).open(seat.dir.join("log")).unwrap();
+    command.args(more).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -98,48 +150,313 @@ fn start(seats: &[Seat], index: usize) -> Running {
     Running { child, rpc: ready["rpc_url"].as_str().unwrap().to_owned() }
 }
 
-fn ask(running: &Running, method: &str, params: Value) -> Value {
-    let host = running.rpc.strip_prefix("http://").unwrap();
+fn start(seats: &[Seat], index: usize) -> Running {
+    start_with(seats, index, &[])
+}
+
+/// Four at once.
+fn start_all(seats: &[Seat]) -> Vec<Option<Running>> {
+    let running: Vec<Option<Running>> = (0..COUNT).map(|index| Some(start(seats, index))).collect();
+    wait(|| running.iter().flatten().all(|one| height(one) >= 4), "four validators make blocks");
+    running
+}
+
+/// What an RPC answers; none if it cannot be reached.
+fn try_ask(rpc: &str, method: &str, params: &Value) -> Option<Value> {
+    let host = rpc.strip_prefix("http://").unwrap();
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-    let mut stream = TcpStream::connect(host).unwrap();
+    let mut stream = TcpStream::connect(host).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     write!(
         stream,
         "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
-    .unwrap();
+    .ok()?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
+    stream.read_to_string(&mut text).ok()?;
+    serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn ask(running: &Running, method: &str, params: Value) -> Value {
+    try_ask(&running.rpc, method, &params).unwrap_or_else(|| panic!("{} does not answer", running.rpc))
+}
+
+fn number(value: &Value) -> u64 {
+    u64::from_str_radix(&value.as_str().unwrap_or_else(|| panic!("{value} is no number"))[2..], 16).unwrap()
 }
 
 fn height(running: &Running) -> u64 {
-    let told = ask(running, "eth_blockNumber", json!([]));
-    u64::from_str_radix(&told["result"].as_str().unwrap()[2..], 16).unwrap()
+    number(&ask(running, "eth_blockNumber", json!([]))["result"])
+}
+
+fn duty(running: &Running) -> String {
+    ask(running, "surety_status", json!([]))["result"]["duty"].as_str().unwrap().to_owned()
+}
+
+/// The greatest height among those that run.
+fn tip(running: &[Option<Running>]) -> u64 {
+    running.iter().flatten().map(height).max().unwrap()
+}
+
+/// Takes part again: as high as the others, and voting.
+fn is_live(running: &[Option<Running>], index: usize) -> bool {
+    let one = running[index].as_ref().unwrap();
+    height(one) + 3 >= tip(running) && duty(one) == "voting"
+}
+
+/// Loses everything but the key, what it voted in, and which chain it is for.
+fn wipe(seat: &Seat) {
+    let folder = seat.dir.join("validator");
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.ends_with("genesis.json") {
+            continue;
+        }
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+}
+
+/// Checks at every participant that runs: all balances together are what the genesis named, proved against its tip; at
+/// equal heights stand equal blocks.
+fn check_books(running: &[Option<Running>], followers: &[&Running]) {
+    let supply = U256::from(WEALTH) * U256::from(PAYERS) + U256::from(STAKE) * U256::from(COUNT);
+    let all: Vec<&Running> = running.iter().flatten().chain(followers.iter().copied()).collect();
+    for one in &all {
+        let proved = ask(one, "surety_proof", json!([{ "accounts": accounts() }]));
+        let bytes = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+        let header = surety_consensus::Header::from_bytes(bytes(&proved["result"]["header"])).unwrap();
+        let proofs = proved["result"]["proofs"].as_array().unwrap();
+        let balances = accounts().into_iter().zip(proofs).map(|(address, proof)| {
+            let proof = surety_consensus::StateProof::from_bytes(bytes(&proof["proof"])).unwrap();
+            let value = proof.verify(&header.state_root, &StateKey::account(&address)).unwrap();
+            value.map_or(U256::ZERO, |value| AccountState::decode(value).unwrap().balance)
+        });
+        let together = balances.fold(U256::ZERO, |sum, balance| sum + balance);
+        assert_eq!(together, supply, "all balances at {} after block {}", one.rpc, header.number);
+    }
+    let common = all.iter().map(|one| height(one)).min().unwrap();
+    let hashes: BTreeSet<String> = all
+        .iter()
+        .map(|one| {
+            let block = ask(one, "eth_getBlockByNumber", json!([format!("{common:#x}"), false]));
+            block["result"]["hash"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(hashes.len(), 1, "the blocks at height {common}: {hashes:?}");
+}
+
+/// Pays back and forth through whoever answers, until dropped.
+struct Payments {
+    rpcs: Arc<Mutex<Vec<String>>>,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Payments {
+    fn start(running: &[Option<Running>]) -> Self {
+        let rpcs = Arc::new(Mutex::new(Vec::<String>::new()));
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (to, until, count) = (rpcs.clone(), stop.clone(), sent.clone());
+        let thread = thread::spawn(move || {
+            let mut round = 0_usize;
+            while !until.load(Relaxed) {
+                let known = to.lock().unwrap().clone();
+                round += 1;
+                if let Some(rpc) = known.get(round % known.len().max(1)) {
+                    count.fetch_add(pay(rpc, round as u64), Relaxed);
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let payments = Self { rpcs, stop, sent, thread: Some(thread) };
+        payments.through(running);
+        payments
+    }
+
+    fn through(&self, running: &[Option<Running>]) {
+        *self.rpcs.lock().unwrap() = running.iter().flatten().map(|one| one.rpc.clone()).collect();
+    }
+}
+
+impl Drop for Payments {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// A transfer of every payer; returns how many were taken.
+fn pay(rpc: &str, round: u64) -> u64 {
+    let mut taken = 0;
+    for from in 0..PAYERS {
+        let signer = payer(from);
+        let answer = try_ask(rpc, "eth_getTransactionCount", &json!([signer.address(), "pending"]));
+        let Some(nonce) = answer.filter(|answer| answer["result"].is_string()) else { return taken };
+        let transaction = TxEip1559 {
+            chain_id: CHAIN_ID,
+            nonce: number(&nonce["result"]),
+            gas_limit: 21_000,
+            max_fee_per_gas: 2_000_000_000,
+            max_priority_fee_per_gas: 1,
+            to: TxKind::Call(payer((from + round) % PAYERS).address()),
+            value: U256::from(round),
+            access_list: Default::default(),
+            input: Default::default(),
+        };
+        let signature = signer.sign_hash_sync(&transaction.signature_hash()).unwrap();
+        let bytes = TxEnvelope::from(transaction.into_signed(signature)).encoded_2718();
+        let raw = json!([hex::encode_prefixed(bytes)]);
+        let sent = try_ask(rpc, "eth_sendRawTransaction", &raw);
+        taken += u64::from(sent.is_some_and(|sent| sent["result"].is_string()));
+    }
+    taken
 }
 
 #[test]
-fn four_processes_agree_and_one_that_is_killed_comes_back() {
+fn four_processes_agree_and_those_that_are_killed_come_back() {
     let root = tempfile::tempdir().unwrap();
     let seats = seats(root.path());
-    let mut running: Vec<Running> = (0..COUNT).map(|index| start(&seats, index)).collect();
-    wait(|| running.iter().all(|one| height(one) >= 4), "four validators make blocks");
-
-    let status = run(&seats[0].dir, &["validator", "status", "--json", "--rpc-url", &running[0].rpc]);
+    let mut running = start_all(&seats);
+    let first = running[0].as_ref().unwrap();
+    let status = run(&seats[0].dir, &["validator", "status", "--json", "--rpc-url", &first.rpc]);
     assert_status(&status, 0);
     assert_eq!(json(&status)["duty"], json!("voting"));
-    let hashes: Vec<Value> = running
-        .iter()
-        .map(|one| ask(one, "eth_getBlockByNumber", json!(["0x3", false]))["result"]["hash"].clone())
-        .collect();
-    assert!(hashes[0].is_string() && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    let payments = Payments::start(&running);
 
-    running.pop();
-    let before = height(&running[0]);
-    wait(|| height(&running[0]) >= before + 8, "three of four go on");
-    running.push(start(&seats, COUNT - 1));
-    let goal = height(&running[0]);
-    wait(|| height(&running[COUNT - 1]) > goal, "the fourth catches up");
+    // One of four is killed: the others go on.
+    running[3] = None;
+    payments.through(&running);
+    let before = tip(&running);
+    let took = wait(|| tip(&running) >= before + 12, "three of four go on");
+    println!("12 blocks after a kill: {took:?}");
+    check_books(&running, &[]);
+
+    // It comes back with its data, and votes.
+    running[3] = Some(start(&seats, 3));
+    let took = wait(|| is_live(&running, 3), "the one that was killed takes part again");
+    println!("back with its data: {took:?}");
+    check_books(&running, &[]);
+
+    // It comes back without its data, takes the state over, and votes once an epoch has begun.
+    running[3] = None;
+    wipe(&seats[3]);
+    running[3] = Some(start_with(&seats, 3, &["--state-sync"]));
+    let took = wait(|| height(running[3].as_ref().unwrap()) + 3 >= tip(&running), "the one without data");
+    println!("back without its data: {took:?}");
+    let took = wait(|| is_live(&running, 3), "the one without data votes in the next epoch");
+    println!("and voting after another {took:?}");
+    check_books(&running, &[]);
+
+    // Two of four are down: nothing becomes final. They come back: it does.
+    (running[1], running[2]) = (None, None);
+    payments.through(&running);
+    let halted_at = tip(&running);
+    thread::sleep(Duration::from_secs(3));
+    assert!(tip(&running) <= halted_at + 2, "two of four are no quorum; what was voted for may still arrive");
+    for index in [1, 2] {
+        running[index] = Some(start(&seats, index));
+    }
+    payments.through(&running);
+    let took = wait(|| tip(&running) >= halted_at + 8, "the chain goes on once a quorum is back");
+    println!("two of four back to the eighth block: {took:?}");
+    wait(|| (0..COUNT).all(|index| is_live(&running, index)), "everybody takes part again");
+
+    // One that only follows executes everything there was.
+    let goal = tip(&running);
+    let follower = start_with(&seats, COUNT, &["--follow"]);
+    let took = wait(|| height(&follower) >= goal, "a follower catches up");
+    println!("a follower executed {goal} blocks in {took:?}");
+    assert_eq!(duty(&follower), "observing");
+    assert!(payments.sent.load(Relaxed) > 0, "payments were taken all along");
+    drop(payments);
+    check_books(&running, &[&follower]);
+}
+
+/// A sequence that a seed determines (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}
+
+fn told_number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn random_kills_cost_no_money_and_no_agreement() {
+    let kills = told_number("SURETY_KILLS").unwrap_or(6);
+    let seed = told_number("SURETY_KILLS_SEED").unwrap_or(1);
+    println!("SURETY_KILLS_SEED={seed}");
+    let mut dice = Dice(seed);
+    let root = tempfile::tempdir().unwrap();
+    let seats = seats(root.path());
+    let mut running = start_all(&seats);
+    let payments = Payments::start(&running);
+    let (mut paces, mut kept, mut wiped) = (Vec::new(), Vec::new(), Vec::new());
+    let mut killed = 0;
+    while killed < kills {
+        // Two without their data at once would leave no quorum that may vote in the epoch; that is no accident but a loss.
+        let (victims, loses_data) = match dice.roll(3) {
+            0 => (2, false),
+            1 => (1, true),
+            _ => (1, false),
+        };
+        thread::sleep(Duration::from_millis(dice.roll(1_500)));
+        let first = dice.roll(COUNT as u64) as usize;
+        let victims: Vec<usize> = (0..victims).map(|more| (first + more) % COUNT).collect();
+        for victim in &victims {
+            running[*victim] = None;
+        }
+        killed += victims.len() as u64;
+        payments.through(&running);
+        if victims.len() == 1 {
+            let before = tip(&running);
+            paces.push(wait(|| tip(&running) >= before + 4, "the others go on"));
+        }
+        check_books(&running, &[]);
+        for victim in &victims {
+            if loses_data {
+                wipe(&seats[*victim]);
+            }
+            let more: &[&str] = if loses_data { &["--state-sync"] } else { &[] };
+            running[*victim] = Some(start_with(&seats, *victim, more));
+        }
+        payments.through(&running);
+        let caught_up = wait(
+            || victims.iter().all(|victim| height(running[*victim].as_ref().unwrap()) + 3 >= tip(&running)),
+            "who was killed catches up",
+        );
+        (if loses_data { &mut wiped } else { &mut kept }).push(caught_up);
+        let before = tip(&running);
+        wait(|| tip(&running) >= before + 2, "blocks go on");
+        wait(|| (0..COUNT).all(|index| is_live(&running, index)), "everybody votes again");
+        check_books(&running, &[]);
+    }
+    let shown = |what: &str, mut times: Vec<Duration>| {
+        times.sort_unstable();
+        if let (Some(median), Some(most)) = (times.get(times.len() / 2), times.last()) {
+            println!("{what}: median {median:?}, at most {most:?}, of {}", times.len());
+        }
+    };
+    println!(
+        "{killed} were killed, {} payments taken, height {}",
+        payments.sent.load(Relaxed),
+        tip(&running)
+    );
+    shown("a kill to the fourth block after it", paces);
+    shown("back with data", kept);
+    shown("back without data", wiped);
 }
 
 #[test]

@@ -1,0 +1,367 @@
+//! `surety economics`: what there is, where it is, and who paid whom.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::{Address, U256};
+use alloy_sol_types::SolEvent;
+use serde::Serialize;
+use serde_json::{Value, json};
+use surety_client::ledger::{
+    Ledger,
+    survey::{Survey, SurveyedBalance},
+};
+use surety_types::abi::{
+    IChannels, IStaking, Module,
+    address::{CHANNELS, STAKING},
+};
+
+use super::Outcome;
+use crate::{
+    cli::Global,
+    data_dir::DataDir,
+    look::{LookArgs, aligned, credits},
+    output::{self, Style, out_style, printable},
+};
+
+/// Blocks whose fees are added up.
+const BLOCKS_MAX: u64 = 512;
+/// Parties that are listed.
+const PARTIES_MAX: usize = 20;
+
+/// Arguments of `economics`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+/// What there is. Amounts are wei, as decimal text.
+#[derive(Serialize)]
+struct Economics {
+    number: u64,
+    /// Proven: all that genesis named, and will ever be.
+    supply: String,
+    /// Proven: where it is now.
+    held: Vec<Held>,
+    /// Proven: what genesis gave whom and why, and what is there now.
+    genesis: Vec<Given>,
+    /// A node's word: what happened in the last whole epoch.
+    flows: Option<Flows>,
+    /// What audits cost.
+    audits: &'static str,
+    /// Proven.
+    at_risk: AtRisk,
+}
+
+#[derive(Serialize)]
+struct Held {
+    place: String,
+    amount: String,
+}
+
+#[derive(Serialize)]
+struct Given {
+    account: String,
+    given: String,
+    why: String,
+    now: String,
+    bonded: String,
+}
+
+/// Sums of what a node says happened, by party.
+#[derive(Default, Serialize)]
+struct Flows {
+    epoch: u64,
+    first_block: u64,
+    last_block: u64,
+    deposits: Parties,
+    claims: Parties,
+    settlements: Parties,
+    refunds: Parties,
+    withdrawals: Parties,
+    slashes: Parties,
+    /// Gas, by who proposed the block; none: too many blocks to add up.
+    fees: Option<Parties>,
+}
+
+/// What each party paid or was paid, in wei.
+#[derive(Default)]
+struct Parties(BTreeMap<Address, U256>);
+
+impl Parties {
+    fn add(&mut self, party: Address, amount: U256) {
+        let sum = self.0.entry(party).or_default();
+        *sum = sum.saturating_add(amount);
+    }
+}
+
+impl Serialize for Parties {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(party, sum)| (party.to_string(), sum.to_string())))
+    }
+}
+
+#[derive(Serialize)]
+struct AtRisk {
+    /// Bonds of operators with workers.
+    bonded: String,
+    /// In channels, claimed or not: what payers could lose at most.
+    in_channels: String,
+    /// Bond for each credit in channels, in hundredths; none: nothing is in channels.
+    bond_per_credit_percent: Option<u64>,
+    /// Proven: what each operator has bonded, and what it has claimed and not been paid yet.
+    operators: Vec<OperatorAtRisk>,
+    /// How what nobody has claimed yet divides among operators.
+    unclaimed_by_operator: &'static str,
+}
+
+#[derive(Serialize)]
+struct OperatorAtRisk {
+    operator: String,
+    bonded: String,
+    claimed_unpaid: String,
+}
+
+/// Shows it.
+pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    let look = args.look.open(&DataDir::of(&global)?)?;
+    let survey = look.ledger.survey().await?;
+    let flows = flows(&look.ledger, &survey).await.ok().flatten();
+    let page = economics(look.ledger.genesis().supply().unwrap_or_default(), &survey, flows);
+    if global.json {
+        output::json(&page)?;
+    } else {
+        for line in text(&page, &survey) {
+            output::line(line)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Where everything is; the places add up to the supply.
+fn places(supply: U256, survey: &Survey) -> Vec<(String, U256)> {
+    let in_module = |wanted: Module| {
+        let found = survey.modules.iter().find(|(module, _)| *module == wanted);
+        found.map_or(U256::ZERO, |(_, balance)| *balance)
+    };
+    let staking = in_module(Module::Staking);
+    let leaving = staking.saturating_sub(survey.bonded_total).saturating_sub(survey.forfeited);
+    let others: U256 = survey
+        .modules
+        .iter()
+        .filter(|(module, _)| !matches!(module, Module::Staking | Module::Channels))
+        .map(|(_, balance)| *balance)
+        .sum();
+    let named: U256 = survey.genesis.iter().map(|balance| balance.balance).sum();
+    let mut places = vec![
+        ("bonded".to_owned(), survey.bonded_total),
+        ("leaving bonds, and remainders of division".to_owned(), leaving),
+        ("forfeited, on its way to bonds".to_owned(), survey.forfeited),
+        ("in channels".to_owned(), in_module(Module::Channels)),
+        ("in other modules".to_owned(), others),
+        ("free, with accounts that genesis names".to_owned(), named),
+    ];
+    let found: U256 = places.iter().map(|(_, amount)| *amount).sum();
+    places.push(("with everybody else".to_owned(), supply.saturating_sub(found)));
+    places
+}
+
+fn economics(supply: U256, survey: &Survey, flows: Option<Flows>) -> Economics {
+    let held = places(supply, survey);
+    let held = held.into_iter().map(|(place, amount)| Held { place, amount: amount.to_string() });
+    let given = |balance: &SurveyedBalance| Given {
+        account: balance.account.to_string(),
+        given: balance.given.to_string(),
+        why: balance.why.clone(),
+        now: balance.balance.to_string(),
+        bonded: balance.bonded.to_string(),
+    };
+    let (bonded, in_channels) = at_risk(survey);
+    let percent = (!in_channels.is_zero()).then(|| bonded.saturating_mul(U256::from(100)) / in_channels);
+    Economics {
+        number: survey.tip.number,
+        supply: supply.to_string(),
+        held: held.collect(),
+        genesis: survey.genesis.iter().map(given).collect(),
+        flows,
+        audits: "none: this version draws no audits, so nothing is paid for them and nothing is known of their cost",
+        at_risk: AtRisk {
+            bonded: bonded.to_string(),
+            in_channels: in_channels.to_string(),
+            bond_per_credit_percent: percent.and_then(|percent| u64::try_from(percent).ok()),
+            operators: survey
+                .operators
+                .iter()
+                .map(|operator| OperatorAtRisk {
+                    operator: operator.account.to_string(),
+                    bonded: operator.bonded.to_string(),
+                    claimed_unpaid: operator.unsettled.to_string(),
+                })
+                .collect(),
+            unclaimed_by_operator: "unknown: the state lists no channels; only their sum is proven",
+        },
+    }
+}
+
+/// Bonds of operators with workers, and what is in channels.
+fn at_risk(survey: &Survey) -> (U256, U256) {
+    let serving = survey.operators.iter().filter(|operator| !operator.workers.is_empty());
+    let in_channels = survey.modules.iter().find(|(module, _)| *module == Module::Channels);
+    (serving.map(|operator| operator.bonded).sum(), in_channels.map_or(U256::ZERO, |(_, balance)| *balance))
+}
+
+/// What a node says happened in the last whole epoch; nothing before the first has ended.
+async fn flows(ledger: &Ledger, survey: &Survey) -> anyhow::Result<Option<Flows>> {
+    let epoch_blocks = ledger.spec().epoch_blocks;
+    let Some(epoch) = survey.tip.epoch.checked_sub(1) else { return Ok(None) };
+    let (first, last) = ((epoch * epoch_blocks).max(1), (epoch + 1) * epoch_blocks - 1);
+    let mut flows = Flows { epoch, first_block: first, last_block: last, ..Flows::default() };
+    let filter = json!([{
+        "address": [CHANNELS, STAKING],
+        "fromBlock": format!("{first:#x}"), "toBlock": format!("{last:#x}"),
+    }]);
+    let logs: Vec<alloy_primitives::Log> = match ledger.unverified("eth_getLogs", filter).await? {
+        Value::Array(logs) => logs.iter().filter_map(log).collect(),
+        _ => anyhow::bail!("the node's logs make no sense"),
+    };
+    for log in &logs {
+        flows.count(log);
+    }
+    if last - first < BLOCKS_MAX {
+        let mut fees = Parties::default();
+        for number in first..=last {
+            let height = format!("{number:#x}");
+            let block = ledger.unverified("eth_getBlockByNumber", json!([height, false])).await?;
+            if block["transactions"].as_array().is_none_or(Vec::is_empty) {
+                continue;
+            }
+            let Some(proposer) = block["miner"].as_str().and_then(|miner| miner.parse().ok()) else {
+                continue;
+            };
+            let receipts = ledger.unverified("eth_getBlockReceipts", json!([height])).await?;
+            let paid: U256 = receipts.as_array().into_iter().flatten().filter_map(fee).sum();
+            fees.add(proposer, paid);
+        }
+        flows.fees = Some(fees);
+    }
+    Ok(Some(flows))
+}
+
+fn fee(receipt: &Value) -> Option<U256> {
+    let number = |field: &str| receipt[field].as_str().and_then(|text| text.parse::<U256>().ok());
+    number("gasUsed")?.checked_mul(number("effectiveGasPrice")?)
+}
+
+fn log(value: &Value) -> Option<alloy_primitives::Log> {
+    let topics = value["topics"].as_array()?.iter().map(|topic| topic.as_str()?.parse().ok());
+    let data = value["data"].as_str()?.parse().ok()?;
+    alloy_primitives::Log::new(value["address"].as_str()?.parse().ok()?, topics.collect::<Option<_>>()?, data)
+}
+
+impl Flows {
+    fn count(&mut self, log: &alloy_primitives::Log) {
+        if log.address == STAKING {
+            if let Ok(event) = IStaking::Slashed::decode_log(log) {
+                self.slashes.add(event.operator, event.amount);
+            }
+        } else if let Ok(event) = IChannels::Deposited::decode_log(log) {
+            self.deposits.add(event.sender, U256::from(event.amount));
+        } else if let Ok(event) = IChannels::Claimed::decode_log(log) {
+            self.claims.add(event.sender, U256::from(event.amount));
+        } else if let Ok(event) = IChannels::Settled::decode_log(log) {
+            self.settlements.add(event.receiver, U256::from(event.amount));
+        } else if let Ok(event) = IChannels::Refunded::decode_log(log) {
+            self.refunds.add(event.sender, U256::from(event.amount));
+        } else if let Ok(event) = IChannels::WithdrawFinalized::decode_log(log) {
+            self.withdrawals.add(event.sender, U256::from(event.amount));
+        }
+    }
+}
+
+fn text(page: &Economics, survey: &Survey) -> Vec<String> {
+    let heading = |text: &str| out_style(Style::Bold, text);
+    let amount = |text: &str| credits(text.parse().unwrap_or_default());
+    let mut lines = vec![heading(&format!("Supply: {} credits", amount(&page.supply)))];
+    lines.push(format!("  genesis named all of it; nothing can add to it. Proven at block {}:", page.number));
+    let rows: Vec<Vec<String>> =
+        page.held.iter().map(|held| vec![format!("  {}", held.place), amount(&held.amount)]).collect();
+    lines.extend(aligned(&rows));
+
+    lines.extend([String::new(), heading("What genesis gave (proven)")]);
+    let mut rows = vec![["  account", "given", "has", "bonded", "why"].map(str::to_owned).to_vec()];
+    rows.extend(page.genesis.iter().take(PARTIES_MAX).map(|given| {
+        vec![
+            format!("  {}", &given.account[..10.min(given.account.len())]),
+            amount(&given.given),
+            amount(&given.now),
+            amount(&given.bonded),
+            printable(&given.why),
+        ]
+    }));
+    lines.extend(aligned(&rows));
+    let more = survey.genesis_count.saturating_sub(PARTIES_MAX as u64);
+    if more > 0 {
+        lines.push(format!("  and {more} more"));
+    }
+
+    lines.push(String::new());
+    match &page.flows {
+        None => lines
+            .push(format!("{}  none known: no epoch has ended, or the node keeps no logs", heading("Flows"))),
+        Some(flows) => {
+            lines.push(heading(&format!(
+                "Flows in epoch {} (blocks {}–{}; a node's word)",
+                flows.epoch, flows.first_block, flows.last_block
+            )));
+            let nothing = Parties::default();
+            let kinds = [
+                ("deposited by", &flows.deposits),
+                ("claimed by", &flows.claims),
+                ("paid out to", &flows.settlements),
+                ("refunded by", &flows.refunds),
+                ("withdrawn by", &flows.withdrawals),
+                ("slashed from", &flows.slashes),
+                ("gas paid to", flows.fees.as_ref().unwrap_or(&nothing)),
+            ];
+            let mut rows = Vec::new();
+            for (kind, parties) in kinds {
+                for (party, sum) in parties.0.iter().take(PARTIES_MAX) {
+                    rows.push(vec![format!("  {kind}"), party.to_string(), credits(*sum)]);
+                }
+            }
+            if rows.is_empty() {
+                lines.push("  none".into());
+            }
+            lines.extend(aligned(&rows));
+            if flows.fees.is_none() {
+                lines.push(format!("  gas: unknown, the epoch has more than {BLOCKS_MAX} blocks"));
+            }
+        }
+    }
+
+    lines.extend([String::new(), format!("{}  {}", heading("Audits"), page.audits)]);
+    let risk = &page.at_risk;
+    lines.extend([String::new(), heading("Bond per credit at risk (proven)")]);
+    lines.push(format!("  bonds of operators with workers  {}", amount(&risk.bonded)));
+    lines.push(format!("  in channels                      {}", amount(&risk.in_channels)));
+    lines.push(match risk.bond_per_credit_percent {
+        Some(percent) => format!("  bond for each credit             {}.{:02}", percent / 100, percent % 100),
+        None => "  nothing is in channels".into(),
+    });
+    let rows: Vec<Vec<String>> = risk
+        .operators
+        .iter()
+        .take(PARTIES_MAX)
+        .map(|operator| {
+            let (bonded, claimed) = (amount(&operator.bonded), amount(&operator.claimed_unpaid));
+            vec![
+                format!("  {}", operator.operator),
+                format!("bonded {bonded}"),
+                format!("claimed, not paid {claimed}"),
+            ]
+        })
+        .collect();
+    lines.extend(aligned(&rows));
+    lines.push(format!("  not claimed yet, by operator: {}", risk.unclaimed_by_operator));
+    lines
+}
