@@ -110,9 +110,10 @@ async fn trial<F: Future<Output = ()> + Send + 'static>(
 impl Trial {
     async fn end(&mut self) -> Result<SessionEvent, SessionError> {
         loop {
-            match tokio::time::timeout(PATIENCE, self.session.next()).await.expect("an event in time")? {
-                event @ (SessionEvent::Finished(_) | SessionEvent::Refused(_)) => return Ok(event),
-                _ => {}
+            let event =
+                tokio::time::timeout(PATIENCE, self.session.next()).await.expect("an event in time")?;
+            if let SessionEvent::Finished(_) | SessionEvent::Refused(_) = event {
+                return Ok(event);
             }
         }
     }
