@@ -52,7 +52,7 @@ pub struct PullRequest {
     pub digest: Digest,
     /// Its size, if that is known; holders that tell another are dropped.
     pub bytes: Option<u64>,
-    /// Who is said to hold it; the first [`HOLDERS_MAX`] are asked.
+    /// Who is said to hold it; the first `HOLDERS_MAX` are asked.
     pub holders: Vec<WorkerAddress>,
     /// Where what has come is kept until it is whole. On the same file system as `place`.
     pub downloads: PathBuf,
