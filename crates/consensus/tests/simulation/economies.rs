@@ -4,6 +4,7 @@ use crate::{
     economy::{
         Call, Economy, NOON, Proved, SECOND, address, assert_not_trivial, chain_key, credits, operator, roles,
     },
+    faults::failing_storage,
     good,
     harness::key,
     misdeeds::{self, GUILTY},
@@ -11,22 +12,15 @@ use crate::{
 };
 use alloy_primitives::{B256, U256};
 use alloy_sol_types::SolCall as _;
-use commonware_consensus::simplex::{
-    mocks::conflicter::{Config, Conflicter},
-    scheme::ed25519::Scheme,
-};
-use commonware_cryptography::{Sha256, Signer as _};
+use commonware_cryptography::Signer as _;
 use commonware_glue::simulate::{
     action::{Action, Crash, Schedule},
     engine::InitContext,
     exit::ProcessedHeightAtLeast,
     plan::{PlanBuilder, PlanResult},
 };
-use commonware_p2p::{
-    simulated::Link,
-    utils::mux::{Builder as _, Muxer},
-};
-use commonware_runtime::{Handle as TaskHandle, Spawner as _, Supervisor as _, deterministic::FaultConfig};
+use commonware_p2p::simulated::Link;
+use commonware_runtime::{Handle as TaskHandle, Spawner as _, Supervisor as _};
 use commonware_utils::probability;
 use std::{sync::Arc, time::Duration};
 use surety_chain::validator_proof_message;
@@ -129,18 +123,8 @@ fn staking_changes_who_votes_over_a_lossy_network() {
     }
 }
 
-/// Votes for whatever it hears of and for something else besides.
 fn conflicter(economy: &Economy, init: InitContext<'_, PublicKey>) -> TaskHandle<()> {
-    let chain = economy.chain();
-    let scheme = chain.validators.signer(&chain.namespace, key(GUILTY as u64)).unwrap();
-    let (sender, receiver) = init.channels.into_iter().next().unwrap();
-    init.context.spawn(move |context| async move {
-        let (mux, mut votes) = Muxer::builder(context.child("mux"), sender, receiver).build();
-        mux.start();
-        let votes = votes.register(0).await.unwrap();
-        let liar: Conflicter<_, Scheme, Sha256> = Conflicter::new(context.child("liar"), Config { scheme });
-        let _ = liar.start(votes).await;
-    })
+    misdeeds::conflict(&economy.chain(), init)
 }
 
 #[test]
@@ -222,17 +206,8 @@ fn a_lost_disk_is_fetched_again_with_every_balance() {
 #[test]
 fn storage_that_fails_costs_no_balance() {
     for seed in seeds(1) {
-        let faulty = FaultConfig::default().sync(probability!(0.05));
-        let mut schedule = Schedule::new()
-            .at(2 * SECOND, Action::SetStorageFault(faulty))
-            .at(5 * SECOND, Action::SetStorageFault(FaultConfig::default()));
-        for action in [Action::Crash, Action::Restart] {
-            for seed in 0..4 {
-                schedule = schedule.at(6 * SECOND, action(key(seed).public_key()));
-            }
-        }
         let economy = Economy::new(4, 4, 1_000, Vec::new());
-        run(seed, &economy, 20, |plan| plan.crash(Crash::Schedule(schedule)));
+        run(seed, &economy, 20, |plan| plan.crash(Crash::Schedule(failing_storage())));
     }
 }
 

@@ -6,7 +6,7 @@
 //!         equal blocks and equal balances.
 //! Absent: pools and RPC (`surety_validator`).
 
-use crate::harness::{Seen, key};
+use crate::harness::{Seen, key, tell};
 use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
@@ -14,7 +14,6 @@ use alloy_signer::SignerSync as _;
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::SolCall as _;
 use commonware_codec::Encode as _;
-use commonware_consensus::types::{Epoch, Height, Round, View};
 use commonware_cryptography::Signer as _;
 use commonware_glue::simulate::{
     engine::{EngineDefinition, InitContext},
@@ -404,13 +403,7 @@ impl Ledger<Executed> for Desk {
             }
         }
         if let Some(monitor) = &self.monitor {
-            let round = Round::new(Epoch::new(block.header().epoch()), View::new(block.header().view()));
-            let _ = monitor.send(FinalizationUpdate {
-                pk: self.me.clone(),
-                round,
-                height: Height::new(number),
-                block_digest: hash.0.to_vec(),
-            });
+            tell(monitor, &self.me, block.header());
         }
     }
 

@@ -12,7 +12,7 @@ use commonware_p2p::simulated::Link;
 use commonware_runtime::deterministic::FaultConfig;
 use commonware_utils::probability;
 use std::time::Duration;
-use surety_consensus::{Role, Why};
+use surety_consensus::{PublicKey, Role, Why};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -99,20 +99,25 @@ fn a_late_joiner_without_state_sync_executes_from_genesis() {
     }
 }
 
+/// The storage of all four fails now and then for three seconds.
+pub fn failing_storage() -> Schedule<PublicKey> {
+    let faulty = FaultConfig::default().sync(probability!(0.05));
+    let mut schedule = Schedule::new()
+        .at(2 * SECOND, Action::SetStorageFault(faulty))
+        .at(5 * SECOND, Action::SetStorageFault(FaultConfig::default()));
+    // Whoever died of it is started again, as a service manager would.
+    for action in [Action::Crash, Action::Restart] {
+        for seed in 0..4 {
+            schedule = schedule.at(6 * SECOND, action(key(seed).public_key()));
+        }
+    }
+    schedule
+}
+
 #[test]
 fn storage_that_fails_costs_a_restart_and_nothing_else() {
     for seed in seeds(2) {
-        let faulty = FaultConfig::default().sync(probability!(0.05));
-        let mut schedule = Schedule::new()
-            .at(2 * SECOND, Action::SetStorageFault(faulty))
-            .at(5 * SECOND, Action::SetStorageFault(FaultConfig::default()));
-        // Whoever died of it is started again, as a service manager would.
-        for action in [Action::Crash, Action::Restart] {
-            for seed in 0..4 {
-                schedule = schedule.at(6 * SECOND, action(key(seed).public_key()));
-            }
-        }
-        run(seed, &Network::new(4, steady), 25, |plan| plan.crash(Crash::Schedule(schedule)));
+        run(seed, &Network::new(4, steady), 25, |plan| plan.crash(Crash::Schedule(failing_storage())));
     }
 }
 

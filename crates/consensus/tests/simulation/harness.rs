@@ -22,8 +22,9 @@ use std::{
     time::Duration,
 };
 use surety_consensus::{
-    Attendance, Block, CHANNELS, Certificate, Chain, Channels, Digest, Duty, Evidence, Handle, Ledger,
-    Member, MemoryVoteRecord, Pool, PublicKey, Role, Settings, StateKey, ValidatorSet, VoteRecord, Voter,
+    Attendance, Block, CHANNELS, Certificate, Chain, Channels, Digest, Duty, Evidence, Handle, Header,
+    Ledger, Member, MemoryVoteRecord, Pool, PublicKey, Role, Settings, StateKey, ValidatorSet, VoteRecord,
+    Voter,
 };
 
 pub const NAMESPACE: &[u8] = b"surety-simulation";
@@ -240,19 +241,24 @@ impl Ledger<Outcome> for Desk {
         *self.world.empty.lock().unwrap() += u64::from(outcome.transfers.is_empty() && number > 1);
         self.world.missed.lock().unwrap().extend(outcome.missed.iter().copied());
         if let Some(monitor) = &self.monitor {
-            let round = Round::new(Epoch::new(block.header().epoch()), View::new(block.header().view()));
-            let _ = monitor.send(FinalizationUpdate {
-                pk: self.me.clone(),
-                round,
-                height: Height::new(number),
-                block_digest: hash.0.to_vec(),
-            });
+            tell(monitor, &self.me, block.header());
         }
     }
 
     fn role(&self, epoch: u64, role: &Role) {
         self.world.roles.lock().unwrap().entry((self.index, epoch)).or_default().push(role.clone());
     }
+}
+
+/// Tells the simulation how far a validator has come.
+pub fn tell(monitor: &mpsc::UnboundedSender<FinalizationUpdate<PublicKey>>, me: &PublicKey, header: &Header) {
+    // A simulation that has ended listens no longer.
+    let _ = monitor.send(FinalizationUpdate {
+        pk: me.clone(),
+        round: Round::new(Epoch::new(header.epoch()), View::new(header.view())),
+        height: Height::new(header.number),
+        block_digest: header.hash().0.to_vec(),
+    });
 }
 
 /// What the checkers look at.

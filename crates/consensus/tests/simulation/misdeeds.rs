@@ -17,13 +17,17 @@ use commonware_p2p::{
 };
 use commonware_runtime::{Handle as TaskHandle, Spawner as _, Supervisor as _, deterministic};
 use std::sync::Arc;
-use surety_consensus::{CHANNELS, Channels, MemoryVoteRecord, PublicKey};
+use surety_consensus::{CHANNELS, Chain, Channels, MemoryVoteRecord, PublicKey};
 
 pub const GUILTY: usize = 3;
 
-/// Votes for whatever it hears of and for something else besides.
 fn conflicter(network: &Network, init: InitContext<'_, PublicKey>) -> TaskHandle<()> {
-    let scheme = network.chain().validators.signer(crate::harness::NAMESPACE, key(GUILTY as u64)).unwrap();
+    conflict(&network.chain(), init)
+}
+
+/// Votes for whatever it hears of and for something else besides.
+pub fn conflict(chain: &Chain, init: InitContext<'_, PublicKey>) -> TaskHandle<()> {
+    let scheme = chain.validators.signer(&chain.namespace, key(GUILTY as u64)).unwrap();
     let (sender, receiver) = init.channels.into_iter().next().unwrap();
     init.context.spawn(move |context| async move {
         let (mux, mut votes) = Muxer::builder(context.child("mux"), sender, receiver).build();

@@ -25,13 +25,16 @@ use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, aliases::U40, hex, keccak256};
 use alloy_signer::SignerSync as _;
 use alloy_signer_local::PrivateKeySigner;
-use alloy_sol_types::{Eip712Domain, SolCall as _, SolStruct as _, eip712_domain};
+use alloy_sol_types::SolCall as _;
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Value, json};
-use surety_types::abi::{
-    IChannels::{self, ChannelConfig, VoucherClaim},
-    address::CHANNELS,
+use surety_types::{
+    ChannelDigests,
+    abi::{
+        IChannels::{self, ChannelConfig, VoucherClaim},
+        address::CHANNELS,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -45,28 +48,6 @@ use crate::{
     commands::{Outcome, validator::Ready},
     output,
 };
-
-/// What is signed here: the channel that a configuration names, and vouchers on it.
-mod signed {
-    #![allow(missing_docs)]
-
-    alloy_sol_types::sol! {
-        struct ChannelConfig {
-            address payer;
-            address payerAuthorizer;
-            address receiver;
-            address receiverAuthorizer;
-            address token;
-            uint40 withdrawDelay;
-            bytes32 salt;
-        }
-
-        struct Voucher {
-            bytes32 channelId;
-            uint128 maxClaimableAmount;
-        }
-    }
-}
 
 /// Validators.
 const COUNT: usize = 4;
@@ -383,9 +364,7 @@ impl Load {
         addresses.extend(receivers.iter().map(PrivateKeySigner::address));
         let mut deposits = vec![Vec::new(); senders];
         let mut claims = vec![Vec::new(); senders];
-        let domain = eip712_domain! {
-            name: "x402 Batch Settlement", version: "1", chain_id: CHAIN_ID, verifying_contract: CHANNELS,
-        };
+        let digests = ChannelDigests::new(CHAIN_ID);
         let claim_rounds = (args.claims * seconds).div_ceil((RECEIVERS * CLAIM_VOUCHERS) as u64);
         for (number, receiver) in receivers.iter().enumerate() {
             let payers = (0..CLAIM_VOUCHERS)
@@ -393,14 +372,14 @@ impl Load {
                 .collect::<anyhow::Result<Vec<_>>>()?;
             addresses.extend(payers.iter().map(PrivateKeySigner::address));
             let channels: Vec<Channel> =
-                payers.into_iter().map(|payer| Channel::new(payer, receiver.address(), &domain)).collect();
+                payers.into_iter().map(|payer| Channel::new(payer, receiver.address(), &digests)).collect();
             let opened =
                 channels.iter().map(|channel| channel.deposit()).collect::<anyhow::Result<Vec<_>>>()?;
             deposits[number % senders].push(Requests::of(&opened));
             for round in 0..claim_rounds {
                 let vouchers = channels
                     .iter()
-                    .map(|channel| channel.claim(u128::from(round) + 1, &domain))
+                    .map(|channel| channel.claim(u128::from(round) + 1, &digests))
                     .collect::<anyhow::Result<_>>()?;
                 let call = IChannels::claimCall { voucherClaims: vouchers };
                 let gas = 300_000 + 80_000 * CLAIM_VOUCHERS as u64;
@@ -425,7 +404,7 @@ struct Channel {
 }
 
 impl Channel {
-    fn new(payer: PrivateKeySigner, receiver: Address, domain: &Eip712Domain) -> Self {
+    fn new(payer: PrivateKeySigner, receiver: Address, digests: &ChannelDigests) -> Self {
         let config = ChannelConfig {
             payer: payer.address(),
             payerAuthorizer: payer.address(),
@@ -435,16 +414,7 @@ impl Channel {
             withdrawDelay: U40::from(86_400_u64),
             salt: B256::ZERO,
         };
-        let named = signed::ChannelConfig {
-            payer: config.payer,
-            payerAuthorizer: config.payerAuthorizer,
-            receiver: config.receiver,
-            receiverAuthorizer: config.receiverAuthorizer,
-            token: config.token,
-            withdrawDelay: config.withdrawDelay,
-            salt: config.salt,
-        };
-        let id = named.eip712_signing_hash(domain);
+        let id = digests.channel_id(&config);
         Self { payer, config, id }
     }
 
@@ -459,9 +429,8 @@ impl Channel {
         sign(&self.payer, 0, CHANNELS, amount, call.abi_encode(), 300_000)
     }
 
-    fn claim(&self, amount: u128, domain: &Eip712Domain) -> anyhow::Result<VoucherClaim> {
-        let voucher = signed::Voucher { channelId: self.id, maxClaimableAmount: amount };
-        let signature = self.payer.sign_hash_sync(&voucher.eip712_signing_hash(domain))?;
+    fn claim(&self, amount: u128, digests: &ChannelDigests) -> anyhow::Result<VoucherClaim> {
+        let signature = self.payer.sign_hash_sync(&digests.voucher(self.id, amount))?;
         Ok(VoucherClaim {
             voucher: IChannels::Voucher { channel: self.config.clone(), maxClaimableAmount: amount },
             signature: signature.as_bytes().to_vec().into(),
