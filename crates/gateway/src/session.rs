@@ -25,7 +25,7 @@ use crate::{
     api::{ask::Ask, unix_ms},
     error::{Accountable, ApiError, Code},
     payer::{PayChannel, Payer},
-    workers::{Candidate, Held, Resolved, Worker, Workers, chain},
+    route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain},
 };
 
 /// For the receipts of orders that were cancelled.
@@ -86,6 +86,7 @@ type Step = Pin<Box<dyn Future<Output = Stepped> + Send>>;
 struct Stepped {
     index: usize,
     session: Session,
+    timing: Timing,
     event: Result<SessionEvent, SessionError>,
 }
 
@@ -104,9 +105,17 @@ pub(crate) async fn begin(
     ask: &Ask,
     model: &Resolved,
 ) -> Result<Answering, ApiError> {
-    let only = ask.worker.as_deref();
+    let demand = Demand {
+        model,
+        preferences: &ask.preferences,
+        max_output_tokens: ask.max_output_tokens,
+        context_tokens_min: None,
+        without: &[],
+        affinity: Some(ask.affinity()),
+        orders: ask.answers() as u32,
+    };
     let mut last = None;
-    for candidate in workers.candidates(&model.id, only, ask.max_output_tokens) {
+    for candidate in workers.candidates(&demand)? {
         let worker = &candidate.worker;
         match offer(&candidate, workers.payer(), terms, ask, model).await {
             Ok(answering) => return Ok(answering),
@@ -117,7 +126,7 @@ pub(crate) async fn begin(
             }
         }
     }
-    Err(last.unwrap_or_else(|| workers.nobody(model, only)))
+    Err(last.unwrap_or_else(|| ApiError::bug("nobody is a candidate")))
 }
 
 async fn offer(
@@ -144,9 +153,9 @@ async fn offer(
         answering.place_next().await.map_err(|error| answering.declined(error))?;
     }
     let mut accepted = Vec::with_capacity(first);
-    while let Some(Stepped { index, session, event }) = answering.running.next().await {
+    while let Some(Stepped { index, session, timing, event }) = answering.running.next().await {
         match event {
-            Ok(SessionEvent::Accepted(_)) => accepted.push((index, session)),
+            Ok(SessionEvent::Accepted(_)) => accepted.push((index, session, timing)),
             Ok(SessionEvent::Refused(refusal)) => {
                 let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
                 let error = refused(worker.key(), &refusal);
@@ -159,7 +168,7 @@ async fn offer(
             Err(error) => return Err(answering.declined(error)),
         }
     }
-    accepted.into_iter().for_each(|(index, session)| answering.go_on(index, session));
+    accepted.into_iter().for_each(|(index, session, timing)| answering.go_on(index, session, timing));
     Ok(answering)
 }
 
@@ -217,18 +226,18 @@ impl Answering {
     /// What comes next, and of which answer; `None` when all are whole. May be cancelled.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         loop {
-            let Stepped { index, session, event } = self.running.next().await?;
+            let Stepped { index, session, timing, event } = self.running.next().await?;
             let event = match event {
                 Ok(SessionEvent::Accepted(_)) => {
-                    self.go_on(index, session);
+                    self.go_on(index, session, timing);
                     continue;
                 }
                 Ok(SessionEvent::Prompt { index: first, logprobs, .. }) => {
-                    self.go_on(index, session);
+                    self.go_on(index, session, timing);
                     Event::Prompt { first: first as usize, logprobs }
                 }
                 Ok(SessionEvent::Tokens { text, logprobs, .. }) => {
-                    self.go_on(index, session);
+                    self.go_on(index, session, timing);
                     Event::Output { text, logprobs }
                 }
                 Ok(SessionEvent::Finished(completed)) => {
@@ -262,19 +271,21 @@ impl Answering {
     async fn place_next(&mut self) -> Result<(), SessionError> {
         let Some((index, Placed { order, request })) = self.waiting.pop_front() else { return Ok(()) };
         let connection = &self.worker.connection;
+        let timing = Timing::start(&self.worker);
         let session = match &self.paying {
             Some((payer, channel)) => {
                 let purse = payer.purse(channel, order.digest());
-                connection.order_paid(order, request, self.options, purse).await?
+                connection.order_paid(order, request, self.options, purse).await
             }
-            None => connection.order(order, request, self.options).await?,
+            None => connection.order(order, request, self.options).await,
         };
-        self.go_on(index, session);
+        let session = session.inspect_err(|error| timing.failed(error))?;
+        self.go_on(index, session, timing);
         Ok(())
     }
 
-    fn go_on(&self, index: usize, session: Session) {
-        self.running.push(Box::pin(step(index, session, self.leave.subscribe())));
+    fn go_on(&self, index: usize, session: Session, timing: Timing) {
+        self.running.push(Box::pin(step(index, session, timing, self.leave.subscribe())));
     }
 
     /// The answer could not be paid to its end.
@@ -370,10 +381,18 @@ impl Answering {
 }
 
 /// The next event of a session; if everybody leaves meanwhile, the worker is told to stop.
-async fn step(index: usize, mut session: Session, mut leave: watch::Receiver<bool>) -> Stepped {
+async fn step(
+    index: usize,
+    mut session: Session,
+    mut timing: Timing,
+    mut leave: watch::Receiver<bool>,
+) -> Stepped {
     loop {
         tokio::select! {
-            event = session.next() => return Stepped { index, session, event },
+            event = session.next() => {
+                timing.saw(&event);
+                return Stepped { index, session, timing, event };
+            }
             Ok(()) = leave.changed() => session.cancel().await,
         }
     }
@@ -390,11 +409,11 @@ impl Drop for Answering {
         self.leave.send_replace(true);
         let (mut running, leave, held) = (mem::take(&mut self.running), self.leave.clone(), self.held.take());
         runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
-            while let Some(Stepped { index, session, event }) = running.next().await {
+            while let Some(Stepped { index, session, timing, event }) = running.next().await {
                 let ended =
                     matches!(event, Err(_) | Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_)));
                 if !ended {
-                    running.push(Box::pin(step(index, session, leave.subscribe())) as Step);
+                    running.push(Box::pin(step(index, session, timing, leave.subscribe())) as Step);
                 }
             }
             drop(held);

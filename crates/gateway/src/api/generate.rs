@@ -36,8 +36,8 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
+    route::Resolved,
     session::{self, Answering, Event, Finished, Terms},
-    workers::Resolved,
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
