@@ -52,7 +52,7 @@ pub enum Code {
     MethodNotAllowed,
     /// None of the forms in `Accept` can be produced.
     NotAcceptable,
-    /// No worker that could answer is ready.
+    /// No worker qualifies; the message and `removed` say what kept how many out.
     NoWorker,
     /// Gateway or worker has no room at the moment.
     Overloaded,

@@ -136,6 +136,44 @@ pub(crate) struct Choice {
     pub(crate) removed: Vec<(usize, Constraint)>,
 }
 
+/// Where a worker comes; fields in the order they count.
+#[derive(Debug, Clone, Copy)]
+struct Rank {
+    position: usize,
+    misses: bool,
+    sorted: f32,
+    full: bool,
+    cost: f32,
+    /// Equals take turns.
+    place: usize,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.position
+            .cmp(&other.position)
+            .then(self.misses.cmp(&other.misses))
+            .then(self.sorted.total_cmp(&other.sorted))
+            .then(self.full.cmp(&other.full))
+            .then(self.cost.total_cmp(&other.cost))
+            .then(self.place.cmp(&other.place))
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rank {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Rank {}
+
 /// Chooses.
 pub(crate) fn choose(workers: &[Standing], wanted: &Wanted<'_>, turn: usize) -> Choice {
     let preferences = wanted.preferences;
@@ -151,25 +189,21 @@ pub(crate) fn choose(workers: &[Standing], wanted: &Wanted<'_>, turn: usize) -> 
     }
     let costs = costs(workers, &closed, wanted.affinity);
     let count = workers.len().max(1);
-    // Equals take turns.
-    let place = |index: usize| (index + count - turn % count) % count;
-    let rank = |a: usize, b: usize| {
-        let (first, second) = (&workers[a], &workers[b]);
-        position(first, preferences)
-            .cmp(&position(second, preferences))
-            .then_with(|| misses(first, preferences).cmp(&misses(second, preferences)))
-            .then_with(|| sorted(first, second, preferences.sort))
-            .then_with(|| is_full(first, wanted.orders).cmp(&is_full(second, wanted.orders)))
-            .then_with(|| costs[a].total_cmp(&costs[b]))
-            .then_with(|| place(a).cmp(&place(b)))
+    let rank = |index: &usize| Rank {
+        position: position(&workers[*index], preferences),
+        misses: misses(&workers[*index], preferences),
+        sorted: sorted(&workers[*index], preferences.sort),
+        full: is_full(&workers[*index], wanted.orders),
+        cost: costs[*index],
+        place: (*index + count - turn % count) % count,
     };
     let mut listed = closed;
-    listed.sort_by(|a, b| rank(*a, *b));
+    listed.sort_by_cached_key(rank);
     let mut trial = None;
     if listed.is_empty() {
         // Better a trial than nobody.
-        half_open.sort_by(|a, b| rank(*a, *b));
-        paused.sort_by(|a, b| rank(*a, *b));
+        half_open.sort_by_cached_key(rank);
+        paused.sort_by_cached_key(rank);
         trial = half_open.first().or(paused.first()).copied();
         listed.extend(trial);
     } else if turn % EXPLORE_EVERY == EXPLORE_EVERY - 1
@@ -261,19 +295,13 @@ fn misses(worker: &Standing, preferences: &Preferences) -> bool {
         || !preferences.max_latency.met(worker.latency_s, |latency, most| latency <= most)
 }
 
-/// By what the caller sorts by; who was never measured comes last.
-fn sorted(first: &Standing, second: &Standing, sort: Option<Sort>) -> Ordering {
+/// What the caller sorts by, the least first; who was never measured comes last.
+fn sorted(worker: &Standing, sort: Option<Sort>) -> f32 {
     match sort {
-        None => Ordering::Equal,
-        Some(Sort::Price) => asked(first).total_cmp(&asked(second)),
-        Some(Sort::Throughput) => {
-            let rate = |worker: &Standing| worker.tokens_per_second.unwrap_or(0.0);
-            rate(second).total_cmp(&rate(first))
-        }
-        Some(Sort::Latency) => {
-            let latency = |worker: &Standing| worker.first_token_ms.unwrap_or(f32::INFINITY);
-            latency(first).total_cmp(&latency(second))
-        }
+        None => 0.0,
+        Some(Sort::Price) => asked(worker),
+        Some(Sort::Throughput) => worker.tokens_per_second.map_or(f32::INFINITY, |rate| -rate),
+        Some(Sort::Latency) => worker.first_token_ms.unwrap_or(f32::INFINITY),
     }
 }
 
