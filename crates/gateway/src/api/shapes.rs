@@ -439,22 +439,9 @@ pub struct Measured {
     pub failures: u64,
     /// The decaying share of orders that ended well; 0.9 is assumed at first.
     pub reliability: f32,
-    /// Whether too little of it is known, or nothing lately.
-    pub newcomer: bool,
     /// Milliseconds from order to acceptance, on average.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_ms: Option<f32>,
-    /// Milliseconds from order to first token, on average.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_token_ms: Option<f32>,
-    /// 95 of 100 of the latest first tokens came within so many milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_token_p95_ms: Option<f32>,
-    /// How long its first token may take before it counts as late.
-    pub first_token_patience_ms: u64,
-    /// Output tokens a second of one answer, on average.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_second: Option<f32>,
     /// The circuit breaker: `closed`; `open` while it gets no orders after failures, or one as a trial; `half_open` when
     /// such a trial is due.
     pub breaker: &'static str,
@@ -466,6 +453,28 @@ pub struct Measured {
     /// How many it takes at once, as far as learned; beyond, it comes last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub orders_max: Option<u32>,
+    /// How quick it is, by model; those it has served something with.
+    pub models: Vec<MeasuredModel>,
+}
+
+/// How quick a worker has been with a model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MeasuredModel {
+    /// The immutable id.
+    pub id: String,
+    /// Whether too little is known, or nothing lately.
+    pub newcomer: bool,
+    /// Milliseconds from order to first token, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<f32>,
+    /// 95 of 100 of the latest first tokens came within so many milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_p95_ms: Option<f32>,
+    /// How long the first token after a short prompt may take before it counts as late.
+    pub first_token_patience_ms: u64,
+    /// Output tokens a second of one answer, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f32>,
 }
 
 /// What kept workers from a request.

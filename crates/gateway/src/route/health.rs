@@ -7,10 +7,13 @@
 //!         else is there, until one ends well; memory is fixed.
 //! Absent: what a worker says of itself; who is preferred (`choice`).
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use surety_client::SessionError;
-use surety_types::FailureCode;
+use surety_types::{FailureCode, ModelId, wire::MAX_SERVED_MODELS};
 
 /// The latest measurements that percentiles are taken from.
 const RECENT: usize = 64;
@@ -20,7 +23,7 @@ const NEWEST_PART: f32 = 1.0 / 8.0;
 const OUTCOME_PART: f32 = 1.0 / 16.0;
 /// The share that is assumed to end well of a worker that has served nothing.
 const RELIABILITY_ASSUMED: f32 = 0.9;
-/// Answers that a worker has to finish before it is no newcomer.
+/// Answers with a model that a worker has to finish before it is no newcomer.
 const PROVEN_ANSWERS: u64 = 4;
 /// And how old the last may be: who was not asked for so long is a newcomer again.
 const PROVEN_FOR: Duration = Duration::from_secs(600);
@@ -57,8 +60,6 @@ const PROMPT_TOKENS_PER_UNIT: f32 = 128.0;
 
 /// First tokens measured before patience is learned from them.
 const PATIENCE_SAMPLES: usize = 8;
-/// Patience before that.
-const PATIENCE_UNKNOWN: Duration = Duration::from_secs(2);
 const PATIENCE_MIN: Duration = Duration::from_millis(200);
 const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -71,11 +72,13 @@ pub(crate) enum Outcome {
     },
     /// Its first token came, so long after it was sent. Of a worker that is no longer waited for: at least so long.
     FirstToken {
+        model: ModelId,
         after: Duration,
         prompt_tokens: u32,
     },
     /// It ended well: so many output tokens after the first, in so long after the first.
     Finished {
+        model: ModelId,
         tokens: u32,
         over: Duration,
     },
@@ -133,17 +136,31 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
     accepted_ms: Average,
-    first_token_ms: Average,
-    first_tokens_ms: Recent,
-    tokens_per_second: Average,
-    rates: Recent,
     reliability: f32,
     finished: u64,
     failed: u64,
-    finished_at: Option<Instant>,
     breaker: Breaker,
     limit: Option<f32>,
+    speeds: BTreeMap<ModelId, Speed>,
+}
+
+/// How quick a worker is with one model.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Speed {
+    first_token_ms: Average,
+    first_tokens: Recent<FirstToken>,
+    tokens_per_second: Average,
+    rates: Recent<f32>,
+    finished: u64,
+    finished_at: Option<Instant>,
     pace: Pace,
+}
+
+/// When a first token came, and after how long a prompt.
+#[derive(Debug, Clone, Copy, Default)]
+struct FirstToken {
+    after_ms: f32,
+    prompt_tokens: u32,
 }
 
 /// What the breaker lets through.
@@ -167,17 +184,12 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             accepted_ms: Average::default(),
-            first_token_ms: Average::default(),
-            first_tokens_ms: Recent::default(),
-            tokens_per_second: Average::default(),
-            rates: Recent::default(),
             reliability: RELIABILITY_ASSUMED,
             finished: 0,
             failed: 0,
-            finished_at: None,
             breaker: Breaker::Closed { failures: 0 },
             limit: None,
-            pace: Pace::default(),
+            speeds: BTreeMap::new(),
         }
     }
 }
@@ -187,22 +199,15 @@ impl Health {
     pub(crate) fn take(&mut self, outcome: Outcome, ours: u32, now: Instant) {
         match outcome {
             Outcome::Accepted { after } => self.accepted_ms.add(milliseconds(after)),
-            Outcome::FirstToken { after, prompt_tokens } => {
-                let after_ms = milliseconds(after);
-                self.first_token_ms.add(after_ms);
-                self.first_tokens_ms.add(after_ms);
-                if self.pace.slowed(after_ms, prompt_tokens) && ours >= SLOWED_ORDERS_MIN {
+            Outcome::FirstToken { model, after, prompt_tokens } => {
+                let first = FirstToken { after_ms: milliseconds(after), prompt_tokens };
+                if self.with(model).began(first) && ours >= SLOWED_ORDERS_MIN {
                     self.cut(ours as f32 * SLOWED_PART);
                 }
             }
-            Outcome::Finished { tokens, over } => {
-                if tokens >= RATE_TOKENS_MIN && !over.is_zero() {
-                    let rate = tokens as f32 / over.as_secs_f32();
-                    self.tokens_per_second.add(rate);
-                    self.rates.add(rate);
-                }
+            Outcome::Finished { model, tokens, over } => {
+                self.with(model).ended(tokens, over, now);
                 self.finished += 1;
-                self.finished_at = Some(now);
                 self.reliability += (1.0 - self.reliability) * OUTCOME_PART;
                 self.breaker = Breaker::Closed { failures: 0 };
                 self.limit = self.limit.map(|limit| (limit + 1.0 / limit).min(LIMIT_MAX));
@@ -218,6 +223,24 @@ impl Health {
                 self.breaker.fail(now);
             }
         }
+    }
+
+    /// What is known of a model there. A worker that changes its models is not remembered for all of them.
+    fn with(&mut self, model: ModelId) -> &mut Speed {
+        if self.speeds.len() >= MAX_SERVED_MODELS && !self.speeds.contains_key(&model) {
+            self.speeds.pop_first();
+        }
+        self.speeds.entry(model).or_default()
+    }
+
+    /// How quick it is with a model, if anything is known.
+    pub(crate) fn speed(&self, model: &ModelId) -> Option<&Speed> {
+        self.speeds.get(model)
+    }
+
+    /// How quick it is, by model.
+    pub(crate) fn speeds(&self) -> impl Iterator<Item = (&ModelId, &Speed)> {
+        self.speeds.iter()
     }
 
     fn cut(&mut self, orders: f32) {
@@ -243,12 +266,6 @@ impl Health {
         }
     }
 
-    /// Whether it has served enough, and lately, to be judged by that.
-    pub(crate) fn is_proven(&self, now: Instant) -> bool {
-        self.finished >= PROVEN_ANSWERS
-            && self.finished_at.is_some_and(|at| now.saturating_duration_since(at) <= PROVEN_FOR)
-    }
-
     /// Orders of ours that it takes at once without being overloaded; none while nothing is known.
     pub(crate) fn limit(&self) -> Option<u32> {
         self.limit.map(|limit| limit as u32)
@@ -257,44 +274,6 @@ impl Health {
     /// Milliseconds from order to acceptance, on average.
     pub(crate) fn accepted_ms(&self) -> Option<f32> {
         self.accepted_ms.value()
-    }
-
-    /// Milliseconds from order to first token, on average.
-    pub(crate) fn first_token_ms(&self) -> Option<f32> {
-        self.first_token_ms.value()
-    }
-
-    /// Output tokens a second of one answer, on average.
-    pub(crate) fn tokens_per_second(&self) -> Option<f32> {
-        self.tokens_per_second.value()
-    }
-
-    /// Seconds to the first token: of the latest, so many percent were no slower.
-    pub(crate) fn latency_percentiles(&self) -> Option<Percentiles> {
-        let ascending = self.first_tokens_ms.ascending()?;
-        Some(PERCENTILES.map(|percent| rank(&ascending, percent) / 1000.0))
-    }
-
-    /// Tokens a second: of the latest answers, so many percent were no slower.
-    pub(crate) fn rate_percentiles(&self) -> Option<Percentiles> {
-        let mut descending = self.rates.ascending()?;
-        descending.reverse();
-        Some(PERCENTILES.map(|percent| rank(&descending, percent)))
-    }
-
-    /// 95 in 100 of the latest first tokens came within this many milliseconds.
-    pub(crate) fn first_token_p95_ms(&self) -> Option<f32> {
-        self.first_tokens_ms.ascending().map(|ascending| rank(&ascending, 95))
-    }
-
-    /// How long a first token may take before another worker had better be asked too.
-    pub(crate) fn first_token_patience(&self) -> Duration {
-        let learned = self.first_token_p95_ms().filter(|_| self.first_tokens_ms.count >= PATIENCE_SAMPLES);
-        match learned {
-            // Half as long again, and a moment: the latest few are not all there will be.
-            Some(ms) => Duration::from_secs_f32((ms * 1.5 + 50.0) / 1000.0).clamp(PATIENCE_MIN, PATIENCE_MAX),
-            None => PATIENCE_UNKNOWN,
-        }
     }
 
     /// The decaying share of orders that ended well.
@@ -310,6 +289,78 @@ impl Health {
         self.failed
     }
 }
+
+impl Speed {
+    /// A first token came; whether they take longer than they used to.
+    fn began(&mut self, first: FirstToken) -> bool {
+        self.first_token_ms.add(first.after_ms);
+        self.first_tokens.add(first);
+        self.pace.slowed(first)
+    }
+
+    fn ended(&mut self, tokens: u32, over: Duration, now: Instant) {
+        if tokens >= RATE_TOKENS_MIN && !over.is_zero() {
+            let rate = tokens as f32 / over.as_secs_f32();
+            self.tokens_per_second.add(rate);
+            self.rates.add(rate);
+        }
+        self.finished += 1;
+        self.finished_at = Some(now);
+    }
+
+    /// Whether enough was served, and lately, to judge by.
+    pub(crate) fn is_proven(&self, now: Instant) -> bool {
+        self.finished >= PROVEN_ANSWERS
+            && self.finished_at.is_some_and(|at| now.saturating_duration_since(at) <= PROVEN_FOR)
+    }
+
+    /// Milliseconds from order to first token, on average.
+    pub(crate) fn first_token_ms(&self) -> Option<f32> {
+        self.first_token_ms.value()
+    }
+
+    /// Output tokens a second of one answer, on average.
+    pub(crate) fn tokens_per_second(&self) -> Option<f32> {
+        self.tokens_per_second.value()
+    }
+
+    /// Seconds to the first token: of the latest, so many percent were no slower.
+    pub(crate) fn latency_percentiles(&self) -> Option<Percentiles> {
+        let ascending = ascending(self.first_tokens.iter().map(|first| first.after_ms))?;
+        Some(PERCENTILES.map(|percent| rank(&ascending, percent) / 1000.0))
+    }
+
+    /// Tokens a second: of the latest answers, so many percent were no slower.
+    pub(crate) fn rate_percentiles(&self) -> Option<Percentiles> {
+        let mut descending = ascending(self.rates.iter())?;
+        descending.reverse();
+        Some(PERCENTILES.map(|percent| rank(&descending, percent)))
+    }
+
+    /// 95 in 100 of the latest first tokens came within this many milliseconds.
+    pub(crate) fn first_token_p95_ms(&self) -> Option<f32> {
+        ascending(self.first_tokens.iter().map(|first| first.after_ms)).map(|sorted| rank(&sorted, 95))
+    }
+
+    /// How long the first token after such a prompt may take before another worker had better be asked too. A longer
+    /// prompt than those measured may take as much longer, a shorter one is given as long.
+    pub(crate) fn first_token_patience(&self, prompt_tokens: u32) -> Duration {
+        if self.first_tokens.count < PATIENCE_SAMPLES {
+            return PATIENCE_UNKNOWN;
+        }
+        let scaled = self
+            .first_tokens
+            .iter()
+            .map(|first| first.after_ms * (units(prompt_tokens) / units(first.prompt_tokens)).max(1.0));
+        let p95 = ascending(scaled).map_or(0.0, |sorted| rank(&sorted, 95));
+        // Half as long again, and a moment: the latest few are not all there will be.
+        let ms = (p95 * 1.5 + 50.0).min(milliseconds(PATIENCE_MAX));
+        Duration::from_secs_f32(ms / 1000.0).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    }
+}
+
+/// How long a first token may take of a worker of which nothing is known.
+pub(crate) const PATIENCE_UNKNOWN: Duration = Duration::from_secs(2);
 
 /// Stops orders to a worker that fails, for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,30 +434,35 @@ impl Average {
 
 /// The latest measurements.
 #[derive(Debug, Clone)]
-struct Recent {
-    samples: [f32; RECENT],
+struct Recent<T> {
+    samples: [T; RECENT],
     count: usize,
     next: usize,
 }
 
-impl Default for Recent {
+impl<T: Copy + Default> Default for Recent<T> {
     fn default() -> Self {
-        Self { samples: [0.0; RECENT], count: 0, next: 0 }
+        Self { samples: [T::default(); RECENT], count: 0, next: 0 }
     }
 }
 
-impl Recent {
-    fn add(&mut self, sample: f32) {
+impl<T: Copy> Recent<T> {
+    fn add(&mut self, sample: T) {
         self.samples[self.next] = sample;
         self.next = (self.next + 1) % RECENT;
         self.count = (self.count + 1).min(RECENT);
     }
 
-    fn ascending(&self) -> Option<Vec<f32>> {
-        let mut samples = self.samples[..self.count].to_vec();
-        samples.sort_unstable_by(f32::total_cmp);
-        (!samples.is_empty()).then_some(samples)
+    fn iter(&self) -> impl Iterator<Item = T> {
+        self.samples[..self.count].iter().copied()
     }
+}
+
+/// Sorted; none of none.
+fn ascending(samples: impl Iterator<Item = f32>) -> Option<Vec<f32>> {
+    let mut samples: Vec<f32> = samples.collect();
+    samples.sort_unstable_by(f32::total_cmp);
+    (!samples.is_empty()).then_some(samples)
 }
 
 /// The nearest rank: of `sorted`, so many percent are at or before it.
@@ -425,8 +481,8 @@ struct Pace {
 }
 
 impl Pace {
-    fn slowed(&mut self, after_ms: f32, prompt_tokens: u32) -> bool {
-        let unit_ms = after_ms / (1.0 + prompt_tokens as f32 / PROMPT_TOKENS_PER_UNIT);
+    fn slowed(&mut self, first: FirstToken) -> bool {
+        let unit_ms = first.after_ms / units(first.prompt_tokens);
         self.samples = self.samples.saturating_add(1);
         self.since_cut = self.since_cut.saturating_add(1);
         let first = 1.0 / self.samples as f32;
@@ -440,6 +496,11 @@ impl Pace {
     }
 }
 
+/// What a prompt is expected to cost, an empty one being 1.
+fn units(prompt_tokens: u32) -> f32 {
+    1.0 + prompt_tokens as f32 / PROMPT_TOKENS_PER_UNIT
+}
+
 fn milliseconds(duration: Duration) -> f32 {
     duration.as_secs_f32() * 1000.0
 }
@@ -447,6 +508,7 @@ fn milliseconds(duration: Duration) -> f32 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use surety_types::Digest;
 
     use super::*;
 
@@ -454,7 +516,12 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    const WELL: Outcome = Outcome::Finished { tokens: 11, over: Duration::from_secs(1) };
+    const MODEL: ModelId = ModelId(Digest::ZERO);
+    const WELL: Outcome = Outcome::Finished { model: MODEL, tokens: 11, over: Duration::from_secs(1) };
+
+    fn first(after: u64, prompt_tokens: u32) -> Outcome {
+        Outcome::FirstToken { model: MODEL, after: ms(after), prompt_tokens }
+    }
 
     fn health(outcomes: &[Outcome], now: Instant) -> Health {
         let mut health = Health::default();
@@ -466,26 +533,35 @@ mod tests {
     fn averages_decay_and_percentiles_are_of_the_latest() {
         let now = Instant::now();
         let mut health = Health::default();
-        assert_eq!((health.first_token_ms(), health.latency_percentiles()), (None, None));
-        assert_eq!(health.first_token_patience(), PATIENCE_UNKNOWN);
-        for after in 1..=100 {
-            health.take(Outcome::FirstToken { after: ms(after * 10), prompt_tokens: 10 }, 1, now);
+        assert!(health.speed(&MODEL).is_none());
+        health.take(first(10, 0), 1, now);
+        assert_eq!(health.speed(&MODEL).expect("known").first_token_patience(0), PATIENCE_UNKNOWN);
+        for after in 2..=100 {
+            health.take(first(after * 10, 128), 1, now);
         }
+        let speed = health.speed(&MODEL).expect("known");
         // The latest 64 are 370 to 1000 milliseconds.
         let expected = [0.68, 0.84, 0.94, 1.0];
-        for (found, expected) in health.latency_percentiles().expect("measured").into_iter().zip(expected) {
+        for (found, expected) in speed.latency_percentiles().expect("measured").into_iter().zip(expected) {
             assert!((found - expected).abs() < 1e-3, "{found} {expected}");
         }
-        let average = health.first_token_ms().expect("measured");
+        let average = speed.first_token_ms().expect("measured");
         assert!((900.0..=950.0).contains(&average), "{average}");
-        let patience = health.first_token_patience();
+        let patience = speed.first_token_patience(0);
         assert!(patience > ms(1400) && patience < ms(1600), "{patience:?}");
+        assert_eq!(speed.first_token_patience(128), patience);
+        let longer = speed.first_token_patience(128 * 9);
+        assert!(longer > patience.mul_f32(4.5) && longer < patience * 5, "{longer:?}");
+        assert_eq!(speed.first_token_patience(u32::MAX), PATIENCE_MAX);
+        let other = ModelId(Digest([1; 32]));
+        assert!(health.speed(&other).is_none(), "each model by itself");
         // 1 is too short to be a rate, 0 seconds are too.
         for (tokens, over) in [(1, ms(100)), (100, Duration::ZERO), (50, ms(1000)), (100, ms(1000))] {
-            health.take(Outcome::Finished { tokens, over }, 1, now);
+            health.take(Outcome::Finished { model: MODEL, tokens, over }, 1, now);
         }
-        assert_eq!(health.tokens_per_second(), Some(75.0));
-        assert_eq!(health.rate_percentiles(), Some([100.0, 50.0, 50.0, 50.0]));
+        let speed = health.speed(&MODEL).expect("known");
+        assert_eq!(speed.tokens_per_second(), Some(75.0));
+        assert_eq!(speed.rate_percentiles(), Some([100.0, 50.0, 50.0, 50.0]));
     }
 
     #[test]
@@ -555,7 +631,6 @@ mod tests {
     #[test]
     fn first_tokens_that_take_longer_and_longer_cut_the_limit() {
         let now = Instant::now();
-        let first = |after, prompt_tokens| Outcome::FirstToken { after: ms(after), prompt_tokens };
         let mut health = Health::default();
         for _ in 0..100 {
             health.take(first(50, 10), 20, now);
@@ -579,10 +654,13 @@ mod tests {
     fn proof_is_served_tokens_and_grows_old() {
         let now = Instant::now();
         let mut health = health(&[Outcome::Accepted { after: ms(3) }; 9], now);
-        assert!(!health.is_proven(now), "an acceptance is only a word");
-        (0..PROVEN_ANSWERS).for_each(|_| health.take(WELL, 1, now));
-        assert!(health.is_proven(now) && health.is_proven(now + PROVEN_FOR));
-        assert!(!health.is_proven(now + PROVEN_FOR + ms(1)));
+        assert!(health.speed(&MODEL).is_none(), "an acceptance is only a word");
+        (1..PROVEN_ANSWERS).for_each(|_| health.take(WELL, 1, now));
+        assert!(!health.speed(&MODEL).expect("known").is_proven(now));
+        health.take(WELL, 1, now);
+        let speed = health.speed(&MODEL).expect("known");
+        assert!(speed.is_proven(now) && speed.is_proven(now + PROVEN_FOR));
+        assert!(!speed.is_proven(now + PROVEN_FOR + ms(1)));
         let before = health.reliability();
         health.take(Outcome::Failed, 1, now);
         assert!(health.reliability() < before);
@@ -590,11 +668,17 @@ mod tests {
 
     fn any_outcome() -> impl Strategy<Value = Outcome> {
         let span = (0u64..1 << 40).prop_map(Duration::from_micros);
+        let model = any::<u8>().prop_map(|byte| ModelId(Digest([byte; 32])));
         prop_oneof![
             span.clone().prop_map(|after| Outcome::Accepted { after }),
-            (span.clone(), any::<u32>())
-                .prop_map(|(after, prompt_tokens)| Outcome::FirstToken { after, prompt_tokens }),
-            (any::<u32>(), span).prop_map(|(tokens, over)| Outcome::Finished { tokens, over }),
+            (model.clone(), span.clone(), any::<u32>()).prop_map(|(model, after, prompt_tokens)| {
+                Outcome::FirstToken { model, after, prompt_tokens }
+            }),
+            (model, any::<u32>(), span).prop_map(|(model, tokens, over)| Outcome::Finished {
+                model,
+                tokens,
+                over
+            }),
             any::<bool>().prop_map(|overloaded| Outcome::Refused { overloaded }),
             Just(Outcome::Failed),
             Just(Outcome::Unreachable),
@@ -605,16 +689,22 @@ mod tests {
         #[test]
         fn nothing_measured_ever_leaves_its_bounds(
             outcomes in prop::collection::vec((any_outcome(), any::<u32>(), 0u64..100_000), 0..200),
+            prompt_tokens in any::<u32>(),
         ) {
             let (mut health, mut now) = (Health::default(), Instant::now());
             for (outcome, ours, later) in outcomes {
                 now += ms(later);
                 health.take(outcome, ours, now);
-                let measured = [health.first_token_ms(), health.tokens_per_second(), health.accepted_ms()];
-                prop_assert!(measured.into_iter().flatten().all(|value| value.is_finite() && value >= 0.0));
+                prop_assert!(health.speeds().count() <= MAX_SERVED_MODELS);
+                let sound = |value: Option<f32>| value.is_none_or(|value| value.is_finite() && value >= 0.0);
+                prop_assert!(sound(health.accepted_ms()));
+                for (_, speed) in health.speeds() {
+                    prop_assert!(sound(speed.first_token_ms()) && sound(speed.tokens_per_second()));
+                    let patience = speed.first_token_patience(prompt_tokens);
+                    prop_assert!((PATIENCE_MIN..=PATIENCE_MAX).contains(&patience));
+                }
                 prop_assert!((0.0..=1.0).contains(&health.reliability()));
                 prop_assert!(health.limit().is_none_or(|limit| (1..=LIMIT_MAX as u32).contains(&limit)));
-                prop_assert!((PATIENCE_MIN..=PATIENCE_MAX).contains(&health.first_token_patience()));
                 prop_assert!(health.pause_left(now).is_none_or(|left| left <= PAUSE_MAX));
                 prop_assert_eq!(health.gate(now + PAUSE_MAX + TRIAL_FOR) == Gate::Open, false);
             }

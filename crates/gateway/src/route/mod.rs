@@ -41,6 +41,7 @@ use crate::{
     payer::{Listed, PayChannel, Payer},
 };
 use choice::{Choice, Constraint, Fitness, Serves, Standing, Wanted, choose};
+use health::Speed;
 use preferences::{Preferences, Tier};
 
 /// The workers this gateway knows.
@@ -209,6 +210,7 @@ impl Workers {
         let load = status.as_ref().map_or(0, |status| worker.load(status));
         let measured_by = demand.preferences.have_cutoffs();
         let health = worker.health();
+        let speed = health.speed(&demand.model.id);
         let standing = Standing {
             key: worker.key(),
             operator: listed.as_ref().map(|listed| listed.operator),
@@ -222,11 +224,11 @@ impl Workers {
             load,
             ours: worker.ours(),
             limit: health.limit(),
-            proven: health.is_proven(now),
-            first_token_ms: health.first_token_ms(),
-            tokens_per_second: health.tokens_per_second(),
-            latency_s: health.latency_percentiles().filter(|_| measured_by),
-            rates: health.rate_percentiles().filter(|_| measured_by),
+            proven: speed.is_some_and(|speed| speed.is_proven(now)),
+            first_token_ms: speed.and_then(Speed::first_token_ms),
+            tokens_per_second: speed.and_then(Speed::tokens_per_second),
+            latency_s: speed.filter(|_| measured_by).and_then(Speed::latency_percentiles),
+            rates: speed.filter(|_| measured_by).and_then(Speed::rate_percentiles),
             reliability: health.reliability(),
             bonded: listed.as_ref().map_or(0, |listed| listed.bonded),
         };

@@ -17,16 +17,16 @@ use std::{
 use alloy_primitives::Address;
 use surety_client::Connection;
 use surety_net::{Endpoint, WorkerAddress};
-use surety_types::{PublicKey, WorkerState, WorkerStatus};
+use surety_types::{ModelId, PublicKey, WorkerState, WorkerStatus};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::{
     choice::Fitness,
-    health::{Gate, Health, Outcome},
+    health::{Gate, Health, Outcome, PATIENCE_UNKNOWN},
 };
 use crate::{
-    api::shapes::{ChannelReport, Measured, OfferReport, WorkerModel, WorkerReport},
+    api::shapes::{ChannelReport, Measured, MeasuredModel, OfferReport, WorkerModel, WorkerReport},
     payer::{Listed, Payer},
 };
 
@@ -148,9 +148,11 @@ impl Worker {
         heard.failure = Some(failure);
     }
 
-    /// How long its first token may take before another worker had better be asked too; learned from the latest.
-    pub(crate) fn first_token_patience(&self) -> Duration {
-        lock(&self.health).first_token_patience()
+    /// How long the first token after such a prompt may take before another worker had better be asked too; learned from
+    /// the latest.
+    pub(crate) fn first_token_patience(&self, model: &ModelId, prompt_tokens: u32) -> Duration {
+        let health = lock(&self.health);
+        health.speed(model).map_or(PATIENCE_UNKNOWN, |speed| speed.first_token_patience(prompt_tokens))
     }
 
     /// What it has shown, for as long as the guard lives.
@@ -219,18 +221,12 @@ impl Worker {
 
     fn measured(&self) -> Measured {
         let now = Instant::now();
-        let patience = self.first_token_patience();
         let health = lock(&self.health);
         Measured {
             answers: health.finished(),
             failures: health.failed(),
             reliability: health.reliability(),
-            newcomer: !health.is_proven(now),
             accepted_ms: health.accepted_ms(),
-            first_token_ms: health.first_token_ms(),
-            first_token_p95_ms: health.first_token_p95_ms(),
-            first_token_patience_ms: patience.as_millis() as u64,
-            tokens_per_second: health.tokens_per_second(),
             breaker: match health.gate(now) {
                 Gate::Closed => "closed",
                 Gate::HalfOpen => "half_open",
@@ -239,6 +235,17 @@ impl Worker {
             breaker_pause_ms: health.pause_left(now).map(|left| left.as_millis() as u64),
             orders: self.ours(),
             orders_max: health.limit(),
+            models: health
+                .speeds()
+                .map(|(model, speed)| MeasuredModel {
+                    id: model.to_string(),
+                    newcomer: !speed.is_proven(now),
+                    first_token_ms: speed.first_token_ms(),
+                    first_token_p95_ms: speed.first_token_p95_ms(),
+                    first_token_patience_ms: speed.first_token_patience(0).as_millis() as u64,
+                    tokens_per_second: speed.tokens_per_second(),
+                })
+                .collect(),
         }
     }
 

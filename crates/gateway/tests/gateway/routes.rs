@@ -184,18 +184,21 @@ async fn what_was_measured_is_shown() {
     let site = Site::start(&[&worker]).await;
     let measured = || async { site.get("/v1/network/status").await.json()["workers"][0]["measured"].clone() };
     let report = measured().await;
-    assert_eq!((&report["newcomer"], &report["breaker"]), (&json!(true), &json!("closed")));
-    assert!(report["first_token_ms"].is_null() && report["orders_max"].is_null());
+    assert_eq!((&report["models"], &report["breaker"]), (&json!([]), &json!("closed")));
+    assert!(report["accepted_ms"].is_null() && report["orders_max"].is_null());
     for _ in 0..5 {
         assert_eq!(site.chat(chat("a PAUSE b c d e f g h i j k", json!({}))).await.status, 200);
     }
     let report = measured().await;
-    assert_eq!((&report["newcomer"], &report["answers"]), (&json!(false), &json!(5)), "{report}");
-    for name in ["accepted_ms", "first_token_ms", "first_token_p95_ms"] {
-        assert!(report[name].as_f64().is_some_and(|ms| ms > 0.0), "{name} in {report}");
+    let speed = &report["models"][0];
+    assert_eq!((&speed["newcomer"], &report["answers"]), (&json!(false), &json!(5)), "{report}");
+    assert_eq!(speed["id"], manifest("tiny", true).id().to_string());
+    assert!(report["accepted_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{report}");
+    for name in ["first_token_ms", "first_token_p95_ms"] {
+        assert!(speed[name].as_f64().is_some_and(|ms| ms > 0.0), "{name} in {report}");
     }
     // Eleven tokens after the first, and a pause of 300 ms among them.
-    let rate = report["tokens_per_second"].as_f64().expect("a rate");
+    let rate = speed["tokens_per_second"].as_f64().expect("a rate");
     assert!(rate > 0.0 && rate < 11.0 / 0.3, "{rate}");
     assert_eq!(site.chat(chat("REFUSE-OVERLOADED", json!({}))).await.status, 503);
     assert_eq!(measured().await["orders_max"], 1);
