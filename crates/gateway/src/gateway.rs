@@ -31,9 +31,9 @@ use crate::{
     key::{self, KeyError},
     payer::{Payer, PayerBookError, Reach, follow},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
+    route::Workers,
     server,
     settings::{GatewaySettings, SettingsError},
-    workers::Workers,
 };
 
 /// Why a gateway did not start.

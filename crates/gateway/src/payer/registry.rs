@@ -1,10 +1,10 @@
 //! The registry: which workers the ledger lists, where, and what they ask.
 //!
-//! In:     the ledger's state, proven. Out: workers with operator, address and prices.
+//! In:     the ledger's state, proven. Out: workers with operator, address, prices and the bond behind them.
 //! Touches: the ledger; the gateway's list of workers; channels, which it has opened ahead of need.
 //! Holds:  what an operator wrote is checked before it is used, and what is not used is listed with its reason; lists are
 //!         bounded.
-//! Absent: whether a worker is there. That is `workers`.
+//! Absent: whether a worker is there. That is `route`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,13 +20,13 @@ use surety_client::{
 };
 use surety_types::{
     Amount, Digest, ModelId, Price, PublicKey,
-    abi::{IOperators, Module},
+    abi::{IOperators, IStaking, Module},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::Payer;
-use crate::workers::Workers;
+use crate::route::Workers;
 
 /// Between two looks at the ledger.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
@@ -46,6 +46,8 @@ pub(crate) struct Listed {
     pub(crate) socket: SocketAddr,
     /// What its operator asks, by model.
     pub(crate) offers: Arc<BTreeMap<ModelId, Price>>,
+    /// What is bonded to its operator, in wei.
+    pub(crate) bonded: u128,
 }
 
 /// Follows the registry and keeps channels, until aborted.
@@ -145,11 +147,13 @@ async fn read(account: &dyn Account, reach: Reach) -> Result<(Vec<Listed>, Ignor
             continue;
         }
         let offers = Arc::new(offers(account, operator).await?);
+        let bonded = view(account, Module::Staking, &IStaking::bondedToCall { operator }).await?;
+        let bonded = u128::try_from(bonded).unwrap_or(u128::MAX);
         for worker in workers {
             let key = PublicKey(worker.key.0);
             match reach.check(&worker.endpoint) {
                 Ok(socket) if listed.len() < WORKERS_MAX => {
-                    listed.push(Listed { key, operator, socket, offers: Arc::clone(&offers) });
+                    listed.push(Listed { key, operator, socket, offers: Arc::clone(&offers), bonded });
                 }
                 Ok(_) if ignored.len() < IGNORED_MAX => {
                     ignored.push((key.to_string(), format!("more than {WORKERS_MAX} workers are listed")));

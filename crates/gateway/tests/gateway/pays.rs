@@ -27,7 +27,7 @@ async fn asking(seed: u8) -> FakeWorker {
 }
 
 /// Makes an operator of an account, with one worker and one offer.
-async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: &str, price: Price) {
+pub async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: &str, price: Price) {
     let account = ledger.account(operator);
     let secret = SecretKey::from_bytes(&[seed; 32]);
     let message = surety_chain::worker_proof_message(account.chain_id(), account.address(), &secret.public());
@@ -61,7 +61,7 @@ async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: &str
     account.send(calls).await.expect("registered");
 }
 
-fn paying(ledger: &MemoryLedger, payer: u64) -> GatewayLedger {
+pub fn paying(ledger: &MemoryLedger, payer: u64) -> GatewayLedger {
     GatewayLedger {
         account: ledger.account(payer),
         deposit: U256::from(DEPOSIT * WEI_PER_MICRO_CREDIT),
