@@ -482,7 +482,8 @@ mod tests {
             request_id: "req".to_owned(),
             receipt: None,
             model: "blake3:00".to_owned(),
-            worker: "11".to_owned(),
+            workers: vec!["11".to_owned()],
+            handovers: 0,
             cost: "0".to_owned(),
             checked: Vec::new(),
             not_checked: Vec::new(),
@@ -515,7 +516,7 @@ mod tests {
             end[1]["choices"][0],
             json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"})
         );
-        assert_eq!(end[1]["surety"]["worker"], "11");
+        assert_eq!(end[1]["surety"]["workers"][0], "11");
     }
 
     #[test]
@@ -528,7 +529,7 @@ mod tests {
         assert_eq!(end[1]["usage"], Value::Null);
         assert_eq!(end[2]["choices"], json!([]));
         assert_eq!(end[2]["usage"]["total_tokens"], 5);
-        assert_eq!(end[2]["surety"]["worker"], "11");
+        assert_eq!(end[2]["surety"]["workers"][0], "11");
     }
 
     #[test]
