@@ -95,6 +95,7 @@ async fn a_thousand_honest_receipts_are_accepted() {
         context_tokens: None,
         kv_bytes: Some(256 << 20),
         ledger: None,
+        sharing: None,
     };
     let worker = serve::start(settings, |_| {}).await.unwrap();
     let model_id = worker.models()[0].id;
