@@ -236,7 +236,9 @@ impl View {
         let mut reading = {
             let mut known_now = lock(known);
             match &known_now.state {
-                State::Good { place: Place::File { path: at, stamp }, tree } if at == path && *stamp == now => {
+                State::Good { place: Place::File { path: at, stamp }, tree }
+                    if at == path && *stamp == now =>
+                {
                     return Ok((place, tree.clone()));
                 }
                 State::Reading => return Err(ReadError::Reading { path: path.to_owned() }),

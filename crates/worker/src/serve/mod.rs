@@ -243,7 +243,8 @@ pub async fn start(
     settings: WorkerSettings,
     mut report: impl FnMut(Progress) + Send + 'static,
 ) -> Result<RunningWorker, StartError> {
-    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, .. } = settings;
+    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, .. } =
+        settings;
     let (ledger, sharing) = (settings.ledger, settings.sharing);
     if models.is_empty() {
         return Err(StartError::NoModels);
