@@ -1,19 +1,25 @@
 //! Which models a command means, and their files.
 //!
 //! In:     `--model` arguments: a reference, or a name for one.
-//! Out:    what a worker is to serve.
+//! Out:    what a worker is to serve, and to give to others.
 //! Touches: the store; a hub, for what was never downloaded.
 //! Holds:  a reference means the same for every command.
 //! Absent: loading.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::SystemTime,
+};
 
-use surety_types::ModelId;
+use surety_blobs::{Shelf, View};
+use surety_types::{Digest, ModelId};
 use surety_worker::{
     load::{ModelFile, ModelPlace},
     serve::ModelSettings,
     store::{
-        Entry, Reference, ReferenceError, Store, StoreError,
+        Entry, Held, Reference, ReferenceError, Store, StoreError,
         hub::{Hub, HubSettings},
         is_name,
     },
@@ -86,6 +92,31 @@ impl Models {
         &self.store
     }
 
+    /// Their files by digest, for whoever asks for them.
+    pub fn view(&self, data_dir: &DataDir) -> View {
+        View::new(StoreShelf(self.store.clone()), data_dir.cache().join("trees"))
+    }
+
+    /// Holds a file that is used from now on, so that no collection deletes it, and notes that it is used.
+    pub fn hold(&self, path: &Path, blake3: Digest) -> Option<Held> {
+        self.store.note_use(blake3, SystemTime::now());
+        match self.store.hold(path) {
+            Ok(held) => Some(held),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the file is used without being held");
+                None
+            }
+        }
+    }
+
+    /// The same of a model's file, unless it is the program's.
+    pub fn hold_file(&self, file: &ModelFile) -> Option<Held> {
+        match &file.place {
+            ModelPlace::File(path) => self.hold(path, file.blake3),
+            ModelPlace::Program(_) => None,
+        }
+    }
+
     /// The model that is meant, without asking any network.
     pub fn find(&self, reference: &Reference) -> anyhow::Result<Found> {
         let mut shown = Shown::new(reference.to_string());
@@ -145,6 +176,30 @@ impl Models {
             entries.into_iter().partition(|entry| entry.model.is_some());
         let known = known.into_iter().map(found);
         Ok(known.chain([bundled_model()]).chain(unknown.into_iter().map(found)).collect())
+    }
+}
+
+/// The store's files, as they are listed now, and the bundled one.
+struct StoreShelf(Store);
+
+impl Shelf for StoreShelf {
+    fn paths(&self, digest: Digest) -> Vec<PathBuf> {
+        match self.0.list() {
+            Ok(entries) => {
+                entries.into_iter().filter(|entry| entry.blake3 == digest).map(|entry| entry.path).collect()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the model store cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    fn bytes(&self, digest: Digest) -> Option<&'static [u8]> {
+        match bundled::file() {
+            ModelFile { place: ModelPlace::Program(bytes), blake3 } if blake3 == digest => Some(bytes),
+            _ => None,
+        }
     }
 }
 
