@@ -92,9 +92,14 @@ impl Models {
         &self.store
     }
 
-    /// Their files by digest, for whoever asks for them.
-    pub fn view(&self, data_dir: &DataDir) -> View {
-        View::new(StoreShelf(self.store.clone()), data_dir.cache().join("trees"))
+    /// Their files by digest, for whoever asks for them; `served` are those of the models that are served.
+    pub fn view(&self, data_dir: &DataDir, share: Share, served: &[Digest]) -> Option<View> {
+        let only = match share {
+            Share::Store => None,
+            Share::Served => Some(served.to_vec()),
+            Share::Nothing => return None,
+        };
+        Some(View::new(StoreShelf { store: self.store.clone(), only }, data_dir.cache().join("trees")))
     }
 
     /// Holds a file that is used from now on, so that no collection deletes it, and notes that it is used.
@@ -179,12 +184,37 @@ impl Models {
     }
 }
 
+/// Which files are given to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Share {
+    /// All of the store's, whether served or not: whoever knows a file's BLAKE3 can have it.
+    #[default]
+    Store,
+    /// Those of the models that are served.
+    Served,
+    /// None.
+    Nothing,
+}
+
 /// The store's files, as they are listed now, and the bundled one.
-struct StoreShelf(Store);
+struct StoreShelf {
+    store: Store,
+    /// Of these alone.
+    only: Option<Vec<Digest>>,
+}
+
+impl StoreShelf {
+    fn gives(&self, digest: Digest) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&digest))
+    }
+}
 
 impl Shelf for StoreShelf {
     fn paths(&self, digest: Digest) -> Vec<PathBuf> {
-        match self.0.list() {
+        if !self.gives(digest) {
+            return Vec::new();
+        }
+        match self.store.list() {
             Ok(entries) => {
                 entries.into_iter().filter(|entry| entry.blake3 == digest).map(|entry| entry.path).collect()
             }
@@ -197,7 +227,11 @@ impl Shelf for StoreShelf {
 
     fn bytes(&self, digest: Digest) -> Option<&'static [u8]> {
         match bundled::file() {
-            ModelFile { place: ModelPlace::Program(bytes), blake3 } if blake3 == digest => Some(bytes),
+            ModelFile { place: ModelPlace::Program(bytes), blake3 }
+                if blake3 == digest && self.gives(digest) =>
+            {
+                Some(bytes)
+            }
             _ => None,
         }
     }
@@ -216,6 +250,20 @@ pub fn bundled_model() -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_shared_is_not_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::at(folder.path());
+        let models = Models::new(&data_dir);
+        let digest = bundled::file().blake3;
+        let gives = |share, served: &[Digest]| {
+            let view = models.view(&data_dir, share, served);
+            view.is_some_and(|view| view.tree(digest, &mut |_, _| {}).is_ok())
+        };
+        assert!(gives(Share::Store, &[]) && gives(Share::Served, &[digest]));
+        assert!(!gives(Share::Served, &[]) && !gives(Share::Nothing, &[digest]));
+    }
 
     #[test]
     fn names_of_ones_own_are_told_from_paths() {

@@ -274,6 +274,42 @@ fn a_full_disk_is_told_and_what_came_is_kept() {
     assert_eq!(pulled["transfer"]["resumed_bytes"], kept * PIECE_BYTES);
 }
 
+/// A disk that is really full, and grows: a file system of some mebibytes in a mount namespace of the test's own.
+#[test]
+fn a_disk_without_room_is_told_and_the_pull_goes_on_when_there_is_some() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let script = |then: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        command.arg(format!("mount -t tmpfs -o size=9m none \"$SURETY_HOME\" && {then}"));
+        command.args(["sh", env!("CARGO_BIN_EXE_surety")]);
+        command.env("SURETY_HOME", data_dir.path()).stdin(Stdio::null());
+        command
+    };
+    if !script("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine lets nobody mount a file system of their own");
+        return;
+    }
+    let model = Model::new(24 << 20);
+    let serving = Serving::start(Some(&model));
+    let pull = "\"$@\" --name one; echo \"first $?\"; mount -o remount,size=200m none \"$SURETY_HOME\"; \
+                \"$@\" --name one --json";
+    let mut command = script(pull);
+    command.args(["model", "pull", &model.id(), "--from", serving.address()]);
+    let output = command.output().unwrap();
+    assert_status(&output, 0);
+    assert_stderr(&output, "No space left on device");
+    assert_stderr(&output, "hint: the disk takes no more");
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let (first, pulled) = stdout.split_once('\n').unwrap();
+    assert_eq!(first, "first 1");
+    let pulled: Value = serde_json::from_str(pulled).unwrap();
+    let resumed = pulled["transfer"]["resumed_bytes"].as_u64().unwrap();
+    assert!((1 << 20..9 << 20).contains(&resumed), "{resumed}");
+    assert_eq!(pulled["transfer"]["fetched_bytes"], model.bytes.len() as u64 - resumed);
+    assert_eq!(pulled["blake3"], model.digest.to_string());
+}
+
 #[test]
 fn what_cannot_be_pulled_is_said_before_anything_comes() {
     let data_dir = tempfile::tempdir().unwrap();

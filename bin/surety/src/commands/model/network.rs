@@ -15,7 +15,11 @@ use std::{
 
 use anyhow::Context;
 use surety_blobs::{AuditReport, Challenge, audit::MissReason, audit_at, tree::Shape};
-use surety_client::{Reach, ledger::Tip, models::Offering};
+use surety_client::{
+    Reach,
+    ledger::Tip,
+    models::{FindError, Offering},
+};
 use surety_net::{BindOptions, Endpoint, Protocol, WorkerAddress};
 use surety_types::{Digest, FileDigest, Manifest, ModelId, SecretKey};
 use surety_worker::store::Reference;
@@ -78,6 +82,9 @@ pub async fn find(look: &Look, reference: &Reference) -> anyhow::Result<Hosted> 
 
 /// A model by its id.
 pub async fn on_ledger(look: &Look, id: ModelId) -> anyhow::Result<Hosted> {
+    if look.ledger.model(id).await?.is_none() {
+        return Err(FindError::Unknown(id.to_string()).into());
+    }
     let (tip, offering) = look.ledger.offering(id).await?;
     let offering = reachable(offering, look.local);
     let manifest = match look.ledger.manifest(id).await? {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use anyhow::Context;
 use serde_json::json;
 use surety_blobs::{HoldLimits, View, hold};
 use surety_net::{BindOptions, Endpoint, ListenLimits};
@@ -13,7 +14,7 @@ use crate::{
     commands::Outcome,
     data_dir::DataDir,
     keystore::Keystore,
-    models::Models,
+    models::{Models, Share},
     output::{self, size},
     passphrase::PassphraseArgs,
     progress::Shown,
@@ -44,7 +45,7 @@ pub async fn run(
     models: &Models,
     args: Args,
 ) -> anyhow::Result<Outcome> {
-    let view = Arc::new(models.view(data_dir));
+    let view = models.view(data_dir, Share::Store, &[]).map(Arc::new).context("the store is not shared")?;
     let key =
         Keystore::new(data_dir.keys()).load_or_create(&args.key, || args.passphrase.existing(&args.key))?;
     // Each file is read once, now, rather than when the first stranger asks.
