@@ -48,7 +48,7 @@ pub enum Command {
     Up(commands::up::Args),
     /// Chat in the terminal; every answer's receipt is checked.
     Chat(commands::chat::Args),
-    /// Add, list, inspect and remove models.
+    /// Add, list, fetch, publish, audit and remove models.
     #[command(subcommand)]
     Model(commands::model::Command),
     /// Check a receipt, and on request re-run the answer to the bit.
@@ -115,6 +115,13 @@ mod tests {
         check(
             "surety model pull blake3:0000000000000000000000000000000000000000000000000000000000000000 --name x --from 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1 0000000000000000000000000000000000000000000000000000000000000000@[::1]:2",
         );
+        check("surety model pull qwen3@abcd --genesis g.json --rpc-url http://127.0.0.1:1 --json");
+        check("surety model inspect qwen3 --hosts");
+        check("surety model publish ./x.gguf --alias x --account purse");
+        check("surety model audit qwen3 --challenges 459 --within 30 --json");
+        check("surety model pin x");
+        check("surety model gc --keep 20G --dry-run");
+        check("surety worker run --share served --share-bytes-per-second 1000000");
         check("surety model serve --listen 0.0.0.0:4433 --key worker --bytes-per-second 1000000 --json");
         check("surety verify chatcmpl-1 --recompute --base-url http://127.0.0.1:1");
         check("surety verify receipt.json --offline --recompute --model x.gguf --text answer.txt");

@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
-use surety_client::ledger::LedgerError;
+use surety_client::{ledger::LedgerError, models::FindError};
 use surety_worker::{
     load::OpenError,
     serve::StartError,
@@ -156,6 +156,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
             .or_else(|| cause.downcast_ref::<KeystoreError>().and_then(KeystoreError::hint))
             .or_else(|| cause.downcast_ref::<LedgerError>().and_then(LedgerError::hint).map(str::to_owned))
+            .or_else(|| cause.downcast_ref::<FindError>().and_then(FindError::hint).map(str::to_owned))
             .or_else(|| gateway::hint(cause))
             .or_else(|| validator::hint(cause))
     })

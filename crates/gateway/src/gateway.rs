@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use surety_client::Reach;
 use surety_net::{BindError, BindOptions, Endpoint};
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
@@ -29,7 +30,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
-    payer::{Payer, PayerBookError, Reach, follow},
+    payer::{Payer, PayerBookError, follow},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     route::Workers,
     server,
@@ -213,7 +214,7 @@ impl Gateway {
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
         if let Some(payer) = &payer {
-            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: local.is_ipv6() };
+            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
         }
         let (phase, phases) = watch::channel(Phase::Open);

@@ -69,6 +69,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
             // Claims are made when the test says so, by stopping.
             claims: Claims { interval: Duration::from_secs(3600), threshold_wei: u128::MAX },
         }),
+        sharing: None,
     }
 }
 

@@ -95,6 +95,7 @@ async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Connec
         context_tokens: None,
         kv_bytes: Some(256 << 20),
         ledger: None,
+        sharing: None,
     };
     let worker = serve::start(settings, |_| {}).await.unwrap();
     let endpoint = Endpoint::bind(BindOptions {

@@ -1,10 +1,19 @@
 //! A worker serving the bundled demonstration model, asked by the real client over real sockets.
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use surety_blobs::{
+    HoldLimits, PullLimits, PullRequest, Shelf, View,
+    message::{FromHolder, ToHolder},
+    pull,
+};
 use surety_client::{Completed, Connection, OrderOptions, Refusal, Session, SessionEvent};
 use surety_kernels::{Backend, Executor};
-use surety_net::{BindOptions, CloseCode, Endpoint, ReceiveError};
+use surety_net::{BindOptions, CloseCode, Endpoint, Protocol, ReceiveError, Stream};
 use surety_types::{
     Canonical, Channel, Digest, FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price,
     Prompt, Receipt, Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WorkerState,
@@ -13,7 +22,7 @@ use surety_types::{
 use surety_worker::{
     audit::{Discrepancy, recompute},
     load::{Loader, ModelFile, ModelPlace},
-    serve::{self, ModelSettings, RunningWorker, WorkerSettings},
+    serve::{self, ModelSettings, RunningWorker, Sharing, WorkerSettings},
 };
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf");
@@ -47,12 +56,18 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
         context_tokens: None,
         kv_bytes: Some(64 << 20),
         ledger: None,
+        sharing: None,
     }
 }
 
 async fn bench() -> Bench {
+    bench_sharing(|_| None).await
+}
+
+async fn bench_sharing(sharing: impl Fn(&Path) -> Option<Sharing>) -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let worker = serve::start(settings(Some(folder.path())), |_| {}).await.unwrap();
+    let settings = WorkerSettings { sharing: sharing(folder.path()), ..settings(Some(folder.path())) };
+    let worker = serve::start(settings, |_| {}).await.unwrap();
     let model = worker.models()[0].id;
     let payer = SecretKey::from_bytes(&[2; 32]);
     let listen = "127.0.0.1:0".parse().unwrap();
@@ -455,4 +470,61 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
     }
     bench.idle().await;
     bench.ask(chat("Still there?")).await;
+}
+
+/// A shelf of the model alone.
+struct OneModel;
+
+impl Shelf for OneModel {
+    fn paths(&self, digest: Digest) -> Vec<PathBuf> {
+        if digest == file().blake3 { vec![MODEL.into()] } else { Vec::new() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_file_is_given_out_and_neither_road_takes_the_others_places() {
+    let bench = bench_sharing(|folder| {
+        let view = View::new(OneModel, folder.join("trees"));
+        // One greedy asker may hold every place among the pieces for as long as it likes.
+        let limits = HoldLimits { pieces: 2, request_timeout: TIME, ..HoldLimits::default() };
+        Some(Sharing { view, limits })
+    })
+    .await;
+    let address = bench.worker.as_ref().unwrap().address();
+    let asker = |seed: u8| {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        Endpoint::bind(BindOptions { key: SecretKey::from_bytes(&[seed; 32]), listen })
+    };
+    // Asks for as many pieces as one connection carries, and takes none of them.
+    let greedy = asker(7).await.unwrap();
+    let link = greedy.connect(&address, Protocol::Blobs).await.unwrap();
+    let mut untaken = Vec::new();
+    for _ in 0..200 {
+        let mut stream: Stream<ToHolder, FromHolder> = link.open_stream().await.unwrap();
+        stream.send(&ToHolder::Piece { digest: file().blake3, index: 0 }).await.unwrap();
+        untaken.push(stream);
+    }
+    let answered = bench.ask(chat("Speak.")).await;
+    assert_eq!(answered.receipt.output_tokens, 24);
+
+    // While orders are computed, the file comes whole, past the greedy one.
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("model.gguf");
+    let request = PullRequest {
+        digest: file().blake3,
+        bytes: None,
+        holders: vec![address],
+        downloads: folder.path().join("downloads"),
+        place: place.clone(),
+    };
+    let (plain, puller) = (chat("Sing."), asker(8).await.unwrap());
+    let order = Order { max_output_tokens: 200, ..bench.order(&plain) };
+    let session = bench.send(order, plain).await;
+    let mut ignored = |_| {};
+    let pulled = pull(&puller, request, PullLimits::default(), &mut ignored);
+    let (completed, pulled) = tokio::join!(completed(session), pulled);
+    assert_eq!(completed.receipt.output_tokens, 200);
+    pulled.unwrap();
+    assert!(std::fs::read(place).unwrap() == std::fs::read(MODEL).unwrap(), "the file's bytes");
+    drop(untaken);
 }

@@ -3,12 +3,14 @@
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use surety_blobs::HoldLimits;
 use surety_kernels::Backend;
 use surety_net::WorkerAddress;
+use surety_types::Digest;
 use surety_worker::{
     WorkerLedger, machine,
     money::{Claims, Duties},
-    serve::{self, WorkerSettings},
+    serve::{self, Sharing, WorkerSettings},
 };
 use tokio::sync::watch;
 
@@ -20,7 +22,7 @@ use crate::{
     data_dir::DataDir,
     keystore::Keystore,
     ledger::LedgerArgs,
-    models::{ModelArg, Models},
+    models::{ModelArg, Models, Share},
     output::{self, hinted, size},
     passphrase::PassphraseArgs,
     progress::Shown,
@@ -67,6 +69,12 @@ pub struct Args {
     /// The address to publish, if others reach this worker elsewhere than where it listens.
     #[arg(long, value_name = "IP:PORT", requires = "genesis")]
     announce: Option<SocketAddr>,
+    /// Which files to give to those who ask for them by their BLAKE3.
+    #[arg(long, value_enum, default_value_t)]
+    share: Share,
+    /// Send no more than this of the models' files to those who ask for them, all together.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    share_bytes_per_second: Option<u64>,
     #[command(flatten)]
     pub child: ChildArgs,
 }
@@ -134,6 +142,10 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         endpoint: args.announce,
         claims: Claims::default(),
     });
+    let served: Vec<Digest> = wanted.iter().map(|model| model.file.blake3).collect();
+    // What is served is not collected.
+    let _held: Vec<_> = wanted.iter().filter_map(|model| models.hold_file(&model.file)).collect();
+    let limits = HoldLimits { bytes_per_second: args.share_bytes_per_second, ..HoldLimits::default() };
     let settings = WorkerSettings {
         key,
         listen: args.listen,
@@ -144,6 +156,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         context_tokens: args.engine.context,
         kv_bytes: None,
         ledger,
+        sharing: models.view(&data_dir, args.share, &served).map(|view| Sharing { view, limits }),
     };
     let mut shown = Shown::new("the model's weights");
     let starting = serve::start(settings, move |progress| shown.report(progress));

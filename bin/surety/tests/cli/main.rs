@@ -1,5 +1,6 @@
 //! The binary as people and scripts use it: real processes, real sockets, exit statuses.
 
+mod hosting;
 mod http;
 mod process;
 

@@ -8,14 +8,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
 use alloy_primitives::Address;
 use surety_client::{
-    AccountError,
+    AccountError, Reach,
     channel::{Account, view},
 };
 use surety_types::{
@@ -80,40 +80,6 @@ async fn pass(payer: &Payer, workers: &Workers, reach: Reach) -> Result<(), Acco
     let operators: BTreeSet<Address> = listed.iter().filter(paid).map(|listed| listed.operator).collect();
     workers.set_listed(listed);
     payer.keep_up(&operators.into_iter().collect::<Vec<_>>()).await
-}
-
-/// Which addresses a gateway can and should call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reach {
-    /// Whether workers on this machine may be called: only where the gateway serves this machine alone.
-    pub(crate) loopback: bool,
-    /// The family of its socket.
-    pub(crate) ipv6: bool,
-}
-
-impl Reach {
-    /// The address that an operator wrote, or what is wrong with it.
-    pub(crate) fn check(self, endpoint: &str) -> Result<SocketAddr, &'static str> {
-        let socket: SocketAddr = endpoint.parse().map_err(|_| "its endpoint is no IP:PORT")?;
-        if socket.port() == 0 {
-            return Err("its endpoint has port 0");
-        }
-        let ip = socket.ip();
-        let nowhere = match ip {
-            IpAddr::V4(ip) => ip.is_broadcast(),
-            IpAddr::V6(_) => false,
-        };
-        if nowhere || ip.is_unspecified() || ip.is_multicast() {
-            return Err("its endpoint is the address of no single machine");
-        }
-        if ip.is_loopback() && !self.loopback {
-            return Err("its endpoint is a loopback address, and this gateway serves other machines");
-        }
-        if socket.is_ipv6() != self.ipv6 {
-            return Err("its endpoint is of another address family than this gateway's socket");
-        }
-        Ok(socket)
-    }
 }
 
 type Ignored = Vec<(String, String)>;

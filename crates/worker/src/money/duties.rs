@@ -18,12 +18,15 @@ use std::{
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall as _;
 use surety_chain::{Params, root_of, worker_proof_message};
-use surety_client::channel::{Account, AccountError, ModuleCall, view};
+use surety_client::{
+    channel::{Account, AccountError, ModuleCall, view},
+    models::{Naming, naming, publication},
+};
 use surety_types::{
-    Canonical as _, Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
+    Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
     abi::{
         IChannels::{self, VoucherClaim},
-        IModels, IOperators, IReceipts, IStaking, Module,
+        IOperators, IReceipts, IStaking, Module,
     },
 };
 use tokio::{
@@ -229,15 +232,11 @@ impl Worker {
             self.send("registering the operator", ModuleCall::new(Module::Operators, &call)).await?;
         }
         self.add_worker(operator, key).await?;
-        for (id, manifest, _) in &self.registration.models {
-            let known = view(account, Module::Models, &IModels::modelCall { id: B256::from(id.0.0) }).await?;
-            if known.height == 0 {
-                let call = IModels::publishCall { manifest: manifest.to_cbor().into() };
-                let sent = self.send("publishing a model", ModuleCall::new(Module::Models, &call)).await;
+        for (_, manifest, _) in &self.registration.models {
+            if let Some(call) = publication(account, manifest).await? {
+                let sent = self.send("publishing a model", call).await;
                 // Another worker may have been faster.
-                let known =
-                    view(account, Module::Models, &IModels::modelCall { id: B256::from(id.0.0) }).await?;
-                if known.height == 0 {
+                if publication(account, manifest).await?.is_some() {
                     sent?;
                 }
             }
@@ -360,17 +359,13 @@ impl Worker {
     async fn take_names(&self) -> Result<(), AccountError> {
         for (id, _, names) in &self.registration.models {
             for name in names {
-                let resolve = IModels::resolveCall { name: name.clone() };
-                let resolved = match view(&*self.account, Module::Models, &resolve).await {
-                    Ok(resolved) => resolved,
+                let call = match naming(&*self.account, name, *id).await {
+                    Ok(Naming::Free(call)) => call,
+                    Ok(Naming::Points | Naming::Elsewhere(..) | Naming::Taken(_)) => continue,
                     Err(error) if error.refused => continue,
                     Err(error) => return Err(error),
                 };
-                if !resolved.holder.is_zero() {
-                    continue;
-                }
-                let call = IModels::setNameCall { name: name.clone(), id: B256::from(id.0.0) };
-                match self.send("naming a model", ModuleCall::new(Module::Models, &call)).await {
+                match self.send("naming a model", call).await {
                     Err(error) if !error.refused => return Err(error),
                     Ok(()) | Err(_) => {}
                 }

@@ -1,7 +1,7 @@
 //! Serving: a worker's life, from its first self-test to its last receipt.
 //!
-//! In:     settings; orders and questions for its status, over `net`.
-//! Out:    signed acceptances, answers, receipts; statuses.
+//! In:     settings; orders, questions for its status and for its files, over `net`.
+//! Out:    signed acceptances, answers, receipts; statuses; pieces of files.
 //! Touches: its endpoint, its models' threads, the cache of packed weights.
 //! Holds:  no order is taken before the golden vectors agree, the models are loaded and the ledger, if there is one, names
 //!         the worker; every order that could be
@@ -23,9 +23,10 @@ use std::{
     time::Duration,
 };
 
+use surety_blobs::{HoldLimits, View, hold};
 use surety_engine::{Model, SchedulerLimits};
 use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
-use surety_net::{BindError, BindOptions, Endpoint, Incoming, ListenLimits, WorkerAddress};
+use surety_net::{BindError, BindOptions, Endpoint, Incoming, ListenLimits, Listener, WorkerAddress};
 use surety_types::{
     Digest, FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus, channel::cover_wei,
     order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
@@ -84,6 +85,16 @@ pub struct WorkerSettings {
     pub kv_bytes: Option<u64>,
     /// How it is registered and paid; without this it serves for nothing, and the ledger knows nothing of it.
     pub ledger: Option<WorkerLedger>,
+    /// Which files it gives to those who ask for them by digest; without this, none.
+    pub sharing: Option<Sharing>,
+}
+
+/// What a worker gives of its files, over connections that take none of the orders' places.
+pub struct Sharing {
+    /// The files.
+    pub view: View,
+    /// How much at once.
+    pub limits: HoldLimits,
 }
 
 /// One model of a worker.
@@ -190,6 +201,8 @@ pub struct RunningWorker {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<JoinSet<()>>>,
+    /// Aborted when dropped.
+    holding: JoinSet<()>,
     failures: mpsc::UnboundedReceiver<String>,
     duty: Option<Duty>,
 }
@@ -230,8 +243,9 @@ pub async fn start(
     settings: WorkerSettings,
     mut report: impl FnMut(Progress) + Send + 'static,
 ) -> Result<RunningWorker, StartError> {
-    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, ledger } =
+    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, .. } =
         settings;
+    let (ledger, sharing) = (settings.ledger, settings.sharing);
     if models.is_empty() {
         return Err(StartError::NoModels);
     }
@@ -260,7 +274,20 @@ pub async fn start(
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
     });
-    let accepting = tokio::spawn(accept(endpoint.clone(), shared.clone()));
+    let (listener, mut holding) = (ListenLimits::default(), JoinSet::new());
+    let listener = match sharing {
+        None => endpoint.listen(listener),
+        Some(Sharing { view, limits }) => {
+            let (listener, blobs) = endpoint.listen_with_blobs(listener, ListenLimits::default());
+            let view = Arc::new(view);
+            holding.spawn(hold(blobs, endpoint.key(), view.clone(), limits));
+            // Each is read once, now, rather than when the first stranger asks.
+            let files: Vec<Digest> = models.iter().map(|model| model.file.blake3).collect();
+            holding.spawn_blocking(move || read_once(&view, &files));
+            listener
+        }
+    };
+    let accepting = tokio::spawn(accept(listener, shared.clone()));
     let (obituary, failures) = mpsc::unbounded_channel();
     let loading = blocking(move || {
         let room =
@@ -325,7 +352,7 @@ pub async fn start(
             None
         }
     };
-    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), failures, duty })
+    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), holding, failures, duty })
 }
 
 impl RunningWorker {
@@ -382,6 +409,7 @@ impl RunningWorker {
             let farewell = async { while sessions.join_next().await.is_some() {} };
             let _ = timeout(FAREWELL, farewell).await;
         }
+        self.holding.abort_all();
         self.endpoint.close().await;
         if let Some(duty) = self.duty.take() {
             duty.stop().await;
@@ -459,8 +487,7 @@ impl Shared {
 }
 
 /// Takes streams until everything is to stop; returns the sessions still open.
-async fn accept(endpoint: Endpoint, shared: Arc<Shared>) -> JoinSet<()> {
-    let mut listener = endpoint.listen(ListenLimits::default());
+async fn accept(mut listener: Listener, shared: Arc<Shared>) -> JoinSet<()> {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
@@ -484,6 +511,15 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) -> JoinSet<()> {
                 }
             }
             () = shared.stopping() => return sessions,
+        }
+    }
+}
+
+/// Makes the trees of these files, so that whoever asks first need not wait.
+fn read_once(view: &View, files: &[Digest]) {
+    for digest in files {
+        if let Err(error) = view.tree(*digest, &mut |_, _| {}) {
+            tracing::warn!(%error, "a model's file is not given to others");
         }
     }
 }
