@@ -176,7 +176,7 @@ impl Workers {
             let now = listed.iter().find(|listed| listed.key == worker.key());
             // One that moved is called anew, below.
             let stays =
-                worker.fixed || now.is_some_and(|now| now.socket == worker.connection.address().socket);
+                worker.fixed || now.is_some_and(|now| now.location == worker.connection.address().location);
             if stays {
                 *worker.listed.lock().unwrap_or_else(PoisonError::into_inner) = now.cloned();
             }
@@ -184,7 +184,7 @@ impl Workers {
         });
         for listed in listed {
             if workers.iter().all(|worker| worker.key() != listed.key) {
-                let address = WorkerAddress { key: listed.key, socket: listed.socket };
+                let address = WorkerAddress { key: listed.key, location: listed.location };
                 workers.push(self.watched(address, Some(listed)));
             }
         }
@@ -559,7 +559,7 @@ impl Worker {
         });
         WorkerReport {
             id: self.key().to_string(),
-            address: self.connection.address().socket.to_string(),
+            address: self.connection.address().location.to_string(),
             state: fitness.name(),
             reason: (fitness == Fitness::Unreachable)
                 .then(|| heard.failure.unwrap_or_else(|| "it has not said anything lately".to_owned())),

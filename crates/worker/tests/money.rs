@@ -50,6 +50,8 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relay: None,
+        paused: false,
         models: vec![ModelSettings {
             name: "demo".into(),
             file: ModelFile { place: ModelPlace::File(MODEL.into()), blake3 },
@@ -283,7 +285,7 @@ async fn a_worker_registers_earns_claims_and_posts_its_log() {
     assert_eq!(bonded, U256::from(20 * CREDIT));
     let key = B256::from(SecretKey::from_bytes(&[1; 32]).public().0);
     let worker = ledger.view(Module::Operators, &IOperators::workerCall { key });
-    assert_eq!(worker.endpoint, bench.worker.as_ref().unwrap().address().socket.to_string());
+    assert_eq!(worker.endpoint, bench.worker.as_ref().unwrap().address().location.to_string());
     let offers = ledger.view(Module::Operators, &IOperators::offersOfCall { operator, offset: 0 });
     assert_eq!((offers[0].model.0, offers[0].outputPrice), (bench.model.0.0, 1_000_000));
     let name = ledger.view(Module::Models, &IModels::resolveCall { name: "demo".into() });
@@ -325,7 +327,7 @@ async fn a_worker_registers_earns_claims_and_posts_its_log() {
     }
     assert_eq!(log().size, 2);
     let changed = ledger.view(Module::Operators, &IOperators::workerCall { key }).endpoint;
-    assert_eq!(changed, again.worker.as_ref().unwrap().address().socket.to_string());
+    assert_eq!(changed, again.worker.as_ref().unwrap().address().location.to_string());
     assert!(nonce_like > ledger.balance(operator), "gas alone");
     again.stop().await;
     assert_eq!(again.claimed(), (10_000, owed));

@@ -82,6 +82,8 @@ async fn a_thousand_honest_receipts_are_accepted() {
     let settings = WorkerSettings {
         key: SecretKey::from_bytes(&[11; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relay: None,
+        paused: false,
         models: vec![ModelSettings {
             name: "shakespeare-demo".into(),
             file: ModelFile {

@@ -37,6 +37,8 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relay: None,
+        paused: false,
         models: vec![
             ModelSettings { name: "demo".into(), file: file() },
             ModelSettings { name: "alias".into(), file: file() },

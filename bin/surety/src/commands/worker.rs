@@ -137,6 +137,8 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let settings = WorkerSettings {
         key,
         listen: args.listen,
+        relay: None,
+        paused: false,
         models: wanted,
         cache: Some(data_dir.cache()),
         backend: args.engine.backend,

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +18,7 @@ use surety_client::{
     AccountError,
     channel::{Account, view},
 };
+use surety_net::Location;
 use surety_types::{
     Amount, Digest, ModelId, Price, PublicKey,
     abi::{IOperators, Module},
@@ -43,7 +44,7 @@ const PAGE: usize = 100;
 pub(crate) struct Listed {
     pub(crate) key: PublicKey,
     pub(crate) operator: Address,
-    pub(crate) socket: SocketAddr,
+    pub(crate) location: Location,
     /// What its operator asks, by model.
     pub(crate) offers: Arc<BTreeMap<ModelId, Price>>,
 }
@@ -91,8 +92,10 @@ pub(crate) struct Reach {
 
 impl Reach {
     /// The address that an operator wrote, or what is wrong with it.
-    pub(crate) fn check(self, endpoint: &str) -> Result<SocketAddr, &'static str> {
-        let socket: SocketAddr = endpoint.parse().map_err(|_| "its endpoint is no IP:PORT")?;
+    pub(crate) fn check(self, endpoint: &str) -> Result<Location, &'static str> {
+        let location: Location =
+            endpoint.parse().map_err(|_| "its endpoint is no IP:PORT and no relay+http://IP:PORT")?;
+        let socket = location.socket();
         if socket.port() == 0 {
             return Err("its endpoint has port 0");
         }
@@ -107,10 +110,12 @@ impl Reach {
         if ip.is_loopback() && !self.loopback {
             return Err("its endpoint is a loopback address, and this gateway serves other machines");
         }
-        if socket.is_ipv6() != self.ipv6 {
-            return Err("its endpoint is of another address family than this gateway's socket");
+        match location {
+            Location::Direct(socket) if socket.is_ipv6() != self.ipv6 => {
+                Err("its endpoint is of another address family than this gateway's socket")
+            }
+            Location::Direct(_) | Location::Relayed(_) => Ok(location),
         }
-        Ok(socket)
     }
 }
 
@@ -148,8 +153,8 @@ async fn read(account: &dyn Account, reach: Reach) -> Result<(Vec<Listed>, Ignor
         for worker in workers {
             let key = PublicKey(worker.key.0);
             match reach.check(&worker.endpoint) {
-                Ok(socket) if listed.len() < WORKERS_MAX => {
-                    listed.push(Listed { key, operator, socket, offers: Arc::clone(&offers) });
+                Ok(location) if listed.len() < WORKERS_MAX => {
+                    listed.push(Listed { key, operator, location, offers: Arc::clone(&offers) });
                 }
                 Ok(_) if ignored.len() < IGNORED_MAX => {
                     ignored.push((key.to_string(), format!("more than {WORKERS_MAX} workers are listed")));

@@ -15,7 +15,7 @@ use surety_blobs::{
     Event, HoldLimits, Progress, PullError, PullLimits, PullRequest, Pulled, Shelf, View, hold,
 };
 use surety_engine::Model;
-use surety_net::{BindOptions, Endpoint, ListenLimits, WorkerAddress};
+use surety_net::{BindOptions, Endpoint, ListenLimits, Location, WorkerAddress};
 use surety_types::{Digest, SecretKey};
 use surety_worker::{
     Progress as StoreProgress, Step,
@@ -256,8 +256,11 @@ fn transfer_json(pulled: &Pulled) -> serde_json::Value {
 
 /// An endpoint that reaches these, under a key of this pull alone.
 async fn endpoint_towards(holders: &[WorkerAddress]) -> anyhow::Result<Endpoint> {
-    let loopback = holders.iter().all(|holder| holder.socket.ip().is_loopback());
-    let ip = match (loopback, holders.iter().any(|holder| holder.socket.is_ipv6())) {
+    let loopback = holders.iter().all(|holder| holder.location.socket().ip().is_loopback());
+    let ip = match (
+        loopback,
+        holders.iter().any(|holder| matches!(holder.location, Location::Direct(SocketAddr::V6(_)))),
+    ) {
         (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
