@@ -334,6 +334,52 @@ async fn a_worker_registers_earns_claims_and_posts_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn earnings_are_what_receipts_charged_and_outlive_the_worker_that_leaves() {
+    let mut bench = Bench::start().await;
+    bench.deposit(10_000).await;
+    let (mut before, mut output_tokens) = (0, 0);
+    for limit in [16, 24] {
+        let mut order = bench.order("Who goes there?", limit).await;
+        order.accepted().await;
+        let receipt = order.paid_to_the_end(before, limit).await;
+        before += receipt.charge.to_wei().unwrap();
+        output_tokens += u64::from(receipt.output_tokens);
+    }
+    let worker = bench.worker.take().unwrap();
+    let earned = worker.control().earnings().unwrap().unwrap();
+    let [row] = earned.charged[..] else { panic!("one model, one day: {earned:?}") };
+    assert_eq!((row.model, row.orders, row.output_tokens, row.wei), (bench.model, 2, output_tokens, before));
+    assert_eq!((earned.unclaimed_wei, earned.channels), (before, 1));
+
+    // It leaves: what is due is claimed, its offers are withdrawn, its key is retired and never comes back.
+    assert_eq!(worker.retire(TIME).await, None);
+    assert_eq!(bench.claimed().1 * WEI_PER_MICRO_CREDIT, before);
+    let (operator, ledger) = (wallet(OPERATOR).address(), bench.ledger.clone());
+    let key = B256::from(SecretKey::from_bytes(&[1; 32]).public().0);
+    assert_ne!(ledger.view(Module::Operators, &IOperators::workerCall { key }).retiredHeight, 0);
+    assert!(ledger.view(Module::Operators, &IOperators::offersOfCall { operator, offset: 0 }).is_empty());
+    let settings = settings(&ledger, bench.folder.path());
+    let mut found = None;
+    for _ in 0..500 {
+        match surety_worker::money::earnings(settings.ledger.as_ref().unwrap()).await {
+            Ok(earnings) => {
+                found = Some(earnings);
+                break;
+            }
+            // The one before may still be letting go of its book.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    let found = found.expect("the book is free in the end");
+    assert_eq!((found.charged, found.unclaimed_wei), (earned.charged, 0));
+    let again = serve::start(settings, |_| {}).await.unwrap();
+    let mut duties = again.duties().unwrap();
+    let refused = duties.wait_for(|state| state.problem.is_some());
+    let state = tokio::time::timeout(TIME, refused).await.expect("told in time").unwrap().clone();
+    assert!(state.problem.unwrap().message.contains("was retired"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_pay_gets_no_token_and_who_stops_paying_gets_two_steps() {
     let mut bench = Bench::start().await;
     bench.deposit(10_000).await;

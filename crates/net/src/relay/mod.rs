@@ -79,6 +79,13 @@ impl Default for RelayLimits {
     }
 }
 
+impl RelayLimits {
+    /// What packets that wait for their receivers take at most.
+    pub fn memory_bytes_max(&self) -> u64 {
+        (self.connections as u64).saturating_mul(QUEUE_BYTES_MAX as u64)
+    }
+}
+
 /// What a relay has done so far, and what it is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RelayCounts {

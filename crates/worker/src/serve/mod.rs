@@ -456,6 +456,11 @@ impl Control {
         self.shared.paused.store(false, Ordering::Relaxed);
     }
 
+    /// Where it can be reached, and by which key.
+    pub fn address(&self) -> WorkerAddress {
+        self.endpoint.address()
+    }
+
     /// What it tells gateways of itself.
     pub fn status(&self) -> WorkerStatus {
         self.shared.status()
