@@ -53,9 +53,12 @@ pub enum Command {
     Model(commands::model::Command),
     /// Check a receipt, and on request re-run the answer to the bit.
     Verify(commands::verify::Args),
-    /// Run a worker.
+    /// Join with a worker, run it, steer it, see what it earned.
     #[command(subcommand)]
     Worker(commands::worker::Command),
+    /// Run a relay, for workers that can only call out.
+    #[command(subcommand)]
+    Relay(commands::relay::Command),
     /// Run a gateway.
     #[command(subcommand)]
     Gateway(commands::gateway::Command),
@@ -155,6 +158,17 @@ mod tests {
         check(
             "surety worker run --genesis g.json --rpc-url http://a --rpc-url http://b --account x --bond 12.5 --price 0.1/0/1 --operator-name me --announce 192.0.2.1:7801",
         );
+        check("surety worker join --genesis g.json --rpc-url http://a --yes");
+        check(
+            "surety worker join --genesis g.json --dry-run --json --account x --reach relay=192.0.2.1:7842 --bond 20",
+        );
+        check("surety worker run --reach direct=192.0.2.1:7801 --listen 0.0.0.0:7801");
+        check("surety worker drain --grace 2m --retire");
+        check("surety worker pause --resume-after 10m --key worker");
+        check("surety worker resume");
+        check("surety worker status --json");
+        check("surety worker earnings --genesis g.json --account x");
+        check("surety relay run --listen 0.0.0.0:7842 --connections 100 --bytes-per-second 1000000");
         check("surety gateway run --genesis g.json --account x --deposit 5 --price-ceiling 1/1/1");
         check("surety key list");
         check("surety key show mine");

@@ -21,7 +21,7 @@ use surety_worker::{
 
 use crate::{
     cli::{Cli, Command},
-    commands::{gateway, validator, worker},
+    commands::{gateway, relay, validator, worker},
     keystore::KeystoreError,
 };
 
@@ -165,7 +165,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 /// Where diagnostics go, and which.
 pub fn start_log(cli: &Cli) {
     let by_hand = match &cli.command {
-        Command::Worker(worker::Command::Run(args)) => !args.child.stop_with_parent,
+        Command::Worker(worker::Command::Run(args)) => !args.serve.child.stop_with_parent,
+        Command::Worker(worker::Command::Join(args)) => !args.serve.child.stop_with_parent,
+        Command::Relay(relay::Command::Run(args)) => !args.child.stop_with_parent,
         Command::Gateway(gateway::Command::Run(args)) => !args.child.stop_with_parent,
         Command::Validator(validator::Command::Run(args)) => !args.child.stop_with_parent,
         _ => false,

@@ -4,7 +4,9 @@
 //! Holds:  nobody is made to call a machine of its own unless it serves this machine alone.
 //! Absent: whether anyone is there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+use surety_net::Location;
 
 /// Which addresses one can and should call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +19,10 @@ pub struct Reach {
 
 impl Reach {
     /// The address that an operator wrote, or what is wrong with it.
-    pub fn check(self, endpoint: &str) -> Result<SocketAddr, &'static str> {
-        let socket: SocketAddr = endpoint.parse().map_err(|_| "its endpoint is no IP:PORT")?;
+    pub fn check(self, endpoint: &str) -> Result<Location, &'static str> {
+        let location: Location =
+            endpoint.parse().map_err(|_| "its endpoint is no IP:PORT and no relay+http://IP:PORT")?;
+        let socket = location.socket();
         if socket.port() == 0 {
             return Err("its endpoint has port 0");
         }
@@ -33,10 +37,12 @@ impl Reach {
         if ip.is_loopback() && !self.loopback {
             return Err("its endpoint is a loopback address, and not only this machine is served here");
         }
-        if self.ipv6.is_some_and(|ipv6| socket.is_ipv6() != ipv6) {
+        // A relay is called over TCP: its address family does not matter.
+        let direct = matches!(location, Location::Direct(_));
+        if direct && self.ipv6.is_some_and(|ipv6| socket.is_ipv6() != ipv6) {
             return Err("its endpoint is of another address family than the socket here");
         }
-        Ok(socket)
+        Ok(location)
     }
 }
 
@@ -48,7 +54,8 @@ mod tests {
     fn an_endpoint_is_the_address_of_one_machine_that_may_be_called() {
         let own = Reach { loopback: true, ipv6: Some(false) };
         let open = Reach { loopback: false, ipv6: Some(false) };
-        for sound in ["192.0.2.7:4433", "127.0.0.1:1", "10.0.0.1:65535"] {
+        let relayed = ["relay+http://192.0.2.7:80", "relay+http://[2001:db8::7]:80"];
+        for sound in ["192.0.2.7:4433", "127.0.0.1:1", "10.0.0.1:65535"].into_iter().chain(relayed) {
             assert_eq!(own.check(sound).map(|socket| socket.to_string()), Ok(sound.to_owned()));
         }
         for rubbish in [
@@ -65,10 +72,15 @@ mod tests {
             "[::1]:1",
             "[::]:1",
             "http://192.0.2.7:1",
+            "relay+http://relay.example:1",
+            "relay+http://192.0.2.7:0",
+            "relay+http://0.0.0.0:1",
+            "relay+http://192.0.2.7:1/x",
         ] {
             assert!(own.check(rubbish).is_err(), "{rubbish:?}");
         }
         assert!(open.check("127.0.0.1:1").is_err());
+        assert!(open.check("relay+http://127.0.0.1:1").is_err());
         assert!(open.check("192.0.2.7:1").is_ok());
         assert!(Reach { loopback: true, ipv6: Some(true) }.check("[::1]:1").is_ok());
         assert!(Reach { loopback: false, ipv6: None }.check("[::ffff:127.0.0.1]:1").is_err());

@@ -16,7 +16,7 @@ use std::{
 };
 
 use surety_client::Reach;
-use surety_net::{BindError, BindOptions, Endpoint};
+use surety_net::{BindError, BindOptions, Endpoint, Location};
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
     net::TcpListener,
@@ -207,7 +207,7 @@ impl Gateway {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
         };
-        let towards = workers.iter().map(|worker| worker.socket.ip());
+        let towards = workers.iter().map(|worker| worker.location);
         let local = local_for(towards, payer.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
@@ -263,11 +263,13 @@ fn make_private(directory: &Path) -> io::Result<()> {
     builder.create(directory)
 }
 
-/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone.
-fn local_for(workers: impl Iterator<Item = IpAddr>, anywhere: bool) -> SocketAddr {
-    let workers: Vec<IpAddr> = workers.collect();
-    let ip = match (!anywhere && workers.iter().all(IpAddr::is_loopback), workers.iter().any(IpAddr::is_ipv6))
-    {
+/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone. Those
+/// at a relay are reached from any.
+fn local_for(workers: impl Iterator<Item = Location>, anywhere: bool) -> SocketAddr {
+    let workers: Vec<Location> = workers.collect();
+    let loopback = !anywhere && workers.iter().all(|worker| worker.socket().ip().is_loopback());
+    let ipv6 = |worker: &Location| matches!(worker, Location::Direct(SocketAddr::V6(_)));
+    let ip = match (loopback, workers.iter().any(ipv6)) {
         (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

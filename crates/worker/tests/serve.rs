@@ -46,6 +46,8 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relay: None,
+        paused: false,
         models: vec![
             ModelSettings { name: "demo".into(), file: file() },
             ModelSettings { name: "alias".into(), file: file() },
@@ -346,6 +348,56 @@ async fn a_worker_that_stops_signs_off_what_it_breaks() {
     assert_eq!((code, message), (FailureCode::Internal, "the worker is shutting down"));
     assert!(refusal.receipt.output_tokens >= 1);
     stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_refuses_what_is_new_and_finishes_what_is_there() {
+    let bench = bench().await;
+    let control = bench.worker.as_ref().unwrap().control();
+    assert_eq!(control.relay_connected(), None);
+    assert!(control.earnings().is_none(), "it serves for nothing");
+    let long = Order { max_output_tokens: 200, ..bench.order(&chat("Speak!")) };
+    let running = bench.send(long, chat("Speak!")).await;
+    control.pause();
+    let session = bench.send(bench.order(&chat("Who goes there?")), chat("Who goes there?")).await;
+    let refusal = refused(session).await;
+    let (code, message) = refusal.receipt.failure().unwrap();
+    assert_eq!((code, message), (FailureCode::Overloaded, "the worker is paused by its operator"));
+    assert_eq!(bench.connection.status().await.unwrap().state, surety_types::WorkerState::Draining);
+    assert_eq!(completed(running).await.receipt.output_tokens, 200);
+    control.resume();
+    assert_eq!(bench.connection.status().await.unwrap().state, surety_types::WorkerState::Ready);
+    bench.ask(chat("Who goes there?")).await;
+
+    // One that starts paused is as one that was paused.
+    let paused = serve::start(WorkerSettings { paused: true, ..settings(None) }, |_| {}).await.unwrap();
+    assert_eq!(paused.control().status().state, surety_types::WorkerState::Draining);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_at_a_relay_answers() {
+    let limits = surety_net::RelayLimits::default();
+    let relay = surety_net::Relay::start("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+    let at_relay = WorkerSettings {
+        relay: Some(relay.address()),
+        // The payer speaks IPv4: there is no other way than the relay.
+        listen: "[::1]:0".parse().unwrap(),
+        ..settings(None)
+    };
+    let worker = serve::start(at_relay, |_| {}).await.unwrap();
+    assert_eq!(worker.address().location, surety_net::Location::Relayed(relay.address()));
+    let (model, payer) = (worker.models()[0].id, SecretKey::from_bytes(&[2; 32]));
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let endpoint = Endpoint::bind(BindOptions { key: payer.clone(), listen }).await.unwrap();
+    let connection = Connection::open(&endpoint, worker.address());
+    connection.ready(TIME).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bench =
+        Bench { worker: Some(worker), connection, _endpoint: endpoint, model, payer, _folder: folder };
+    let answer = bench.ask(chat("Who goes there?")).await;
+    assert_eq!(answer.receipt.output_tokens, 24);
+    assert_eq!(bench.worker.as_ref().unwrap().control().relay_connected(), Some(true));
+    assert!(relay.counts().passed > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +17,7 @@ use surety_client::{
     AccountError, Reach,
     channel::{Account, view},
 };
+use surety_net::Location;
 use surety_types::{
     Amount, Digest, ModelId, Price, PublicKey,
     abi::{IOperators, IStaking, Module},
@@ -43,7 +43,7 @@ const PAGE: usize = 100;
 pub(crate) struct Listed {
     pub(crate) key: PublicKey,
     pub(crate) operator: Address,
-    pub(crate) socket: SocketAddr,
+    pub(crate) location: Location,
     /// What its operator asks, by model.
     pub(crate) offers: Arc<BTreeMap<ModelId, Price>>,
     /// What is bonded to its operator, in wei.
@@ -118,8 +118,8 @@ async fn read(account: &dyn Account, reach: Reach) -> Result<(Vec<Listed>, Ignor
         for worker in workers {
             let key = PublicKey(worker.key.0);
             match reach.check(&worker.endpoint) {
-                Ok(socket) if listed.len() < WORKERS_MAX => {
-                    listed.push(Listed { key, operator, socket, offers: Arc::clone(&offers), bonded });
+                Ok(location) if listed.len() < WORKERS_MAX => {
+                    listed.push(Listed { key, operator, location, offers: Arc::clone(&offers), bonded });
                 }
                 Ok(_) if ignored.len() < IGNORED_MAX => {
                     ignored.push((key.to_string(), format!("more than {WORKERS_MAX} workers are listed")));

@@ -122,8 +122,8 @@ impl Workers {
         workers.retain(|worker| {
             let now = listed.iter().find(|listed| listed.key == worker.key());
             // One that moved is called anew, below.
-            let stays =
-                worker.is_fixed() || now.is_some_and(|now| now.socket == worker.connection.address().socket);
+            let stays = worker.is_fixed()
+                || now.is_some_and(|now| now.location == worker.connection.address().location);
             if stays {
                 worker.set_listed(now.cloned());
             }
@@ -131,7 +131,7 @@ impl Workers {
         });
         for listed in listed {
             if workers.iter().all(|worker| worker.key() != listed.key) {
-                let address = WorkerAddress { key: listed.key, socket: listed.socket };
+                let address = WorkerAddress { key: listed.key, location: listed.location };
                 workers.push(Worker::watched(&self.endpoint, address, Some(listed), self.interval));
             }
         }

@@ -202,7 +202,7 @@ impl Worker {
         });
         WorkerReport {
             id: self.key().to_string(),
-            address: self.connection.address().socket.to_string(),
+            address: self.connection.address().location.to_string(),
             state: fitness.name(),
             reason: (fitness == Fitness::Unreachable)
                 .then(|| heard.failure.unwrap_or_else(|| "it has not said anything lately".to_owned())),

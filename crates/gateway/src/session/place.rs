@@ -229,7 +229,9 @@ async fn offer(
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => Ok(Leg {
             id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
-            hedge_at: Some(Instant::now() + worker.first_token_patience()),
+            hedge_at: Some(
+                Instant::now() + worker.first_token_patience(&desk.model.id, acceptance.prompt_tokens),
+            ),
             session,
             worker,
             _held: held,

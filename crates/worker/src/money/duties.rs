@@ -7,7 +7,6 @@
 //! Absent: taking vouchers (`till`).
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,6 +21,7 @@ use surety_client::{
     channel::{Account, AccountError, ModuleCall, view},
     models::{Naming, naming, publication},
 };
+use surety_net::Location;
 use surety_types::{
     Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
     abi::{
@@ -48,6 +48,8 @@ const CLAIMS_MAX: usize = 32;
 const IDLE_PER_LOOK: usize = 32;
 /// For the last claim, at shutdown.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// For that and leaving the ledger.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(40);
 /// What a page of a list on the ledger holds.
 const PAGE: usize = 100;
 /// Wei left for gas when all is bonded.
@@ -56,16 +58,19 @@ const GAS_RESERVE: u128 = 100_000_000_000_000_000;
 /// What is to be registered.
 pub(crate) struct Registration {
     pub(crate) key: SecretKey,
-    pub(crate) endpoint: SocketAddr,
+    pub(crate) endpoint: Location,
     pub(crate) models: Vec<(ModelId, Manifest, Vec<String>)>,
 }
 
 /// The duties, being done.
 pub(crate) struct Duty {
     state: watch::Receiver<Duties>,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    stop: Option<oneshot::Sender<Leave>>,
+    task: JoinHandle<Option<Problem>>,
 }
+
+/// Told to the duties: the worker leaves for good.
+struct Leave;
 
 impl Duty {
     /// Begins; `ready` is called once, when the ledger names the worker.
@@ -91,6 +96,26 @@ impl Duty {
 
     pub(crate) fn state(&self) -> watch::Receiver<Duties> {
         self.state.clone()
+    }
+
+    /// Claims what is left to claim, takes the worker off the ledger, and ends; why it is still there, if it is.
+    pub(crate) async fn leave(mut self) -> Option<Problem> {
+        let told = self.stop.take().is_some_and(|stop| stop.send(Leave).is_ok());
+        let ended = timeout(LEAVE_TIMEOUT, &mut self.task).await;
+        let unsaid = |message: &str| {
+            Some(Problem {
+                message: message.to_owned(),
+                hint: "try again, or retire its key by hand (retireWorker)".to_owned(),
+            })
+        };
+        match ended {
+            Ok(Ok(problem)) if told => problem,
+            Ok(_) => unsaid("the worker is still on the ledger"),
+            Err(_) => {
+                self.task.abort();
+                unsaid("the ledger did not take the worker's leave in time")
+            }
+        }
     }
 
     /// Claims what is left to claim, and ends.
@@ -129,10 +154,10 @@ fn problem(message: impl Into<String>, hint: impl Into<String>) -> AccountError 
 }
 
 impl Worker {
-    async fn run(self, ready: impl FnOnce(), mut stopped: oneshot::Receiver<()>) {
+    async fn run(self, ready: impl FnOnce(), mut stopped: oneshot::Receiver<Leave>) -> Option<Problem> {
         let params = tokio::select! {
             params = self.register() => params,
-            _ = &mut stopped => return,
+            told = &mut stopped => return if told.is_ok() { self.leave().await } else { None },
         };
         ready();
         self.state.send_modify(|state| {
@@ -143,16 +168,16 @@ impl Worker {
         let mut charges = self.till.charges();
         let mut claimed_at = Instant::now();
         loop {
-            let stopping = tokio::select! {
-                _ = &mut stopped => true,
-                _ = ticks.tick() => false,
+            let stop = tokio::select! {
+                told = &mut stopped => Some(told.is_ok()),
+                _ = ticks.tick() => None,
                 // Much may be earned between two ticks.
                 Ok(()) = charges.changed(), if self.unclaimed() < self.ledger.claims.threshold_wei => {
-                    if self.unclaimed() < self.ledger.claims.threshold_wei { continue } else { false }
+                    if self.unclaimed() < self.ledger.claims.threshold_wei { continue } else { None }
                 }
             };
             let interval_over = claimed_at.elapsed() >= self.ledger.claims.interval;
-            let done = self.tend(&params, stopping || interval_over).await;
+            let done = self.tend(&params, stop.is_some() || interval_over).await;
             match &done {
                 Ok(claimed) => {
                     if *claimed || interval_over {
@@ -162,10 +187,32 @@ impl Worker {
                 }
                 Err(error) => self.tell(error),
             }
-            if stopping {
-                return;
+            match stop {
+                Some(true) => return self.leave().await,
+                Some(false) => return None,
+                None => {}
             }
         }
+    }
+
+    /// Withdraws what the worker offers and retires its key; why that failed, if it did.
+    async fn leave(&self) -> Option<Problem> {
+        let done = async {
+            let operator = self.account.address();
+            for offer in self.offers(operator).await? {
+                let call = IOperators::withdrawOfferCall { model: offer.model };
+                self.send("withdrawing an offer", ModuleCall::new(Module::Operators, &call)).await?;
+            }
+            let key = B256::from(self.registration.key.public().0);
+            let known = view(&*self.account, Module::Operators, &IOperators::workerCall { key }).await?;
+            if known.operator == operator && known.retiredHeight == 0 {
+                let call = IOperators::retireWorkerCall { key };
+                self.send("retiring the worker", ModuleCall::new(Module::Operators, &call)).await?;
+            }
+            Ok::<(), AccountError>(())
+        };
+        let AccountError { message, hint, .. } = done.await.err()?;
+        Some(Problem { message, hint })
     }
 
     /// Makes the ledger agree with the settings, however long that takes.
@@ -320,7 +367,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn offer(&self, operator: Address) -> Result<(), AccountError> {
+    async fn offers(&self, operator: Address) -> Result<Vec<IOperators::Offer>, AccountError> {
         let mut offers = Vec::new();
         loop {
             let call = IOperators::offersOfCall { operator, offset: offers.len() as u64 };
@@ -328,9 +375,13 @@ impl Worker {
             let last = page.len() < PAGE;
             offers.extend(page);
             if last {
-                break;
+                return Ok(offers);
             }
         }
+    }
+
+    async fn offer(&self, operator: Address) -> Result<(), AccountError> {
+        let offers = self.offers(operator).await?;
         let Price { prompt, cached, output } = self.ledger.price;
         let asked = (prompt.0, cached.0, output.0);
         for (id, ..) in &self.registration.models {

@@ -19,14 +19,20 @@ use std::{
     net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use surety_blobs::{HoldLimits, View, hold};
 use surety_engine::{Model, SchedulerLimits};
 use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
-use surety_net::{BindError, BindOptions, Endpoint, Incoming, ListenLimits, Listener, WorkerAddress};
+use surety_net::{
+    BindError, BindOptions, Endpoint, Incoming, ListenLimits, Listener, RelayAddress, RelayError,
+    WorkerAddress,
+};
 use surety_types::{
     Digest, FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus, channel::cover_wei,
     order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
@@ -45,7 +51,7 @@ use self::{
 use crate::{
     load::{Loader, ModelFile, OpenError},
     machine,
-    money::{self, BookError, Duties, Duty, Inclusion, Registration, Till, WorkerLedger},
+    money::{self, BookError, Duties, Duty, Earnings, Inclusion, Problem, Registration, Till, WorkerLedger},
     progress::Progress,
     receipt::SOFTWARE,
 };
@@ -71,6 +77,10 @@ pub struct WorkerSettings {
     pub key: SecretKey,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// The relay at which it is reached, where nobody can call it.
+    pub relay: Option<RelayAddress>,
+    /// Whether it takes no orders until it is told to ([`Control::resume`]).
+    pub paused: bool,
     /// What it serves; at least one.
     pub models: Vec<ModelSettings>,
     /// The folder for packed weights; without one they are packed in memory at each start.
@@ -127,6 +137,9 @@ pub enum StartError {
         #[source]
         source: BindError,
     },
+    /// The relay is of no use.
+    #[error("the worker cannot be reached")]
+    Relay(#[from] RelayError),
     /// A model cannot be loaded.
     #[error("model {name} cannot be served")]
     Model {
@@ -173,6 +186,7 @@ impl StartError {
                     .into()
             }
             Self::Bind { .. } => "choose another port with --listen, or 0 for any".into(),
+            Self::Relay(_) => "check the relay's address and that it runs (`surety relay run`), or name another with --relay".into(),
             Self::Model { source, .. } => return source.hint(),
             Self::Book(error) => error.hint().into(),
             Self::Price => "prices are micro-credits per million tokens; ask less".into(),
@@ -207,6 +221,13 @@ pub struct RunningWorker {
     duty: Option<Duty>,
 }
 
+/// Steers a worker at work, from any task.
+#[derive(Clone)]
+pub struct Control {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
 /// A model as its sessions see it.
 struct ServedModel {
     names: Vec<String>,
@@ -234,6 +255,8 @@ struct Shared {
     key: SecretKey,
     models: OnceLock<BTreeMap<ModelId, Arc<ServedModel>>>,
     phase: watch::Sender<Phase>,
+    /// Whether new orders are refused for a while.
+    paused: AtomicBool,
     tokenising: Semaphore,
     till: Option<Arc<Till>>,
 }
@@ -243,9 +266,20 @@ pub async fn start(
     settings: WorkerSettings,
     mut report: impl FnMut(Progress) + Send + 'static,
 ) -> Result<RunningWorker, StartError> {
-    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, .. } =
-        settings;
-    let (ledger, sharing) = (settings.ledger, settings.sharing);
+    let WorkerSettings {
+        key,
+        listen,
+        relay,
+        paused,
+        models,
+        cache,
+        backend,
+        threads,
+        context_tokens,
+        kv_bytes,
+        ledger,
+        sharing,
+    } = settings;
     if models.is_empty() {
         return Err(StartError::NoModels);
     }
@@ -266,11 +300,15 @@ pub async fn start(
     });
     let executor = Arc::new(executor.await?);
     let options = BindOptions { key: key.clone(), listen };
-    let endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
+    let mut endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
+    if let Some(relay) = relay {
+        endpoint = endpoint.behind(relay).await?;
+    }
     let shared = Arc::new(Shared {
         key,
         models: OnceLock::new(),
         phase: watch::Sender::new(Phase::Starting),
+        paused: AtomicBool::new(paused),
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
     });
@@ -342,7 +380,7 @@ pub async fn start(
             };
             let registration = Registration {
                 key: shared.key.clone(),
-                endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().socket),
+                endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().location),
                 models: shared.models().map(registered).collect(),
             };
             Some(Duty::start(ledger, till, registration, ready))
@@ -390,8 +428,30 @@ impl RunningWorker {
         }
     }
 
+    /// What steers it.
+    pub fn control(&self) -> Control {
+        Control { endpoint: self.endpoint.clone(), shared: self.shared.clone() }
+    }
+
+    /// As [`RunningWorker::shutdown`], and takes the worker off the ledger: its key never serves again. Says why it is
+    /// still there, if it is.
+    pub async fn retire(mut self, grace: Duration) -> Option<Problem> {
+        self.close(grace).await;
+        match self.duty.take() {
+            Some(duty) => duty.leave().await,
+            None => None,
+        }
+    }
+
     /// Takes no more orders, lets those it has finish for `grace`, signs off the rest, and closes.
     pub async fn shutdown(mut self, grace: Duration) {
+        self.close(grace).await;
+        if let Some(duty) = self.duty.take() {
+            duty.stop().await;
+        }
+    }
+
+    async fn close(&mut self, grace: Duration) {
         self.shared.phase.send_replace(Phase::Draining);
         let quiet = async {
             while self.shared.models().any(|model| model.sequences.taken() > 0) {
@@ -411,9 +471,38 @@ impl RunningWorker {
         }
         self.holding.abort_all();
         self.endpoint.close().await;
-        if let Some(duty) = self.duty.take() {
-            duty.stop().await;
-        }
+    }
+}
+
+impl Control {
+    /// Refuses new orders until [`Control::resume`]; those there are go on.
+    pub fn pause(&self) {
+        self.shared.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes orders again.
+    pub fn resume(&self) {
+        self.shared.paused.store(false, Ordering::Relaxed);
+    }
+
+    /// Where it can be reached, and by which key.
+    pub fn address(&self) -> WorkerAddress {
+        self.endpoint.address()
+    }
+
+    /// What it tells gateways of itself.
+    pub fn status(&self) -> WorkerStatus {
+        self.shared.status()
+    }
+
+    /// Whether its relay is connected at the moment; none without one.
+    pub fn relay_connected(&self) -> Option<bool> {
+        self.endpoint.relay_connected()
+    }
+
+    /// What it earned, as the ledger was last seen; none if it works for nothing. Reads the disk.
+    pub fn earnings(&self) -> Option<Result<Earnings, String>> {
+        self.shared.till.as_ref().map(|till| money::earnings_of(till))
     }
 }
 
@@ -448,6 +537,9 @@ impl Shared {
             Phase::Draining | Phase::Stopping => return overloaded("the worker is shutting down"),
             Phase::Ready => {}
         }
+        if self.paused.load(Ordering::Relaxed) {
+            return overloaded("the worker is paused by its operator");
+        }
         self.models.get().and_then(|models| models.get(&id)).cloned().ok_or_else(|| {
             Refusal::new(FailureCode::ModelUnknown, format!("this worker does not serve {id}"))
         })
@@ -476,6 +568,7 @@ impl Shared {
             software: Text::clipped(SOFTWARE),
             state: match *self.phase.borrow() {
                 Phase::Starting => WorkerState::Starting,
+                Phase::Ready if self.paused.load(Ordering::Relaxed) => WorkerState::Draining,
                 Phase::Ready => WorkerState::Ready,
                 Phase::Draining | Phase::Stopping => WorkerState::Draining,
             },

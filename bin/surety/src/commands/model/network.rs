@@ -20,7 +20,7 @@ use surety_client::{
     ledger::Tip,
     models::{FindError, Offering},
 };
-use surety_net::{BindOptions, Endpoint, Protocol, WorkerAddress};
+use surety_net::{BindOptions, Endpoint, Location, Protocol, WorkerAddress};
 use surety_types::{Digest, FileDigest, Manifest, ModelId, SecretKey};
 use surety_worker::store::Reference;
 use tokio::task::JoinSet;
@@ -196,13 +196,16 @@ pub fn operators_holding(audited: &[Audited]) -> usize {
 /// Checks what operators wrote. One socket reaches one family of addresses: that of the most.
 fn reachable(offering: Vec<Offering>, local: bool) -> Vec<Offered> {
     let either = Reach { loopback: local, ipv6: None };
-    let sound = offering.iter().filter_map(|by| either.check(&by.endpoint).ok());
+    let sound = offering.iter().filter_map(|by| match either.check(&by.endpoint) {
+        Ok(Location::Direct(socket)) => Some(socket),
+        Ok(Location::Relayed(_)) | Err(_) => None,
+    });
     let (ipv6, ipv4): (Vec<SocketAddr>, Vec<SocketAddr>) = sound.partition(SocketAddr::is_ipv6);
     let reach = Reach { ipv6: Some(ipv6.len() > ipv4.len()), ..either };
     let mut offered: Vec<Offered> = offering
         .into_iter()
         .map(|by| {
-            let address = reach.check(&by.endpoint).map(|socket| WorkerAddress { key: by.key, socket });
+            let address = reach.check(&by.endpoint).map(|location| WorkerAddress { key: by.key, location });
             Offered { by, address }
         })
         .collect();
@@ -236,8 +239,9 @@ async fn told_by_workers(id: ModelId, offering: &[Offered]) -> Option<Manifest> 
 
 /// An endpoint that reaches these, under a key of this use alone.
 pub async fn endpoint_towards(holders: &[WorkerAddress]) -> anyhow::Result<Endpoint> {
-    let loopback = holders.iter().all(|holder| holder.socket.ip().is_loopback());
-    let ip = match (loopback, holders.iter().any(|holder| holder.socket.is_ipv6())) {
+    let loopback = holders.iter().all(|holder| holder.location.socket().ip().is_loopback());
+    let is_ipv6 = |holder: &WorkerAddress| matches!(holder.location, Location::Direct(SocketAddr::V6(_)));
+    let ip = match (loopback, holders.iter().any(is_ipv6)) {
         (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -1,19 +1,35 @@
-//! `surety worker run`
+//! `surety worker join|run|drain|pause|resume|status|earnings`
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+mod control;
+mod join;
+mod pause;
+mod reach;
+mod steer;
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use surety_blobs::HoldLimits;
+use surety_client::ledger::Ledger;
 use surety_kernels::Backend;
-use surety_net::WorkerAddress;
+use surety_net::{Location, RelayAddress, WorkerAddress};
 use surety_types::Digest;
 use surety_worker::{
     WorkerLedger, machine,
     money::{Claims, Duties},
     serve::{self, Sharing, WorkerSettings},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
+use self::{
+    control::{ControlServer, Steered},
+    pause::{PauseFile, now_ms},
+    reach::{Reach, ReachArgs, Reached, Standing},
+};
 use super::Outcome;
 use crate::{
     child::{ChildArgs, stop_requested},
@@ -30,24 +46,59 @@ use crate::{
 
 /// How long a worker that stops lets its orders finish.
 const GRACE: Duration = Duration::from_secs(10);
+/// For the ledger to say which relays its workers use.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The commands on workers.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Look at this machine, choose models, register on the ledger and serve: all that a bare machine needs.
+    Join(Box<join::Args>),
     /// Serve models to gateways.
-    Run(Args),
+    Run(Box<Args>),
+    /// Have the worker on this machine finish its orders and end.
+    Drain(steer::DrainArgs),
+    /// Have it take no new orders for a while; that outlives a restart.
+    Pause(steer::PauseArgs),
+    /// Have it take orders again.
+    Resume(steer::Which),
+    /// Show how it is.
+    Status(steer::Which),
+    /// Show what it earned, by day and model.
+    Earnings(steer::EarningsArgs),
+}
+
+/// Runs one of them.
+pub async fn dispatch(global: Global, command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Join(args) => join::run(global, *args).await,
+        Command::Run(args) => run(global, *args).await,
+        Command::Drain(args) => steer::drain(global, args).await,
+        Command::Pause(args) => steer::pause(global, args).await,
+        Command::Resume(which) => steer::resume(global, which).await,
+        Command::Status(which) => steer::status(global, which).await,
+        Command::Earnings(args) => steer::earnings(global, args).await,
+    }
 }
 
 /// Arguments of `worker run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+}
+
+/// What is served, how, and for what.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
     /// A model to serve: file.gguf, hf:owner/repo[/file], a name, or NAME=… to serve it under another name. May be
-    /// given several times [default: the bundled demonstration].
+    /// given several times [default: the bundled demonstration; `join` chooses].
     #[arg(long = "model", value_name = "[NAME=]REF")]
     models: Vec<ModelArg>,
-    /// Where to listen (UDP); port 0 takes any free one.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// The key that names this worker and signs its receipts; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "worker")]
     key: String,
@@ -55,8 +106,6 @@ pub struct Args {
     passphrase: PassphraseArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    #[command(flatten)]
-    ledger: LedgerArgs,
     /// Credits to have bonded.
     #[arg(long, value_name = "CREDITS", default_value = "100", requires = "genesis")]
     bond: Credits,
@@ -123,9 +172,69 @@ impl Ready {
 }
 
 /// Serves until told to stop.
-pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    let Args { serve, ledger } = args;
     let data_dir = DataDir::of(&global)?;
-    let models = Models::new(&data_dir);
+    let opened = ledger.open_with_ledger(&data_dir)?;
+    let known = match &opened {
+        Some((_, _, look)) if wants_relay(&serve.reach, &ledger) => relays_on(look).await,
+        _ => Vec::new(),
+    };
+    let reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
+    serve_until_stopped(global, &data_dir, serve, ledger, reached).await
+}
+
+/// The address from which this machine speaks to the ledger's nodes; none without a ledger.
+fn speaks_from(ledger: &LedgerArgs) -> Option<std::net::IpAddr> {
+    if !ledger.is_some() {
+        return None;
+    }
+    let towards = ledger.rpc_urls().iter().find_map(|url| {
+        let url = reqwest::Url::parse(url).ok()?;
+        let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+        (host, url.port_or_known_default()?).to_socket_addrs().ok()?.next()
+    });
+    machine::speaks_from(towards?)
+}
+
+/// Whether a relay is looked for on the ledger.
+fn wants_relay(args: &ReachArgs, ledger: &LedgerArgs) -> bool {
+    let private = || speaks_from(ledger).map(reach::standing) == Some(Standing::Private);
+    args.relays.is_empty()
+        && match args.reach {
+            Reach::Auto => args.listen.is_none() && private(),
+            Reach::Relay(named) => named.is_none(),
+            Reach::Direct(_) => false,
+        }
+}
+
+/// The relays that the ledger's workers use; none if it does not say.
+async fn relays_on(ledger: &Ledger) -> Vec<RelayAddress> {
+    match timeout(LOOK_TIMEOUT, ledger.survey()).await {
+        Ok(Ok(survey)) => {
+            let workers = survey.operators.iter().flat_map(|operator| &operator.workers);
+            reach::known_relays(workers.map(|(_, endpoint)| endpoint.as_str()))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the ledger does not say which relays there are");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::warn!("the ledger does not say which relays there are");
+            Vec::new()
+        }
+    }
+}
+
+/// Serves as decided, until told to stop.
+async fn serve_until_stopped(
+    global: Global,
+    data_dir: &DataDir,
+    args: ServeArgs,
+    ledger: LedgerArgs,
+    reached: Reached,
+) -> anyhow::Result<Outcome> {
+    let models = Models::new(data_dir);
     let mut wanted = Vec::new();
     for arg in if args.models.is_empty() { vec![ModelArg::default()] } else { args.models } {
         models.find_or_download(&arg.reference).await?;
@@ -133,22 +242,29 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     }
     let key =
         Keystore::new(data_dir.keys()).load_or_create(&args.key, || args.passphrase.existing(&args.key))?;
-    let ledger = args.ledger.open(&data_dir)?.map(|(name, account)| WorkerLedger {
+    let folder = control::folder(data_dir);
+    let (listener, socket) = control::bind(&folder, &args.key).await?;
+    let pause = PauseFile::new(&folder, &args.key);
+    let paused = pause.read(now_ms()).is_some();
+    let ledger = ledger.open(data_dir)?.map(|(name, account)| WorkerLedger {
         account,
         bond: args.bond.0,
         price: args.price.0,
-        folder: data_dir.path().join("worker").join(&name),
+        folder: folder.join(&name),
         name: args.operator_name.unwrap_or(name),
-        endpoint: args.announce,
+        endpoint: args.announce.or(reached.announce).map(Location::Direct),
         claims: Claims::default(),
     });
     let served: Vec<Digest> = wanted.iter().map(|model| model.file.blake3).collect();
     // What is served is not collected.
     let _held: Vec<_> = wanted.iter().filter_map(|model| models.hold_file(&model.file)).collect();
     let limits = HoldLimits { bytes_per_second: args.share_bytes_per_second, ..HoldLimits::default() };
+    let account = ledger.as_ref().map(|ledger| ledger.account.clone());
     let settings = WorkerSettings {
         key,
-        listen: args.listen,
+        listen: reached.listen,
+        relay: reached.relay,
+        paused,
         models: wanted,
         cache: Some(data_dir.cache()),
         backend: args.engine.backend,
@@ -158,6 +274,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         ledger,
         sharing: models.view(&data_dir, args.share, &served).map(|view| Sharing { view, limits }),
     };
+    tracing::info!(listen = %reached.listen, relay = reached.relay.map(|relay| relay.to_string()), why = reached.why, "reached");
     let mut shown = Shown::new("the model's weights");
     let starting = serve::start(settings, move |progress| shown.report(progress));
     let mut worker = tokio::select! {
@@ -167,6 +284,8 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     if let Some(duties) = worker.duties() {
         tokio::spawn(report(duties));
     }
+    let steered = Steered { control: worker.control(), duties: worker.duties(), account, pause };
+    let mut server = ControlServer::start(listener, socket, steered);
     let served = worker.models();
     for model in &served {
         models.store().note_model(model.file.blake3, model.id);
@@ -199,14 +318,38 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
             tracing::info!("{} of memory are free", size(memory));
         }
     }
-    let outcome = tokio::select! {
-        stop = stop_requested(args.child) => stop.map(|()| Outcome::Done),
-        name = worker.failed() => Err(hinted(
-            format!("the computation of {name} failed; this is a defect of Surety"),
-            "the lines above say where; please report them",
-        )),
+    if paused {
+        output::note("paused, as it was when it last ran; `surety worker resume` ends that");
+    }
+    let (outcome, drain) = tokio::select! {
+        stop = stop_requested(args.child) => (stop.map(|()| Outcome::Done), None),
+        name = worker.failed() => {
+            let failed = hinted(
+                format!("the computation of {name} failed; this is a defect of Surety"),
+                "the lines above say where; please report them",
+            );
+            (Err(failed), None)
+        }
+        Some(drain) = server.drains.recv() => (Ok(Outcome::Done), Some(drain)),
     };
-    worker.shutdown(GRACE).await;
+    match drain {
+        None => worker.shutdown(GRACE).await,
+        Some(drain) => {
+            let left = if drain.retire {
+                worker.retire(drain.grace).await
+            } else {
+                worker.shutdown(drain.grace).await;
+                None
+            };
+            let told = match left {
+                None => Ok(()),
+                Some(problem) => Err(format!("{}; {}", problem.message, problem.hint)),
+            };
+            // Whoever asked may have left.
+            let _ = drain.done.send(told);
+        }
+    }
+    server.finish().await;
     outcome
 }
 
