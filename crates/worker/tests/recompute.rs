@@ -82,7 +82,7 @@ async fn a_thousand_honest_receipts_are_accepted() {
     let settings = WorkerSettings {
         key: SecretKey::from_bytes(&[11; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
-        relay: None,
+        relays: Vec::new(),
         paused: false,
         models: vec![ModelSettings {
             name: "shakespeare-demo".into(),

@@ -6,11 +6,7 @@ mod pause;
 mod reach;
 mod steer;
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs as _},
-    num::NonZeroUsize,
-    time::Duration,
-};
+use std::{net::ToSocketAddrs as _, num::NonZeroUsize, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use surety_client::ledger::Ledger;
@@ -113,9 +109,6 @@ pub struct ServeArgs {
     /// What the operator is called on the ledger [default: the account's name].
     #[arg(long, value_name = "NAME", requires = "genesis")]
     operator_name: Option<String>,
-    /// The address to publish, if others reach this worker elsewhere than where it listens.
-    #[arg(long, value_name = "IP:PORT", requires = "genesis")]
-    announce: Option<SocketAddr>,
     #[command(flatten)]
     pub child: ChildArgs,
 }
@@ -244,14 +237,14 @@ async fn serve_until_stopped(
         price: args.price.0,
         folder: folder.join(&name),
         name: args.operator_name.unwrap_or(name),
-        endpoint: args.announce.or(reached.announce).map(Location::Direct),
+        endpoint: reached.announce.map(Location::Direct),
         claims: Claims::default(),
     });
     let account = ledger.as_ref().map(|ledger| ledger.account.clone());
     let settings = WorkerSettings {
         key,
         listen: reached.listen,
-        relay: reached.relay,
+        relays: reached.relays.clone(),
         paused,
         models: wanted,
         cache: Some(data_dir.cache()),
@@ -261,7 +254,7 @@ async fn serve_until_stopped(
         kv_bytes: None,
         ledger,
     };
-    tracing::info!(listen = %reached.listen, relay = reached.relay.map(|relay| relay.to_string()), why = reached.why, "reached");
+    tracing::info!(listen = %reached.listen, relays = ?reached.relays, why = reached.why, "reached");
     let mut shown = Shown::new("the model's weights");
     let starting = serve::start(settings, move |progress| shown.report(progress));
     let mut worker = tokio::select! {
