@@ -115,7 +115,8 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         ));
     }
     let made = make_keys(&data_dir, &serve, ledger.account_or(ACCOUNT))?;
-    let (_, account, look) = ledger.open_with_ledger(&data_dir)?.expect("a genesis and an account are named");
+    let place = ledger.open_with_ledger(&data_dir)?.expect("a genesis and an account are named");
+    let (account, look) = (place.account, place.ledger);
     let from = speaks_from(&ledger);
     let survey = survey(&look).await?;
     let workers = survey.operators.iter().flat_map(|operator| &operator.workers);

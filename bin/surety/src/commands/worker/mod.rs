@@ -162,7 +162,7 @@ async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(&global)?;
     let opened = ledger.open_with_ledger(&data_dir)?;
     let known = match &opened {
-        Some((_, _, look)) if wants_relay(&serve.reach, &ledger) => relays_on(look).await,
+        Some(place) if wants_relay(&serve.reach, &ledger) => relays_on(&place.ledger).await,
         _ => Vec::new(),
     };
     let reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
