@@ -36,6 +36,14 @@ pub struct LedgerArgs {
     account_passphrase_file: Option<PathBuf>,
 }
 
+/// A ledger, and an account on it.
+pub struct Place {
+    /// What the account is called here.
+    pub name: String,
+    pub account: Arc<dyn Account>,
+    pub ledger: Ledger,
+}
+
 impl LedgerArgs {
     /// Whether a ledger is named.
     pub fn is_some(&self) -> bool {
@@ -54,14 +62,11 @@ impl LedgerArgs {
 
     /// The name of the account and the account itself, if the role uses a ledger.
     pub fn open(&self, data_dir: &DataDir) -> anyhow::Result<Option<(String, Arc<dyn Account>)>> {
-        Ok(self.open_with_ledger(data_dir)?.map(|(name, account, _)| (name, account)))
+        Ok(self.open_with_ledger(data_dir)?.map(|place| (place.name, place.account)))
     }
 
     /// As [`LedgerArgs::open`], with the ledger beneath.
-    pub fn open_with_ledger(
-        &self,
-        data_dir: &DataDir,
-    ) -> anyhow::Result<Option<(String, Arc<dyn Account>, Ledger)>> {
+    pub fn open_with_ledger(&self, data_dir: &DataDir) -> anyhow::Result<Option<Place>> {
         let Some(path) = &self.genesis else { return Ok(None) };
         let Some(name) = &self.account else {
             return Err(hinted(
@@ -74,6 +79,7 @@ impl LedgerArgs {
         let wallet = Keystore::new(data_dir.keys()).load_account(name, || passphrase.existing(name))?;
         let settings = LedgerSettings { genesis, rpc_urls: self.rpc_urls.clone() };
         let ledger = Ledger::new(settings).context("the ledger cannot be used")?;
-        Ok(Some((name.clone(), account_on(ledger.clone(), wallet), ledger)))
+        let account = account_on(ledger.clone(), wallet);
+        Ok(Some(Place { name: name.clone(), account, ledger }))
     }
 }

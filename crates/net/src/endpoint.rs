@@ -24,7 +24,7 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// How long a relay may take to take us on.
-const RELAY_TIMEOUT: Duration = Duration::from_secs(15);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who we are and where.
 #[derive(Debug, Clone)]

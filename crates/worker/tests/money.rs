@@ -50,7 +50,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
-        relay: None,
+        relays: Vec::new(),
         paused: false,
         models: vec![ModelSettings {
             name: "demo".into(),

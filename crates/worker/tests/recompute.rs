@@ -82,7 +82,7 @@ async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Connec
     let settings = WorkerSettings {
         key: SecretKey::from_bytes(&[seed; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
-        relay: None,
+        relays: Vec::new(),
         paused: false,
         models: vec![ModelSettings {
             name: "shakespeare-demo".into(),

@@ -46,7 +46,7 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
-        relay: None,
+        relays: Vec::new(),
         paused: false,
         models: vec![
             ModelSettings { name: "demo".into(), file: file() },
@@ -378,8 +378,10 @@ async fn a_pause_refuses_what_is_new_and_finishes_what_is_there() {
 async fn a_worker_at_a_relay_answers() {
     let limits = surety_net::RelayLimits::default();
     let relay = surety_net::Relay::start("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let at_relay = WorkerSettings {
-        relay: Some(relay.address()),
+        // The first is not there.
+        relays: vec![surety_net::RelayAddress(free), relay.address()],
         // The payer speaks IPv4: there is no other way than the relay.
         listen: "[::1]:0".parse().unwrap(),
         ..settings(None)

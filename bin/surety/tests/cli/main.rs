@@ -5,6 +5,7 @@ mod http;
 mod process;
 
 mod commands;
+mod join;
 mod look;
 mod money;
 mod transfer;

@@ -25,8 +25,12 @@ type KeptRow<'a> = (&'a [u8], u128, &'a [u8], u128);
 const CHANNELS: TableDefinition<'_, &[u8], KeptRow<'_>> = TableDefinition::new("channels");
 /// Epoch and place → receipt digest.
 const LEAVES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("leaves");
-/// Day (of Unix time) and model → orders, prompt tokens, output tokens, wei.
-const EARNED: TableDefinition<'_, (u64, &[u8]), (u64, u64, u64, u128)> = TableDefinition::new("earned");
+/// Day (of Unix time) and model.
+type EarnedKey<'a> = (u64, &'a [u8]);
+/// Orders, prompt tokens, output tokens, wei.
+type EarnedRow = (u64, u64, u64, u128);
+/// What was charged.
+const EARNED: TableDefinition<'_, EarnedKey<'_>, EarnedRow> = TableDefinition::new("earned");
 /// Days of which this is kept.
 const EARNED_DAYS: u64 = 400;
 /// Epochs whose root stands on the ledger.

@@ -77,8 +77,8 @@ pub struct WorkerSettings {
     pub key: SecretKey,
     /// Where it listens.
     pub listen: SocketAddr,
-    /// The relay at which it is reached, where nobody can call it.
-    pub relay: Option<RelayAddress>,
+    /// Relays at which it may be found, where nobody can call it: the first that takes it on. None: it is called directly.
+    pub relays: Vec<RelayAddress>,
     /// Whether it takes no orders until it is told to ([`Control::resume`]).
     pub paused: bool,
     /// What it serves; at least one.
@@ -269,7 +269,7 @@ pub async fn start(
     let WorkerSettings {
         key,
         listen,
-        relay,
+        relays,
         paused,
         models,
         cache,
@@ -299,11 +299,7 @@ pub async fn start(
         Executor::new(backend, threads).map_err(StartError::Executor)
     });
     let executor = Arc::new(executor.await?);
-    let options = BindOptions { key: key.clone(), listen };
-    let mut endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
-    if let Some(relay) = relay {
-        endpoint = endpoint.behind(relay).await?;
-    }
+    let endpoint = open_endpoint(&key, listen, &relays).await?;
     let shared = Arc::new(Shared {
         key,
         models: OnceLock::new(),
@@ -577,6 +573,28 @@ impl Shared {
             models: self.models().map(served).collect(),
         }
     }
+}
+
+/// The worker's endpoint, at the first relay that takes it on if it is to be at one.
+async fn open_endpoint(
+    key: &SecretKey,
+    listen: SocketAddr,
+    relays: &[RelayAddress],
+) -> Result<Endpoint, StartError> {
+    let mut refused = None;
+    for relay in relays.iter().map(Some).chain(relays.is_empty().then_some(None)) {
+        let options = BindOptions { key: key.clone(), listen };
+        let endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
+        let Some(relay) = relay else { return Ok(endpoint) };
+        match endpoint.behind(*relay).await {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(error) => {
+                tracing::warn!(%error, "a relay is of no use");
+                refused = Some(error);
+            }
+        }
+    }
+    Err(refused.expect("a relay was tried").into())
 }
 
 /// Takes streams until everything is to stop; returns the sessions still open.

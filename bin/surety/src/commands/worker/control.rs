@@ -185,8 +185,11 @@ async fn serve(
     let places = Arc::new(Semaphore::new(CALLERS_MAX));
     let changed = Arc::new(tokio::sync::Notify::new());
     let mut callers = JoinSet::new();
+    let mut ended = None;
     loop {
-        let left = steered.pause.read(now_ms()).and_then(|pause| pause.left(now_ms()));
+        // One that is over by now is ended at once; and once, even if that cannot be kept.
+        let pause = steered.pause.kept().filter(|pause| Some(*pause) != ended);
+        let left = pause.and_then(|pause| pause.left(now_ms()));
         tokio::select! {
             accepted = listener.accept() => {
                 while callers.try_join_next().is_some() {}
@@ -211,6 +214,7 @@ async fn serve(
             () = changed.notified() => {}
             () = sleep(left.unwrap_or_default()), if left.is_some() => {
                 steered.control.resume();
+                ended = pause;
                 if let Err(error) = steered.pause.write(None) {
                     tracing::warn!(%error, "the end of the pause could not be kept");
                 }

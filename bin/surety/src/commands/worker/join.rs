@@ -39,6 +39,7 @@ use crate::{
     commands::{
         bench::{self, Quick},
         doctor::{self, Finding, Grade},
+        model,
     },
     data_dir::DataDir,
     keystore::{KeyKind, Keystore},
@@ -114,7 +115,8 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         ));
     }
     let made = make_keys(&data_dir, &serve, ledger.account_or(ACCOUNT))?;
-    let (_, account, look) = ledger.open_with_ledger(&data_dir)?.expect("a genesis and an account are named");
+    let place = ledger.open_with_ledger(&data_dir)?.expect("a genesis and an account are named");
+    let (account, look) = (place.account, place.ledger);
     let from = speaks_from(&ledger);
     let survey = survey(&look).await?;
     let workers = survey.operators.iter().flat_map(|operator| &operator.workers);
@@ -161,7 +163,8 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         output::line(format_args!(
             "reached  {} ({})",
             reached
-                .relay
+                .relays
+                .first()
                 .map_or_else(|| format!("directly, at {}", reached.listen.ip()), |relay| relay.to_string()),
             reached.why
         ))?;
@@ -175,7 +178,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
                 "expected": expected,
                 "account": account.address().to_string(),
                 "missing_wei": purse.missing().to_string(),
-                "relay": reached.relay.map(|relay| relay.to_string()),
+                "relay": reached.relays.first().map(|relay| relay.to_string()),
             }))?;
         } else {
             output::note("nothing was registered; leave --dry-run away to join");
@@ -238,8 +241,8 @@ fn network(from: Option<std::net::IpAddr>, reached: &Reached) -> Finding {
         Standing::Public => "public",
     };
     let found = format!("speaks from {ip} ({kind}){link}");
-    match (standing(ip), reached.relay) {
-        (Standing::Private, None) => doctor::slow(
+    match (standing(ip), reached.relays.is_empty()) {
+        (Standing::Private, true) => doctor::slow(
             WHAT,
             found,
             "only the same network reaches it; for others name a relay: --relay IP:PORT, or open a port: --reach direct=IP:PORT --listen 0.0.0.0:PORT",
@@ -330,7 +333,9 @@ fn here(data_dir: &DataDir) -> anyhow::Result<Vec<Here>> {
         here.push(Here { name: entry.name, arg, bytes: entry.bytes, id: entry.model });
     }
     let demo = bundled_model();
-    here.push(Here { name: demo.name, arg: ModelArg::default(), bytes: bundled::bytes(), id: None });
+    // It is small: loading it tells its id.
+    let id = model::open(&demo.file, data_dir, &demo.name)?.id();
+    here.push(Here { name: demo.name, arg: ModelArg::default(), bytes: bundled::bytes(), id: Some(id) });
     Ok(here)
 }
 
@@ -398,10 +403,6 @@ fn missing(survey: &Survey, candidates: &[Candidate]) -> Vec<(String, usize)> {
     for offer in survey.operators.iter().flat_map(|operator| &operator.offers) {
         *offered.entry(ModelId(surety_types::Digest(offer.model.0))).or_default() += 1;
     }
-    // What was never loaded here may be one of them.
-    if candidates.iter().any(|model| model.id.is_none()) && offered.len() == 1 {
-        return Vec::new();
-    }
     let mut missing: Vec<(String, usize)> = offered
         .into_iter()
         .map(|(id, count)| (id.to_string(), count))
@@ -418,6 +419,7 @@ fn show_models(candidates: &[Candidate], missing: &[(String, usize)]) -> anyhow:
             Some(why) => (out_style(Style::Dim, "not  "), format!(": {why}")),
         };
         let held = match model.holders {
+            0 if model.id.is_none() => "never loaded here, so it is not known who else offers it".to_owned(),
             0 => "nobody else is known to offer it".to_owned(),
             1 => "one other offers it".to_owned(),
             count => format!("{count} others offer it"),

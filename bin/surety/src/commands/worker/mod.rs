@@ -6,11 +6,7 @@ mod pause;
 mod reach;
 mod steer;
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs as _},
-    num::NonZeroUsize,
-    time::Duration,
-};
+use std::{net::ToSocketAddrs as _, num::NonZeroUsize, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use surety_blobs::HoldLimits;
@@ -115,9 +111,6 @@ pub struct ServeArgs {
     /// What the operator is called on the ledger [default: the account's name].
     #[arg(long, value_name = "NAME", requires = "genesis")]
     operator_name: Option<String>,
-    /// The address to publish, if others reach this worker elsewhere than where it listens.
-    #[arg(long, value_name = "IP:PORT", requires = "genesis")]
-    announce: Option<SocketAddr>,
     /// Which files to give to those who ask for them by their BLAKE3.
     #[arg(long, value_enum, default_value_t)]
     share: Share,
@@ -177,7 +170,7 @@ async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(&global)?;
     let opened = ledger.open_with_ledger(&data_dir)?;
     let known = match &opened {
-        Some((_, _, look)) if wants_relay(&serve.reach, &ledger) => relays_on(look).await,
+        Some(place) if wants_relay(&serve.reach, &ledger) => relays_on(&place.ledger).await,
         _ => Vec::new(),
     };
     let reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
@@ -252,7 +245,7 @@ async fn serve_until_stopped(
         price: args.price.0,
         folder: folder.join(&name),
         name: args.operator_name.unwrap_or(name),
-        endpoint: args.announce.or(reached.announce).map(Location::Direct),
+        endpoint: reached.announce.map(Location::Direct),
         claims: Claims::default(),
     });
     let served: Vec<Digest> = wanted.iter().map(|model| model.file.blake3).collect();
@@ -263,7 +256,7 @@ async fn serve_until_stopped(
     let settings = WorkerSettings {
         key,
         listen: reached.listen,
-        relay: reached.relay,
+        relays: reached.relays.clone(),
         paused,
         models: wanted,
         cache: Some(data_dir.cache()),
@@ -274,7 +267,7 @@ async fn serve_until_stopped(
         ledger,
         sharing: models.view(&data_dir, args.share, &served).map(|view| Sharing { view, limits }),
     };
-    tracing::info!(listen = %reached.listen, relay = reached.relay.map(|relay| relay.to_string()), why = reached.why, "reached");
+    tracing::info!(listen = %reached.listen, relays = ?reached.relays, why = reached.why, "reached");
     let mut shown = Shown::new("the model's weights");
     let starting = serve::start(settings, move |progress| shown.report(progress));
     let mut worker = tokio::select! {

@@ -40,12 +40,16 @@ impl PauseFile {
 
     /// The pause that holds at this moment.
     pub fn read(&self, now_ms: u64) -> Option<Pause> {
-        let pause = match fs::read(&self.0) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or(Pause { until_ms: None }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(_) => Pause { until_ms: None },
-        };
-        (pause.left(now_ms) != Some(Duration::ZERO)).then_some(pause)
+        self.kept().filter(|pause| pause.left(now_ms) != Some(Duration::ZERO))
+    }
+
+    /// The pause that was kept, over or not.
+    pub fn kept(&self) -> Option<Pause> {
+        match fs::read(&self.0) {
+            Ok(text) => Some(serde_json::from_slice(&text).unwrap_or(Pause { until_ms: None })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(Pause { until_ms: None }),
+        }
     }
 
     /// Keeps a pause, or that there is none.
@@ -86,7 +90,7 @@ mod tests {
         file.write(Some(pause)).unwrap();
         assert_eq!(file.read(999), Some(pause));
         assert_eq!(pause.left(400), Some(Duration::from_millis(600)));
-        assert_eq!(file.read(1_000), None);
+        assert_eq!((file.read(1_000), file.kept()), (None, Some(pause)), "over, and still to be ended");
         let endless = Pause { until_ms: None };
         file.write(Some(endless)).unwrap();
         assert_eq!(file.read(u64::MAX), Some(endless));

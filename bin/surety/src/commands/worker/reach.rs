@@ -1,6 +1,6 @@
 //! How others reach a worker: directly, or through a relay.
 //!
-//! In:     `--reach`, `--listen`, `--relay`, `--announce`; the address from which this machine speaks; relays that the
+//! In:     `--reach`, `--listen`, `--relay`; the address from which this machine speaks; relays that the
 //!         ledger's workers use.
 //! Out:    where to listen, and the relay to be found at.
 //! Touches: nothing; asks the system which address it would speak from.
@@ -16,6 +16,9 @@ use std::{
 use surety_net::{Location, RelayAddress};
 
 use crate::output::hinted;
+
+/// Relays that are tried, one after the other.
+const RELAYS_MAX: usize = 4;
 
 /// How to be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,18 +42,18 @@ pub struct ReachArgs {
     /// Where to listen (UDP); port 0 takes any free one [default: any port of the address that `--reach` comes to].
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
-    /// A relay that may be used (`surety relay run`) [default: those that the ledger's workers are found at].
+    /// A relay that may be used (`surety relay run`); of several the first that takes it on [default: those that the ledger's workers are found at].
     #[arg(long = "relay", value_name = "IP:PORT")]
     pub relays: Vec<RelayAddress>,
 }
 
 /// What it came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The relay to be found at.
-    pub relay: Option<RelayAddress>,
+    /// Relays to be found at: the first that takes it on. None: directly.
+    pub relays: Vec<RelayAddress>,
     /// Where others call, if not there.
     pub announce: Option<SocketAddr>,
     /// Why, for people.
@@ -129,40 +132,40 @@ pub fn known_relays<'a>(endpoints: impl Iterator<Item = &'a str>) -> Vec<RelayAd
 
 /// Decides. `from`: the address this machine speaks to the network from.
 pub fn decide(args: &ReachArgs, from: Option<IpAddr>, known: &[RelayAddress]) -> anyhow::Result<Reached> {
-    let relay = args.relays.first().or(known.first()).copied();
+    let relays = if args.relays.is_empty() { known } else { &args.relays };
+    let relays: Vec<RelayAddress> = relays.iter().copied().take(RELAYS_MAX).collect();
     // Any address for those who call out: a direct way may still be found.
     let outwards = args.listen.unwrap_or_else(|| SocketAddr::new(unspecified(from), 0));
     let at_home = args.listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
-    let through = |relay, why| Reached { listen: outwards, relay: Some(relay), announce: None, why };
-    let direct = |listen, why| Reached { listen, relay: None, announce: None, why };
+    let through = |relays, why| Reached { listen: outwards, relays, announce: None, why };
+    let direct = |listen, why| Reached { listen, relays: Vec::new(), announce: None, why };
     Ok(match args.reach {
         Reach::Direct(announce) => {
             let own = from.map(|ip| SocketAddr::new(ip, 0));
             let listen = args.listen.or(announce.and(Some(outwards))).or(own).unwrap_or(at_home);
             Reached { announce, ..direct(listen, "as told") }
         }
-        Reach::Relay(named) => match named.or(relay) {
-            Some(relay) => through(relay, "as told"),
-            None => {
-                return Err(hinted(
-                    "no relay is known",
-                    "name one with --relay IP:PORT; `surety relay run` on a machine that others reach makes one",
-                ));
-            }
-        },
+        Reach::Relay(Some(named)) => through(vec![named], "as told"),
+        Reach::Relay(None) if relays.is_empty() => {
+            return Err(hinted(
+                "no relay is known",
+                "name one with --relay IP:PORT; `surety relay run` on a machine that others reach makes one",
+            ));
+        }
+        Reach::Relay(None) => through(relays, "as told"),
         Reach::Auto => match (args.listen, from.map(|ip| (ip, standing(ip)))) {
             (Some(listen), _) => direct(listen, "where --listen says"),
             (None, None | Some((_, Standing::Loopback))) => direct(at_home, "this machine only"),
             (None, Some((ip, Standing::Public))) => {
                 direct(SocketAddr::new(ip, 0), "this machine's address is public")
             }
-            (None, Some((ip, Standing::Private))) => match relay {
-                Some(relay) => through(relay, "this machine's address is private; a relay is known"),
-                None => direct(
-                    SocketAddr::new(ip, 0),
-                    "this machine's address is private and no relay is known: reached from the same network only",
-                ),
-            },
+            (None, Some((ip, Standing::Private))) if relays.is_empty() => direct(
+                SocketAddr::new(ip, 0),
+                "this machine's address is private and no relay is known: reached from the same network only",
+            ),
+            (None, Some((_, Standing::Private))) => {
+                through(relays, "this machine's address is private; a relay is known")
+            }
         },
     })
 }
@@ -192,10 +195,10 @@ mod tests {
         let check = |args: ReachArgs, from: &str, listen: &str, relay: Option<&str>| {
             let from = from.parse().ok();
             let reached = decide(&args, from, &known).unwrap();
-            let relay = relay.map(|relay| relay.parse().unwrap());
+            let relays: Vec<RelayAddress> = relay.iter().map(|relay| relay.parse().unwrap()).collect();
             assert_eq!(
-                (reached.listen, reached.relay),
-                (listen.parse().unwrap(), relay),
+                (reached.listen, reached.relays),
+                (listen.parse().unwrap(), relays),
                 "{args:?} {from:?}"
             );
         };
@@ -213,7 +216,7 @@ mod tests {
         assert_eq!(told.announce, Some("192.0.2.5:7".parse().unwrap()));
         assert_eq!(told.listen, "0.0.0.0:0".parse().unwrap());
         let private = decide(&args("auto", None, &[]), "10.0.0.1".parse().ok(), &[]).unwrap();
-        assert_eq!((private.listen, private.relay), ("10.0.0.1:0".parse().unwrap(), None));
+        assert_eq!((private.listen, private.relays), ("10.0.0.1:0".parse().unwrap(), Vec::new()));
         assert!(private.why.contains("same network only"));
         assert!(decide(&args("relay", None, &[]), None, &[]).is_err());
         for wrong in ["", "relay=", "relay=x:1", "direct=1", "auto=1", "tor"] {
