@@ -222,9 +222,15 @@ pub fn run(settings: &Settings) -> Result<Report> {
         judged: Vec::new(),
         struck: BTreeMap::new(),
     };
-    matrix.learn()?;
-    for number in 0..settings.faults {
-        matrix.case(number).with_context(|| format!("fault {number} of seed {}", settings.seed))?;
+    let drawn: Vec<Drawn> = (0..settings.faults).map(|number| Drawn::of(settings, number)).collect();
+    let asked: BTreeSet<usize> = if settings.no_drain {
+        drawn.iter().flat_map(|drawn| drawn.asked.iter().copied()).collect()
+    } else {
+        (0..QUESTIONS).collect()
+    };
+    asked.into_iter().try_for_each(|question| matrix.learn(question))?;
+    for (number, drawn) in drawn.iter().enumerate() {
+        matrix.case(number, drawn).with_context(|| format!("fault {number} of seed {}", settings.seed))?;
     }
     let drained = if settings.no_drain { None } else { Some(matrix.drain()?) };
 
@@ -266,6 +272,29 @@ pub fn run(settings: &Settings) -> Result<Report> {
     })
 }
 
+/// What a fault is to be, as far as the seed says.
+struct Drawn {
+    /// Questions that are asked at once; it strikes where the first is.
+    asked: Vec<usize>,
+    /// How far the first answer is to be, from 0 to 1.
+    place: f64,
+    /// How long a worker stands still, or its link is down.
+    lasting: Duration,
+    /// Where a link can be cut, it is; else a worker is stopped or killed.
+    cut: bool,
+    stall: bool,
+}
+
+impl Drawn {
+    fn of(settings: &Settings, number: usize) -> Self {
+        let mut rng = Rng::keyed(&[settings.seed, 2, number as u64]);
+        let asked = (0..settings.at_once).map(|_| rng.below(QUESTIONS)).collect();
+        let place = rng.below(1000) as f64 / 1000.0;
+        let lasting = Duration::from_secs(FAULT_SECONDS[rng.below(FAULT_SECONDS.len())]);
+        Drawn { asked, place, lasting, cut: rng.chance(0.5), stall: rng.chance(0.25) }
+    }
+}
+
 struct Matrix<'a> {
     settings: &'a Settings,
     host: String,
@@ -278,23 +307,21 @@ struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
-    /// Asks every question undisturbed.
-    fn learn(&mut self) -> Result<()> {
-        for number in 0..self.questions.len() {
-            let Question { path, body, .. } = self.questions[number].clone();
-            let heard = wire::ask(&self.host, path, &body, &Progress::default());
-            ensure!(heard.ended == Ended::Whole, "question {number} undisturbed: {:?}", heard.ended);
-            self.charges.take(&self.host, heard.request_id.as_deref(), heard.cost);
-            let text_bytes = heard.choices.values().map(|(text, _)| text.len()).sum();
-            ensure!(text_bytes > 0, "question {number} has no answer");
-            let Heard { choices, silence, took, .. } = heard;
-            self.questions[number].expected = Some(Expected { choices, text_bytes, silence, took });
-        }
+    /// Asks a question undisturbed.
+    fn learn(&mut self, number: usize) -> Result<()> {
+        let Question { path, body, .. } = self.questions[number].clone();
+        let heard = wire::ask(&self.host, path, &body, &Progress::default());
+        ensure!(heard.ended == Ended::Whole, "question {number} undisturbed: {:?}", heard.ended);
+        self.charges.take(&self.host, heard.request_id.as_deref(), heard.cost);
+        let text_bytes = heard.choices.values().map(|(text, _)| text.len()).sum();
+        ensure!(text_bytes > 0, "question {number} has no answer");
+        let Heard { choices, silence, took, .. } = heard;
+        self.questions[number].expected = Some(Expected { choices, text_bytes, silence, took });
         Ok(())
     }
 
     /// Asks several questions, strikes a worker where the first of them is, and judges what came.
-    fn case(&mut self, number: usize) -> Result<()> {
+    fn case(&mut self, number: usize, drawn: &Drawn) -> Result<()> {
         for member in &mut self.members {
             member.revive(&self.up)?;
         }
@@ -303,14 +330,8 @@ impl Matrix<'_> {
             &self.host,
             self.members.len().saturating_sub(2).max(2).min(self.members.len()),
         )?;
-        let mut rng = Rng::keyed(&[self.settings.seed, 2, number as u64]);
-        let asked: Vec<Question> = (0..self.settings.at_once)
-            .map(|_| self.questions[rng.below(self.questions.len())].clone())
-            .collect();
-        let place = rng.below(1000) as f64 / 1000.0;
-        let seconds = FAULT_SECONDS[rng.below(FAULT_SECONDS.len())];
-        let (first, second) = (rng.below(4), rng.below(2));
-
+        let asked: Vec<Question> =
+            drawn.asked.iter().map(|question| self.questions[*question].clone()).collect();
         let progress: Vec<Progress> = asked.iter().map(|_| Progress::default()).collect();
         let host = self.host.as_str();
         let (heard, fault, victim) = thread::scope(|scope| -> Result<_> {
@@ -322,13 +343,13 @@ impl Matrix<'_> {
                 })
                 .collect();
             let expected = asked[0].expected.as_ref().context("it was learnt")?;
-            until_far(&asked[0], expected, &progress[0], place);
+            until_far(&asked[0], expected, &progress[0], drawn.place);
             let victim = self.victim(progress[0].now().worker.as_deref());
             let member = &self.members[victim];
             // Where links can be cut they are, every other time; else three in four are killed.
-            let fault = match (member.is_apart(), second, first) {
-                (true, 0, _) => Fault::Cut,
-                (_, _, 0) => Fault::Stall,
+            let fault = match (member.is_apart(), drawn.cut, drawn.stall) {
+                (true, true, _) => Fault::Cut,
+                (_, _, true) => Fault::Stall,
                 _ => Fault::Kill,
             };
             match fault {
@@ -338,7 +359,7 @@ impl Matrix<'_> {
             }
             let struck = Instant::now();
             if fault != Fault::Kill {
-                thread::sleep(Duration::from_secs(seconds).saturating_sub(struck.elapsed()));
+                thread::sleep(drawn.lasting.saturating_sub(struck.elapsed()));
                 match fault {
                     Fault::Stall => member.signal(Signal::CONT)?,
                     _ => member.set_link(true)?,

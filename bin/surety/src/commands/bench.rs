@@ -1,9 +1,12 @@
-//! `surety bench engine|receipt|chain`
+//! `surety bench engine|receipt|chain|gateway`
 
 mod chain;
+mod gateway;
+mod paced;
 
 use std::{
     hint::black_box,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +21,7 @@ use surety_types::{
     progress::PROGRESS_TOKENS,
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
-use surety_worker::{SOFTWARE, store::Reference};
+use surety_worker::{SOFTWARE, load::ModelPlace, store::Reference};
 
 use super::{Outcome, model, worker::EngineArgs};
 use crate::{
@@ -46,6 +49,11 @@ pub enum Command {
     Receipt(Args),
     /// Four validators on this machine: finality, transfers and claims a second, and what they cost.
     Chain(chain::Args),
+    /// What the gateway adds to each token, what a silent stream costs, and what is left of the engine's speed.
+    Gateway(Box<gateway::Args>),
+    /// The proxy that the gateway is measured against.
+    #[command(hide = true)]
+    Proxy(paced::ProxyArgs),
 }
 
 /// Arguments of `bench engine` and `bench receipt`.
@@ -99,6 +107,10 @@ struct Bench {
     model: Arc<Model>,
     executor: Arc<Executor>,
     setting: Setting,
+    /// The model's file, unless it is the bundled one.
+    file: Option<PathBuf>,
+    /// Tokens of prompt and answer together.
+    context: u32,
     prompt_tokens: u32,
     output_tokens: u32,
 }
@@ -109,6 +121,10 @@ pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
         Command::Engine(args) => engine(global, &Bench::open(global, &args)?)?,
         Command::Receipt(args) => receipt(global, Bench::open(global, &args)?)?,
         Command::Chain(args) => return chain::run(global.json, &args),
+        Command::Gateway(args) => return super::wait(gateway::run(global.clone(), *args)),
+        Command::Proxy(args) => {
+            return super::wait(async { paced::proxy(args).await.map(|()| Outcome::Done) });
+        }
     }
     Ok(Outcome::Done)
 }
@@ -227,10 +243,16 @@ impl Bench {
         let prompt_tokens = PROMPT_TOKENS.min(context - output_tokens);
         let (backend, threads) = (executor.backend().to_string(), executor.threads().get());
         let setting = Setting { model: name, backend, threads };
+        let file = match &file.place {
+            ModelPlace::File(path) => Some(path.clone()),
+            ModelPlace::Program(_) => None,
+        };
         Ok(Self {
             model: Arc::new(model),
             executor: Arc::new(executor),
             setting,
+            file,
+            context,
             prompt_tokens,
             output_tokens,
         })

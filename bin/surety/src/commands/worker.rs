@@ -53,6 +53,9 @@ pub struct Args {
     passphrase: PassphraseArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Bytes for the KV caches of all answers under way [default: half of the free memory].
+    #[arg(long, value_name = "BYTES")]
+    kv_bytes: Option<u64>,
     #[command(flatten)]
     ledger: LedgerArgs,
     /// Credits to have bonded.
@@ -142,7 +145,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         backend: args.engine.backend,
         threads: args.engine.threads,
         context_tokens: args.engine.context,
-        kv_bytes: None,
+        kv_bytes: args.kv_bytes,
         ledger,
     };
     let mut shown = Shown::new("the model's weights");
