@@ -148,6 +148,8 @@ struct Share {
 
 /// Measures.
 pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    // Each stream is a socket on either side.
+    child::allow_open_files();
     let measures = |part| args.parts.is_empty() || args.parts.contains(&part);
     let folder = tempfile::tempdir()?;
     let mut figures = Figures { latency: Vec::new(), idle: None, engine: None };
