@@ -9,7 +9,7 @@
 use serde::Serialize;
 use surety_engine::Model;
 use surety_kernels::Executor;
-use surety_proof::check::{CheckedEvidence, Expected, Unchecked, check_evidence};
+use surety_proof::check::{Checked, CheckedEvidence, Expected, Unchecked, check_evidence};
 use surety_types::{Evidence, FinishReason, ModelId, Prompt, PublicKey, Request};
 use surety_worker::audit;
 
@@ -41,7 +41,7 @@ pub struct Report {
     pub recomputed: bool,
     /// The request.
     pub request_id: Option<String>,
-    /// The answers, one per choice.
+    /// What each worker gave, in order of choice and then of tokens.
     pub answers: Vec<AnswerReport>,
     /// The key that signed the envelope.
     pub gateway: Option<PublicKey>,
@@ -53,19 +53,21 @@ pub struct Report {
     pub failure: Option<String>,
 }
 
-/// One answer of a request.
+/// What one worker gave of an answer: all of it, unless another went on.
 #[derive(Clone, Debug, Serialize)]
 pub struct AnswerReport {
     /// The model that answered.
     pub model: ModelId,
     /// The key of the worker that answered.
     pub worker: PublicKey,
-    /// Tokens of the prompt.
+    /// Tokens that it was given: the prompt, and what it went on from.
     pub prompt_tokens: u32,
-    /// Tokens of the answer.
+    /// Index of its first token in the answer.
+    pub first_output_token: u32,
+    /// Tokens that it signed for.
     pub output_tokens: u32,
-    /// Why it ended.
-    pub finish: FinishReason,
+    /// Why it ended; none if it broke off.
+    pub finish: Option<FinishReason>,
     /// Why there is none, if there is none.
     pub failed: Option<String>,
     /// The text.
@@ -99,12 +101,13 @@ pub fn verify(bytes: &[u8], known: &Known) -> Result<Verified, Box<Report>> {
     };
     for (answer, checked) in evidence.answers.iter().zip(&checked.answers) {
         report.answers.push(AnswerReport {
-            model: checked.receipt.model,
-            worker: checked.receipt.worker,
-            prompt_tokens: checked.receipt.prompt_tokens,
-            output_tokens: checked.receipt.output_tokens,
-            finish: checked.receipt.finish,
-            failed: checked.receipt.failure().map(|(code, message)| format!("{code}: {message}")),
+            model: checked.order.model,
+            worker: checked.worker,
+            prompt_tokens: checked.prompt_tokens(),
+            first_output_token: checked.order.resumed_tokens(),
+            output_tokens: checked.output_tokens(),
+            finish: checked.receipt.as_ref().map(|receipt| receipt.finish),
+            failed: failure(checked),
             text: answer.text.clone(),
         });
         add(&mut report.checked, checked.checked.iter());
@@ -119,7 +122,7 @@ pub fn verify(bytes: &[u8], known: &Known) -> Result<Verified, Box<Report>> {
 impl Verified {
     /// The models that answered.
     pub fn models(&self) -> impl Iterator<Item = ModelId> {
-        self.checked.answers.iter().map(|answer| answer.receipt.model)
+        self.checked.answers.iter().map(|answer| answer.order.model)
     }
 
     /// Computes every answer by this model again. `progress` is told the positions done and those in all.
@@ -130,6 +133,10 @@ impl Verified {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Report {
         for (answer, checked) in self.evidence.answers.iter().zip(&self.checked.answers) {
+            // Who gave nothing, and was succeeded, claims nothing.
+            if !checked.is_end() && answer.output_ids.is_empty() && self.checked.answers.len() > 1 {
+                continue;
+            }
             if let Err(discrepancy) = audit::recompute(model, executor, checked, answer, progress) {
                 self.report.recomputed = true;
                 fail(&mut self.report, chain(&discrepancy));
@@ -160,7 +167,7 @@ fn compare(report: &mut Report, evidence: &Evidence, checked: &CheckedEvidence, 
         });
     }
     if let Some(model) = known.model {
-        let other = answers().map(|(_, answer)| answer.receipt.model).find(|other| *other != model);
+        let other = answers().map(|(_, answer)| answer.order.model).find(|other| *other != model);
         settle(report, other.is_none(), "it is the model that was expected", || {
             format!(
                 "the answer is by {}, not by {model}",
@@ -169,10 +176,10 @@ fn compare(report: &mut Report, evidence: &Evidence, checked: &CheckedEvidence, 
         });
     }
     if let Some(text) = &known.text {
-        let same = answers().any(|(answer, _)| &answer.text == text);
+        let texts = whole_texts(evidence, checked);
+        let same = texts.contains(text);
         settle(report, same, "the text is the one that was given to compare", || {
-            let (at, there) =
-                nearest_difference(evidence.answers.iter().map(|answer| answer.text.as_str()), text);
+            let (at, there) = nearest_difference(texts.iter().map(String::as_str), text);
             format!(
                 "the text that was given is not the one that was signed: they differ from byte {at} on, where the signed one has {there:?}"
             )
@@ -199,6 +206,35 @@ fn compare(report: &mut Report, evidence: &Evidence, checked: &CheckedEvidence, 
             "that the request is the one you sent (give its last message with --prompt, or read it here)"
                 .into(),
         );
+    }
+}
+
+/// The answers, each put together from what its workers gave.
+fn whole_texts(evidence: &Evidence, checked: &CheckedEvidence) -> Vec<String> {
+    let mut texts = vec![String::new()];
+    for (answer, checked) in evidence.answers.iter().zip(&checked.answers) {
+        let Some(text) = texts.last_mut() else { break };
+        if answer.resumed_ids.is_empty() {
+            // Whoever begins anew relies on nobody before.
+            text.clear();
+        }
+        text.push_str(&answer.text);
+        if checked.is_end() {
+            texts.push(String::new());
+        }
+    }
+    // The last was only begun, unless the answer never ended.
+    if texts.len() > 1 {
+        texts.pop();
+    }
+    texts
+}
+
+/// Why a worker gave no whole answer, if it did not.
+fn failure(checked: &Checked) -> Option<String> {
+    match &checked.receipt {
+        Some(receipt) => receipt.failure().map(|(code, message)| format!("{code}: {message}")),
+        None => Some("broke off without a receipt".to_owned()),
     }
 }
 

@@ -59,13 +59,16 @@ pub struct OrderOptions {
     /// A worker that sends nothing for so long has stalled. Workers give a sign of life every
     /// [`surety_types::progress::PROGRESS_IDLE_MS`].
     pub stall: Duration,
+    /// The same before it has accepted: it reads and tokenises the prompt first, and gives no sign meanwhile.
+    pub acceptance: Duration,
     /// The context the worker offers for this model, from its status.
     pub context_tokens: Option<u32>,
 }
 
 impl Default for OrderOptions {
     fn default() -> Self {
-        OrderOptions { stall: Duration::from_secs(10), context_tokens: None }
+        let stall = Duration::from_secs(10);
+        OrderOptions { stall, acceptance: stall, context_tokens: None }
     }
 }
 
@@ -123,16 +126,17 @@ impl Connection {
         Ok(status)
     }
 
-    /// Sends an order and its request; what comes of it is the session's to tell.
+    /// Sends an order, its request and the tokens it resumes from; what comes of it is the session's to tell.
     ///
-    /// Fails at once if the worker is not there. Panics if the request is not the one that the order names.
+    /// Fails at once if the worker is not there. Panics if the request or the tokens are not those that the order names.
     pub async fn order(
         &self,
         order: Signed<surety_types::Order>,
         request: Request,
+        resumed: Vec<u32>,
         options: OrderOptions,
     ) -> Result<Session, SessionError> {
-        self.start(order, request, options, None).await
+        self.start(order, request, resumed, options, None).await
     }
 
     /// As [`Connection::order`], paid from `purse`: the order names its channel.
@@ -140,16 +144,18 @@ impl Connection {
         &self,
         order: Signed<surety_types::Order>,
         request: Request,
+        resumed: Vec<u32>,
         options: OrderOptions,
         purse: Box<dyn Purse>,
     ) -> Result<Session, SessionError> {
-        self.start(order, request, options, Some(purse)).await
+        self.start(order, request, resumed, options, Some(purse)).await
     }
 
     async fn start(
         &self,
         order: Signed<surety_types::Order>,
         request: Request,
+        resumed: Vec<u32>,
         options: OrderOptions,
         purse: Option<Box<dyn Purse>>,
     ) -> Result<Session, SessionError> {
@@ -162,7 +168,7 @@ impl Connection {
                 return Err(SessionError::Unreachable { worker: self.worker(), lost });
             }
         };
-        Session::start(&link, order, request, options, purse).await
+        Session::start(&link, order, request, resumed, options, purse).await
     }
 
     fn unreachable(&self) -> SessionError {

@@ -22,4 +22,12 @@ pub use channel::{Account, AccountError, Purse, PurseError, account_on};
 pub use connection::{Connection, OrderOptions};
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
 pub use surety_net::StatusError;
+pub use surety_proof::Checked;
 pub use transcript::ProgressProblem;
+
+/// What an order says of the tokens that it resumes from; nothing if there are none.
+pub fn resumed_from(ids: &[u32]) -> Option<surety_types::Resumed> {
+    let output_tokens = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    (output_tokens > 0)
+        .then(|| surety_types::Resumed { output_tokens, output_digest: surety_proof::output_digest(ids) })
+}

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use surety_net::{CloseCode, Link, Lost, OpenError, ReceiveError, Receiver, SendError, Sender};
-use surety_proof::{Checked, Fault};
+use surety_proof::{Checked, Fault, check::check_resumed_ids};
 use surety_types::{
     Acceptance, Answer, Canonical, FromWorker, Invalid, Order, PublicKey, Receipt, Request, Signed, ToWorker,
     TokenLogprob,
@@ -27,6 +27,7 @@ pub struct Session {
     transcript: Transcript,
     worker: PublicKey,
     stall: Duration,
+    acceptance: Duration,
     heard: Instant,
     deadline: Instant,
     ended: bool,
@@ -283,6 +284,7 @@ impl Session {
         link: &Link,
         order: Signed<Order>,
         request: Request,
+        resumed: Vec<u32>,
         options: OrderOptions,
         purse: Option<Box<dyn Purse>>,
     ) -> Result<Session, SessionError> {
@@ -291,6 +293,7 @@ impl Session {
         let worker = link.address().key;
         let encoded = request.try_to_cbor().map_err(SessionError::Invalid)?;
         assert_eq!(Request::digest_of(&encoded), order.request_digest, "an order names its request");
+        assert!(check_resumed_ids(&order, &resumed).is_ok(), "an order names what it resumes from");
 
         let now = Instant::now();
         let left = order.deadline_ms.saturating_sub(unix_ms());
@@ -303,8 +306,9 @@ impl Session {
                 SessionError::BrokenOff { worker, output_tokens: 0, accepted: false, code: CloseCode::Busy }
             }
         })?;
-        let message = ToWorker::Order { order: order.bytes().to_vec(), request: encoded };
+        let message = ToWorker::Order { order: order.bytes().to_vec(), request: encoded, output: resumed };
         let sending = stream.send(&message).await;
+        let ToWorker::Order { output: resumed, .. } = message else { unreachable!("it was made so") };
         match sending {
             Ok(()) => {}
             // The worker may have said why on its own direction: let the session tell.
@@ -327,9 +331,10 @@ impl Session {
         Ok(Session {
             towards,
             receiver,
-            transcript: Transcript::new(order, request, worker, options.context_tokens),
+            transcript: Transcript::new(order, request, resumed, worker, options.context_tokens),
             worker,
             stall: options.stall,
+            acceptance: options.acceptance,
             heard: Instant::now(),
             deadline,
             ended: false,
@@ -374,6 +379,12 @@ impl Session {
         }
     }
 
+    /// After an error: what the worker had signed, and the tokens and text it had signed for. None if it had not
+    /// accepted.
+    pub fn left(&mut self) -> Option<Answer> {
+        self.transcript.left()
+    }
+
     /// Asks the worker to stop. What it has delivered is still receipted: go on with [`Session::next`].
     pub async fn cancel(&mut self) {
         if self.ended || self.transcript.cancelled {
@@ -397,7 +408,8 @@ impl Session {
 
     /// Waits for one message and takes it.
     async fn step(&mut self) -> Result<Option<SessionEvent>, SessionError> {
-        let stalled = self.heard + self.stall;
+        let stall = if self.transcript.is_accepted() { self.stall } else { self.acceptance };
+        let stalled = self.heard + stall;
         let received = timeout_at(stalled.min(self.deadline), self.receiver.receive()).await;
         let (worker, output_tokens, accepted) =
             (self.worker, self.transcript.output_tokens(), self.transcript.is_accepted());
@@ -407,7 +419,7 @@ impl Session {
             Err(_) if self.deadline <= stalled => {
                 Err(SessionError::DeadlineExceeded { worker, output_tokens, accepted })
             }
-            Err(_) => Err(SessionError::Stalled { worker, output_tokens, accepted, stall: self.stall }),
+            Err(_) => Err(SessionError::Stalled { worker, output_tokens, accepted, stall }),
             Ok(Ok(Some(message))) => {
                 self.heard = Instant::now();
                 self.transcript.cancelled |= self.payment_problem().is_some();

@@ -22,6 +22,7 @@ const MAX_TEXT_BYTES_PER_TOKEN: usize = 4096;
 pub(crate) struct Transcript {
     order: Signed<Order>,
     request: Request,
+    resumed_ids: Vec<u32>,
     worker: PublicKey,
     context_tokens: Option<u32>,
     acceptance: Option<Signed<Acceptance>>,
@@ -30,8 +31,8 @@ pub(crate) struct Transcript {
     text: String,
     ids_hasher: IdsHasher,
     text_hasher: TextHasher,
-    /// Output tokens at the last progress.
-    signed_tokens: u32,
+    /// The last progress, with the bytes of text that it signs for.
+    progress: Option<(Signed<Progress>, usize)>,
     pub(crate) cancelled: bool,
 }
 
@@ -39,12 +40,14 @@ impl Transcript {
     pub(crate) fn new(
         order: Signed<Order>,
         request: Request,
+        resumed_ids: Vec<u32>,
         worker: PublicKey,
         context_tokens: Option<u32>,
     ) -> Self {
         Transcript {
             order,
             request,
+            resumed_ids,
             worker,
             context_tokens,
             acceptance: None,
@@ -53,7 +56,7 @@ impl Transcript {
             text: String::new(),
             ids_hasher: IdsHasher::output(),
             text_hasher: TextHasher::new(),
-            signed_tokens: 0,
+            progress: None,
             cancelled: false,
         }
     }
@@ -68,6 +71,35 @@ impl Transcript {
 
     pub(crate) fn output_tokens(&self) -> u32 {
         self.ids_hasher.count()
+    }
+
+    /// Output tokens at the last progress.
+    fn signed_tokens(&self) -> u32 {
+        self.progress.as_ref().map_or(0, |(progress, _)| progress.output_tokens)
+    }
+
+    /// What an answer that broke off leaves behind; none if it was not accepted, or is receipted.
+    pub(crate) fn left(&mut self) -> Option<Answer> {
+        let acceptance = self.acceptance.take()?;
+        let (progress, text_bytes) = match self.progress.take() {
+            Some((progress, bytes)) => (Some(progress), bytes),
+            None => (None, 0),
+        };
+        let signed = progress.as_ref().map_or(0, |progress| progress.output_tokens);
+        self.output_ids.truncate(signed as usize);
+        self.text.truncate(text_bytes);
+        Some(Answer {
+            order: self.order.bytes().to_vec(),
+            request: self.request.to_cbor(),
+            acceptance: Some(acceptance.bytes().to_vec()),
+            receipt: None,
+            progress: progress.map(|progress| progress.bytes().to_vec()),
+            salt: [0; 32],
+            output_ids: take(&mut self.output_ids),
+            resumed_ids: take(&mut self.resumed_ids),
+            text: take(&mut self.text),
+            prompt_ids: None,
+        })
     }
 
     /// Takes the next message. None for one that has nothing to tell.
@@ -113,7 +145,7 @@ impl Transcript {
             return Err(self.out_of_turn("a prompt after the first frame"));
         }
         self.expect_index(index, self.prompt_ids.len())?;
-        if self.prompt_ids.len() + ids.len() > acceptance.prompt_tokens as usize {
+        if self.prompt_ids.len() + ids.len() > prompt_tokens(acceptance, &self.order) {
             return Err(self.bad_frame("a longer prompt than was accepted"));
         }
         self.prompt_ids.extend(ids);
@@ -132,7 +164,7 @@ impl Transcript {
             return Err(self.out_of_turn("a frame before the acceptance"));
         };
         if self.request.prompt_logprobs.is_some()
-            && self.prompt_ids.len() != acceptance.prompt_tokens as usize
+            && self.prompt_ids.len() != prompt_tokens(acceptance, &self.order)
         {
             return Err(self.out_of_turn("a frame before the whole of the scored prompt"));
         }
@@ -140,14 +172,16 @@ impl Transcript {
         if self.output_ids.len() + tokens.len() > acceptance.max_output_tokens as usize {
             return Err(self.bad_frame("more tokens than were accepted"));
         }
-        if self.text.len() + text.len() > MAX_TEXT_BYTES_PER_TOKEN * (self.output_ids.len() + tokens.len()) {
+        // What was held back at the end of an answer that is resumed may come before any token.
+        let spelling = self.resumed_ids.len() + self.output_ids.len() + tokens.len();
+        if self.text.len() + text.len() > MAX_TEXT_BYTES_PER_TOKEN * spelling {
             return Err(self.bad_frame("more text than its tokens can spell"));
         }
         if logprobs != if self.request.logprobs.is_some() { tokens.len() } else { 0 } {
             return Err(self.bad_frame("other log-probabilities than were asked for"));
         }
         //
-        let unsigned = (self.output_ids.len() + tokens.len()).saturating_sub(self.signed_tokens as usize);
+        let unsigned = (self.output_ids.len() + tokens.len()).saturating_sub(self.signed_tokens() as usize);
         if acceptance.price != Price::ZERO && unsigned > COVER_TOKENS as usize {
             return Err(self.out_of_turn("two steps of paid tokens without signing for them"));
         }
@@ -177,7 +211,7 @@ impl Transcript {
         if progress.text_digest != self.text_hasher.digest() {
             return Err(bad(ProgressProblem::OtherText));
         }
-        self.signed_tokens = progress.output_tokens;
+        self.progress = Some((progress, self.text.len()));
         Ok(())
     }
 
@@ -193,9 +227,11 @@ impl Transcript {
             order: self.order.bytes().to_vec(),
             request: self.request.to_cbor(),
             acceptance: self.acceptance.as_ref().map(|acceptance| acceptance.bytes().to_vec()),
-            receipt,
+            receipt: Some(receipt),
+            progress: None,
             salt,
             output_ids: take(&mut self.output_ids),
+            resumed_ids: take(&mut self.resumed_ids),
             text: take(&mut self.text),
             prompt_ids,
         };
@@ -205,9 +241,15 @@ impl Transcript {
             context_tokens: self.context_tokens,
             cancelled: Some(self.cancelled),
         };
-        let checked = check_answer(&answer, &expected)
-            .map_err(|fault| SessionError::BadReceipt { worker: self.worker, fault: Box::new(fault) })?;
-        let receipt = checked.receipt.clone();
+        let checked = match check_answer(&answer, &expected) {
+            Ok(checked) => checked,
+            Err(fault) => {
+                (self.output_ids, self.resumed_ids, self.text) =
+                    (answer.output_ids, answer.resumed_ids, answer.text);
+                return Err(SessionError::BadReceipt { worker: self.worker, fault: Box::new(fault) });
+            }
+        };
+        let receipt = checked.receipt.clone().expect("it was in the answer");
         Ok(match receipt.failure() {
             Some(_) => SessionEvent::Refused(Box::new(Refusal { receipt, answer })),
             None => SessionEvent::Finished(Box::new(Completed { receipt, answer, checked })),
@@ -228,6 +270,11 @@ impl Transcript {
     fn bad_frame(&self, what: &'static str) -> SessionError {
         SessionError::BadFrame { worker: self.worker, what }
     }
+}
+
+/// Tokens of the request's own prompt, as a worker accepted it.
+fn prompt_tokens(acceptance: &Acceptance, order: &Order) -> usize {
+    acceptance.prompt_tokens.saturating_sub(order.resumed_tokens()) as usize
 }
 
 /// What is wrong with a progress.

@@ -103,7 +103,8 @@ async fn trial<F: Future<Output = ()> + Send + 'static>(
     let notes = Arc::new(Mutex::new(Notes::default()));
     let purse = Box::new(Noting { notes: Arc::clone(&notes), order: order.digest(), most });
     let order = Signed::sign(order, &key(2));
-    let session = connection.order_paid(order, request(), OrderOptions::default(), purse).await.unwrap();
+    let session =
+        connection.order_paid(order, request(), Vec::new(), OrderOptions::default(), purse).await.unwrap();
     Trial { session, notes, _worker: worker, _connection: connection }
 }
 

@@ -39,8 +39,10 @@ async fn outcome_of<F: Future<Output = ()> + Send + 'static>(
     connection.ready(PATIENCE).await.unwrap();
     let mut order = order_for(&request);
     change(&mut order);
-    let options = OrderOptions { stall: STALL, context_tokens: Some(worker::CONTEXT_TOKENS) };
-    let mut session = connection.order(Signed::sign(order, &key(2)), request, options).await.unwrap();
+    let options =
+        OrderOptions { stall: STALL, acceptance: STALL, context_tokens: Some(worker::CONTEXT_TOKENS) };
+    let mut session =
+        connection.order(Signed::sign(order, &key(2)), request, Vec::new(), options).await.unwrap();
     collect(&mut session).await
 }
 
@@ -186,7 +188,7 @@ async fn a_cancelled_answer_is_receipted_for_what_was_delivered() {
     let connection = Connection::open(&payer, worker.address());
     connection.ready(PATIENCE).await.unwrap();
     let order = Signed::sign(order_for(&request()), &key(2));
-    let mut session = connection.order(order, request(), OrderOptions::default()).await.unwrap();
+    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
     session.next().await.unwrap();
     session.next().await.unwrap();
     session.cancel().await;
@@ -227,7 +229,7 @@ async fn a_dropped_session_stops_the_worker() {
     let connection = Connection::open(&payer, worker.address());
     connection.ready(PATIENCE).await.unwrap();
     let order = Signed::sign(order_for(&request()), &key(2));
-    let mut session = connection.order(order, request(), OrderOptions::default()).await.unwrap();
+    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
     session.next().await.unwrap();
     drop(session);
     let (stopped, received) = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
@@ -399,7 +401,8 @@ async fn oversize_and_unreadable_messages_are_named() {
         let connection = Connection::open(&payer, worker.address());
         connection.ready(PATIENCE).await.unwrap();
         let order = Signed::sign(order_for(&request()), &key(2));
-        let mut session = connection.order(order, request(), OrderOptions::default()).await.unwrap();
+        let mut session =
+            connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
         let error = session.next().await.unwrap_err();
         assert_eq!(error.accountable(), Party::Worker);
         let SessionError::BadMessage { source, .. } = error else { panic!("{error:?}") };
@@ -621,7 +624,8 @@ async fn a_worker_that_closes_is_lost_and_found_again() {
     assert!(connection.is_connected());
     assert_eq!(connection.status().await.unwrap().worker, address.key);
     let order = Signed::sign(order_for(&request()), &key(2));
-    let mut session = connection.order(order.clone(), request(), OrderOptions::default()).await.unwrap();
+    let mut session =
+        connection.order(order.clone(), request(), Vec::new(), OrderOptions::default()).await.unwrap();
     session.next().await.unwrap();
     session.next().await.unwrap();
     worker.close().await;
@@ -637,7 +641,8 @@ async fn a_worker_that_closes_is_lost_and_found_again() {
     while connection.is_connected() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let error = connection.order(order.clone(), request(), OrderOptions::default()).await.unwrap_err();
+    let error =
+        connection.order(order.clone(), request(), Vec::new(), OrderOptions::default()).await.unwrap_err();
     assert!(matches!(error, SessionError::Unreachable { .. } | SessionError::WorkerLost { .. }), "{error:?}");
     assert_eq!(error.accountable(), Party::Network);
     assert!(connection.ready(Duration::from_millis(50)).await.is_err());
@@ -645,7 +650,7 @@ async fn a_worker_that_closes_is_lost_and_found_again() {
     // It comes back at the same address.
     let _worker = Worker::start_at(address.socket, |mut served| async move { served.answer().await }).await;
     connection.ready(PATIENCE).await.unwrap();
-    let mut session = connection.order(order, request(), OrderOptions::default()).await.unwrap();
+    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
     let (events, error) = collect(&mut session).await;
     assert!(error.is_none(), "{error:?}");
     assert!(matches!(events.last(), Some(SessionEvent::Finished(_))));
@@ -660,7 +665,7 @@ async fn a_request_out_of_bounds_is_not_sent() {
     connection.ready(PATIENCE).await.unwrap();
     let order = Signed::sign(order_for(&request()), &key(2));
     let large = Request { prompt: Prompt::Text("x".into()), stop: vec![String::new()], ..request() };
-    let error = connection.order(order, large, OrderOptions::default()).await.unwrap_err();
+    let error = connection.order(order, large, Vec::new(), OrderOptions::default()).await.unwrap_err();
     assert!(matches!(error, SessionError::Invalid(Invalid { field: "stop", .. })), "{error:?}");
     assert_eq!(error.accountable(), Party::Payer);
     assert!(!error.is_retryable());
@@ -704,7 +709,7 @@ async fn a_killed_worker_is_lost_within_five_seconds() {
     let connection = Connection::open(&payer, address.parse().unwrap());
     connection.ready(PATIENCE).await.unwrap();
     let order = Signed::sign(order_for(&request()), &key(2));
-    let mut session = connection.order(order, request(), OrderOptions::default()).await.unwrap();
+    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
     assert!(matches!(session.next().await.unwrap(), SessionEvent::Accepted(_)));
     assert!(matches!(session.next().await.unwrap(), SessionEvent::Tokens { .. }));
     child.kill().unwrap(); // SIGKILL

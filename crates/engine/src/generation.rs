@@ -24,7 +24,7 @@ pub struct SequenceRequest {
     pub sampling: Sampling,
     /// The sampling seed.
     pub seed: [u8; 32],
-    /// Tokens to produce at most, those of `output` included.
+    /// Tokens to produce at most, those of `output` included. None at all scores the prompt.
     pub max_output_tokens: u32,
     /// Strings that end the answer and are not part of it.
     pub stop: Vec<String>,
@@ -42,7 +42,6 @@ pub(crate) struct Sampled {
     pub(crate) token: u32,
     pub(crate) text: String,
     pub(crate) logprob: Option<TokenLogprob>,
-    pub(crate) finish: Option<FinishReason>,
 }
 
 /// A position whose logits are not finite.
@@ -67,11 +66,25 @@ pub(crate) struct Generation {
     states: blake3::Hasher,
     state_bytes: Vec<u8>,
     weights: Vec<u64>,
+    /// How the answer ended, once it has.
+    ended: Option<FinishReason>,
+}
+
+/// Tokens to be continued, though the answer ends among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer ends before output token {index}")]
+pub struct PastTheEnd {
+    /// Index in the output of the first token that should not be there.
+    pub index: usize,
 }
 
 impl Generation {
-    /// Starts an answer. Tokens of `request.output` are taken as said; their states are not part of the digest.
-    pub(crate) fn new(request: &SequenceRequest, tokenizer: &Tokenizer) -> Self {
+    /// Starts an answer. Tokens of `request.output` are taken as said: their text is released already, and their states are
+    /// not part of the digest.
+    ///
+    /// # Errors
+    /// `PastTheEnd` if the answer ends before their last.
+    pub(crate) fn new(request: &SequenceRequest, tokenizer: &Tokenizer) -> Result<Self, PastTheEnd> {
         let mut generation = Self {
             sampling: request.sampling.clone(),
             seed: request.seed,
@@ -85,11 +98,20 @@ impl Generation {
             states: blake3::Hasher::new(),
             state_bytes: Vec::new(),
             weights: Vec::new(),
+            ended: (request.max_output_tokens == 0).then_some(FinishReason::Length),
         };
-        for &token in &request.output {
+        for (index, &token) in request.output.iter().enumerate() {
+            if generation.ended.is_some() {
+                return Err(PastTheEnd { index });
+            }
             generation.accept(token, tokenizer);
         }
-        generation
+        Ok(generation)
+    }
+
+    /// How the answer ended, if it has.
+    pub(crate) fn ended(&self) -> Option<FinishReason> {
+        self.ended
     }
 
     /// Tokens produced so far.
@@ -127,25 +149,25 @@ impl Generation {
             let bytes = |token| tokenizer.token_bytes(token).to_vec();
             sampler::logprob(executor, &logits, token, top, &bytes)
         });
-        let (text, finish) = self.accept(token, tokenizer);
-        Ok(Sampled { token, text, logprob, finish })
+        let text = self.accept(token, tokenizer);
+        Ok(Sampled { token, text, logprob })
     }
 
-    fn accept(&mut self, token: u32, tokenizer: &Tokenizer) -> (String, Option<FinishReason>) {
+    /// Takes a token in; returns the text it releases.
+    fn accept(&mut self, token: u32, tokenizer: &Tokenizer) -> String {
         self.output.push(token);
         self.history.push(token);
         if !self.ignore_end && tokenizer.is_end_of_generation(token) {
-            return (String::new(), Some(FinishReason::Stop));
+            self.ended = Some(FinishReason::Stop);
+            return String::new();
         }
         let released = self.text.push(tokenizer.text_bytes(token));
-        let finish = if released.stopped {
-            Some(FinishReason::Stop)
+        if released.stopped {
+            self.ended = Some(FinishReason::Stop);
         } else if self.output.len() >= self.max_output_tokens {
-            Some(FinishReason::Length)
-        } else {
-            None
-        };
-        (released.text, finish)
+            self.ended = Some(FinishReason::Length);
+        }
+        released.text
     }
 
     /// Ends the answer: the text still held back, and the digest of the sampled positions' states.

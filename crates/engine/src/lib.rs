@@ -21,6 +21,6 @@ pub mod sampler;
 pub mod scheduler;
 mod text;
 
-pub use generation::{NonFinite, SequenceRequest};
+pub use generation::{NonFinite, PastTheEnd, SequenceRequest};
 pub use model::{Bytes, LoadError, Model, PromptError};
 pub use scheduler::{Event, Scheduler, SchedulerLimits, SequenceId, SubmitError};

@@ -11,7 +11,7 @@ use surety_kernels::{Executor, KvCache, OutOfMemory};
 use surety_types::{Digest, FinishReason};
 
 use crate::forward::{Forward, Segment};
-use crate::generation::{Generation, NonFinite, Sampled, SequenceRequest};
+use crate::generation::{Generation, NonFinite, PastTheEnd, Sampled, SequenceRequest};
 use crate::model::Model;
 use crate::pages::pages_for;
 
@@ -23,8 +23,10 @@ const CHUNK_ROWS: usize = 512;
 pub struct Replay {
     /// over the positions sampled: all of them unless `difference` is set.
     pub state_digest: Digest,
-    /// The text of the tokens.
+    /// The text that the tokens release, after that of those taken as said.
     pub text: String,
+    /// What is still held back at the last, and follows where the answer ends there.
+    pub rest: String,
     /// How the answer ends at its last token; `None` if it goes on from there.
     pub finish: Option<FinishReason>,
     /// The first difference between claim and computation.
@@ -56,6 +58,9 @@ pub enum ReplayError {
     /// The prompt is empty, too long for the model, or names tokens outside the vocabulary.
     #[error("the claimed tokens are no sequence of this model")]
     NoSequence,
+    /// The answer is over before what was taken as said.
+    #[error("the answer that is continued was over already")]
+    PastTheEnd(#[from] PastTheEnd),
     /// The computation meets a value that is not a finite number.
     #[error("re-execution failed")]
     NonFinite(#[from] NonFinite),
@@ -66,7 +71,7 @@ pub enum ReplayError {
 
 /// Re-executes a request against the claimed `output`.
 ///
-/// `request.output` must be empty. `progress` is told the positions done and the positions in all.
+/// Tokens of `request.output` are taken as said. `progress` is told the positions done and the positions in all.
 ///
 /// # Errors
 /// `ReplayError` if there is nothing to compare with.
@@ -80,21 +85,20 @@ pub fn replay(
     let architecture = model.architecture();
     // The last token is sampled, never computed with.
     let forced = &output[..output.len().saturating_sub(1)];
-    let tokens: Vec<u32> = request.prompt.iter().chain(forced).copied().collect();
+    let tokens: Vec<u32> = request.prompt.iter().chain(&request.output).chain(forced).copied().collect();
     let in_vocabulary = tokens.iter().chain(output.last()).all(|&token| token < architecture.vocabulary);
     let fits = tokens.len() <= model.context_tokens() as usize;
-    if request.prompt.is_empty() || !in_vocabulary || !fits || !request.output.is_empty() {
+    if request.prompt.is_empty() || !in_vocabulary || !fits {
         return Err(ReplayError::NoSequence);
     }
+    let mut generation = Generation::new(request, model.tokenizer())?;
 
     let pages: Vec<u32> = (0..pages_for(tokens.len()) as u32).collect();
     let mut cache = KvCache::new(model.kv_shape(), pages.len())?;
     let mut forward = Forward::new(model, CHUNK_ROWS.min(tokens.len()));
-    let mut generation = Generation::new(request, model.tokenizer());
     let mut text = String::new();
-    let mut finish = None;
     let mut difference = None;
-    let first_sampled = request.prompt.len() - 1;
+    let first_sampled = request.prompt.len() + request.output.len() - 1;
     let computed = if output.is_empty() { 0 } else { tokens.len() };
 
     'chunks: for start in (0..computed).step_by(CHUNK_ROWS) {
@@ -107,23 +111,23 @@ pub fn replay(
         }
         for (index, row) in sampled.iter().enumerate() {
             let output_index = start + row - first_sampled;
-            if finish.is_some() {
+            if generation.ended().is_some() {
                 difference = Some(Difference::PastTheEnd { index: output_index });
                 break 'chunks;
             }
             let (state, logits) = forward.output(model, executor, index);
             let claimed = output[output_index];
-            let Sampled { token, text: released, finish: end, .. } =
+            let Sampled { token, text: released, .. } =
                 generation.sample(executor, model.tokenizer(), state, logits)?;
             if token != claimed {
                 difference = Some(Difference::Token { index: output_index, computed: token, claimed });
                 break 'chunks;
             }
             text += &released;
-            finish = end;
         }
         progress(start + rows.len(), computed);
     }
+    let finish = generation.ended();
     let (rest, state_digest) = generation.finish();
-    Ok(Replay { state_digest, text: text + &rest, finish, difference })
+    Ok(Replay { state_digest, text, rest, finish, difference })
 }

@@ -18,7 +18,7 @@ use surety_kernels::{Executor, KvCache, OutOfMemory};
 use surety_types::{Digest, FinishReason, TokenLogprob};
 
 use crate::forward::{Forward, Segment};
-use crate::generation::{Generation, NonFinite, Sampled, SequenceRequest};
+use crate::generation::{Generation, NonFinite, PastTheEnd, Sampled, SequenceRequest};
 use crate::model::Model;
 use crate::pages::{PagePool, pages_for};
 use crate::sampler;
@@ -129,6 +129,9 @@ pub enum SubmitError {
     /// The prompt is empty.
     #[error("the prompt has no tokens")]
     EmptyPrompt,
+    /// The answer to be continued is over.
+    #[error("the answer cannot be continued")]
+    PastTheEnd(#[from] PastTheEnd),
 }
 
 /// One sequence.
@@ -136,7 +139,6 @@ struct Sequence {
     id: SequenceId,
     prompt: Vec<u32>,
     generation: Generation,
-    max_output_tokens: usize,
     pages: Vec<u32>,
     /// Positions whose keys and values are in the cache.
     computed: usize,
@@ -155,6 +157,12 @@ impl Sequence {
     /// Positions whose tokens are known.
     fn known(&self) -> usize {
         self.prompt.len() + self.generation.output().len()
+    }
+
+    /// Rows that one step may compute: a prompt that is scored is not computed together with what it continues.
+    fn rows_at_once(&self) -> usize {
+        let unscored = (self.prompt.len() - 1).saturating_sub(self.computed);
+        if self.prompt_logprobs.is_some() && unscored > 0 { unscored } else { usize::MAX }
     }
 
     fn token(&self, position: usize) -> u32 {
@@ -236,13 +244,12 @@ impl Scheduler {
         if self.waiting.len() >= self.limits.waiting_max as usize {
             return Err(SubmitError::Overloaded { waiting: self.waiting.len() });
         }
+        let generation = Generation::new(&request, self.model.tokenizer())?;
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        let generation = Generation::new(&request, self.model.tokenizer());
         self.waiting.push_back(Sequence {
             id,
             generation,
-            max_output_tokens: (request.max_output_tokens as usize).min(context_tokens - prompt_tokens),
             prompt: request.prompt,
             pages: Vec::new(),
             computed: 0,
@@ -345,7 +352,7 @@ impl Scheduler {
             while index < self.running.len() && left > 0 {
                 let pending = self.running[index].known() - self.running[index].computed;
                 if (pending == 1) == producing && !self.running[index].paused {
-                    let rows = pending.min(left);
+                    let rows = pending.min(left).min(self.running[index].rows_at_once());
                     if !self.make_room(index, rows, &mut shares) {
                         break;
                     }
@@ -452,14 +459,15 @@ impl Scheduler {
                 }
                 events.push(Event::Prompt { sequence: sequence.id, logprobs: prompt.collected });
             }
-            if sequence.max_output_tokens == 0 {
-                sequence.end = Some(Ok(FinishReason::Length));
+            // It may be over before anything is sampled: only the prompt was to be scored, or what it continues is all.
+            if let Some(finish) = sequence.generation.ended() {
+                sequence.end = Some(Ok(finish));
                 return;
             }
             match sequence.generation.sample(&self.executor, tokenizer, state, logits) {
-                Ok(Sampled { token, text, logprob, finish }) => {
+                Ok(Sampled { token, text, logprob }) => {
                     events.push(Event::Token { sequence: sequence.id, token, text, logprob });
-                    sequence.end = finish.map(Ok);
+                    sequence.end = sequence.generation.ended().map(Ok);
                 }
                 Err(error) => sequence.end = Some(Err(error)),
             }

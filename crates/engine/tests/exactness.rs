@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Answer, Loaded, bundled, executor, limits, request, run, tiny, tokens};
-use surety_engine::SchedulerLimits;
 use surety_engine::replay::replay;
+use surety_engine::{Event, PastTheEnd, Scheduler, SchedulerLimits, SequenceRequest, SubmitError};
 use surety_kernels::Backend;
 use surety_reference::sample::{self, Parameters};
 use xtask::random_model::{Format, Shape};
@@ -74,15 +74,72 @@ fn every_route_gives_the_same_answer() {
 }
 
 #[test]
-fn continuing_a_broken_answer_gives_the_same_tokens() {
+fn continuing_a_broken_answer_gives_the_same_tokens_and_text() {
     let loaded = bundled();
-    let expected = plain(&loaded);
     let executor = executor(Backend::detect(), 2);
-    for position in 0..expected.tokens.len() - 1 {
-        let mut continued = request(tokens(&loaded.model, 3, PROMPT_TOKENS), OUTPUT_TOKENS);
-        continued.output = expected.tokens[..position].to_vec();
-        let answer = run(&loaded.model, &executor, limits(), &[continued]).remove(0);
-        assert_eq!(answer.tokens, expected.tokens[position..], "continued at {position}");
+    let by_length = request(tokens(&loaded.model, 3, PROMPT_TOKENS), OUTPUT_TOKENS);
+    let whole = run(&loaded.model, &executor, limits(), std::slice::from_ref(&by_length)).remove(0);
+    // A stop string in the middle, so that text is held back again and again.
+    let middle: Vec<char> = whole.text.chars().collect();
+    let mut by_stop = by_length.clone();
+    by_stop.stop = vec![middle[middle.len() / 2..middle.len() / 2 + 3].iter().collect()];
+    let mut penalised = by_length.clone();
+    penalised.sampling.repetition_penalty = 1.3;
+    penalised.sampling.frequency_penalty = 0.4;
+    for ours in [by_length, by_stop, penalised] {
+        let expected = run(&loaded.model, &executor, limits(), std::slice::from_ref(&ours)).remove(0);
+        for position in 0..=expected.tokens.len() {
+            let (said, rest) = expected.tokens.split_at(position);
+            let released = replay(&loaded.model, &executor, &ours, said, &mut |_, _| {}).unwrap().text;
+            let continued = SequenceRequest { output: said.to_vec(), ..ours.clone() };
+            let answer = run(&loaded.model, &executor, limits(), std::slice::from_ref(&continued)).remove(0);
+            assert_eq!(answer.tokens, rest, "continued at {position}");
+            assert_eq!(released + &answer.text, expected.text, "continued at {position}");
+            assert_eq!(answer.finish, expected.finish, "continued at {position}");
+            let replayed = replay(&loaded.model, &executor, &continued, rest, &mut |_, _| {}).unwrap();
+            assert_eq!(replayed.difference, None);
+            assert_eq!(replayed.state_digest, answer.state_digest, "continued at {position}");
+            assert_eq!((replayed.text + &replayed.rest, replayed.finish), (answer.text, Some(answer.finish)));
+        }
+        let mut over = SequenceRequest { output: expected.tokens.clone(), ..ours };
+        over.output.push(1);
+        let mut scheduler = Scheduler::new(loaded.model.clone(), executor.clone(), limits()).unwrap();
+        let refused = scheduler.submit(over).unwrap_err();
+        assert!(
+            matches!(refused, SubmitError::PastTheEnd(PastTheEnd { index }) if index == expected.tokens.len())
+        );
+    }
+}
+
+#[test]
+fn a_scored_prompt_is_scored_alike_before_a_continuation() {
+    let loaded = bundled();
+    let executor = executor(Backend::detect(), 2);
+    let mut ours = request(tokens(&loaded.model, 3, PROMPT_TOKENS), 8);
+    ours.prompt_logprobs = Some(2);
+    let output = run(&loaded.model, &executor, limits(), std::slice::from_ref(&ours)).remove(0).tokens;
+    let scores = |request: &SequenceRequest| {
+        let mut scheduler = Scheduler::new(loaded.model.clone(), executor.clone(), limits()).unwrap();
+        scheduler.submit(request.clone()).unwrap();
+        let (mut scores, mut tokens) = (Vec::new(), Vec::new());
+        while !scheduler.is_idle() {
+            for event in scheduler.step() {
+                match event {
+                    Event::Prompt { logprobs, .. } => scores.push(logprobs),
+                    Event::Token { token, .. } => tokens.push(token),
+                    Event::Finished { .. } => {}
+                    Event::Failed { error, .. } => panic!("{error}"),
+                }
+            }
+        }
+        (scores, tokens)
+    };
+    let (expected, _) = scores(&ours);
+    for position in [1, 5, 8] {
+        let continued = SequenceRequest { output: output[..position].to_vec(), ..ours.clone() };
+        let (found, tokens) = scores(&continued);
+        assert_eq!(found, expected, "after {position}");
+        assert_eq!(tokens, output[position..], "after {position}");
     }
 }
 
@@ -97,7 +154,7 @@ fn replay_finds_what_serving_said() {
             assert_eq!(replayed.difference, None, "{} {backend:?}", loaded.name);
             assert_eq!(replayed.state_digest, expected.state_digest, "{} {backend:?}", loaded.name);
             assert_eq!(replayed.finish, Some(expected.finish));
-            assert_eq!(replayed.text, expected.text);
+            assert_eq!(replayed.text + &replayed.rest, expected.text);
         }
     }
 }

@@ -19,6 +19,7 @@ mod id;
 mod key;
 mod payer;
 mod receipts;
+mod route;
 mod server;
 mod session;
 mod settings;

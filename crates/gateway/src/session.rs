@@ -1,47 +1,39 @@
-//! Session: one caller's request as orders to one worker, until every answer is there and checked.
+//! Session: one caller's request as orders to workers, until every answer is there and checked.
 //!
 //! In:     what is asked; the workers that could answer.
-//! Out:    pieces of answers as they come; at the end each answer with its checked receipt.
+//! Out:    pieces of answers as they come; at the end each answer with the evidence of every worker's part in it.
 //! Touches: the network, through `client`.
-//! Holds:  a worker that cannot take the request is passed over as long as none has begun; once one has accepted,
-//!         its loss is an error that names it. Dropping a session cancels what is still running.
-//! Absent: OpenAI's words (`api`), the checks themselves (`client`, `proof`).
+//! Holds:  R-5.8: an answer whose worker is lost, stalls, errs or breaks the protocol is continued by another, with the same
+//!         tokens, as long as there is one; what the caller was given is never taken back or given twice. A worker slow to
+//!         begin has another asked beside it. Dropping a session cancels what is still running.
+//! Absent: OpenAI's words (`api`), the checks themselves (`client`, `proof`), who is asked (`route`).
+
+mod course;
+mod failure;
+mod place;
 
 use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use surety_client::{
-    Completed, OrderOptions, Party, PurseError, Refusal, Session, SessionError, SessionEvent,
+use surety_client::{SessionError, SessionEvent};
+use surety_types::{FinishReason, PublicKey, TokenLogprob};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
 };
-use surety_net::CloseCode;
-use surety_types::{
-    FailureCode, FinishReason, Order, Price, PublicKey, Request, SecretKey, Signed, TokenLogprob,
-    order::ORDER_VERSION,
-};
-use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{
-    api::{ask::Ask, unix_ms},
-    error::{Accountable, ApiError, Code},
-    payer::{PayChannel, Payer},
-    workers::{Candidate, Held, Resolved, Worker, Workers, chain},
-};
+use course::Course;
+pub(crate) use course::{Share, Whole};
+pub(crate) use place::Desk;
+use place::Leg;
+
+use crate::{api::ask::Ask, error::ApiError, route::Outcome};
 
 /// For the receipts of orders that were cancelled.
 const LAST_RECEIPTS: Duration = Duration::from_secs(10);
-/// Orders of one request that a worker has at once.
+/// Answers of one request under way at once.
 const ORDERS_AT_ONCE: usize = 16;
-
-/// How orders are made out.
-#[derive(Debug)]
-pub(crate) struct Terms<'a> {
-    pub(crate) key: &'a SecretKey,
-    /// For the whole answer, unless the caller says otherwise.
-    pub(crate) answer_timeout: Duration,
-    /// For a worker to say something.
-    pub(crate) stall_timeout: Duration,
-}
 
 /// Something that came of one of the answers.
 #[derive(Debug)]
@@ -59,409 +51,330 @@ pub(crate) enum Event {
 pub(crate) struct Finished {
     /// `stop` or `length`.
     pub(crate) reason: &'static str,
-    pub(crate) completed: Box<Completed>,
+    pub(crate) whole: Whole,
 }
 
-/// Orders that a worker has accepted.
+/// The answers to one request.
 pub(crate) struct Answering {
-    worker: Arc<Worker>,
-    options: OrderOptions,
-    /// Who pays, and on which channel, if something is to be paid.
-    paying: Option<(Arc<Payer>, Arc<PayChannel>)>,
+    desk: Arc<Desk>,
+    courses: Vec<Course>,
     running: FuturesUnordered<Step>,
-    waiting: VecDeque<(usize, Placed)>,
+    waiting: VecDeque<usize>,
+    /// Who accepted first, for each answer that was begun with.
+    workers: Vec<PublicKey>,
+    paid: bool,
     /// Set when nobody wants the answers any more.
     leave: watch::Sender<bool>,
-    held: Option<Held>,
-}
-
-/// An order and the request it is for.
-struct Placed {
-    order: Signed<Order>,
-    request: Request,
 }
 
 type Step = Pin<Box<dyn Future<Output = Stepped> + Send>>;
 
-struct Stepped {
-    index: usize,
-    session: Session,
-    event: Result<SessionEvent, SessionError>,
+/// What a step of one answer came to.
+enum Stepped {
+    /// A worker said something, or failed to.
+    Said(usize, Box<Leg>, Result<SessionEvent, SessionError>),
+    /// A worker is slow to begin.
+    Slow(usize, Box<Leg>),
+    /// A worker has accepted; or nobody did.
+    Placed(usize, Result<Box<Leg>, ApiError>),
+    /// A worker was let go, because another was first.
+    LetGo(usize),
 }
 
-/// Why one worker did not take a request.
-enum Declined {
-    /// Another may.
-    ByThisWorker(ApiError),
-    /// All would.
-    ByAll(ApiError),
-}
-
-/// Finds a worker for what is asked; returns when it has accepted.
-pub(crate) async fn begin(
-    workers: &Workers,
-    terms: &Terms<'_>,
-    ask: &Ask,
-    model: &Resolved,
-) -> Result<Answering, ApiError> {
-    let only = ask.worker.as_deref();
-    let mut last = None;
-    for candidate in workers.candidates(&model.id, only, ask.max_output_tokens) {
-        let worker = &candidate.worker;
-        match offer(&candidate, workers.payer(), terms, ask, model).await {
-            Ok(answering) => return Ok(answering),
-            Err(Declined::ByAll(error)) => return Err(error),
-            Err(Declined::ByThisWorker(error)) => {
-                info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
-                last = Some(error);
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| workers.nobody(model, only)))
-}
-
-async fn offer(
-    candidate: &Candidate,
-    payer: Option<&Arc<Payer>>,
-    terms: &Terms<'_>,
-    ask: &Ask,
-    model: &Resolved,
-) -> Result<Answering, Declined> {
-    let (worker, context_tokens) = (&candidate.worker, candidate.context_tokens);
-    let options = OrderOptions { stall: terms.stall_timeout, context_tokens: Some(context_tokens) };
-    let channel = candidate.terms.as_ref().map(|terms| Arc::clone(&terms.channel));
-    let mut answering = Answering {
-        worker: Arc::clone(worker),
-        options,
-        paying: payer.cloned().zip(channel),
-        running: FuturesUnordered::new(),
-        waiting: placed(terms, ask, model, candidate).map_err(Declined::ByAll)?,
-        leave: watch::Sender::new(false),
-        held: Some(worker.hold(ask.answers() as u32)),
-    };
-    let first = answering.waiting.len().min(ORDERS_AT_ONCE);
-    for _ in 0..first {
-        answering.place_next().await.map_err(|error| answering.declined(error))?;
-    }
-    let mut accepted = Vec::with_capacity(first);
-    while let Some(Stepped { index, session, event }) = answering.running.next().await {
-        match event {
-            Ok(SessionEvent::Accepted(_)) => accepted.push((index, session)),
-            Ok(SessionEvent::Refused(refusal)) => {
-                let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
-                let error = refused(worker.key(), &refusal);
-                return Err(if retryable { Declined::ByThisWorker(error) } else { Declined::ByAll(error) });
-            }
-            Ok(_) => {
-                let message = "The worker sent output before it accepted the order.";
-                return Err(Declined::ByThisWorker(told(worker.key(), Code::WorkerBadOutput, message)));
-            }
-            Err(error) => return Err(answering.declined(error)),
-        }
-    }
-    accepted.into_iter().for_each(|(index, session)| answering.go_on(index, session));
-    Ok(answering)
-}
-
-/// The orders for all answers, in order.
-fn placed(
-    terms: &Terms<'_>,
-    ask: &Ask,
-    model: &Resolved,
-    candidate: &Candidate,
-) -> Result<VecDeque<(usize, Placed)>, ApiError> {
-    let (context_tokens, paid) = (candidate.context_tokens, candidate.terms.as_ref());
-    let issued_ms = unix_ms();
-    let patience_ms = ask.deadline_ms.unwrap_or(terms.answer_timeout.as_millis() as u64);
-    let mut orders = VecDeque::with_capacity(ask.answers());
+/// Finds workers for what is asked; returns when they have accepted.
+pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> {
+    let mut courses = Vec::with_capacity(ask.answers());
     for request in &ask.requests {
-        let request_digest = request.digest();
+        let request = Arc::new(request.clone());
         for choice in 0..ask.choices {
             let mut nonce = [0; 32];
             getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
-            let order = Order {
-                version: ORDER_VERSION,
-                model: model.id,
-                request_digest,
-                nonce,
-                seed: ask.seed,
-                choice,
-                sampling: ask.sampling.clone(),
-                max_output_tokens: ask.max_output_tokens.unwrap_or(context_tokens),
-                ignore_end: ask.ignore_end,
-                deadline_ms: issued_ms + patience_ms,
-                price_ceiling: paid.map_or(Price::ZERO, |paid| paid.price),
-                channel: paid.map(|paid| paid.channel.id()),
-                payer: terms.key.public(),
-                issued_ms,
-            };
-            let order = Signed::try_sign(order, terms.key)
-                .map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))?;
-            orders.push_back((orders.len(), Placed { order, request: request.clone() }));
+            courses.push(Course::new(Arc::clone(&request), choice, nonce));
         }
     }
-    Ok(orders)
+    let mut answering = Answering {
+        desk: Arc::new(desk),
+        waiting: (0..courses.len()).collect(),
+        courses,
+        running: FuturesUnordered::new(),
+        workers: Vec::new(),
+        paid: false,
+        leave: watch::Sender::new(false),
+    };
+    let first = answering.waiting.len().min(ORDERS_AT_ONCE);
+    (0..first).for_each(|_| answering.begin_next());
+    let mut accepted = Vec::with_capacity(first);
+    while accepted.len() < first {
+        match answering.running.next().await {
+            Some(Stepped::Placed(index, Ok(leg))) => {
+                answering.courses[index].accepted(&leg)?;
+                answering.paid |= leg.paid;
+                accepted.push((index, leg));
+            }
+            Some(Stepped::Placed(_, Err(error))) => return Err(error),
+            _ => return Err(ApiError::bug("an answer went on before it began")),
+        }
+    }
+    accepted.sort_by_key(|(index, _)| *index);
+    for (index, leg) in accepted {
+        if !answering.workers.contains(&leg.worker()) {
+            answering.workers.push(leg.worker());
+        }
+        answering.go_on(index, leg);
+    }
+    Ok(answering)
 }
 
 impl Answering {
-    /// Who answers.
-    pub(crate) fn worker(&self) -> PublicKey {
-        self.worker.key()
+    /// Who accepted at the beginning.
+    pub(crate) fn workers(&self) -> &[PublicKey] {
+        &self.workers
     }
 
-    /// Whether nothing is paid for the answers.
+    /// Whether nothing is paid for the answers so far.
     pub(crate) fn is_free(&self) -> bool {
-        self.paying.is_none()
+        !self.paid
     }
 
     /// What comes next, and of which answer; `None` when all are whole. May be cancelled.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         loop {
-            let Stepped { index, session, event } = self.running.next().await?;
-            let event = match event {
-                Ok(SessionEvent::Accepted(_)) => {
-                    self.go_on(index, session);
+            let event = match self.running.next().await? {
+                Stepped::Said(index, leg, event) => self.said(index, leg, event).map(|event| (index, event)),
+                Stepped::Slow(index, leg) => {
+                    self.hedge(index, leg);
                     continue;
                 }
-                Ok(SessionEvent::Prompt { index: first, logprobs, .. }) => {
-                    self.go_on(index, session);
-                    Event::Prompt { first: first as usize, logprobs }
-                }
-                Ok(SessionEvent::Tokens { text, logprobs, .. }) => {
-                    self.go_on(index, session);
-                    Event::Output { text, logprobs }
-                }
-                Ok(SessionEvent::Finished(completed)) => {
-                    if let Err(error) = self.place_next().await {
-                        return Some(Err(self.failed(&error)));
+                Stepped::Placed(index, Ok(leg)) => match self.placed(index, leg) {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                Stepped::Placed(index, Err(error)) => {
+                    self.courses[index].legs -= 1;
+                    // Nobody beside a slow worker is no loss.
+                    if self.courses[index].legs > 0 {
+                        continue;
                     }
-                    match reason(completed.receipt.finish) {
-                        Some(reason) => Event::Finished(Finished { reason, completed }),
-                        None if session.payment_problem().is_some()
-                            || completed.receipt.finish == FinishReason::Unpaid =>
-                        {
-                            return Some(Err(self.unpaid(session.payment_problem())));
-                        }
-                        None => {
-                            let message = format!(
-                                "The worker ended the answer as \"{:?}\", which nobody asked for. Send the request again.",
-                                completed.receipt.finish,
-                            );
-                            return Some(Err(told(self.worker(), Code::WorkerBadOutput, message)));
-                        }
-                    }
+                    // That somebody broke the answer off matters more than that nobody went on with it.
+                    Err(self.courses[index].broke.take().unwrap_or(error))
                 }
-                Ok(SessionEvent::Refused(refusal)) => return Some(Err(refused(self.worker(), &refusal))),
-                Err(error) => return Some(Err(self.failed(&error))),
+                Stepped::LetGo(index) => {
+                    self.let_go(index);
+                    continue;
+                }
             };
-            return Some(Ok((index, event)));
+            match event {
+                Ok((index, Some(event))) => return Some(Ok((index, event))),
+                Ok((_, None)) => {}
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 
-    /// Gives the worker the next order that waits, if one does.
-    async fn place_next(&mut self) -> Result<(), SessionError> {
-        let Some((index, Placed { order, request })) = self.waiting.pop_front() else { return Ok(()) };
-        let connection = &self.worker.connection;
-        let session = match &self.paying {
-            Some((payer, channel)) => {
-                let purse = payer.purse(channel, order.digest());
-                connection.order_paid(order, request, self.options, purse).await?
+    /// Takes in what a worker said.
+    fn said(
+        &mut self,
+        index: usize,
+        mut leg: Box<Leg>,
+        event: Result<SessionEvent, SessionError>,
+    ) -> Result<Option<Event>, ApiError> {
+        let course = &mut self.courses[index];
+        match event {
+            Ok(SessionEvent::Accepted(_)) => Err(ApiError::bug("an order was accepted twice")),
+            Ok(SessionEvent::Prompt { index: first, logprobs, .. }) => {
+                let event = course.prompt(first, logprobs);
+                self.go_on(index, leg);
+                Ok(event)
             }
-            None => connection.order(order, request, self.options).await?,
-        };
-        self.go_on(index, session);
+            Ok(SessionEvent::Tokens { tokens, text, logprobs }) => {
+                leg.heard();
+                // The others are let go.
+                course.leader.send_if_modified(|leader| {
+                    let first = leader.is_none();
+                    leader.get_or_insert(leg.id);
+                    first
+                });
+                let event = course.output(&mut leg, &tokens, &text, logprobs)?;
+                self.go_on(index, leg);
+                Ok(event)
+            }
+            Ok(SessionEvent::Finished(completed)) => {
+                course.legs -= 1;
+                leg.done();
+                // Whoever is slow to say nothing at all has lost to this one.
+                course.leader.send_replace(Some(leg.id));
+                let finish = completed.receipt.finish;
+                let Some(reason) = reason(finish) else {
+                    return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
+                };
+                let whole = course.end(&leg, *completed)?;
+                self.begin_next();
+                Ok(Some(Event::Finished(Finished { reason, whole })))
+            }
+            Ok(SessionEvent::Refused(refusal)) => {
+                let error = failure::refused(leg.worker(), &refusal);
+                let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
+                leg.worker.report(Outcome::Refused { overloaded: false });
+                course.given_up(&leg, *refusal);
+                self.replace(index, &leg, retryable, error)
+            }
+            Err(error) => {
+                leg.worker.report(match error {
+                    SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } => {
+                        Outcome::Unreachable
+                    }
+                    _ => Outcome::Failed,
+                });
+                course.broken(&mut leg, &error);
+                let told = failure::failed(leg.worker(), &error);
+                self.replace(index, &leg, error.is_retryable(), told)
+            }
+        }
+    }
+
+    /// Has another worker go on with an answer, if that can help.
+    fn replace(
+        &mut self,
+        index: usize,
+        leg: &Leg,
+        retryable: bool,
+        error: ApiError,
+    ) -> Result<Option<Event>, ApiError> {
+        let course = &mut self.courses[index];
+        course.legs -= 1;
+        if !retryable || !course.may_go_on() {
+            return Err(error);
+        }
+        // Somebody else may be at it already.
+        course.leader.send_replace(None);
+        if course.legs == 0 {
+            let (worker, code) = (leg.worker().short(), error.code().as_str());
+            warn!(worker, code, tokens = leg.at.tokens, "another worker is to go on with an answer");
+            course.broke = Some(error);
+            self.place(index, Vec::new());
+        }
+        Ok(None)
+    }
+
+    /// Begins the next answer that waits, if one does.
+    fn begin_next(&mut self) {
+        if let Some(index) = self.waiting.pop_front() {
+            self.place(index, Vec::new());
+        }
+    }
+
+    /// Seeks a worker for an answer, or the rest of it.
+    fn place(&mut self, index: usize, beside: Vec<PublicKey>) {
+        let course = &mut self.courses[index];
+        course.legs += 1;
+        let mut placement = course.placement();
+        placement.without.extend(beside);
+        let desk = Arc::clone(&self.desk);
+        self.running.push(Box::pin(async move {
+            Stepped::Placed(index, place::place(desk, placement).await.map(Box::new))
+        }));
+    }
+
+    /// A worker has accepted an answer, or the rest of it.
+    fn placed(&mut self, index: usize, leg: Box<Leg>) -> Result<(), ApiError> {
+        let course = &mut self.courses[index];
+        self.paid |= leg.paid;
+        if course.leader.borrow().is_some() {
+            let_go(leg);
+            self.let_go(index);
+            return Ok(());
+        }
+        course.accepted(&leg)?;
+        info!(worker = leg.worker().short(), from = leg.from.tokens, "worker accepted");
+        self.go_on(index, leg);
         Ok(())
     }
 
-    fn go_on(&self, index: usize, session: Session) {
-        self.running.push(Box::pin(step(index, session, self.leave.subscribe())));
-    }
-
-    /// The answer could not be paid to its end.
-    fn unpaid(&self, problem: Option<&PurseError>) -> ApiError {
-        let worker = self.worker();
-        let why = problem.map_or_else(|| "its vouchers did not come in time".to_owned(), ToString::to_string);
-        warn!(worker = worker.short(), why, "an answer was not paid to its end");
-        let message = format!(
-            "The gateway could not go on paying worker {} ({why}). What came so far is not the whole answer. Send the \
-             request again shortly.",
-            worker.short(),
-        );
-        told(worker, Code::Overloaded, message).with_accountable(Accountable::Gateway)
-    }
-
-    /// A failure before the worker had accepted.
-    fn declined(&self, error: SessionError) -> Declined {
-        let told = self.failed(&error);
-        if error.is_retryable() {
-            if let SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } = error {
-                self.worker.lost(chain(&error));
-            }
-            Declined::ByThisWorker(told)
-        } else {
-            Declined::ByAll(told)
+    /// One worker fewer is at an answer. The one that led may have broken off meanwhile.
+    fn let_go(&mut self, index: usize) {
+        let course = &mut self.courses[index];
+        course.legs -= 1;
+        if course.legs == 0 && !course.ended {
+            self.place(index, Vec::new());
         }
     }
 
-    fn failed(&self, error: &SessionError) -> ApiError {
-        let worker = self.worker();
-        warn!(worker = worker.short(), error = chain(error), "an answer failed");
-        let short = worker.short();
-        let (code, message) = match error {
-            SessionError::Unreachable { .. } => (
-                Code::WorkerLost,
-                format!("Worker {short} cannot be reached ({}). Send the request again.", chain(error)),
-            ),
-            SessionError::BrokenOff { code: CloseCode::Busy, accepted: false, .. } => {
-                (Code::Overloaded, format!("Worker {short} takes no more orders. Try again shortly."))
-            }
-            SessionError::WorkerLost { .. } | SessionError::BrokenOff { .. } => (
-                Code::WorkerLost,
-                format!(
-                    "Worker {short} was lost before the answer was whole ({}). What came so far is not the whole \
-                     answer. Send the request again.",
-                    chain(error),
-                ),
-            ),
-            SessionError::Stalled { .. } => (
-                Code::WorkerStalled,
-                format!("Worker {short} stopped answering ({}). Send the request again.", chain(error)),
-            ),
-            SessionError::DeadlineExceeded { .. } => (
-                Code::Deadline,
-                format!(
-                    "The answer was not whole by its deadline ({}). Ask for fewer tokens, or give it longer by \
-                     `surety.deadline_ms`.",
-                    chain(error),
-                ),
-            ),
-            SessionError::BadAcceptance { .. }
-            | SessionError::BadProgress { .. }
-            | SessionError::BadReceipt { .. } => (
-                Code::VerificationFailed,
-                format!(
-                    "What worker {short} signed is not what it sent ({}). Do not rely on what came so far. \
-                     Send the request again.",
-                    chain(error),
-                ),
-            ),
-            SessionError::BadMessage { .. }
-            | SessionError::OutOfTurn { .. }
-            | SessionError::Gap { .. }
-            | SessionError::BadFrame { .. } => (
-                Code::WorkerBadOutput,
-                format!(
-                    "Worker {short} did not keep to the protocol ({}). Send the request again.",
-                    chain(error)
-                ),
-            ),
-            SessionError::Invalid(invalid) => {
-                return ApiError::invalid(invalid.field, format!("{invalid}.")).with_worker(worker);
-            }
-            SessionError::Ended => return ApiError::bug("a session was read past its end"),
-        };
-        let accountable = match error.accountable() {
-            Party::Worker => Accountable::Worker,
-            Party::Network => Accountable::Network,
-            Party::Payer => Accountable::Gateway,
-        };
-        told(worker, code, message).with_accountable(accountable)
+    /// A worker is slow to begin: another is asked beside it, once.
+    fn hedge(&mut self, index: usize, mut leg: Box<Leg>) {
+        leg.hedge_at = None;
+        if self.courses[index].legs == 1 {
+            info!(worker = leg.worker().short(), "worker is slow to begin; another is asked beside it");
+            self.place(index, vec![leg.worker()]);
+        }
+        self.go_on(index, leg);
+    }
+
+    fn go_on(&self, index: usize, leg: Box<Leg>) {
+        let leader = self.courses[index].leader.subscribe();
+        self.running.push(Box::pin(step(index, leg, leader, self.leave.subscribe())));
     }
 }
 
-/// The next event of a session; if everybody leaves meanwhile, the worker is told to stop.
-async fn step(index: usize, mut session: Session, mut leave: watch::Receiver<bool>) -> Stepped {
+/// The next event of a leg. If everybody leaves meanwhile, or another leads, the worker is told to stop.
+async fn step(
+    index: usize,
+    mut leg: Box<Leg>,
+    mut leader: watch::Receiver<Option<u64>>,
+    mut leave: watch::Receiver<bool>,
+) -> Stepped {
     loop {
+        let (id, hedge_at) = (leg.id, leg.hedge_at);
+        if leader.borrow_and_update().is_some_and(|leader| leader != id) {
+            let_go(leg);
+            return Stepped::LetGo(index);
+        }
         tokio::select! {
-            event = session.next() => return Stepped { index, session, event },
-            Ok(()) = leave.changed() => session.cancel().await,
+            biased;
+            Ok(()) = leave.changed() => leg.session.cancel().await,
+            Ok(()) = leader.changed() => {}
+            event = leg.session.next() => return Stepped::Said(index, leg, event),
+            () = sleep_until(hedge_at.unwrap_or_else(Instant::now)), if hedge_at.is_some() => {
+                return Stepped::Slow(index, leg);
+            }
         }
     }
+}
+
+/// Cancels a leg that is not needed. If it is paid for, it is heard to its receipt, which says what it costs.
+fn let_go(mut leg: Box<Leg>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    if !leg.paid {
+        return;
+    }
+    runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
+        leg.session.cancel().await;
+        while !matches!(
+            leg.session.next().await,
+            Err(_) | Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_))
+        ) {}
+    }));
 }
 
 impl Drop for Answering {
-    /// Orders that nobody wants any more are cancelled. Those that are paid for are heard to their receipts, which say what
-    /// they cost.
+    /// Orders that nobody wants any more are cancelled. Those that are paid for are heard to their receipts.
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.paying.is_none() || self.running.is_empty() {
+        if !self.paid || self.running.is_empty() {
             return;
         }
-        self.leave.send_replace(true);
-        let (mut running, leave, held) = (mem::take(&mut self.running), self.leave.clone(), self.held.take());
+        let mut running = mem::take(&mut self.running);
         runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
-            while let Some(Stepped { index, session, event }) = running.next().await {
-                let ended =
-                    matches!(event, Err(_) | Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_)));
-                if !ended {
-                    running.push(Box::pin(step(index, session, leave.subscribe())) as Step);
+            // What runs is let go as soon as it is seen; the leader of an answer that nobody wants is nobody.
+            while let Some(stepped) = running.next().await {
+                if let Stepped::Said(_, leg, Ok(_)) | Stepped::Slow(_, leg) | Stepped::Placed(_, Ok(leg)) =
+                    stepped
+                {
+                    let_go(leg);
                 }
             }
-            drop(held);
         }));
+        self.leave.send_replace(true);
     }
-}
-
-fn told(worker: PublicKey, code: Code, message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
-    ApiError::new(code, message).with_worker(worker)
-}
-
-/// A worker's signed refusal, or its signed failure in mid-answer.
-fn refused(worker: PublicKey, refusal: &Refusal) -> ApiError {
-    let short = worker.short();
-    let Some((failure, message)) = refusal.receipt.failure() else {
-        return ApiError::bug("a refusal without a failure").with_worker(worker);
-    };
-    let (code, message) = match failure {
-        FailureCode::BadRequest => {
-            (Code::InvalidParam, format!("Worker {short} refused the request: {message}"))
-        }
-        FailureCode::ContextLengthExceeded => {
-            (Code::ContextLengthExceeded, format!("{} Shorten the prompt.", sentence(message)))
-        }
-        FailureCode::Overloaded | FailureCode::OutOfMemory => (
-            Code::Overloaded,
-            format!("Worker {short} has no room: {} Try again shortly.", sentence(message)),
-        ),
-        FailureCode::ModelUnknown => (
-            Code::NoWorker,
-            format!("Worker {short} no longer serves the model: {} Try again shortly.", sentence(message)),
-        ),
-        FailureCode::NonFinite => (
-            Code::WorkerBadOutput,
-            format!(
-                "The model computed a value that is not finite, so there is no answer: {} Change the prompt.",
-                sentence(message),
-            ),
-        ),
-        FailureCode::Internal => (
-            Code::WorkerBadOutput,
-            format!("Worker {short} failed: {} Send the request again.", sentence(message)),
-        ),
-        FailureCode::Cancelled => (
-            Code::WorkerLost,
-            format!("Worker {short} gave the request up: {} Send the request again.", sentence(message)),
-        ),
-        FailureCode::PaymentRequired => (
-            Code::NoWorker,
-            format!("Worker {short} asks to be paid: {} Try again shortly.", sentence(message)),
-        ),
-        FailureCode::DeadlineExceeded => (
-            Code::Deadline,
-            format!(
-                "The answer was not whole by its deadline: {} Ask for fewer tokens, or give it longer by \
-                 `surety.deadline_ms`.",
-                sentence(message),
-            ),
-        ),
-    };
-    told(worker, code, message).with_receipt(refusal.receipt.bytes().to_vec())
-}
-
-/// A worker's words, ending as a sentence does.
-fn sentence(text: &str) -> String {
-    let text = text.trim();
-    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }
 
 fn reason(finish: FinishReason) -> Option<&'static str> {

@@ -56,6 +56,8 @@ pub struct Limits {
     pub answer_timeout: Duration,
     /// For a worker to say something.
     pub stall_timeout: Duration,
+    /// For a worker to be found that goes on with an answer another broke off.
+    pub search_timeout: Duration,
     /// Between two comments on a silent stream.
     pub keep_alive: Duration,
     /// Between two looks at a worker.
@@ -79,7 +81,8 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(600),
             answer_timeout: Duration::from_secs(600),
-            stall_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_millis(1500),
+            search_timeout: Duration::from_secs(15),
             keep_alive: Duration::from_secs(5),
             status_interval: Duration::from_secs(1),
             stop_grace: Duration::from_secs(10),
@@ -200,6 +203,7 @@ impl Limits {
             ("write_timeout", self.write_timeout),
             ("answer_timeout", self.answer_timeout),
             ("stall_timeout", self.stall_timeout),
+            ("search_timeout", self.search_timeout),
             ("keep_alive", self.keep_alive),
             ("status_interval", self.status_interval),
         ];

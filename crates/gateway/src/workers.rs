@@ -373,7 +373,7 @@ impl Workers {
 
     /// How each worker is.
     pub(crate) fn report(&self) -> Vec<WorkerReport> {
-        self.all().iter().map(|worker| worker.report(self.payer.as_deref())).collect()
+        self.all().iter().map(|worker| worker.describe(self.payer.as_deref())).collect()
     }
 
     /// What the workers that are `wanted` last said.
@@ -545,7 +545,7 @@ impl Worker {
         theirs.max(self.ours.load(Ordering::Relaxed))
     }
 
-    fn report(&self, payer: Option<&Payer>) -> WorkerReport {
+    fn describe(&self, payer: Option<&Payer>) -> WorkerReport {
         let heard = self.heard();
         let listed = self.listed();
         let channel = listed.as_ref().zip(payer).and_then(|(listed, payer)| payer.state(&listed.operator));

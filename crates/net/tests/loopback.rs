@@ -181,7 +181,7 @@ async fn honest_peers_are_served() {
     assert!(end.is_ok());
 
     // A message as large as they come, whole and unchanged.
-    let large = ToWorker::Order { order: vec![1; 10_000], request: vec![2; 8 << 20] };
+    let large = ToWorker::Order { order: vec![1; 10_000], request: vec![2; 8 << 20], output: Vec::new() };
     let mut stream = link.open_order().await.unwrap();
     stream.send(&large).await.unwrap();
     stream.finish().await.unwrap();

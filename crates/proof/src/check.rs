@@ -5,11 +5,12 @@
 //! Holds:  R-4 … R-8, each rule with its own [`Fault`]. Nothing about the model's arithmetic is concluded here: that
 //!         takes a recomputation, whose result [`check_state`] compares.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, DecodeError, Digest, Envelope, Evidence, FinishReason, Invalid,
-    OpenError, Order, Price, Prompt, PublicKey, Receipt, Request, Signed, receipt::ARITHMETIC_VERSION,
+    OpenError, Order, Price, Progress, Prompt, PublicKey, Receipt, Request, Signed,
+    receipt::ARITHMETIC_VERSION,
 };
 
 use crate::commit::{output_digest, prompt_digest, state_commitment, text_digest};
@@ -36,12 +37,40 @@ pub struct Checked {
     pub request: Request,
     /// What was promised; none if it was refused.
     pub acceptance: Option<Signed<Acceptance>>,
-    /// What was claimed.
-    pub receipt: Signed<Receipt>,
+    /// Who answered.
+    pub worker: PublicKey,
+    /// What was claimed; none if the worker broke off without a receipt.
+    pub receipt: Option<Signed<Receipt>>,
+    /// What it signed last, if it broke off and had signed anything.
+    pub progress: Option<Signed<Progress>>,
     /// What holds.
     pub checked: Vec<Check>,
     /// What could not be checked, and would take what.
     pub unchecked: Vec<Unchecked>,
+}
+
+impl Checked {
+    /// Output tokens that the worker signed for.
+    pub fn output_tokens(&self) -> u32 {
+        let progress = self.progress.as_ref().map_or(0, |progress| progress.output_tokens);
+        self.receipt.as_ref().map_or(progress, |receipt| receipt.output_tokens)
+    }
+
+    /// Tokens that the worker was given, the prompt's and those it resumed from, as it counted them.
+    pub fn prompt_tokens(&self) -> u32 {
+        let accepted = self.acceptance.as_ref().map(|acceptance| acceptance.prompt_tokens);
+        accepted.or(self.receipt.as_ref().map(|receipt| receipt.prompt_tokens)).unwrap_or(0)
+    }
+
+    /// What is to be paid by what was signed.
+    pub fn charge(&self) -> Amount {
+        self.receipt.as_ref().map_or(Amount::ZERO, |receipt| receipt.charge)
+    }
+
+    /// Whether the answer ends here: it is receipted, and no failure.
+    pub fn is_end(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|receipt| receipt.failure().is_none())
+    }
 }
 
 /// Something that was checked and holds.
@@ -63,10 +92,14 @@ pub enum Check {
     Parameters,
     /// The prompt's tokens are the ones in the receipt.
     PromptTokens,
+    /// The tokens it resumes from are the ones that were ordered.
+    Resumed,
     /// The output's tokens are the ones in the receipt.
     OutputTokens,
     /// The text is the one in the receipt.
     Text,
+    /// The worker broke off; what it had signed by then is this.
+    Progress,
     /// The finish reason agrees with tokens, limit and stop strings.
     Finish,
     /// Price and charge are as accepted, within the ceiling.
@@ -83,6 +116,8 @@ pub enum Check {
     Gateway,
     /// The envelope names exactly these answers.
     Parts,
+    /// Each part of an answer goes on where those before it ended, under the same order.
+    Continuation,
 }
 
 impl fmt::Display for Check {
@@ -96,6 +131,11 @@ impl fmt::Display for Check {
             Check::Worker => "the worker is the expected one",
             Check::Parameters => "model, arithmetic and seed are the order's",
             Check::PromptTokens => "the prompt's tokens are the receipt's",
+            Check::Resumed => "the tokens it resumes from are the order's",
+            Check::Progress => {
+                "a worker broke off; the tokens and the text counted for it are those it had signed"
+            }
+            Check::Continuation => "each part of the answer goes on where the one before it ended",
             Check::OutputTokens => "the output's tokens are the receipt's",
             Check::Text => "the text is the receipt's, to the byte",
             Check::Finish => "the finish reason agrees with tokens, limit and stop strings",
@@ -171,6 +211,29 @@ pub enum Fault {
     ///
     #[error("the request is not the one that was ordered")]
     OtherRequest,
+    ///
+    #[error("the order resumes from {ordered} tokens; there are {found}")]
+    ResumedCount {
+        /// In the order.
+        ordered: u32,
+        /// In the answer.
+        found: usize,
+    },
+    ///
+    #[error("the tokens it resumes from are not the ones that were ordered")]
+    ResumedDigest,
+    /// a receipt has the last word.
+    #[error("there is a receipt, and a progress beside it")]
+    ProgressBesideReceipt,
+    /// the progress cannot be opened.
+    #[error("the progress is not validly signed by the worker")]
+    Progress(#[source] OpenError),
+    ///
+    #[error("the progress is for another order")]
+    ProgressOfOtherOrder,
+    ///
+    #[error("tokens or text are not those that were signed for before the worker broke off")]
+    NotSignedFor,
     /// an answer without an acceptance.
     #[error("the order was answered without having been accepted")]
     AcceptanceMissing,
@@ -392,19 +455,30 @@ pub fn check_answer(answer: &Answer, expected: &Expected) -> Result<Checked, Fau
     }
     checked.push(Check::Request);
 
-    let receipt = Signed::<Receipt>::open(&answer.receipt).map_err(Fault::Receipt)?;
+    check_resumed_ids(&order, &answer.resumed_ids)?;
+    if order.resumed.is_some() {
+        checked.push(Check::Resumed);
+    }
+    let Some(receipt) = &answer.receipt else {
+        return check_broken(answer, order, request, expected, checked, unchecked);
+    };
+    if answer.progress.is_some() {
+        return Err(Fault::ProgressBesideReceipt);
+    }
+
+    let receipt = Signed::<Receipt>::open(receipt).map_err(Fault::Receipt)?;
     let acceptance = match &answer.acceptance {
         Some(bytes) => {
             let worker = expected.worker.unwrap_or(receipt.worker);
-            let acceptance = Signed::<Acceptance>::open_by(bytes, &worker).map_err(Fault::Acceptance)?;
-            check_acceptance(&order, &acceptance, expected.context_tokens)?;
-            checked.push(Check::Acceptance);
-            Some(acceptance)
+            Some(open_acceptance(bytes, &worker, &order, expected)?)
         }
         None if receipt.failure().is_some() => None,
         //
         None => return Err(Fault::AcceptanceMissing),
     };
+    if acceptance.is_some() {
+        checked.push(Check::Acceptance);
+    }
 
     check_bindings(&order, acceptance.as_deref(), &receipt, expected)?;
     checked.extend([Check::Receipt, Check::Parameters]);
@@ -445,7 +519,84 @@ pub fn check_answer(answer: &Answer, expected: &Expected) -> Result<Checked, Fau
         unchecked.push(Unchecked::Computation);
     }
 
-    Ok(Checked { order, request, acceptance, receipt, checked, unchecked })
+    let (worker, receipt) = (receipt.worker, Some(receipt));
+    Ok(Checked { order, request, acceptance, worker, receipt, progress: None, checked, unchecked })
+}
+
+/// what is left of an answer that its worker broke off.
+fn check_broken(
+    answer: &Answer,
+    order: Signed<Order>,
+    request: Request,
+    expected: &Expected,
+    mut checked: Vec<Check>,
+    mut unchecked: Vec<Unchecked>,
+) -> Result<Checked, Fault> {
+    let bytes = answer.acceptance.as_ref().ok_or(Fault::AcceptanceMissing)?;
+    let (_, signer) = Signed::<Acceptance>::peek_value(bytes).map_err(Fault::Acceptance)?;
+    let worker = expected.worker.unwrap_or(signer);
+    let acceptance = open_acceptance(bytes, &worker, &order, expected)?;
+    checked.push(Check::Acceptance);
+    match expected.worker {
+        Some(_) => checked.push(Check::Worker),
+        None => unchecked.push(Unchecked::Worker),
+    }
+    let progress = match &answer.progress {
+        Some(bytes) => {
+            let progress = Signed::<Progress>::open_by(bytes, &worker).map_err(Fault::Progress)?;
+            if progress.order != order.digest() {
+                return Err(Fault::ProgressOfOtherOrder);
+            }
+            Some(progress)
+        }
+        None => None,
+    };
+    let signed = match &progress {
+        Some(progress) => {
+            answer.output_ids.len() == progress.output_tokens as usize
+                && output_digest(&answer.output_ids) == progress.output_digest
+                && text_digest(&answer.text) == progress.text_digest
+        }
+        None => answer.output_ids.is_empty() && answer.text.is_empty(),
+    };
+    if !signed {
+        return Err(Fault::NotSignedFor);
+    }
+    let (found, limit) = (answer.output_ids.len() as u32, acceptance.max_output_tokens);
+    if found > limit {
+        return Err(Fault::OverLimit { found, limit });
+    }
+    if answer.salt != [0; 32] {
+        return Err(Fault::FailureWithState);
+    }
+    checked.push(Check::Progress);
+    if !answer.output_ids.is_empty() {
+        unchecked.extend([Unchecked::TextOfTokens, Unchecked::Computation]);
+    }
+    let acceptance = Some(acceptance);
+    Ok(Checked { order, request, acceptance, worker, receipt: None, progress, checked, unchecked })
+}
+
+fn open_acceptance(
+    bytes: &[u8],
+    worker: &PublicKey,
+    order: &Order,
+    expected: &Expected,
+) -> Result<Signed<Acceptance>, Fault> {
+    let acceptance = Signed::<Acceptance>::open_by(bytes, worker).map_err(Fault::Acceptance)?;
+    check_acceptance(order, &acceptance, expected.context_tokens)?;
+    Ok(acceptance)
+}
+
+/// the tokens that an order resumes from are those beside it.
+pub fn check_resumed_ids(order: &Order, ids: &[u32]) -> Result<(), Fault> {
+    if ids.len() != order.resumed_tokens() as usize {
+        return Err(Fault::ResumedCount { ordered: order.resumed_tokens(), found: ids.len() });
+    }
+    match order.resumed {
+        Some(resumed) if output_digest(ids) != resumed.output_digest => Err(Fault::ResumedDigest),
+        _ => Ok(()),
+    }
 }
 
 /// an acceptance promises what was ordered, no dearer, no later, no longer. The signature is the caller's to
@@ -544,10 +695,12 @@ fn check_prompt(answer: &Answer, request: &Request, receipt: &Receipt) -> Result
         return Ok(false);
     }
     let Some(ids) = ordered.or(answer.prompt_ids.as_ref()) else { return Ok(false) };
+    // what is resumed from is given to the model after the prompt.
+    let ids = [ids.as_slice(), &answer.resumed_ids].concat();
     if ids.len() != receipt.prompt_tokens as usize {
         return Err(Fault::PromptTokens { receipted: receipt.prompt_tokens, found: ids.len() });
     }
-    if prompt_digest(ids) != receipt.prompt_digest {
+    if prompt_digest(&ids) != receipt.prompt_digest {
         return Err(Fault::PromptDigest);
     }
     Ok(true)
@@ -587,7 +740,7 @@ fn check_finish(
     }
     match receipt.finish {
         FinishReason::Length if found != limit => return Err(Fault::LimitNotReached { found, limit }),
-        FinishReason::Stop if found == 0 => return Err(Fault::StoppedAtNothing),
+        FinishReason::Stop if found == 0 && order.resumed.is_none() => return Err(Fault::StoppedAtNothing),
         FinishReason::Stop if order.ignore_end && request.stop.is_empty() => {
             return Err(Fault::NothingToStopAt);
         }
@@ -717,6 +870,15 @@ pub enum EvidenceFault {
         /// Which, from 0.
         index: usize,
     },
+    ///
+    #[error("answer {index} does not go on where the one before it ended")]
+    NotAContinuation {
+        /// Which, from 0.
+        index: usize,
+    },
+    ///
+    #[error("the last answer is not brought to its end")]
+    Unfinished,
     ///
     #[error("the envelope charges {found}; its receipts charge {due}")]
     Charge {
@@ -751,30 +913,86 @@ pub fn check_evidence(
         return Err(EvidenceFault::PartCount { named: envelope.parts.len(), found: evidence.answers.len() });
     }
 
-    let mut answers = Vec::new();
+    let mut answers: Vec<Checked> = Vec::new();
     let mut due = Amount::ZERO;
-    let mut answered = BTreeMap::<Digest, u32>::new();
+    let mut course = Course::default();
     for (index, (part, answer)) in envelope.parts.iter().zip(&evidence.answers).enumerate() {
-        let answer =
+        let checked =
             check_answer(answer, expected).map_err(|fault| EvidenceFault::Answer { index, fault })?;
+        //
+        let goes_on = match answers.last() {
+            Some(last) if !last.is_end() => course.continues(&last.order, &checked.order, answer),
+            _ => checked.order.resumed.is_none(),
+        };
+        if !goes_on {
+            return Err(EvidenceFault::NotAContinuation { index });
+        }
         //
-        let first = answered.entry(part.order).or_default();
-        let is_part = part.order == answer.receipt.order
-            && part.first_output_token == *first
-            && part.receipt == answer.receipt.digest()
-            && part.worker == answer.receipt.worker
-            && part.output_tokens == answer.receipt.output_tokens;
+        let is_part = part.order == checked.order.digest()
+            && part.first_output_token == checked.order.resumed_tokens()
+            && part.receipt == checked.receipt.as_ref().map(Signed::digest)
+            && part.worker == checked.worker
+            && part.output_tokens == checked.output_tokens();
         if !is_part {
             return Err(EvidenceFault::OtherPart { index });
         }
-        *first = first.saturating_add(part.output_tokens);
-        due = due.checked_add(answer.receipt.charge).unwrap_or(Amount(u128::MAX));
-        answers.push(answer);
+        due = due.checked_add(checked.charge()).unwrap_or(Amount(u128::MAX));
+        course.extend(&checked, answer);
+        answers.push(checked);
+    }
+    // A failure may stand alone, as the whole of what came.
+    let unfinished = |last: &Checked| !last.is_end() && (last.receipt.is_none() || answers.len() > 1);
+    if answers.last().is_some_and(unfinished) {
+        return Err(EvidenceFault::Unfinished);
     }
     checked.push(Check::Parts);
+    if answers.iter().any(|answer| answer.order.resumed.is_some()) {
+        checked.push(Check::Continuation);
+    }
     //
     if envelope.charge != due {
         return Err(EvidenceFault::Charge { due, found: envelope.charge });
     }
     Ok(CheckedEvidence { envelope, answers, checked, unchecked })
+}
+
+/// What the parts of one answer have given so far.
+#[derive(Default)]
+struct Course {
+    ids: Vec<u32>,
+    /// Output tokens of the whole answer, at most, by the first acceptance that an end came after.
+    limit: Option<u32>,
+}
+
+impl Course {
+    /// whether an order asks for the rest of what `before` asked for.
+    fn continues(&self, before: &Order, order: &Order, answer: &Answer) -> bool {
+        let resumed = &answer.resumed_ids;
+        let same = Order {
+            channel: before.channel,
+            price_ceiling: before.price_ceiling,
+            deadline_ms: before.deadline_ms,
+            issued_ms: before.issued_ms,
+            max_output_tokens: before.max_output_tokens,
+            resumed: before.resumed,
+            ..order.clone()
+        } == *before;
+        // Nothing that was not signed is resumed from; starting anew resumes from nothing.
+        let prefix = resumed.is_empty() || *resumed == self.ids;
+        let rest = self
+            .limit
+            .is_none_or(|limit| limit.checked_sub(order.resumed_tokens()) == Some(order.max_output_tokens));
+        same && prefix && rest
+    }
+
+    fn extend(&mut self, checked: &Checked, answer: &Answer) {
+        if checked.is_end() {
+            return *self = Course::default();
+        }
+        self.ids.truncate(checked.order.resumed_tokens() as usize);
+        self.ids.extend(&answer.output_ids);
+        if let Some(acceptance) = &checked.acceptance {
+            self.limit.get_or_insert(checked.order.resumed_tokens() + acceptance.max_output_tokens);
+        }
+    }
 }

@@ -82,6 +82,7 @@ fn honest() -> Case {
         channel: None,
         payer: payer().public(),
         issued_ms: ISSUED_MS,
+        resumed: None,
     };
     let acceptance = Acceptance {
         order: order.digest(),
@@ -188,9 +189,11 @@ impl Case {
                 .acceptance
                 .as_ref()
                 .map(|acceptance| Signed::sign(acceptance.clone(), &self.acceptor).bytes().to_vec()),
-            receipt: Signed::sign(self.receipt.clone(), &self.worker).bytes().to_vec(),
+            receipt: Some(Signed::sign(self.receipt.clone(), &self.worker).bytes().to_vec()),
+            progress: None,
             salt: self.salt,
             output_ids: self.output_ids.clone(),
+            resumed_ids: Vec::new(),
             text: self.text.clone(),
             prompt_ids: self.prompt_ids.clone(),
         }
@@ -399,14 +402,14 @@ fn signatures_are_checked() {
     assert!(matches!(fault, Fault::Order(OpenError::BadSignature { .. })), "{fault:?}");
     let fault = tampered(|answer| *answer.acceptance.as_mut().unwrap().last_mut().unwrap() ^= 1);
     assert!(matches!(fault, Fault::Acceptance(OpenError::BadSignature { .. })), "{fault:?}");
-    let fault = tampered(|answer| *answer.receipt.last_mut().unwrap() ^= 1);
+    let fault = tampered(|answer| *answer.receipt.as_mut().unwrap().last_mut().unwrap() ^= 1);
     assert!(matches!(fault, Fault::Receipt(OpenError::BadSignature { .. })), "{fault:?}");
     let fault = tampered(|answer| answer.request.push(0));
     assert!(matches!(fault, Fault::Request(_)), "{fault:?}");
     // A receipt in the place of an acceptance, and the other way round.
-    let fault = tampered(|answer| answer.acceptance = Some(answer.receipt.clone()));
+    let fault = tampered(|answer| answer.acceptance = answer.receipt.clone());
     assert!(matches!(fault, Fault::Acceptance(_)), "{fault:?}");
-    let fault = tampered(|answer| answer.receipt = answer.acceptance.clone().unwrap());
+    let fault = tampered(|answer| answer.receipt = answer.acceptance.clone());
     assert!(matches!(fault, Fault::Receipt(_)), "{fault:?}");
 }
 
@@ -526,7 +529,7 @@ fn evidence_of(cases: &[Case], change: impl FnOnce(&mut Envelope)) -> Evidence {
             .iter()
             .map(|case| Part {
                 order: case.order.digest(),
-                receipt: Signed::sign(case.receipt.clone(), &case.worker).digest(),
+                receipt: Some(Signed::sign(case.receipt.clone(), &case.worker).digest()),
                 worker: case.receipt.worker,
                 first_output_token: 0,
                 output_tokens: case.receipt.output_tokens,
@@ -585,9 +588,10 @@ fn evidence_that_was_tampered_with_is_refused() {
         fault(&evidence, &gateway),
         EvidenceFault::Answer { index: 0, fault: Fault::TextDigest }
     ));
-    let other_parts: [fn(&mut Part); 5] = [
+    let other_parts: [fn(&mut Part); 6] = [
+        |part| part.receipt = None,
         |part| part.order = Digest::ZERO,
-        |part| part.receipt = Digest::ZERO,
+        |part| part.receipt = Some(Digest::ZERO),
         |part| part.worker = stranger().public(),
         |part| part.first_output_token = 1,
         |part| part.output_tokens = 4,

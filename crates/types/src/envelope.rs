@@ -11,8 +11,8 @@ use crate::{
     key::PublicKey,
 };
 
-/// Receipts in one envelope.
-pub const MAX_PARTS: usize = 256;
+/// Parts in one envelope.
+pub const MAX_PARTS: usize = 512;
 /// Bytes of a request id or a model's name.
 pub const MAX_ID_BYTES: usize = 256;
 
@@ -53,9 +53,9 @@ pub struct Part {
     /// [`crate::Order::digest`].
     #[n(0)]
     pub order: Digest,
-    /// Digest of the receipt's COSE bytes.
+    /// Digest of the receipt's COSE bytes; none if the worker broke off without one.
     #[n(1)]
-    pub receipt: Digest,
+    pub receipt: Option<Digest>,
     /// Who answered.
     #[n(2)]
     pub worker: PublicKey,

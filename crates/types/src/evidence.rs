@@ -23,6 +23,7 @@ use crate::{
     envelope::Envelope,
     key::PublicKey,
     order::Order,
+    progress::Progress,
     receipt::Receipt,
     request::Request,
 };
@@ -58,14 +59,19 @@ pub struct Answer {
     /// COSE bytes of an [`Acceptance`]; none if the order was refused.
     #[serde(with = "optional_base64_bytes")]
     pub acceptance: Option<Vec<u8>>,
-    /// COSE bytes of a [`Receipt`].
-    #[serde(with = "base64_bytes")]
-    pub receipt: Vec<u8>,
-    /// Opens the receipt's state commitment.
+    /// COSE bytes of a [`Receipt`]; none if the worker broke off without one.
+    #[serde(with = "optional_base64_bytes")]
+    pub receipt: Option<Vec<u8>>,
+    /// COSE bytes of the last [`Progress`], if there is no receipt and it signed any.
+    #[serde(with = "optional_base64_bytes")]
+    pub progress: Option<Vec<u8>>,
+    /// Opens the receipt's state commitment; zero if there is none.
     #[serde(with = "salt_hex")]
     pub salt: [u8; 32],
-    /// Ids of the output's tokens.
+    /// Ids of the output's tokens; of those signed for, if there is no receipt.
     pub output_ids: Vec<u32>,
+    /// Ids of the tokens that the order resumes from.
+    pub resumed_ids: Vec<u32>,
     /// The delivered text.
     pub text: String,
     /// Ids of the prompt's tokens, where they are known.
@@ -145,7 +151,8 @@ struct AnswerView {
     order: Says<Order>,
     request: Request,
     acceptance: Option<Says<Acceptance>>,
-    receipt: Says<Receipt>,
+    receipt: Option<Says<Receipt>>,
+    progress: Option<Says<Progress>>,
 }
 
 /// What a signed message says, and the key in its header.
@@ -206,7 +213,8 @@ impl Answer {
             order: says("order", &self.order)?,
             request: Request::from_cbor(&self.request).map_err(EvidenceError::Request)?,
             acceptance: self.acceptance.as_deref().map(|bytes| says("acceptance", bytes)).transpose()?,
-            receipt: says("receipt", &self.receipt)?,
+            receipt: self.receipt.as_deref().map(|bytes| says("receipt", bytes)).transpose()?,
+            progress: self.progress.as_deref().map(|bytes| says("progress", bytes)).transpose()?,
         })
     }
 }

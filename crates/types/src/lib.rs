@@ -44,7 +44,7 @@ pub use envelope::{Envelope, Part};
 pub use evidence::{Answer, Evidence, EvidenceError};
 pub use key::{PublicKey, SecretKey};
 pub use manifest::{FileDigest, FormatSummary, Manifest};
-pub use order::{Order, Seed};
+pub use order::{Order, Resumed, Seed};
 pub use progress::Progress;
 pub use receipt::{FailureCode, FinishReason, Outcome, Receipt};
 pub use request::{CivilDate, Message, Prompt, Request};

@@ -43,7 +43,8 @@ pub struct Order {
     /// Applied as they stand.
     #[n(6)]
     pub sampling: Sampling,
-    /// Output tokens, at most; 0 asks for the prompt to be scored and nothing else.
+    /// Output tokens, at most, after those resumed from; 0 of an order that resumes nothing asks for the prompt to be
+    /// scored and nothing else.
     #[n(7)]
     pub max_output_tokens: u32,
     /// Whether to go on past the model's end-of-generation tokens.
@@ -64,6 +65,21 @@ pub struct Order {
     /// Unix milliseconds.
     #[n(13)]
     pub issued_ms: u64,
+    /// The beginning of the answer, if another worker has given it already.
+    #[n(14)]
+    pub resumed: Option<Resumed>,
+}
+
+/// The beginning of an answer that an order continues. Its ids travel beside the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Resumed {
+    /// Tokens of it; at least one.
+    #[n(0)]
+    pub output_tokens: u32,
+    /// Digest of their ids.
+    #[n(1)]
+    pub output_digest: Digest,
 }
 
 /// Where the sampling seed comes from. Never the worker's choice.
@@ -84,6 +100,11 @@ impl Order {
     /// Panics if the order is out of its bounds.
     pub fn digest(&self) -> Digest {
         Digest::of(domain::ORDER, &self.to_cbor())
+    }
+
+    /// Tokens of the answer that are there already.
+    pub fn resumed_tokens(&self) -> u32 {
+        self.resumed.map_or(0, |resumed| resumed.output_tokens)
     }
 
     /// The 32-byte sampling seed.
@@ -114,6 +135,16 @@ impl Canonical for Order {
             return Err(Invalid::new(
                 "max_output_tokens",
                 format!("is {}; at most {MAX_OUTPUT_TOKENS} are allowed", self.max_output_tokens),
+            ));
+        }
+        if let Some(Resumed { output_tokens, .. }) = self.resumed
+            && (output_tokens == 0 || output_tokens > MAX_OUTPUT_TOKENS - self.max_output_tokens)
+        {
+            return Err(Invalid::new(
+                "resumed",
+                format!(
+                    "holds {output_tokens} tokens; with those ordered, 1 to {MAX_OUTPUT_TOKENS} are allowed"
+                ),
             ));
         }
         if self.deadline_ms <= self.issued_ms {

@@ -16,7 +16,7 @@ pub const PROGRESS_TOKENS: u32 = 64;
 pub const PROGRESS_MS: u64 = 250;
 /// While nothing else is sent, a progress comes at least this often, also before the first token: so a payer can tell
 /// a slow worker from a dead one.
-pub const PROGRESS_IDLE_MS: u64 = 1000;
+pub const PROGRESS_IDLE_MS: u64 = 500;
 
 /// What has been sent so far. Signed by `worker`.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]

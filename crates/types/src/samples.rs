@@ -56,7 +56,13 @@ pub(crate) fn order() -> Order {
         channel: None,
         payer: payer().public(),
         issued_ms: 1_770_000_000_000,
+        resumed: None,
     }
+}
+
+pub(crate) fn resumed_order() -> Order {
+    let resumed = Resumed { output_tokens: 2, output_digest: digest(6) };
+    Order { max_output_tokens: 14, resumed: Some(resumed), ..order() }
 }
 
 pub(crate) fn acceptance() -> Acceptance {
@@ -177,7 +183,7 @@ pub(crate) fn envelope(receipt: &Signed<Receipt>) -> Envelope {
         model_name: "sample".into(),
         parts: vec![Part {
             order: order().digest(),
-            receipt: receipt.digest(),
+            receipt: Some(receipt.digest()),
             worker: worker().public(),
             first_output_token: 0,
             output_tokens: 3,
@@ -198,9 +204,11 @@ pub(crate) fn evidence() -> Evidence {
             order: Signed::sign(order(), &payer()).bytes().to_vec(),
             request: request().to_cbor(),
             acceptance: Some(Signed::sign(acceptance(), &worker()).bytes().to_vec()),
-            receipt: receipt.bytes().to_vec(),
+            receipt: Some(receipt.bytes().to_vec()),
+            progress: None,
             salt: [4; 32],
             output_ids: vec![10, 20, 2],
+            resumed_ids: Vec::new(),
             text: "Là.".into(),
             prompt_ids: None,
         }],

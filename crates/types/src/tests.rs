@@ -38,6 +38,7 @@ fn vectors() -> Vec<(&'static str, String)> {
         ("request.json", plain(&samples::request(), samples::request().digest())),
         ("manifest.json", plain(&samples::manifest(), samples::manifest().id().0)),
         ("order.json", signed(&order, &payer)),
+        ("resumed_order.json", signed(&samples::resumed_order(), &payer)),
         (
             "order_derived.json",
             pretty(&serde_json::json!({ "digest": order.digest(), "seed": Digest(order.seed_bytes()) })),
@@ -210,7 +211,11 @@ fn every_kind_fits_its_bound() {
                 logit_bias: (0..1024).map(|token| (u32::MAX - 1024 + token, -100.0)).collect(),
                 ..Sampling::default()
             },
-            max_output_tokens: order::MAX_OUTPUT_TOKENS,
+            max_output_tokens: 0,
+            resumed: Some(Resumed {
+                output_tokens: order::MAX_OUTPUT_TOKENS,
+                output_digest: samples::digest(13),
+            }),
             deadline_ms: u64::MAX,
             issued_ms: u64::MAX - 1,
             price_ceiling: price,
@@ -511,12 +516,14 @@ fn orders() -> impl Strategy<Value = Order> {
         (digests(), digests(), any::<[u8; 32]>(), prop::option::of(any::<i64>()), any::<u32>()),
         (samplings(), 0..=order::MAX_OUTPUT_TOKENS, any::<bool>()),
         (any::<u32>(), 1..u64::MAX / 2, prices(), prop::option::of(digests())),
+        prop::option::of((1..=order::MAX_OUTPUT_TOKENS, digests())),
     )
         .prop_map(
             |(
                 (model, request_digest, nonce, seed, choice),
                 (sampling, max_output_tokens, ignore_end),
                 (issued, length, price_ceiling, channel),
+                resumed,
             )| Order {
                 version: order::ORDER_VERSION,
                 model: ModelId(model),
@@ -525,8 +532,11 @@ fn orders() -> impl Strategy<Value = Order> {
                 seed: seed.map_or(Seed::Nonce, Seed::Caller),
                 choice,
                 sampling,
-                max_output_tokens,
+                max_output_tokens: max_output_tokens
+                    .min(order::MAX_OUTPUT_TOKENS - resumed.map_or(0, |(output_tokens, _)| output_tokens)),
                 ignore_end,
+                resumed: resumed
+                    .map(|(output_tokens, output_digest)| Resumed { output_tokens, output_digest }),
                 deadline_ms: u64::from(issued) + length,
                 price_ceiling,
                 channel,
@@ -659,7 +669,8 @@ fn vouchers() -> impl Strategy<Value = Voucher> {
 fn to_workers() -> impl Strategy<Value = ToWorker> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..100);
     prop_oneof![
-        (bytes(), bytes()).prop_map(|(order, request)| ToWorker::Order { order, request }),
+        (bytes(), bytes(), prop::collection::vec(any::<u32>(), 0..20))
+            .prop_map(|(order, request, output)| ToWorker::Order { order, request, output }),
         vouchers().prop_map(|voucher| ToWorker::Voucher(Box::new(voucher))),
         Just(ToWorker::Cancel),
     ]

@@ -12,13 +12,14 @@ use crate::{
     digest::ModelId,
     key::PublicKey,
     manifest::Manifest,
+    order::MAX_OUTPUT_TOKENS,
     request::{MAX_REQUEST_BYTES, MAX_TOP_LOGPROBS},
     text::Text,
     voucher::Voucher,
 };
 
-/// One message to a worker: a request and its order, at most.
-pub const MAX_TO_WORKER_BYTES: usize = MAX_REQUEST_BYTES + (32 << 10);
+/// One message to a worker: a request, its order and the tokens to resume from, at most.
+pub const MAX_TO_WORKER_BYTES: usize = MAX_REQUEST_BYTES + 5 * MAX_OUTPUT_TOKENS as usize + (32 << 10);
 /// One message from a worker.
 pub const MAX_FROM_WORKER_BYTES: usize = 4 << 20;
 /// One status.
@@ -45,6 +46,9 @@ pub enum ToWorker {
         /// Canonical CBOR of the [`crate::Request`] whose digest it names.
         #[cbor(n(1), with = "minicbor::bytes")]
         request: Vec<u8>,
+        /// The ids that [`crate::Order::resumed`] is about; empty where it is none.
+        #[cbor(n(2), decode_with = "crate::codec::list::<{ MAX_OUTPUT_TOKENS as u64 }, _, _>")]
+        output: Vec<u32>,
     },
     /// Pays for more of the answer.
     #[n(1)]
@@ -217,7 +221,10 @@ impl Canonical for ToWorker {
     fn check(&self) -> Result<(), Invalid> {
         match self {
             ToWorker::Voucher(voucher) => voucher.check(),
-            ToWorker::Order { .. } | ToWorker::Cancel => Ok(()),
+            ToWorker::Order { output, .. } => {
+                at_most("output", "tokens", output.len(), MAX_OUTPUT_TOKENS as usize)
+            }
+            ToWorker::Cancel => Ok(()),
         }
     }
 }

@@ -113,29 +113,35 @@ pub fn recompute(
     answer: &Answer,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Recomputed, Discrepancy> {
-    let (order, receipt) = (checked.order.value(), checked.receipt.value());
-    if receipt.model != model.id() {
-        return Err(Discrepancy::Model { claimed: receipt.model, found: model.id() });
+    let order = checked.order.value();
+    if order.model != model.id() {
+        return Err(Discrepancy::Model { claimed: order.model, found: model.id() });
     }
+    let failure = checked.receipt.as_ref().and_then(|receipt| receipt.failure());
     let accepted = checked.acceptance.as_ref().map(|acceptance| acceptance.max_output_tokens);
-    let (None, Some(max_output_tokens)) = (receipt.failure(), accepted) else {
-        let failure = receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+    // What was given before a failure can be recomputed like anything else.
+    let Some(max_output_tokens) = accepted.filter(|_| failure.is_none() || !answer.output_ids.is_empty())
+    else {
+        let failure = failure.map(|(code, message)| format!("{code}: {message}"));
         return Err(Discrepancy::Failure(failure.unwrap_or_else(|| "the order was not accepted".into())));
     };
     let prompt = model.prompt_tokens(&checked.request).map_err(Discrepancy::Prompt)?;
-    if prompt.len() != receipt.prompt_tokens as usize {
-        return Err(Discrepancy::PromptCount { claimed: receipt.prompt_tokens, found: prompt.len() });
+    let given = [prompt.as_slice(), &answer.resumed_ids].concat();
+    // Who broke off has signed for no prompt but by counting it.
+    let claimed = checked.prompt_tokens();
+    if given.len() != claimed as usize {
+        return Err(Discrepancy::PromptCount { claimed, found: given.len() });
     }
-    if prompt_digest(&prompt) != receipt.prompt_digest {
+    if checked.receipt.as_ref().is_some_and(|receipt| prompt_digest(&given) != receipt.prompt_digest) {
         return Err(Discrepancy::PromptTokens);
     }
-    let positions = prompt.len() + answer.output_ids.len().saturating_sub(1);
+    let positions = given.len() + answer.output_ids.len().saturating_sub(1);
     let request = SequenceRequest {
         prompt,
-        output: Vec::new(),
+        output: answer.resumed_ids.clone(),
         sampling: order.sampling.clone(),
         seed: order.seed_bytes(),
-        max_output_tokens,
+        max_output_tokens: order.resumed_tokens() + max_output_tokens,
         stop: checked.request.stop.clone(),
         ignore_end: order.ignore_end,
         logprobs: None,
@@ -152,19 +158,27 @@ pub fn recompute(
         Some(Difference::PastTheEnd { index }) => return Err(Discrepancy::PastTheEnd { index }),
         None => {}
     }
-    if replay.text != answer.text {
-        return Err(different_text(&answer.text, &replay.text));
+    let recomputed = Recomputed { positions, output_tokens: answer.output_ids.len() };
+    let Some(receipt) = checked.receipt.as_ref().filter(|_| failure.is_none()) else {
+        // An answer that broke off has no end, and commits to no state.
+        let rest = answer.text.strip_prefix(&replay.text);
+        return match rest.is_some_and(|rest| rest.is_empty() || rest == replay.rest) {
+            true => Ok(recomputed),
+            false => Err(different_text(&answer.text, &replay.text)),
+        };
+    };
+    let text = replay.text + &replay.rest;
+    if text != answer.text {
+        return Err(different_text(&answer.text, &text));
     }
-    // An empty answer was ended by its limit before anything was sampled.
-    let computed = if max_output_tokens == 0 { Some(FinishReason::Length) } else { replay.finish };
     // Its payer may cut an answer off anywhere; the model has no part in that.
     let cut = matches!(receipt.finish, FinishReason::Cancelled | FinishReason::Unpaid);
     let claimed = if cut { None } else { Some(receipt.finish) };
-    if claimed != computed {
-        return Err(Discrepancy::Finish { claimed: receipt.finish, computed });
+    if claimed != replay.finish {
+        return Err(Discrepancy::Finish { claimed: receipt.finish, computed: replay.finish });
     }
     check_state(receipt, &answer.salt, &replay.state_digest).map_err(Discrepancy::State)?;
-    Ok(Recomputed { positions, output_tokens: answer.output_ids.len() })
+    Ok(recomputed)
 }
 
 fn different_text(claimed: &str, computed: &str) -> Discrepancy {

@@ -164,11 +164,15 @@ impl Bench {
             channel: Some(self.channel.id(&digests())),
             payer: payer.public(),
             issued_ms,
+            resumed: None,
         };
         let digest = order.digest();
         let order = Signed::sign(order, &payer).into_parts().1;
         let mut stream = self.link.open_order().await.unwrap();
-        stream.send(&ToWorker::Order { order, request: request.to_cbor() }).await.unwrap();
+        stream
+            .send(&ToWorker::Order { order, request: request.to_cbor(), output: Vec::new() })
+            .await
+            .unwrap();
         Paid { stream, channel: self.channel.clone(), order: digest, prompt_tokens: 0, tokens: 0, signed: 0 }
     }
 

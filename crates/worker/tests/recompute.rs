@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use surety_client::{Connection, OrderOptions, SessionEvent};
+use surety_client::{Completed, Connection, OrderOptions, SessionEvent};
 use surety_engine::model::pack_in_memory;
 use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest};
 use surety_kernels::{Backend, Executor};
@@ -73,14 +73,14 @@ fn order(model: ModelId, request: &Request, payer: &SecretKey, seed: i64, max_ou
         channel: None,
         payer: payer.public(),
         issued_ms: now_ms(),
+        resumed: None,
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_honest_receipts_are_accepted() {
-    let file = bundled_file();
+/// A worker that serves the bundled model, and a connection to it.
+async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Connection) {
     let settings = WorkerSettings {
-        key: SecretKey::from_bytes(&[11; 32]),
+        key: SecretKey::from_bytes(&[seed; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
         models: vec![ModelSettings {
             name: "shakespeare-demo".into(),
@@ -97,15 +97,102 @@ async fn a_thousand_honest_receipts_are_accepted() {
         ledger: None,
     };
     let worker = serve::start(settings, |_| {}).await.unwrap();
-    let model_id = worker.models()[0].id;
     let endpoint = Endpoint::bind(BindOptions {
-        key: SecretKey::from_bytes(&[12; 32]),
+        key: SecretKey::from_bytes(&[seed + 1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
     })
     .await
     .unwrap();
     let connection = Connection::open(&endpoint, worker.address());
     connection.ready(Duration::from_secs(10)).await.unwrap();
+    (worker, connection)
+}
+
+/// Follows an order to its end, or until so many tokens are signed for: then what is left of it.
+async fn follow(
+    connection: &Connection,
+    order: Signed<Order>,
+    request: Request,
+    resumed: &[u32],
+    leave_at: usize,
+) -> Result<Completed, Answer> {
+    let mut session =
+        connection.order(order, request, resumed.to_vec(), OrderOptions::default()).await.unwrap();
+    let mut tokens = 0;
+    loop {
+        match session.next().await.unwrap() {
+            SessionEvent::Finished(completed) => return Ok(*completed),
+            SessionEvent::Refused(refusal) => panic!("{:?}", refusal.receipt.failure()),
+            SessionEvent::Tokens { tokens: more, .. } => tokens += more.len(),
+            SessionEvent::Accepted(_) | SessionEvent::Prompt { .. } => {}
+        }
+        if tokens >= leave_at {
+            return Err(session.left().unwrap());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_goes_on_at_any_token_and_every_part_recomputes() {
+    let file = bundled_file();
+    let (worker, connection) = serving(file, 21).await;
+    let (model, executor) = (load(file), executor());
+    let payer = SecretKey::from_bytes(&[13; 32]);
+    let mut request = chat("A street in Rome.", "What news, citizen?");
+    request.stop = vec!["\n\n".into()];
+    let sent = |order: &Order| Signed::sign(order.clone(), &payer);
+    let mut seeds = 0..100;
+    let (whole, expected) = loop {
+        let seed = seeds.next().expect("one answer in a hundred is long, and ends by itself");
+        let whole = order(model.id(), &request, &payer, seed, 200);
+        let completed = follow(&connection, sent(&whole), request.clone(), &[], usize::MAX).await.unwrap();
+        if completed.answer.output_ids.len() > 100 && completed.receipt.finish == FinishReason::Stop {
+            break (whole, completed.answer);
+        }
+    };
+    let judge = |answer: &Answer| {
+        let checked = check_answer(answer, &Expected::default()).unwrap();
+        recompute(&model, &executor, &checked, answer, &mut |_, _| {}).unwrap()
+    };
+    judge(&expected);
+
+    let ids = &expected.output_ids;
+    for position in (1..=ids.len()).step_by(7).chain([ids.len()]) {
+        let (said, rest) = ids.split_at(position);
+        let resumed = Order {
+            max_output_tokens: 200 - position as u32,
+            resumed: surety_client::resumed_from(said),
+            ..whole.clone()
+        };
+        let completed = follow(&connection, sent(&resumed), request.clone(), said, usize::MAX).await.unwrap();
+        assert_eq!(completed.answer.output_ids, rest, "resumed at {position}");
+        assert!(expected.text.ends_with(&completed.answer.text), "resumed at {position}");
+        let prompt = completed.receipt.prompt_tokens as usize - position;
+        assert_eq!(prompt, model.prompt_tokens(&request).unwrap().len());
+        assert_eq!(judge(&completed.answer).output_tokens, rest.len());
+
+        let mut lie = completed.answer.clone();
+        lie.resumed_ids[0] ^= 1;
+        assert!(check_answer(&lie, &Expected::default()).is_err());
+    }
+
+    // Left in the middle, and again in the middle of the rest: what was signed for recomputes by itself.
+    let first = follow(&connection, sent(&whole), request.clone(), &[], 70).await.unwrap_err();
+    assert!(first.receipt.is_none() && first.output_ids.len() >= 64);
+    assert_eq!(judge(&first).output_tokens, first.output_ids.len());
+    assert_eq!(first.output_ids, ids[..first.output_ids.len()]);
+    assert!(expected.text.starts_with(&first.text));
+    let mut lie = first.clone();
+    lie.text.push('!');
+    assert!(check_answer(&lie, &Expected::default()).is_err());
+    worker.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_honest_receipts_are_accepted() {
+    let file = bundled_file();
+    let (worker, connection) = serving(file, 11).await;
+    let model_id = worker.models()[0].id;
 
     let payer = SecretKey::from_bytes(&[13; 32]);
     let mut answers = Vec::new();
@@ -118,17 +205,7 @@ async fn a_thousand_honest_receipts_are_accepted() {
         let max_output_tokens = 1 + (number % 24) as u32;
         let order = Signed::sign(order(model_id, &request, &payer, number as i64, max_output_tokens), &payer);
         let connection = connection.clone();
-        tasks.spawn(async move {
-            let mut session = connection.order(order, request, OrderOptions::default()).await.unwrap();
-            loop {
-                match session.next().await.unwrap() {
-                    SessionEvent::Finished(completed) => return *completed,
-                    SessionEvent::Refused(refusal) => panic!("{:?}", refusal.receipt.failure()),
-                    SessionEvent::Accepted(_) | SessionEvent::Prompt { .. } | SessionEvent::Tokens { .. } => {
-                    }
-                }
-            }
-        });
+        tasks.spawn(async move { follow(&connection, order, request, &[], usize::MAX).await.unwrap() });
     }
     while let Some(answer) = tasks.join_next().await {
         answers.push(answer.unwrap());
@@ -265,9 +342,11 @@ impl Liar {
             order: Signed::sign(order.clone(), &self.payer).bytes().to_vec(),
             request: request.to_cbor(),
             acceptance: Some(Signed::sign(acceptance, &self.worker).bytes().to_vec()),
-            receipt: Signed::sign(receipt, &self.worker).bytes().to_vec(),
+            receipt: Some(Signed::sign(receipt, &self.worker).bytes().to_vec()),
+            progress: None,
             salt: SALT,
             output_ids: claim.tokens.clone(),
+            resumed_ids: Vec::new(),
             text: claim.text.clone(),
             prompt_ids: None,
         }
@@ -312,7 +391,7 @@ fn every_flipped_byte_is_refused() {
         ("order", |answer| &mut answer.order),
         ("request", |answer| &mut answer.request),
         ("acceptance", |answer| answer.acceptance.as_mut().unwrap()),
-        ("receipt", |answer| &mut answer.receipt),
+        ("receipt", |answer| answer.receipt.as_mut().unwrap()),
         ("salt", |answer| &mut answer.salt),
     ];
     for (name, part) in parts {

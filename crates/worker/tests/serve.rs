@@ -90,13 +90,14 @@ impl Bench {
             channel: None,
             payer: self.payer.public(),
             issued_ms,
+            resumed: None,
         }
     }
 
     async fn send(&self, order: Order, request: Request) -> Session {
         let order = Signed::sign(order, &self.payer);
-        let options = OrderOptions { stall: TIME, context_tokens: None };
-        self.connection.order(order, request, options).await.unwrap()
+        let options = OrderOptions { stall: TIME, acceptance: TIME, context_tokens: None };
+        self.connection.order(order, request, Vec::new(), options).await.unwrap()
     }
 
     async fn ask(&self, request: Request) -> Completed {
@@ -419,8 +420,8 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
     *forged.last_mut().unwrap() ^= 1;
 
     for first in [
-        ToWorker::Order { order: forged, request: plain.to_cbor() },
-        ToWorker::Order { order: vec![0xff; 100], request: Vec::new() },
+        ToWorker::Order { order: forged, request: plain.to_cbor(), output: Vec::new() },
+        ToWorker::Order { order: vec![0xff; 100], request: Vec::new(), output: Vec::new() },
         ToWorker::Cancel,
         ToWorker::Voucher(Box::new(voucher(Digest::ZERO))),
     ] {
@@ -432,7 +433,8 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
 
     // A request that is not the one that was signed for is refused with a signature.
     let mut stream = raw(&bench).await;
-    let swapped = ToWorker::Order { order: good.clone(), request: chat("Sing.").to_cbor() };
+    let swapped =
+        ToWorker::Order { order: good.clone(), request: chat("Sing.").to_cbor(), output: Vec::new() };
     stream.send(&swapped).await.unwrap();
     let Ok(Some(FromWorker::Receipt { receipt, .. })) = stream.receive_within(TIME).await else {
         panic!("it was not refused")
@@ -442,7 +444,10 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
 
     // Nonsense in the middle ends this answer, and only this one.
     let mut stream = raw(&bench).await;
-    stream.send(&ToWorker::Order { order: good, request: plain.to_cbor() }).await.unwrap();
+    stream
+        .send(&ToWorker::Order { order: good, request: plain.to_cbor(), output: Vec::new() })
+        .await
+        .unwrap();
     assert!(matches!(stream.receive_within(TIME).await, Ok(Some(FromWorker::Acceptance(_)))));
     stream.send(&ToWorker::Voucher(Box::new(voucher(Digest([9; 32]))))).await.unwrap();
     while let Ok(Some(message)) = stream.receive_within(TIME).await {

@@ -175,18 +175,21 @@ fn print(report: &Report, asked: Option<&str>, args: &Args) -> anyhow::Result<()
     for answer in &report.answers {
         let finish = serde_json::to_value(answer.finish)?;
         match &answer.failed {
-            Some(failed) => row("answer", format!("none: {}", output::printable(failed)))?,
-            None => row("answer", format!("\u{201c}{}\u{201d}", excerpt(&answer.text, 70)))?,
+            Some(failed) if answer.output_tokens == 0 => {
+                row("answer", format!("none: {}", output::printable(failed)))?;
+            }
+            _ => row("answer", format!("\u{201c}{}\u{201d}", excerpt(&answer.text, 70)))?,
         }
-        row(
-            "",
-            format!(
-                "{} tokens after {} of prompt, ended by {}",
-                answer.output_tokens,
-                answer.prompt_tokens,
-                finish.as_str().unwrap_or_default()
-            ),
-        )?;
+        let prompt_tokens = answer.prompt_tokens.saturating_sub(answer.first_output_token);
+        let before = match answer.first_output_token {
+            0 => format!("{prompt_tokens} of prompt"),
+            first => format!("{prompt_tokens} of prompt and {first} that another worker had signed"),
+        };
+        let ended = match &answer.failed {
+            Some(failed) => format!("then it failed: {}", output::printable(failed)),
+            None => format!("ended by {}", finish.as_str().unwrap_or_default()),
+        };
+        row("", format!("{} tokens after {before}, {ended}", answer.output_tokens))?;
         row("model", answer.model.to_string())?;
         row("worker", answer.worker.to_string())?;
     }

@@ -65,6 +65,7 @@ pub fn order_for(request: &Request) -> Order {
         channel: None,
         payer: key(2).public(),
         issued_ms: now,
+        resumed: None,
     }
 }
 
@@ -154,7 +155,7 @@ pub struct Served {
 impl Served {
     async fn new(mut stream: ServeStream, ended: Ended) -> Served {
         let message = stream.receive_within(Duration::from_secs(10)).await.unwrap();
-        let Some(ToWorker::Order { order, request }) = message else { panic!("an order comes first") };
+        let Some(ToWorker::Order { order, request, .. }) = message else { panic!("an order comes first") };
         let order = Signed::<Order>::open(&order).unwrap();
         assert_eq!(order.payer, stream.peer());
         assert_eq!(Request::from_cbor(&request).unwrap().digest(), order.request_digest);

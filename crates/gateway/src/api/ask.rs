@@ -9,7 +9,7 @@
 use serde_json::value::RawValue;
 use surety_types::{
     Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
-    envelope::{MAX_ID_BYTES, MAX_PARTS},
+    envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
 };
@@ -22,8 +22,8 @@ use crate::error::{ApiError, Code};
 
 /// Prompts in one body.
 const PROMPTS_MAX: usize = 128;
-/// Answers to one body: prompts times choices.
-const ANSWERS_MAX: usize = MAX_PARTS;
+/// Answers to one body: prompts times choices. As many parts again may be there of workers that broke off.
+const ANSWERS_MAX: usize = surety_types::envelope::MAX_PARTS / 2;
 /// Bytes of all orders' requests together; each answer's evidence holds its own copy.
 const ORDERED_BYTES_MAX: usize = MAX_REQUEST_BYTES;
 /// Text parts in one message's content.

@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use surety_types::{Amount, CivilDate, Envelope, Evidence, Part, Prompt, PublicKey, Signed};
+use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Signed};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info};
 
@@ -36,8 +36,8 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
-    session::{self, Answering, Event, Finished, Terms},
-    workers::Resolved,
+    route::{Preferences, Resolved},
+    session::{self, Answering, Desk, Event, Finished, Share},
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
@@ -108,16 +108,26 @@ async fn answer(
     let model = shared.workers.resolve(&ask.model)?;
     fits(&ask, &model)?;
     let active = shared.admit(id)?;
-    let terms = Terms {
-        key: &shared.key,
-        answer_timeout: shared.answer_timeout,
-        stall_timeout: shared.stall_timeout,
+    let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
+    let desk = Desk {
+        workers: Arc::clone(&shared.workers),
+        key: shared.key.clone(),
+        model: model.clone(),
+        preferences: Preferences { only: ask.worker.clone() },
+        sampling: ask.sampling.clone(),
+        seed: ask.seed,
+        max_output_tokens: ask.max_output_tokens,
+        ignore_end: ask.ignore_end,
+        deadline_ms: unix_ms() + patience_ms,
+        stall: shared.stall_timeout,
+        search: shared.search_timeout,
+        affinity: None,
     };
     let answering = tokio::select! {
-        begun = session::begin(&shared.workers, &terms, &ask, &model) => begun?,
+        begun = session::begin(desk, &ask) => begun?,
         () = shared.halted() => return Err(stopping()),
     };
-    let (worker, stream) = (answering.worker(), ask.stream);
+    let (mut workers, stream) = (keys(answering.workers().iter()), ask.stream);
     let finished = (0..ask.answers()).map(|_| None).collect();
     let (model_id, request) = (model.id.to_string(), id);
     let job = Job {
@@ -137,14 +147,15 @@ async fn answer(
     let (mut response, verification, receipt, cost) = if stream {
         (job.stream(), "pending", Some(receipt_path(request)), free)
     } else {
-        let (response, receipt, cost) = job.document().await?;
-        (response, "signature", receipt, Some(cost))
+        let (response, note) = job.document().await?;
+        workers = note.workers.join(", ");
+        (response, "signature", note.receipt, Some(note.cost))
     };
     let headers = response.headers_mut();
     for (name, value) in [
         ("x-surety-receipt", receipt),
         ("x-surety-model", Some(model_id)),
-        ("x-surety-workers", Some(worker.to_string())),
+        ("x-surety-workers", Some(workers)),
         ("x-surety-verification", Some(verification.to_owned())),
         ("x-surety-cost", cost),
     ] {
@@ -235,8 +246,8 @@ impl Job {
         self.finished.iter().all(Option::is_some)
     }
 
-    /// The whole answer as one document, where its evidence is, if it could be kept, and what it cost.
-    async fn document(mut self) -> Result<(Response, Option<String>, String), ApiError> {
+    /// The whole answer as one document, and what is known about it.
+    async fn document(mut self) -> Result<(Response, SuretyNote), ApiError> {
         let mut reply = self.reply();
         loop {
             let (index, event) = self.next().await?;
@@ -247,11 +258,10 @@ impl Job {
         let reasons: Vec<&'static str> =
             self.finished.iter().flatten().map(|finished| finished.reason).collect();
         let (usage, note) = self.conclude().await?;
-        let (receipt, cost) = (note.receipt.clone(), note.cost.clone());
-        let json = reply.document(&reasons, usage, note);
+        let json = reply.document(&reasons, usage, note.clone());
         let mut response = Response::new(Body::from(json));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok((response, receipt, cost))
+        Ok((response, note))
     }
 
     /// The answer as it comes, made by a task of its own.
@@ -319,9 +329,8 @@ impl Job {
             return Err(ApiError::bug("answers are missing at the end"));
         }
         let usage = usage(&finished, self.ask.choices as usize);
-        let worker = self.answering.worker();
-        let mut note = note(&finished, self.id, &self.model, worker);
-        let evidence = self.evidence(finished, worker)?;
+        let mut note = note(&finished, self.id, &self.model);
+        let evidence = self.evidence(finished)?;
         if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
             note.receipt = None;
             note.note = Some(failure.to_string());
@@ -329,7 +338,7 @@ impl Job {
         info!(
             request = %self.id,
             model = self.model.name,
-            worker = worker.short(),
+            workers = note.workers.len(),
             prompt_tokens = usage.prompt_tokens,
             completion_tokens = usage.completion_tokens,
             took_ms = unix_ms().saturating_sub(self.received_ms),
@@ -339,43 +348,35 @@ impl Job {
         Ok((usage, note))
     }
 
-    fn evidence(&self, finished: Vec<Finished>, worker: PublicKey) -> Result<Evidence, ApiError> {
-        let parts = finished.iter().map(|Finished { completed, .. }| Part {
-            order: completed.receipt.order,
-            receipt: completed.receipt.digest(),
-            worker,
-            first_output_token: 0,
-            output_tokens: completed.receipt.output_tokens,
-        });
+    fn evidence(&self, finished: Vec<Finished>) -> Result<Evidence, ApiError> {
+        let charge = charge(&finished);
+        let shares = finished.into_iter().flat_map(|finished| finished.whole.shares);
+        let (parts, answers) = shares.map(|share| (share.part, share.answer)).unzip();
         let first_byte_ms = self.first_byte_ms.unwrap_or_else(unix_ms).max(self.received_ms);
         let envelope = Envelope {
             request_id: self.id.to_string(),
             gateway: self.shared.key.public(),
             model_name: self.ask.model.clone(),
-            parts: parts.collect(),
+            parts,
             received_ms: self.received_ms,
             first_byte_ms,
             done_ms: unix_ms().max(first_byte_ms),
-            charge: charge(&finished),
+            charge,
         };
         let envelope = Signed::try_sign(envelope, &self.shared.key).map_err(|invalid| {
             error!(request = %self.id, %invalid, "an envelope cannot be signed");
             ApiError::bug("the envelope of the answer cannot be signed")
         })?;
-        Ok(Evidence {
-            request_id: self.id.to_string(),
-            envelope: envelope.bytes().to_vec(),
-            answers: finished.into_iter().map(|finished| finished.completed.answer).collect(),
-        })
+        Ok(Evidence { request_id: self.id.to_string(), envelope: envelope.bytes().to_vec(), answers })
     }
 }
 
 /// Counts tokens: each prompt once, every answer.
 fn usage(finished: &[Finished], choices: usize) -> Usage {
-    let receipts = || finished.iter().map(|finished| &finished.completed.receipt);
-    let prompt_tokens = receipts().step_by(choices).map(|receipt| u64::from(receipt.prompt_tokens)).sum();
-    let cached_tokens = receipts().step_by(choices).map(|receipt| u64::from(receipt.cached_tokens)).sum();
-    let completion_tokens = receipts().map(|receipt| u64::from(receipt.output_tokens)).sum();
+    let wholes = || finished.iter().map(|finished| &finished.whole);
+    let prompt_tokens = wholes().step_by(choices).map(|whole| u64::from(whole.prompt_tokens)).sum();
+    let cached_tokens = wholes().step_by(choices).map(|whole| u64::from(whole.cached_tokens)).sum();
+    let completion_tokens = wholes().map(|whole| u64::from(whole.output_tokens)).sum();
     Usage {
         prompt_tokens,
         completion_tokens,
@@ -387,23 +388,39 @@ fn usage(finished: &[Finished], choices: usize) -> Usage {
 
 /// What the answers cost, in micro-credits. No sum of amounts that were paid overflows.
 fn charge(finished: &[Finished]) -> Amount {
-    let charges = finished.iter().map(|finished| finished.completed.receipt.charge);
+    let charges = shares(finished).map(|share| share.charge);
     charges.fold(Amount::ZERO, |sum, charge| Amount(sum.0.saturating_add(charge.0)))
 }
 
+fn shares(finished: &[Finished]) -> impl Iterator<Item = &Share> {
+    finished.iter().flat_map(|finished| &finished.whole.shares)
+}
+
 /// What is known about the answers, of which each was checked alike.
-fn note(finished: &[Finished], id: RequestId, model: &Resolved, worker: PublicKey) -> SuretyNote {
-    let checks = finished.first().map(|finished| &finished.completed.checked);
+fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
+    let checks = finished.first().map(|finished| &finished.whole.checked);
+    let mut workers: Vec<String> = Vec::new();
+    for worker in shares(finished).map(|share| share.part.worker.to_string()) {
+        if !workers.contains(&worker) {
+            workers.push(worker);
+        }
+    }
     SuretyNote {
         request_id: id.to_string(),
         receipt: Some(receipt_path(id)),
         model: model.id.to_string(),
-        worker: worker.to_string(),
+        workers,
+        handovers: (shares(finished).count() - finished.len()) as u32,
         cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
         note: None,
     }
+}
+
+/// Keys as a header holds them.
+fn keys<'a>(keys: impl Iterator<Item = &'a PublicKey>) -> String {
+    keys.map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// An error as the last event of a stream.

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, Uri, header},
     response::{IntoResponse, Response},
 };
-use surety_types::Evidence;
+use surety_types::{Evidence, Receipt, Signed};
 use tracing::error;
 
 use super::{
@@ -173,12 +173,18 @@ pub(super) async fn receipt(
                 error!(request = %id, error = chain(&error), "kept evidence cannot be read");
                 ApiError::bug("kept evidence cannot be read")
             })?;
-            let count = evidence.answers.len();
-            let answer = evidence.answers.into_iter().nth(choice).ok_or_else(|| {
+            // The one that brought each answer to its end.
+            let is_end = |receipt: &Vec<u8>| {
+                Signed::<Receipt>::peek_value(receipt).is_ok_and(|(receipt, _)| receipt.failure().is_none())
+            };
+            let answers = evidence.answers.into_iter().filter_map(|answer| answer.receipt);
+            let mut receipts: Vec<Vec<u8>> = answers.filter(is_end).collect();
+            let count = receipts.len();
+            let receipt = (choice < count).then(|| receipts.swap_remove(choice)).ok_or_else(|| {
                 let message = format!("`choice` is {choice}; {id} has {count} answers, counted from 0.");
                 ApiError::invalid("choice", message)
             })?;
-            Ok(([(header::CONTENT_TYPE, COSE_SIGN1)], answer.receipt).into_response())
+            Ok(([(header::CONTENT_TYPE, COSE_SIGN1)], receipt).into_response())
         }
     }
 }

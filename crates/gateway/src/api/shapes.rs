@@ -60,8 +60,10 @@ pub struct SuretyNote {
     pub receipt: Option<String>,
     /// The immutable id of the model that answered.
     pub model: String,
-    /// The key of the worker that answered.
-    pub worker: String,
+    /// The keys of the workers that took part, in the order of their tokens.
+    pub workers: Vec<String>,
+    /// How often another worker went on with an answer.
+    pub handovers: u32,
     /// What its receipts charge, in micro-credits.
     pub cost: String,
     /// What the gateway checked before this was sent.

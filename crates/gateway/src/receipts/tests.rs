@@ -43,6 +43,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         channel: None,
         payer: key.public(),
         issued_ms: 1,
+        resumed: None,
     };
     let receipt = Receipt {
         version: RECEIPT_VERSION,
@@ -81,9 +82,11 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         order: Signed::sign(order, &key).bytes().to_vec(),
         request: request.to_cbor(),
         acceptance: None,
-        receipt: Signed::sign(receipt, &key).bytes().to_vec(),
+        receipt: Some(Signed::sign(receipt, &key).bytes().to_vec()),
+        progress: None,
         salt: [0; 32],
         output_ids: vec![1],
+        resumed_ids: Vec::new(),
         text: text.to_owned(),
         prompt_ids: None,
     };

@@ -1,7 +1,8 @@
 //! A worker that follows a script: it speaks the real protocol over the real road, and does what the prompt says.
 //!
 //! The prompt's text (a chat's last message) is the script: words separated by spaces, each an act. What is no act is
-//! said. `{choice}` in a said word becomes the order's choice.
+//! said. `{choice}` in a said word becomes the order's choice. An act that ends in `@` and a number is done by the worker
+//! of that seed alone. What an order resumes from is gone over in silence.
 
 use std::{
     collections::VecDeque,
@@ -176,6 +177,10 @@ struct Answer {
     first_token_ms: Option<u64>,
     output: Vec<u32>,
     text: String,
+    /// What another has said already.
+    resumed: Vec<u32>,
+    /// How much of that has been gone over.
+    silent: usize,
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -187,13 +192,18 @@ async fn serve(
     endpoint: Endpoint,
     price: Price,
 ) -> Result<(), Broken> {
-    let Some(ToWorker::Order { order, request }) = stream.receive().await? else { return Ok(()) };
+    let Some(ToWorker::Order { order, request, output: resumed }) = stream.receive().await? else {
+        return Ok(());
+    };
     let order = Signed::<Order>::open(&order)?.into_parts().0;
     let request = <Request as surety_types::Canonical>::from_cbor(&request)?;
     diary.orders.lock().expect("no panic").push((order.clone(), request.clone()));
     let script = script(&request);
+    let seed = key.to_bytes()[0].to_string();
     let mut acts: VecDeque<&str> = script.split(' ').collect();
-    let prompt = tokens(&request);
+    acts.retain(|act| act.split_once('@').is_none_or(|(_, only)| only == seed));
+    acts.iter_mut().for_each(|act| *act = act.split_once('@').map_or(*act, |(act, _)| act));
+    let prompt = [tokens(&request), resumed.clone()].concat();
     let mut answer = Answer {
         key,
         price,
@@ -204,6 +214,8 @@ async fn serve(
         first_token_ms: None,
         output: Vec::new(),
         text: String::new(),
+        resumed,
+        silent: 0,
         order,
         request,
     };
@@ -242,7 +254,8 @@ async fn serve(
     diary.write(&diary.accepted);
     answer.hear_voucher(&mut stream, &diary).await?;
     if answer.request.prompt_logprobs.is_some() {
-        for (piece, ids) in answer.prompt.chunks(2).enumerate() {
+        let own = answer.prompt.len() - answer.resumed.len();
+        for (piece, ids) in answer.prompt[..own].chunks(2).enumerate() {
             let logprobs =
                 ids.iter().map(|id| scored(*id, &spelling(*id), answer.request.prompt_logprobs)).collect();
             let piece = FromWorker::Prompt { index: piece as u32 * 2, ids: ids.to_vec(), logprobs };
@@ -261,6 +274,12 @@ async fn serve(
                 stream.reset(CloseCode::Failed);
                 return Ok(());
             }
+            "BREAK-ONCE" if answer.resumed.is_empty() => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                stream.reset(CloseCode::Failed);
+                return Ok(());
+            }
+            "BREAK-ONCE" => {}
             "END-EARLY" => {
                 stream.finish().await?;
                 return Ok(());
@@ -302,6 +321,11 @@ async fn serve(
             "PAUSE" => tokio::time::sleep(Duration::from_millis(300)).await,
             "FAIL" => {
                 let failure = Some((FailureCode::NonFinite, "layer 3 gave a value that is not finite"));
+                let receipt = answer.receipt(failure, FinishReason::Failed);
+                return end(&mut stream, receipt).await;
+            }
+            "GIVE-UP" => {
+                let failure = Some((FailureCode::Internal, "the worker is shutting down"));
                 let receipt = answer.receipt(failure, FinishReason::Failed);
                 return end(&mut stream, receipt).await;
             }
@@ -381,7 +405,13 @@ impl Answer {
         if self.output.len() as u32 == self.limit {
             return Ok(false);
         }
-        let token = 100 + self.output.len() as u32 % 800;
+        // What is resumed from is part of the script, and not said again.
+        if self.silent < self.resumed.len() {
+            assert_eq!(self.resumed[self.silent], spoken(self.silent, text));
+            self.silent += 1;
+            return Ok(true);
+        }
+        let token = spoken(self.resumed.len() + self.output.len(), text);
         let logprobs: Vec<TokenLogprob> = self
             .request
             .logprobs
@@ -402,6 +432,10 @@ impl Answer {
     }
 
     async fn end_token(&mut self, stream: &mut ServeStream) -> Result<(), Broken> {
+        if self.silent < self.resumed.len() {
+            assert_eq!(self.resumed[self.silent..], [END]);
+            return Ok(());
+        }
         let logprobs: Vec<TokenLogprob> =
             self.request.logprobs.map(|_| scored(END, b"", self.request.logprobs)).into_iter().collect();
         let frame = FromWorker::Frame {
@@ -487,6 +521,12 @@ fn script(request: &Request) -> String {
         Prompt::Text(text) => text.clone(),
         Prompt::Tokens(_) => "counted tokens".to_owned(),
     }
+}
+
+/// The token of the n-th word.
+fn spoken(index: usize, text: &str) -> u32 {
+    let letters: u32 = text.bytes().map(u32::from).sum();
+    100 + (index as u32 * 7 + letters) % 800
 }
 
 /// One token per byte of text; ids as they are.

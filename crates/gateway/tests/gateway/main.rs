@@ -1,5 +1,6 @@
 //! The gateway over real HTTP, with workers that follow scripts over the real road.
 
+mod failover;
 mod fake;
 mod http;
 

@@ -260,6 +260,7 @@ fn surety_order(channel: Option<Digest>) -> surety_types::Order {
         channel,
         payer: PublicKey([0; 32]),
         issued_ms: 1,
+        resumed: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Admission: whether an order can be answered, before anything is promised.
 //!
-//! In:     a signed order, its request, the model it asks for, the time.
+//! In:     a signed order, its request, what it resumes from, the model it asks for, the time.
 //! Out:    the prompt's tokens and the limit that holds, or a refusal that says why, with numbers.
 //! Touches: nothing.
 //! Holds:  a prompt is never shortened; what is refused here would be refused by every worker with this model and
@@ -8,6 +8,7 @@
 //! Absent: room in the queue (`serve`).
 
 use surety_engine::{Model, PromptError};
+use surety_proof::check::check_resumed_ids;
 use surety_types::{Canonical, FailureCode, Order, Request};
 
 /// An order that can be answered.
@@ -17,7 +18,9 @@ pub struct Admitted {
     pub request: Request,
     /// The prompt's token ids.
     pub prompt: Vec<u32>,
-    /// Output tokens at most.
+    /// Output tokens to resume from.
+    pub resumed: Vec<u32>,
+    /// Output tokens at most, after those.
     pub max_output_tokens: u32,
 }
 
@@ -30,6 +33,13 @@ pub struct Refusal {
     pub message: String,
     /// The prompt's tokens, if it came that far.
     pub prompt: Vec<u32>,
+}
+
+impl Admitted {
+    /// What the model is given before it says anything new.
+    pub fn given(&self) -> Vec<u32> {
+        [self.prompt.as_slice(), &self.resumed].concat()
+    }
 }
 
 impl Refusal {
@@ -55,36 +65,44 @@ pub fn read_request(order: &Order, request: &[u8], now_ms: u64) -> Result<Reques
     Ok(request)
 }
 
-/// Tokenises the prompt and sees whether it fits.
+/// Tokenises the prompt and sees whether it fits, with what it resumes from.
 pub fn admit(
     order: &Order,
     request: Request,
+    resumed: Vec<u32>,
     model: &Model,
     context_tokens: u32,
 ) -> Result<Admitted, Refusal> {
+    if let Err(fault) = check_resumed_ids(order, &resumed) {
+        return Err(refuse(FailureCode::BadRequest, &fault));
+    }
     let prompt = model.prompt_tokens(&request).map_err(|error| refuse_prompt(&error))?;
     let vocabulary = model.architecture().vocabulary;
     let outside = |token: &&u32| **token >= vocabulary;
-    if let Some(token) = prompt.iter().find(outside) {
-        let message = format!("token id {token} of the prompt is outside the vocabulary of {vocabulary}");
-        return Err(Refusal::new(FailureCode::BadRequest, message));
+    for (tokens, what) in [(&prompt, "the prompt"), (&resumed, "the answer to resume")] {
+        if let Some(token) = tokens.iter().find(outside) {
+            let message = format!("token id {token} of {what} is outside the vocabulary of {vocabulary}");
+            return Err(Refusal::new(FailureCode::BadRequest, message));
+        }
     }
     if let Some(token) = order.sampling.logit_bias.iter().map(|(token, _)| token).find(outside) {
         let message = format!("token id {token} of logit_bias is outside the vocabulary of {vocabulary}");
         return Err(Refusal::new(FailureCode::BadRequest, message));
     }
-    let prompt_tokens = prompt.len();
-    if prompt_tokens == 0 {
+    if prompt.is_empty() {
         return Err(Refusal::new(FailureCode::BadRequest, "the prompt has no tokens"));
     }
-    if prompt_tokens >= context_tokens as usize {
+    let given = prompt.len() + resumed.len();
+    // An answer that is resumed may be whole but for its receipt.
+    let needed = if resumed.is_empty() { given + 1 } else { given };
+    if needed > context_tokens as usize {
         let message = format!(
-            "the prompt has {prompt_tokens} tokens; the context window is {context_tokens}, and an answer needs at least one of it"
+            "the prompt has {given} tokens; the context window is {context_tokens}, and an answer needs at least one of it"
         );
         return Err(Refusal { code: FailureCode::ContextLengthExceeded, message, prompt });
     }
-    let max_output_tokens = order.max_output_tokens.min(context_tokens - prompt_tokens as u32);
-    Ok(Admitted { request, prompt, max_output_tokens })
+    let max_output_tokens = order.max_output_tokens.min(context_tokens - given as u32);
+    Ok(Admitted { request, prompt, resumed, max_output_tokens })
 }
 
 fn refuse_prompt(error: &PromptError) -> Refusal {

@@ -21,7 +21,7 @@ use surety_net::{CloseCode, ReceiveError, Receiver, Sender, ServeStream};
 use surety_types::{
     Digest, FailureCode, FinishReason, FromWorker, Order, Price, Receipt, Signed, ToWorker, TokenLogprob,
     channel::covered_tokens,
-    progress::{PROGRESS_MS, PROGRESS_TOKENS},
+    progress::{PROGRESS_IDLE_MS, PROGRESS_MS, PROGRESS_TOKENS},
     wire::MAX_FRAME_TOKENS,
 };
 use tokio::{
@@ -47,6 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// No order is worked at for longer, whatever its deadline.
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(PROGRESS_MS);
+const IDLE_INTERVAL: Duration = Duration::from_millis(PROGRESS_IDLE_MS);
 
 /// For the next voucher to come, where without it nothing more is delivered.
 const UNPAID_WAIT: Duration = Duration::from_secs(5);
@@ -104,8 +105,8 @@ impl Break {
 
 /// Serves one order to its end.
 pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
-    let (order, request) = match stream.receive_within(ORDER_TIMEOUT).await {
-        Ok(Some(ToWorker::Order { order, request })) => (order, request),
+    let (order, request, resumed) = match stream.receive_within(ORDER_TIMEOUT).await {
+        Ok(Some(ToWorker::Order { order, request, output })) => (order, request, output),
         Ok(_) | Err(ReceiveError::Frame(_) | ReceiveError::Message(_)) => {
             return stream.reset(CloseCode::BadMessage);
         }
@@ -134,9 +135,10 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
         deadline,
         unsigned_tokens: 0,
         signed_at: Instant::now(),
+        sent_at: Instant::now(),
         tab: None,
     };
-    let taken = match session.take(&order, request, received_ms).await {
+    let taken = match session.take(&order, request, resumed, received_ms).await {
         Ok(taken) => taken,
         Err(refusal) => return session.refuse(refusal).await,
     };
@@ -208,11 +210,11 @@ async fn gone(
 
 fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
     SequenceRequest {
+        max_output_tokens: order.resumed_tokens() + admitted.max_output_tokens,
         prompt: admitted.prompt,
-        output: Vec::new(),
+        output: admitted.resumed,
         sampling: order.sampling.clone(),
         seed: order.seed_bytes(),
-        max_output_tokens: admitted.max_output_tokens,
         stop: admitted.request.stop,
         ignore_end: order.ignore_end,
         logprobs: admitted.request.logprobs,
@@ -228,13 +230,21 @@ struct Session {
     /// Delivered, and not signed for yet.
     unsigned_tokens: u32,
     signed_at: Instant,
+    /// When the payer last heard something.
+    sent_at: Instant,
     /// What pays for it, if it is to be paid.
     tab: Option<Arc<Tab>>,
 }
 
 impl Session {
     /// Takes the order, if it can be answered and there is room.
-    async fn take(&mut self, order: &Signed<Order>, request: Vec<u8>, now_ms: u64) -> Result<Taken, Refusal> {
+    async fn take(
+        &mut self,
+        order: &Signed<Order>,
+        request: Vec<u8>,
+        resumed: Vec<u32>,
+        now_ms: u64,
+    ) -> Result<Taken, Refusal> {
         let request = read_request(order, &request, now_ms)?;
         let model = self.shared.model(order.model)?;
         let channel = match &self.shared.till {
@@ -250,12 +260,12 @@ impl Session {
         let _turn = self.shared.tokenising.acquire().await.expect("never closed");
         let (task_model, task_order) = (model.clone(), order.value().clone());
         let admitted = tokio::task::spawn_blocking(move || {
-            admit(&task_order, request, &task_model.model, task_model.context_tokens)
+            admit(&task_order, request, resumed, &task_model.model, task_model.context_tokens)
         });
         let admitted = admitted
             .await
             .map_err(|_| Refusal::new(FailureCode::Internal, "the prompt made the worker fail"))??;
-        self.account.prompt(&admitted.prompt);
+        self.account.prompt(&admitted.given());
         if !self.account.can_be_charged(admitted.max_output_tokens) {
             return Err(Refusal::new(
                 FailureCode::Internal,
@@ -326,6 +336,7 @@ impl Session {
                 // The sender is the tab's own.
                 _ = covered.changed() => {}
                 () = steering.changed.notified() => {}
+                () = sleep_until(self.sent_at + IDLE_INTERVAL) => self.sign_progress().await?,
                 () = sleep_until(due) => {
                     let why = tab.last_refused().map_or_else(
                         || "none came".to_owned(),
@@ -382,6 +393,11 @@ impl Session {
                         self.sign_progress().await?;
                         continue;
                     }
+                    // so the payer can tell a slow worker from a dead one.
+                    () = sleep_until(self.sent_at + IDLE_INTERVAL) => {
+                        self.sign_progress().await?;
+                        continue;
+                    }
                     () = more(covered.as_mut()), if paid_up => continue,
                     () = sleep_until(unpaid_at.unwrap_or(self.deadline)), if unpaid_at.is_some() => {
                         unpaid = true;
@@ -418,7 +434,9 @@ impl Session {
                 }
                 SequenceEvent::Ended { finish, text, state_digest } => {
                     if !text.is_empty() {
-                        self.send_frame(Frame { tokens: Vec::new(), text, logprobs: Vec::new() }).await?;
+                        // The receipt follows, and signs for it: a progress would be of text that nothing continues.
+                        let frame = Frame { tokens: Vec::new(), text, logprobs: Vec::new() };
+                        self.deliver(frame).await?;
                     }
                     let stopped_here =
                         unpaid && finish == FinishReason::Cancelled && !steering.is_cancelled();
@@ -433,7 +451,9 @@ impl Session {
                         SubmitError::ContextLength { .. } => FailureCode::ContextLengthExceeded,
                         SubmitError::TooLargeForMemory { .. } => FailureCode::OutOfMemory,
                         SubmitError::Overloaded { .. } => FailureCode::Overloaded,
-                        SubmitError::BadToken { .. } | SubmitError::EmptyPrompt => FailureCode::BadRequest,
+                        SubmitError::BadToken { .. }
+                        | SubmitError::EmptyPrompt
+                        | SubmitError::PastTheEnd(_) => FailureCode::BadRequest,
                     };
                     return Err(Break::failed(code, error.to_string()));
                 }
@@ -451,11 +471,15 @@ impl Session {
         Ok(())
     }
 
-    async fn send_frame(&mut self, frame: Frame) -> Result<(), Break> {
+    async fn deliver(&mut self, frame: Frame) -> Result<(), Break> {
         let Frame { tokens, text, logprobs } = frame;
         self.unsigned_tokens += tokens.len() as u32;
         let index = self.account.deliver(&tokens, &text, now_ms());
-        self.send(FromWorker::Frame { index, tokens, text, logprobs }).await?;
+        self.send(FromWorker::Frame { index, tokens, text, logprobs }).await
+    }
+
+    async fn send_frame(&mut self, frame: Frame) -> Result<(), Break> {
+        self.deliver(frame).await?;
         let overdue = self.unsigned_tokens > 0 && self.signed_at.elapsed() >= PROGRESS_INTERVAL;
         if self.unsigned_tokens >= PROGRESS_TOKENS || overdue {
             self.sign_progress().await?;
@@ -572,7 +596,10 @@ impl Session {
     /// Sends one message. A reader that is too slow to take it by the deadline is gone.
     async fn send(&mut self, message: FromWorker) -> Result<(), Break> {
         match timeout_at(self.deadline + FAREWELL, self.sender.send(&message)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.sent_at = Instant::now();
+                Ok(())
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the payer's side is gone");
                 Err(Break::Gone)

@@ -1,0 +1,254 @@
+//! Course: one answer on its way, through as many workers as it takes.
+//!
+//! In:     what each worker sends, and how it ended. Out: what of it is new to the caller; in the end all its parts.
+//! Touches: nothing.
+//! Holds: : every token is delivered once, and is the same from whoever sends it; the next worker goes on from what
+//!         the one before it had signed, and from nothing if that one broke the protocol.
+//! Absent: finding workers (`place`), the order of events (`session`).
+
+use std::sync::Arc;
+
+use surety_client::{Checked, Completed, Refusal, SessionError};
+use surety_types::{Amount, Answer, Part, PublicKey, Receipt, Request, Signed, TokenLogprob};
+
+use super::{
+    Event, failure,
+    place::{Leg, Placement, Wanted},
+};
+use crate::error::ApiError;
+
+/// Workers that may break one answer off, before it is given up.
+const BREAKS_MAX: usize = 16;
+
+/// How far an answer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Output tokens.
+    pub(super) tokens: usize,
+    /// Bytes of text.
+    pub(super) text: usize,
+}
+
+/// One worker's part in an answer, and the evidence of it.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) answer: Answer,
+    pub(crate) part: Part,
+    /// What its receipt charges.
+    pub(crate) charge: Amount,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) request: Arc<Request>,
+    pub(super) choice: u32,
+    pub(super) nonce: [u8; 32],
+    /// Tokens of the prompt and of the answer at most, as the first worker accepted them.
+    agreed: Option<(u32, u32)>,
+    /// What the caller has been given.
+    ids: Vec<u32>,
+    text: String,
+    scored: usize,
+    /// What the next worker goes on from.
+    signed: Position,
+    shares: Vec<Share>,
+    /// Workers that broke it off, and how much had been delivered by then.
+    failed: Vec<(PublicKey, Position)>,
+    /// Workers that are not asked again.
+    banned: Vec<PublicKey>,
+    pub(super) ended: bool,
+    /// Why it was broken off last.
+    pub(super) broke: Option<ApiError>,
+    /// Workers at it, or being found.
+    pub(super) legs: usize,
+    /// The leg whose tokens count, once there are any.
+    pub(super) leader: tokio::sync::watch::Sender<Option<u64>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// Every worker's, in the order of their tokens; the last brought it to its end.
+    pub(crate) shares: Vec<Share>,
+    pub(crate) prompt_tokens: u32,
+    pub(crate) cached_tokens: u32,
+    pub(crate) output_tokens: u32,
+    /// What was checked of the last part.
+    pub(crate) checked: Checked,
+}
+
+impl Course {
+    pub(super) fn new(request: Arc<Request>, choice: u32, nonce: [u8; 32]) -> Course {
+        Course {
+            request,
+            choice,
+            nonce,
+            agreed: None,
+            ids: Vec::new(),
+            text: String::new(),
+            scored: 0,
+            signed: Position::default(),
+            shares: Vec::new(),
+            failed: Vec::new(),
+            banned: Vec::new(),
+            ended: false,
+            broke: None,
+            legs: 0,
+            leader: tokio::sync::watch::Sender::new(None),
+        }
+    }
+
+    /// What is to be asked of the next worker.
+    pub(super) fn placement(&self) -> Placement {
+        let from = self.signed;
+        Placement {
+            wanted: Wanted {
+                request: Arc::clone(&self.request),
+                choice: self.choice,
+                nonce: self.nonce,
+                resumed: self.ids[..from.tokens].to_vec(),
+                limit: self.agreed.map(|(_, limit)| limit - from.tokens as u32),
+            },
+            context_tokens_min: self.agreed.map(|(prompt, limit)| prompt + limit),
+            from,
+            without: self.failed.iter().map(|(worker, _)| *worker).collect(),
+            never: self.banned.clone(),
+            breaks: self.failed.len() as u32,
+        }
+    }
+
+    /// A worker has accepted the order for the rest.
+    pub(super) fn accepted(&mut self, leg: &Leg) -> Result<(), ApiError> {
+        let from = leg.from.tokens as u32;
+        let (prompt, limit) = (leg.prompt_tokens.saturating_sub(from), leg.max_output_tokens + from);
+        let (agreed, _) = *self.agreed.get_or_insert((prompt, limit));
+        if agreed != prompt {
+            let what = format!("a prompt of {prompt} tokens where {agreed} were counted");
+            return Err(failure::disagreement(leg.worker(), self.before(), &what));
+        }
+        Ok(())
+    }
+
+    /// A piece of the scored prompt, if it is new.
+    pub(super) fn prompt(&mut self, index: u32, mut logprobs: Vec<TokenLogprob>) -> Option<Event> {
+        let index = index as usize;
+        let known = self.scored.saturating_sub(index).min(logprobs.len());
+        let logprobs = logprobs.split_off(known);
+        self.scored = self.scored.max(index + known + logprobs.len());
+        (!logprobs.is_empty()).then_some(Event::Prompt { first: index + known, logprobs })
+    }
+
+    /// Output from a worker: what of it is new, if it agrees with what is known already.
+    pub(super) fn output(
+        &mut self,
+        leg: &mut Leg,
+        tokens: &[u32],
+        text: &str,
+        mut logprobs: Vec<TokenLogprob>,
+    ) -> Result<Option<Event>, ApiError> {
+        let known = (self.ids.len() - leg.at.tokens).min(tokens.len());
+        let disagree = |what: String| failure::disagreement(leg.worker(), self.before(), &what);
+        let before = &self.ids[leg.at.tokens..][..known];
+        if let Some(at) = (0..known).find(|&at| before[at] != tokens[at]) {
+            let what = format!("token {} where {} was delivered", tokens[at], before[at]);
+            return Err(disagree(what));
+        }
+        let same = (self.text.len() - leg.at.text).min(text.len());
+        let fresh = text
+            .get(same..)
+            .filter(|_| self.text.as_bytes()[leg.at.text..].starts_with(&text.as_bytes()[..same]));
+        let Some(fresh) = fresh else {
+            return Err(disagree("another text than was delivered".to_owned()));
+        };
+        self.ids.extend(&tokens[known..]);
+        self.text.push_str(fresh);
+        leg.at.tokens += tokens.len();
+        leg.at.text += text.len();
+        let logprobs = if logprobs.is_empty() { logprobs } else { logprobs.split_off(known) };
+        let is_new = !fresh.is_empty() || !logprobs.is_empty();
+        Ok(is_new.then(|| Event::Output { text: fresh.to_owned(), logprobs }))
+    }
+
+    /// A worker broke the answer off: what it had signed stands, unless it broke the protocol.
+    pub(super) fn broken(&mut self, leg: &mut Leg, error: &SessionError) {
+        let kept = matches!(
+            error,
+            SessionError::Unreachable { .. }
+                | SessionError::WorkerLost { .. }
+                | SessionError::BrokenOff { .. }
+                | SessionError::Stalled { .. }
+        );
+        self.failed_by(leg.worker(), !kept);
+        let mut signed = if kept { leg.from } else { Position::default() };
+        if let Some(answer) = leg.session.left() {
+            if kept {
+                signed.tokens += answer.output_ids.len();
+                signed.text += answer.text.len();
+            }
+            self.share(leg, answer, None, Amount::ZERO);
+        }
+        self.signed = signed;
+    }
+
+    /// A worker gave the answer up and signed for that: what it had delivered stands.
+    pub(super) fn given_up(&mut self, leg: &Leg, refusal: Refusal) {
+        self.failed_by(leg.worker(), false);
+        let Refusal { answer, receipt } = refusal;
+        self.signed = Position {
+            tokens: leg.from.tokens + answer.output_ids.len(),
+            text: leg.from.text + answer.text.len(),
+        };
+        self.share(leg, answer, Some(&receipt), receipt.charge);
+    }
+
+    /// Notes who broke it off. Who broke the protocol, or failed twice without a token in between, is not asked again.
+    fn failed_by(&mut self, worker: PublicKey, for_ever: bool) {
+        let delivered = Position { tokens: self.ids.len(), text: self.text.len() };
+        if for_ever || self.failed.contains(&(worker, delivered)) {
+            self.banned.push(worker);
+        }
+        self.failed.push((worker, delivered));
+    }
+
+    /// Who broke it off last.
+    fn before(&self) -> Option<PublicKey> {
+        self.failed.last().map(|(worker, _)| *worker)
+    }
+
+    fn share(&mut self, leg: &Leg, answer: Answer, receipt: Option<&Signed<Receipt>>, charge: Amount) {
+        let part = Part {
+            order: leg.session.order().digest(),
+            receipt: receipt.map(Signed::digest),
+            worker: leg.worker(),
+            first_output_token: leg.from.tokens as u32,
+            output_tokens: answer.output_ids.len() as u32,
+        };
+        self.shares.push(Share { answer, part, charge });
+    }
+
+    /// Whether another worker may be asked to go on.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.failed.len() < BREAKS_MAX
+    }
+
+    /// The last worker has brought the answer to its end.
+    pub(super) fn end(&mut self, leg: &Leg, completed: Completed) -> Result<Whole, ApiError> {
+        // Less than was delivered before would be another answer.
+        if leg.at.tokens != self.ids.len() || leg.at.text != self.text.len() {
+            let what = "an end before what was delivered".to_owned();
+            return Err(failure::disagreement(leg.worker(), self.before(), &what));
+        }
+        self.ended = true;
+        let Completed { answer, receipt, checked } = completed;
+        self.share(leg, answer, Some(&receipt), receipt.charge);
+        let prompt_tokens = receipt.prompt_tokens.saturating_sub(leg.from.tokens as u32);
+        Ok(Whole {
+            shares: std::mem::take(&mut self.shares),
+            prompt_tokens,
+            cached_tokens: receipt.cached_tokens.min(prompt_tokens),
+            output_tokens: self.ids.len() as u32,
+            checked,
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! An answer that its worker does not bring to its end is continued by another, token for token; whoever looks at the
+//! evidence sees who signed what.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use surety_proof::{Check, Expected, check_evidence};
+use surety_types::{Canonical, Evidence, WorkerState};
+
+use crate::{
+    fake::FakeWorker,
+    http::{Answer, Site},
+};
+
+const WORDS: &str = "the quick brown fox jumps over the lazy dog and sleeps";
+
+fn words() -> Vec<&'static str> {
+    WORDS.split(' ').collect()
+}
+
+/// The sentence, with an act of the first worker's at a place in it.
+fn script(act: &str, at: usize) -> String {
+    let mut words = words();
+    words.insert(at, act);
+    words.join(" ")
+}
+
+/// Two workers, of whom the second becomes ready when the first has accepted.
+async fn site_of_two() -> (FakeWorker, FakeWorker, Site) {
+    let (first, second) = (FakeWorker::start(1).await, FakeWorker::start(2).await);
+    second.set(|status| status.state = WorkerState::Starting);
+    let site = Site::with(&[&first, &second], |settings| {
+        settings.limits.stall_timeout = Duration::from_millis(400);
+        settings.limits.search_timeout = Duration::from_secs(10);
+    })
+    .await;
+    site.until_ready(1).await;
+    (first, second, site)
+}
+
+async fn ask(first: &FakeWorker, second: &FakeWorker, site: &Site, body: Value) -> Answer {
+    let (answer, ()) = tokio::join!(site.chat(body), async {
+        first.diary.until(&first.diary.accepted, 1).await;
+        second.set(|status| status.state = WorkerState::Ready);
+    });
+    answer
+}
+
+/// The evidence of an answer, checked.
+async fn evidence(site: &Site, answer: &Answer) -> Evidence {
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    let kept = site.get(&format!("/v1/receipts/{id}")).await;
+    assert_eq!(kept.status, 200, "{}", kept.text());
+    let evidence = Evidence::parse(&kept.body).expect("evidence");
+    let checked = check_evidence(&evidence, None, &Expected::default()).expect("it holds");
+    assert!(evidence.answers.len() < 2 || checked.answers.len() == evidence.answers.len());
+    evidence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_a_worker_another_goes_on_with_the_same_words() {
+    for act in ["LEAVE@1", "BREAK@1", "END-EARLY@1", "STALL@1", "GAP@1", "LIE-PROGRESS@1", "GIVE-UP@1"] {
+        for at in [0, 1, 4, 6, words().len() - 1] {
+            let (first, second, site) = site_of_two().await;
+            let stream = at % 2 == 0;
+            let messages = json!([{"role": "user", "content": script(act, at)}]);
+            let body = json!({"model": "tiny", "stream": stream, "messages": messages});
+            let answer = ask(&first, &second, &site, body).await;
+            assert_eq!(answer.status, 200, "{act} at {at}: {}", answer.text());
+            let (text, note) = match stream {
+                true => {
+                    let chunks = answer.chunks();
+                    let said =
+                        |chunk: &Value| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+                    let text = chunks.iter().filter_map(said).collect::<String>();
+                    (text, chunks.last().expect("an end")["surety"].clone())
+                }
+                false => {
+                    let json = answer.json();
+                    let text = json["choices"][0]["message"]["content"].as_str().expect("text").to_owned();
+                    (text, json["surety"].clone())
+                }
+            };
+            assert_eq!(text, WORDS, "{act} at {at}");
+            assert_eq!(note["handovers"], 1, "{act} at {at}");
+            assert_eq!(note["workers"], json!([first.key(), second.key()]), "{act} at {at}");
+
+            let evidence = evidence(&site, &answer).await;
+            assert_eq!(evidence.answers.len(), 2, "{act} at {at}");
+            let [broken, rest] = &evidence.answers[..] else { panic!("two workers took part") };
+            assert_eq!(broken.receipt.is_some(), act == "GIVE-UP@1");
+            // Nothing of a worker that broke the protocol is relied on.
+            let distrusted = matches!(act, "GAP@1" | "LIE-PROGRESS@1");
+            let signed = if distrusted { &[][..] } else { &broken.output_ids[..] };
+            assert_eq!(rest.resumed_ids, signed, "{act} at {at}");
+            let said = if distrusted { "" } else { broken.text.as_str() };
+            assert_eq!(format!("{said}{}", rest.text), WORDS, "{act} at {at}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_probabilities_and_scored_prompts_come_once() {
+    for at in [0, 3, 8] {
+        let (first, second, site) = site_of_two().await;
+        let body = json!({
+            "model": "tiny", "prompt": script("BREAK@1", at), "max_tokens": 50, "echo": true, "logprobs": 1,
+        });
+        let (answer, ()) = tokio::join!(site.complete(body), async {
+            first.diary.until(&first.diary.accepted, 1).await;
+            second.set(|status| status.state = WorkerState::Ready);
+        });
+        let json = answer.json();
+        assert_eq!(json["surety"]["handovers"], 1);
+        let tokens = json["choices"][0]["logprobs"]["tokens"].as_array().expect("tokens");
+        let prompt = script("BREAK@1", at).len();
+        assert_eq!(tokens.len(), prompt + words().len() + 1, "the prompt's, the words' and the end's");
+        assert_eq!(json["usage"]["prompt_tokens"], prompt);
+        assert_eq!(json["usage"]["completion_tokens"], words().len() + 1);
+        evidence(&site, &answer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_several_answers_goes_on_for_itself() {
+    let (first, second, site) = site_of_two().await;
+    let messages = json!([{"role": "user", "content": "it is number {choice} BREAK@1 of a few"}]);
+    let body = json!({"model": "tiny", "n": 3, "messages": messages});
+    let answer = ask(&first, &second, &site, body).await;
+    let json = answer.json();
+    for choice in 0..3 {
+        let text = &json["choices"][choice]["message"]["content"];
+        assert_eq!(*text, format!("it is number {choice} of a few"));
+    }
+    let evidence = evidence(&site, &answer).await;
+    assert_eq!(evidence.answers.len(), 6);
+    let checked = check_evidence(&evidence, None, &Expected::default()).expect("it holds");
+    assert!(checked.checked.contains(&Check::Continuation));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_that_disagree_are_both_named() {
+    let (first, second, site) = site_of_two().await;
+    // Two words are signed for when the third is said.
+    let messages = json!([{"role": "user", "content": "one two three@1 BREAK@1 drei@2 four"}]);
+    let body = json!({"model": "tiny", "messages": messages});
+    let answer = ask(&first, &second, &site, body).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let error = answer.error();
+    assert_eq!(error["code"], "verification_failed");
+    assert_eq!(error["metadata"]["accountable"], "unknown");
+    let message = error["message"].as_str().expect("a message");
+    for worker in [&first, &second] {
+        assert!(message.contains(&worker.key()[..8]), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_back_goes_on_itself() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    // It breaks off twice, each time a few words further.
+    let messages = json!([{"role": "user", "content": "one two three BREAK-ONCE four five six seven"}]);
+    let answer = site.chat(json!({"model": "tiny", "messages": messages})).await;
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], "one two three four five six seven");
+    assert_eq!(answer.json()["surety"]["handovers"], 1);
+    assert_eq!(evidence(&site, &answer).await.answers.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_worker_that_is_slow_to_begin_another_is_asked() {
+    let (first, second, site) = site_of_two().await;
+    let messages = json!([{"role": "user", "content": "WAIT@1 here it is"}]);
+    let answer = ask(&first, &second, &site, json!({"model": "tiny", "messages": messages})).await;
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], "here it is");
+    assert_eq!(answer.json()["surety"]["workers"], json!([second.key()]));
+    first.diary.until(&first.diary.cancelled, 1).await;
+    assert_eq!(evidence(&site, &answer).await.answers.len(), 1);
+}
+
+/// Orders name what they continue, and only the payer's own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_order_says_what_it_continues() {
+    let (first, second, site) = site_of_two().await;
+    let messages = json!([{"role": "user", "content": script("BREAK@1", 6)}]);
+    let answer =
+        ask(&first, &second, &site, json!({"model": "tiny", "max_tokens": 40, "messages": messages})).await;
+    assert_eq!(answer.status, 200);
+    let (before, _) = first.diary.orders.lock().expect("no panic")[0].clone();
+    let (after, _) = second.diary.orders.lock().expect("no panic")[0].clone();
+    let resumed = after.resumed.expect("it resumes");
+    assert_eq!(before.resumed, None);
+    assert_eq!((before.nonce, before.seed_bytes()), (after.nonce, after.seed_bytes()));
+    assert_eq!(after.max_output_tokens, before.max_output_tokens - resumed.output_tokens);
+    assert_eq!(after.deadline_ms, before.deadline_ms);
+    assert!(after.try_to_cbor().is_ok());
+}
