@@ -1,8 +1,8 @@
 //! What the project needs around its own code: a writer of model files, random models of real
-//! shapes for tests, and the training of the bundled demonstration model.
+//! shapes for tests, the training of the bundled demonstration model, and the kill matrix.
 //!
 //! In:     settings as plain structs, from the binary's arguments or from another crate's test.
-//! Out:    GGUF files; progress on stderr.
+//! Out:    GGUF files, reports; progress on stderr.
 //! Holds:  the same settings and seed give the same file.
 //! Absent: anything the network runs. Nothing here is part of a shipped binary.
 
@@ -11,6 +11,8 @@ pub mod rng;
 pub mod gguf;
 
 mod byte_alphabet;
+
+pub mod kill_matrix;
 
 pub mod random_model;
 

@@ -5,10 +5,10 @@ mod exactness;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use xtask::random_model::{self, Format, Shape};
-use xtask::train;
+use xtask::{kill_matrix, train};
 
 #[derive(Debug, Parser)]
 #[command(about = "Chores of the project")]
@@ -23,10 +23,22 @@ enum Command {
     Compare(compare::Arguments),
     /// The same answers by every route, over many tokens.
     Exactness(exactness::Arguments),
+    /// Kills, stops and cuts off workers of a running network in the middle of answers; fails if one is not whole, not
+    /// what it would have been, or not paid as its receipts say.
+    KillMatrix(KillMatrixArguments),
     /// Trains the bundled demonstration model and writes it as a GGUF file.
     Train(TrainArguments),
     /// Writes a model of a real shape with random weights, for tests and measurements.
     RandomModel(RandomModelArguments),
+}
+
+#[derive(Debug, Args)]
+struct KillMatrixArguments {
+    #[command(flatten)]
+    settings: kill_matrix::Settings,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -70,9 +82,22 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Exactness(arguments) => exactness::run(&arguments),
+        Command::KillMatrix(arguments) => kill_matrix(&arguments),
         Command::Train(arguments) => train(arguments),
         Command::RandomModel(arguments) => random_model(&arguments),
     }
+}
+
+fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
+    let report = kill_matrix::run(&arguments.settings)?;
+    if arguments.json {
+        println!("{}", report.json());
+    } else {
+        report.lines().iter().for_each(|line| println!("{line}"));
+    }
+    let failures = report.failures();
+    ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
+    Ok(())
 }
 
 fn train(arguments: TrainArguments) -> Result<()> {

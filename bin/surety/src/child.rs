@@ -85,6 +85,16 @@ impl Running {
     }
 }
 
+/// Lets this process open as many files as the system grants. Usual systems set a lower limit for programs that would
+/// misread large descriptors; a gateway has a socket for each of its callers.
+pub fn allow_open_files() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit on open files stays");
+    }
+}
+
 /// How a process ended, in words.
 pub fn describe(status: ExitStatus) -> String {
     #[cfg(unix)]

@@ -141,6 +141,7 @@ mod tests {
         );
         check("surety validator status --rpc-url http://127.0.0.1:8545");
         check("surety status --json");
+        check("surety status --watch");
         check("surety powers --rpc-url http://127.0.0.1:1 --rpc-url http://127.0.0.1:2 --genesis g.json");
         check("surety economics --json");
         check("surety gov list");
@@ -173,6 +174,7 @@ mod tests {
         check("surety key show mine");
         check("surety bench engine");
         check("surety bench receipt --model x");
+        check("surety bench gateway --part latency --part idle --streams 1,16 --model x");
         check("surety doctor --json");
         check("surety completions bash");
     }

@@ -75,8 +75,8 @@ impl Default for Limits {
         Self {
             body_bytes_max: 16 << 20,
             bodies_bytes_max: 256 << 20,
-            requests_max: 256,
-            connections_max: 1024,
+            requests_max: 2048,
+            connections_max: 4096,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(600),

@@ -1,9 +1,12 @@
-//! `surety bench engine|receipt|chain`
+//! `surety bench engine|receipt|chain|gateway`
 
 mod chain;
+mod gateway;
+mod paced;
 
 use std::{
     hint::black_box,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +21,7 @@ use surety_types::{
     progress::PROGRESS_TOKENS,
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
-use surety_worker::{SOFTWARE, store::Reference};
+use surety_worker::{SOFTWARE, load::ModelPlace, store::Reference};
 
 use super::{Outcome, model, worker::EngineArgs};
 use crate::{
@@ -48,6 +51,11 @@ pub enum Command {
     Receipt(Args),
     /// Four validators on this machine: finality, transfers and claims a second, and what they cost.
     Chain(chain::Args),
+    /// What the gateway adds to each token, what a silent stream costs, and what is left of the engine's speed.
+    Gateway(Box<gateway::Args>),
+    /// The proxy that the gateway is measured against.
+    #[command(hide = true)]
+    Proxy(paced::ProxyArgs),
 }
 
 /// Arguments of `bench engine` and `bench receipt`.
@@ -101,6 +109,10 @@ struct Bench {
     model: Arc<Model>,
     executor: Arc<Executor>,
     setting: Setting,
+    /// The model's file, unless it is the bundled one.
+    file: Option<PathBuf>,
+    /// Tokens of prompt and answer together.
+    context: u32,
     prompt_tokens: u32,
     output_tokens: u32,
 }
@@ -156,6 +168,10 @@ pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
         Command::Engine(args) => engine(global, &Bench::open(global, &args)?)?,
         Command::Receipt(args) => receipt(global, Bench::open(global, &args)?)?,
         Command::Chain(args) => return chain::run(global.json, &args),
+        Command::Gateway(args) => return super::wait(gateway::run(global.clone(), *args)),
+        Command::Proxy(args) => {
+            return super::wait(async { paced::proxy(args).await.map(|()| Outcome::Done) });
+        }
     }
     Ok(Outcome::Done)
 }
@@ -263,7 +279,11 @@ impl Bench {
         let Found { name, file, .. } = model::or_bundled(&Models::new(&data_dir), args.model.as_ref())?;
         let executor = model::executor(args.engine.backend, args.engine.threads)?;
         let model = model::open_with(&file, &data_dir, &name, &executor)?;
-        Self::new(name, model, executor, args.engine.context)
+        let path = match &file.place {
+            ModelPlace::File(path) => Some(path.clone()),
+            ModelPlace::Program(_) => None,
+        };
+        Ok(Self { file: path, ..Self::new(name, model, executor, args.engine.context)? })
     }
 
     fn new(name: String, model: Model, executor: Executor, context: Option<u32>) -> anyhow::Result<Self> {
@@ -282,6 +302,8 @@ impl Bench {
             model: Arc::new(model),
             executor: Arc::new(executor),
             setting,
+            file: None,
+            context,
             prompt_tokens,
             output_tokens,
         })

@@ -9,7 +9,7 @@ use surety_net::WorkerAddress;
 
 use super::Outcome;
 use crate::{
-    child::{ChildArgs, stop_requested},
+    child::{ChildArgs, allow_open_files, stop_requested},
     cli::Global,
     credits::{Credits, TokenPrice},
     data_dir::DataDir,
@@ -63,6 +63,7 @@ pub struct Ready {
 
 /// Serves until told to stop.
 pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    allow_open_files();
     let data_dir = DataDir::of(&global)?;
     let mut settings = GatewaySettings::new(args.listen, data_dir.gateway());
     settings.open = args.open;

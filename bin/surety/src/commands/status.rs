@@ -1,13 +1,23 @@
-//! `surety status`: how the network is doing.
+//! `surety status`: how the network is doing, once or live.
+//!
+//! In:     the ledger and the gateway that a running `surety up` left word of, or those that are named.
+//! Out:    the chain, validators, workers and prices, each with whose word it is.
+//! Touches: stdout; with `--watch` at a terminal, its screen, which is put right again at the end.
+//! Holds:  what the ledger says is proven; what a node or a gateway says is marked as its word.
 
-use std::time::Duration;
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use surety_client::ledger::{Ledger, powers::span, survey::Survey};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::Outcome;
 use crate::{
+    child::{ChildArgs, stop_requested},
     cli::Global,
     data_dir::DataDir,
     look::{LookArgs, age_ms, aligned, credits},
@@ -18,6 +28,13 @@ use crate::{
 const STILL_AFTER_MS: u64 = 30_000;
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(5);
 const GATEWAY_BYTES_MAX: usize = 4 << 20;
+/// Between two looks at the gateway.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at the ledger, which moves slower and costs more to read.
+const LEDGER_INTERVAL: Duration = Duration::from_secs(4);
+/// Draws over what is there, without scrolling or wrapping; and the end of that.
+const SCREEN_BEGIN: &str = "\u{1b}[?25l\u{1b}[?7l\u{1b}[2J";
+const SCREEN_END: &str = "\u{1b}[?7h\u{1b}[?25h\n";
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -27,11 +44,16 @@ pub struct Args {
     /// The gateway to ask as well [default: that of the running `surety up`].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
+    /// Go on showing it, once a second, until Ctrl-C. At a terminal it is drawn in place; elsewhere each look is printed
+    /// after the last.
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Serialize)]
 struct Status {
-    proven: Proven,
+    /// None where there is a gateway without a ledger.
+    proven: Option<Proven>,
     /// A node's word: what waits, whom it knows, its version.
     node: Option<Value>,
     /// The gateway's word.
@@ -82,22 +104,138 @@ struct ProvenOffer {
 
 /// Shows it.
 pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
-    let look = args.look.open(&DataDir::of(&global)?)?;
-    let survey = look.ledger.survey().await?;
-    let node = look.ledger.unverified("surety_status", json!([])).await.ok();
-    let gateway = match args.base_url.or(look.base_url) {
-        Some(base_url) => Some(gateway(&base_url).await.unwrap_or(Value::Null)),
-        None => None,
-    };
-    let status = Status { proven: proven(&look.ledger, &survey), node, gateway };
+    let data_dir = DataDir::of(&global)?;
+    let mut source = Source::open(&args, &data_dir)?;
+    if !args.watch {
+        let status = source.look().await?;
+        show(&global, &status)?;
+        return Ok(Outcome::Done);
+    }
+    let drawn = !global.json && io::stdout().is_terminal();
+    let _screen = drawn.then(Screen::begin).transpose()?;
+    let mut ticks = interval(WATCH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let stop = stop_requested(ChildArgs { stop_with_parent: false });
+    let mut stop = std::pin::pin!(stop);
+    let mut first = true;
+    loop {
+        let looking = async {
+            ticks.tick().await;
+            source.look().await
+        };
+        let status = tokio::select! {
+            status = looking => status,
+            stop = &mut stop => return stop.map(|()| Outcome::Done),
+        };
+        // A network that is not there at first is a mistake; one that goes away is what is watched for.
+        match status {
+            Err(error) if first => return Err(error),
+            Err(error) if drawn => draw(&[out_style(Style::Bad, format!("{error:#}"))])?,
+            Err(error) => output::note(format_args!("{error:#}")),
+            Ok(status) if drawn => draw(&text(&status))?,
+            Ok(status) => {
+                if !first && !global.json {
+                    output::line("")?;
+                }
+                show(&global, &status)?;
+            }
+        }
+        first = false;
+    }
+}
+
+fn show(global: &Global, (status, survey): &(Status, Option<Survey>)) -> anyhow::Result<()> {
     if global.json {
-        output::json(&status)?;
-    } else {
-        for line in text(&status, &survey) {
-            output::line(line)?;
+        return output::json(status);
+    }
+    for line in text_of(status, survey.as_ref()) {
+        output::line(line)?;
+    }
+    Ok(())
+}
+
+fn text((status, survey): &(Status, Option<Survey>)) -> Vec<String> {
+    text_of(status, survey.as_ref())
+}
+
+/// A terminal's screen that is drawn on, until dropped.
+struct Screen;
+
+impl Screen {
+    fn begin() -> io::Result<Self> {
+        output::piece(SCREEN_BEGIN)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = output::piece(SCREEN_END);
+    }
+}
+
+/// Draws lines in place of those that are there: as many as there is room for.
+fn draw(lines: &[String]) -> io::Result<()> {
+    let rows =
+        rustix::termios::tcgetwinsize(io::stdout()).map_or(usize::MAX, |size| usize::from(size.ws_row));
+    let mut out = io::stdout().lock();
+    write!(out, "\u{1b}[H")?;
+    for (index, line) in lines.iter().take(rows.max(1)).enumerate() {
+        let end = if index > 0 { "\n" } else { "" };
+        write!(out, "{end}{line}\u{1b}[K")?;
+    }
+    write!(out, "\u{1b}[J")?;
+    out.flush()
+}
+
+/// Where the status comes from.
+struct Source {
+    ledger: Option<Ledger>,
+    base_url: Option<String>,
+    /// The last survey and a node's word beside it.
+    surveyed: Option<(Instant, Survey, Option<Value>)>,
+}
+
+impl Source {
+    fn open(args: &Args, data_dir: &DataDir) -> anyhow::Result<Self> {
+        match args.look.open(data_dir) {
+            Ok(look) => {
+                let base_url = args.base_url.clone().or(look.base_url);
+                Ok(Self { ledger: Some(look.ledger), base_url, surveyed: None })
+            }
+            // A network without a ledger has a gateway to look at.
+            Err(error) => match args.base_url.clone().or_else(|| running_gateway(data_dir)) {
+                Some(base_url) => Ok(Self { ledger: None, base_url: Some(base_url), surveyed: None }),
+                None => Err(error),
+            },
         }
     }
-    Ok(Outcome::Done)
+
+    async fn look(&mut self) -> anyhow::Result<(Status, Option<Survey>)> {
+        let gateway = match &self.base_url {
+            Some(base_url) => Some(gateway(base_url).await.unwrap_or(Value::Null)),
+            None => None,
+        };
+        let Some(ledger) = &self.ledger else {
+            return Ok((Status { proven: None, node: None, gateway }, None));
+        };
+        let surveyed = match self.surveyed.take().filter(|(at, ..)| at.elapsed() < LEDGER_INTERVAL) {
+            Some(surveyed) => surveyed,
+            None => {
+                let survey = ledger.survey().await?;
+                (Instant::now(), survey, ledger.unverified("surety_status", json!([])).await.ok())
+            }
+        };
+        let (_, survey, node) = self.surveyed.insert(surveyed);
+        let status = Status { proven: Some(proven(ledger, survey)), node: node.clone(), gateway };
+        Ok((status, Some(survey.clone())))
+    }
+}
+
+/// Where a running `up` said it serves.
+fn running_gateway(data_dir: &DataDir) -> Option<String> {
+    let word: Value = serde_json::from_slice(&std::fs::read(data_dir.running()).ok()?).ok()?;
+    Some(word["base_url"].as_str()?.to_owned())
 }
 
 async fn gateway(base_url: &str) -> anyhow::Result<Value> {
@@ -157,9 +295,23 @@ fn short(text: &str) -> String {
     text.chars().take(8).collect()
 }
 
-fn text(status: &Status, survey: &Survey) -> Vec<String> {
-    let proven = &status.proven;
-    let heading = |text: &str| out_style(Style::Bold, text);
+fn text_of(status: &Status, survey: Option<&Survey>) -> Vec<String> {
+    let mut lines = match (&status.proven, survey) {
+        (Some(proven), Some(survey)) => ledger_lines(proven, status.node.as_ref(), survey),
+        _ => vec!["no ledger: nothing is bonded or paid here".to_owned()],
+    };
+    if let Some(gateway) = &status.gateway {
+        lines.push(String::new());
+        lines.extend(gateway_lines(gateway));
+    }
+    lines
+}
+
+fn heading(text: &str) -> String {
+    out_style(Style::Bold, text)
+}
+
+fn ledger_lines(proven: &Proven, node: Option<&Value>, survey: &Survey) -> Vec<String> {
     let mut lines = vec![heading(&format!("Chain {}", proven.chain_id))];
     let into = proven.number % proven.epoch_blocks.max(1);
     lines.push(format!("  block     {}  {}", proven.number, proven.hash));
@@ -174,7 +326,7 @@ fn text(status: &Status, survey: &Survey) -> Vec<String> {
         true => out_style(Style::Bad, format!("{finality}: the chain stands still, or the node is behind")),
         false => finality,
     });
-    if let Some(node) = &status.node {
+    if let Some(node) = node {
         let pool = &node["pool"];
         lines.push(format!(
             "  waiting   {} transactions ready, {} queued (the node's word)",
@@ -232,18 +384,139 @@ fn text(status: &Status, survey: &Survey) -> Vec<String> {
         lines.extend(aligned(&rows));
     }
 
-    if let Some(gateway) = &status.gateway {
-        lines.extend([String::new(), heading("Gateway")]);
-        match gateway["workers"].as_array() {
-            None => lines.push(out_style(Style::Bad, "  it does not answer")),
-            Some(workers) => {
-                lines.push(format!(
-                    "  {} request(s) now, {} worker(s) known (its word)",
-                    gateway["active_requests"],
-                    workers.len()
-                ));
-            }
-        }
-    }
     lines
+}
+
+/// What a gateway says of itself and of its workers, one line for each model of each.
+fn gateway_lines(gateway: &Value) -> Vec<String> {
+    let Some(workers) = gateway["workers"].as_array() else {
+        return vec![heading("Gateway"), out_style(Style::Bad, "  it does not answer")];
+    };
+    let sum =
+        |field: &str| workers.iter().filter_map(|worker| worker["measured"][field].as_u64()).sum::<u64>();
+    let mut lines = vec![heading("Gateway (its word)")];
+    lines.push(format!(
+        "  {} request(s) now, {} answered, {} order(s) failed, {} worker(s)",
+        gateway["active_requests"],
+        sum("answers"),
+        sum("failures"),
+        workers.len()
+    ));
+    if let Some(problem) = gateway["ledger"]["problem"].as_str() {
+        lines.push(out_style(Style::Bad, format!("  ledger: {}", printable(problem))));
+    }
+    let titles =
+        ["  worker", "state", "now", "waiting", "answers", "failed", "tokens/s", "spent", "price", "model"];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    for worker in workers {
+        rows.extend(worker_rows(worker));
+    }
+    let mut table = aligned(&rows).into_iter();
+    lines.extend(table.next().map(|titles| out_style(Style::Dim, titles)));
+    for (row, line) in rows.iter().skip(1).zip(table) {
+        lines.push(match row[1].as_str() {
+            "ready" | "" => line,
+            "unreachable" | "breaker open" => out_style(Style::Bad, line),
+            _ => out_style(Style::Dim, line),
+        });
+    }
+    lines.push("  tokens/s of one answer: as measured here, else ~ as the worker says; price: micro-credits a million".into());
+    lines.push("  prompt / cached / output tokens; spent: micro-credits of those in the channel".into());
+    lines
+}
+
+/// The lines of one worker.
+fn worker_rows(worker: &Value) -> Vec<Vec<String>> {
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let word = |value: &Value| value.as_str().map_or_else(|| "-".to_owned(), printable);
+    let measured = &worker["measured"];
+    let state = match measured["breaker"].as_str() {
+        Some("open") if worker["state"] == "ready" => "breaker open".to_owned(),
+        _ => word(&worker["state"]),
+    };
+    let channel = &worker["channel"];
+    let spent = match channel.is_object() {
+        true => format!("{} of {}", word(&channel["spent"]), word(&channel["balance"])),
+        false => "-".to_owned(),
+    };
+    let none = Vec::new();
+    let models = worker["models"].as_array().unwrap_or(&none);
+    let mut rows = Vec::new();
+    for (index, model) in models.iter().map(Some).chain(models.is_empty().then_some(None)).enumerate() {
+        let first = |text: String| if index == 0 { text } else { String::new() };
+        let model = model.unwrap_or(&Value::Null);
+        let offers = worker["offers"].as_array().unwrap_or(&none);
+        let price = offers.iter().find(|offer| offer["model"] == model["id"]).map_or_else(
+            || "-".to_owned(),
+            |offer| {
+                format!(
+                    "{} / {} / {}",
+                    word(&offer["prompt"]),
+                    word(&offer["cached"]),
+                    word(&offer["output"])
+                )
+            },
+        );
+        let speed = match (measured["tokens_per_second"].as_f64(), model["decode_tokens_per_second"].as_u64())
+        {
+            (Some(speed), _) if index == 0 => format!("{speed:.0}"),
+            (_, Some(speed)) if speed > 0 => format!("~{speed}"),
+            _ => "-".to_owned(),
+        };
+        rows.push(vec![
+            format!("  {}", first(short(worker["id"].as_str().unwrap_or("-")))),
+            first(state.clone()),
+            first(number(&worker["active_requests"])),
+            first(number(&worker["waiting_requests"])),
+            first(number(&measured["answers"])),
+            first(number(&measured["failures"])),
+            speed,
+            first(spent.clone()),
+            price,
+            model["names"][0].as_str().map_or_else(|| "-".to_owned(), printable),
+        ]);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateways_word_is_shown_whole_or_in_part_and_obeys_no_stranger() {
+        let gateway = json!({
+            "active_requests": 2,
+            "workers": [{
+                "id": "0123456789abcdef", "state": "ready", "active_requests": 1, "waiting_requests": 3,
+                "measured": { "answers": 12, "failures": 1, "tokens_per_second": 71.6, "breaker": "closed" },
+                "channel": { "spent": "162", "balance": "10000000" },
+                "offers": [{ "model": "blake3:aa", "prompt": "100000", "cached": "10000", "output": "400000" }],
+                "models": [
+                    { "id": "blake3:aa", "names": ["tiny\u{1b}[2J"], "decode_tokens_per_second": 80 },
+                    { "id": "blake3:bb", "names": ["other"], "decode_tokens_per_second": 90 },
+                ],
+            }, {
+                "id": "ffffffffffffffff", "state": "ready", "measured": { "breaker": "open" }, "models": [],
+            }, {
+                "id": "eeeeeeeeeeeeeeee", "state": "unreachable",
+            }],
+        });
+        let lines = gateway_lines(&gateway);
+        assert!(
+            lines[1].contains("2 request(s) now, 12 answered, 1 order(s) failed, 3 worker(s)"),
+            "{lines:?}"
+        );
+        let words = |line: &String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            words(&lines[3]),
+            "01234567 ready 1 3 12 1 72 162 of 10000000 100000 / 10000 / 400000 tiny[2J"
+        );
+        assert_eq!(words(&lines[4]), "~90 - other");
+        assert!(lines[5].contains("ffffffff  breaker open"), "{}", lines[5]);
+        assert!(lines[6].contains("eeeeeeee  unreachable"), "{}", lines[6]);
+        assert!(gateway_lines(&Value::Null)[1].contains("does not answer"));
+        assert!(gateway_lines(&json!({ "workers": [] }))[1].contains("0 worker(s)"));
+        assert!(!gateway_lines(&json!({ "workers": [{}, 7, null] })).is_empty());
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use surety_kernels::Backend;
 use surety_worker::machine;
 use tokio::{
     sync::watch,
@@ -29,11 +30,11 @@ use crate::{
     output::{self, Style, err_style, hinted, io_failure},
 };
 
-/// A role that died is started again after this long; each further time within a minute takes twice as long.
+/// A role that died is started again after this long; if it had not settled, each further time takes twice as long.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(30);
 /// A role that ran this long had not failed at its start.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(10);
 /// How long a role may take to stop; a little more than it gives its requests.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 /// How long the gateway may take to see its workers, and those to find their place on the ledger.
@@ -51,8 +52,11 @@ pub struct Args {
     /// The port to serve HTTP on; 0 takes any free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// How many workers to start; they share the processor's cores.
-    #[arg(long, value_name = "N", default_value = "1")]
+    /// How many workers to start. They differ in speed and price, so that there is something to choose: the first has
+    /// every core to itself while nobody else computes, so one answer is as fast as with a single worker; the second has
+    /// half of the cores, the others a quarter, one at least, and slower kernels. Answers are the same to the bit. With a
+    /// ledger the first asks most.
+    #[arg(long, value_name = "N", default_value = "3")]
     workers: NonZeroUsize,
     /// How many validators keep the ledger; 0 for none: then nothing is bonded, paid or posted [default: 4].
     #[arg(long, value_name = "N")]
@@ -63,7 +67,7 @@ pub struct Args {
     /// Serve every address of this machine, to anyone who reaches it.
     #[arg(long)]
     open: bool,
-    /// Threads that compute, for each worker [default: its share of the cores].
+    /// Threads that compute, for every worker alike [default: as --workers says].
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Tokens of prompt and answer together, at most [default: the model's own limit, or what memory allows].
@@ -207,7 +211,10 @@ async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::
     let workers: Vec<_> = (1..=args.workers.get())
         .map(|number| {
             let mut worker = worker_args(global, args, data_dir, &wanted, number);
-            worker.extend(ledger(&devnet::worker_account(number)));
+            if devnet.is_some() {
+                worker.extend(ledger(&devnet::worker_account(number)));
+                worker.extend(["--price".into(), Pace::of(number, machine::cores()).price.into()]);
+            }
             (format!("worker {number}"), worker)
         })
         .collect();
@@ -339,13 +346,52 @@ fn worker_args(
     for model in models {
         worker.extend(["--model".into(), model.to_string().into()]);
     }
-    let share = (machine::cores().get() / args.workers.get()).max(1);
-    let threads = args.threads.map_or(share, NonZeroUsize::get);
-    worker.extend(["--threads".into(), threads.to_string().into()]);
+    let pace = Pace::of(number, machine::cores());
+    worker.extend(["--threads".into(), args.threads.unwrap_or(pace.threads).to_string().into()]);
+    if args.threads.is_none()
+        && let Some(backend) = pace.backend
+    {
+        worker.extend(["--backend".into(), backend.to_string().into()]);
+    }
+    // Each would take half of the free memory for itself.
+    if let (2.., Some(free)) = (args.workers.get(), machine::available_memory_bytes()) {
+        let share = free / 2 / args.workers.get() as u64;
+        worker.extend(["--kv-bytes".into(), share.to_string().into()]);
+    }
     if let Some(context) = args.context {
         worker.extend(["--context".into(), context.to_string().into()]);
     }
     worker
+}
+
+/// How fast a worker is to be, and what it asks for that.
+#[derive(Debug, PartialEq, Eq)]
+struct Pace {
+    threads: NonZeroUsize,
+    /// None: the fastest of this machine.
+    backend: Option<Backend>,
+    /// As `worker run --price` reads it. Half as fast is less than twice as cheap: whoever is asked for one answer and
+    /// weighs both alike takes the fastest.
+    price: &'static str,
+}
+
+impl Pace {
+    fn of(number: usize, cores: NonZeroUsize) -> Self {
+        let of_cores =
+            |part: usize| NonZeroUsize::new(cores.get().div_ceil(part)).unwrap_or(NonZeroUsize::MIN);
+        match number {
+            1 => Self { threads: cores, backend: None, price: "0.1/0.01/0.4" },
+            2 => Self { threads: of_cores(2), backend: None, price: "0.08/0.008/0.32" },
+            _ => Self { threads: of_cores(4), backend: second_best(), price: "0.06/0.006/0.24" },
+        }
+    }
+}
+
+/// The kernels after the fastest; none if only the scalar ones are left, which are there to be read.
+fn second_best() -> Option<Backend> {
+    let mut available = Backend::available();
+    available.pop();
+    available.pop().filter(|backend| *backend != Backend::Scalar)
 }
 
 async fn start_role<T: DeserializeOwned>(name: String, args: Vec<OsString>) -> anyhow::Result<(Role, T)> {
@@ -452,4 +498,27 @@ fn write_running(path: &Path, network: &Network) -> anyhow::Result<()> {
     serde_json::to_writer(&file, &word)?;
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_differ_in_speed_and_price() {
+        let cores = |count| NonZeroUsize::new(count).unwrap();
+        for count in [1, 2, 3, 4, 16] {
+            let paces: Vec<Pace> = (1..=4).map(|number| Pace::of(number, cores(count))).collect();
+            assert_eq!(
+                (paces[0].threads.get(), paces[0].backend),
+                (count, None),
+                "one answer is not slower for it"
+            );
+            assert!(paces.windows(2).all(|pair| pair[0].threads >= pair[1].threads));
+            assert_eq!(paces[2], paces[3]);
+            let output = |pace: &Pace| pace.price.parse::<crate::credits::TokenPrice>().unwrap().0.output;
+            assert!(output(&paces[0]) > output(&paces[1]) && output(&paces[1]) > output(&paces[2]));
+        }
+        assert_ne!(second_best(), Some(Backend::detect()));
+    }
 }

@@ -41,7 +41,7 @@ fn cost(head: &str) -> u128 {
 fn requests_are_paid_and_what_is_claimed_is_what_was_charged() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
-    let mut up = Up::start(dir, &[]);
+    let mut up = Up::start(dir, &["--workers", "1"]);
     let shown = run(dir, &["key", "show", "worker-1-operator", "--json"]);
     assert_status(&shown, 0);
     let operator: Address = json_of(&shown)["address"].as_str().unwrap().parse().unwrap();
@@ -85,7 +85,7 @@ fn requests_are_paid_and_what_is_claimed_is_what_was_charged() {
     assert_eq!(up.wait(), Some(0), "{}", up.stderr.lock().unwrap());
 
     // What was owed is claimed before everything stops, and the ledger is there when it starts again.
-    let up = Up::start(dir, &[]);
+    let up = Up::start(dir, &["--workers", "1"]);
     let paid = view(&up, address::CHANNELS, &receivers);
     let wei = charged * 10u128.pow(12);
     assert_eq!((paid.totalClaimed, paid.totalSettled), (wei, wei));

@@ -1,10 +1,12 @@
 //! `surety up` and what works with it: asking, streaming, receipts, and processes that die.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
+    process::Stdio,
 };
 
 use crate::{
@@ -33,7 +35,7 @@ fn evidence(up: &Up, data_dir: &Path, file: &Path) -> (String, String) {
 fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
-    let up = Up::start(dir, &["--validators", "0"]);
+    let up = Up::start(dir, &["--workers", "1", "--validators", "0"]);
     let file = dir.join("evidence.json");
     let path = file.to_str().unwrap();
     let (id, text) = evidence(&up, dir, &file);
@@ -104,7 +106,16 @@ fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
     let dir = data_dir.path();
     let up = Up::start(
         dir,
-        &["--validators", "0", "--model", "shakespeare-demo", "--model", "gpt-4o=shakespeare-demo"],
+        &[
+            "--workers",
+            "1",
+            "--validators",
+            "0",
+            "--model",
+            "shakespeare-demo",
+            "--model",
+            "gpt-4o=shakespeare-demo",
+        ],
     );
     let once = run(dir, &["chat", "--max-tokens", "8", "--seed", "1", "Who goes there?"]);
     assert_status(&once, 0);
@@ -133,7 +144,7 @@ fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
 #[test]
 fn a_worker_killed_in_mid_answer_is_told_of_and_replaced() {
     let data_dir = tempfile::tempdir().unwrap();
-    let up = Up::start(data_dir.path(), &["--validators", "0"]);
+    let up = Up::start(data_dir.path(), &["--workers", "1", "--validators", "0"]);
     let mut long = question(100_000);
     long["stream"] = json!(true);
     let mut stream = post(&up.base_url(), "/chat/completions", &long);
@@ -166,9 +177,9 @@ fn a_worker_killed_in_mid_answer_is_told_of_and_replaced() {
 fn everything_stops_when_it_is_told_to_or_its_parent_dies() {
     let data_dir = tempfile::tempdir().unwrap();
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
-        let mut up = Up::start(data_dir.path(), &["--workers", "2"]);
+        let mut up = Up::start(data_dir.path(), &[]);
         let pids = up.pids();
-        assert_eq!(pids.len(), 7);
+        assert_eq!(pids.len(), 8);
         assert!(pids.iter().all(|pid| is_alive(*pid)));
         assert!(data_dir.path().join("up.json").exists());
         up.signal(signal);
@@ -179,6 +190,46 @@ fn everything_stops_when_it_is_told_to_or_its_parent_dies() {
         }
         wait(|| !pids.iter().any(|pid| is_alive(*pid)), "the children end");
     }
+}
+
+#[test]
+fn three_workers_differ_in_price_and_the_status_shows_them_live() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--validators", "1"]);
+    let mut prices = BTreeSet::new();
+    wait(
+        || {
+            let status = json(&run(dir, &["status", "--json"]));
+            let workers = status["gateway"]["workers"].as_array().cloned().unwrap_or_default();
+            let outputs = workers.iter().filter_map(|worker| worker["offers"][0]["output"].as_str());
+            prices = outputs.map(str::to_owned).collect();
+            prices.len() == 3
+        },
+        "three workers with an offer each, none like another",
+    );
+
+    let mut command = crate::process::surety(dir);
+    let mut child = command.args(["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut looks, mut seen) = (0, String::new());
+    while looks < 2 {
+        let line = lines.next().unwrap().unwrap();
+        looks += usize::from(line.starts_with("Gateway"));
+        seen += &line;
+    }
+    assert!(!seen.contains('\u{1b}'), "nothing is drawn where there is no terminal: {seen}");
+    kill_process(crate::process::pid(child.id().into()), Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+
+    // Without a ledger there is a gateway to look at.
+    drop(up);
+    let bare = tempfile::tempdir().unwrap();
+    let _up = Up::start(bare.path(), &["--workers", "1", "--validators", "0"]);
+    let shown = run(bare.path(), &["status"]);
+    assert_status(&shown, 0);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("no ledger") && shown.contains("shakespeare-demo"), "{shown}");
 }
 
 #[test]

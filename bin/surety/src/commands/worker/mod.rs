@@ -102,6 +102,9 @@ pub struct ServeArgs {
     passphrase: PassphraseArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Bytes for the KV caches of all answers under way [default: half of the free memory].
+    #[arg(long, value_name = "BYTES")]
+    kv_bytes: Option<u64>,
     /// Credits to have bonded.
     #[arg(long, value_name = "CREDITS", default_value = "100", requires = "genesis")]
     bond: Credits,
@@ -263,7 +266,7 @@ async fn serve_until_stopped(
         backend: args.engine.backend,
         threads: args.engine.threads,
         context_tokens: args.engine.context,
-        kv_bytes: None,
+        kv_bytes: args.kv_bytes,
         ledger,
         sharing: models.view(&data_dir, args.share, &served).map(|view| Sharing { view, limits }),
     };
