@@ -64,6 +64,7 @@ impl Roster {
         runtime: E,
         prefix: &str,
         epochs: Epochs,
+        first_epoch: u64,
         me: Option<PublicKey>,
         page_cache: CacheRef,
         buffer: NonZeroUsize,
@@ -94,6 +95,7 @@ impl Roster {
         let mut task = Task {
             archive: Some(archive),
             epochs,
+            first_epoch,
             me,
             marshal: None,
             waiting: Vec::new(),
@@ -139,6 +141,8 @@ struct Task<E: Runtime> {
     /// Taken while a write owns it.
     archive: Option<Archive<E>>,
     epochs: Epochs,
+    /// Established by the genesis; records are of those after.
+    first_epoch: u64,
     me: Option<PublicKey>,
     marshal: Option<Marshal>,
     waiting: Vec<oneshot::Sender<Discovery>>,
@@ -198,12 +202,12 @@ impl<E: Runtime> Task<E> {
     fn wanted(&self) -> Option<u64> {
         let latest = self.epochs.latest().epoch();
         let archive = self.archive.as_ref()?;
-        let kept = archive.next_gap(1).0.unwrap_or(0);
+        let kept = archive.next_gap(self.first_epoch + 1).0.unwrap_or(self.first_epoch);
         (kept < latest || !self.waiting.is_empty()).then_some(kept + 1)
     }
 
     async fn learn_kept(&mut self) {
-        let mut epoch = 1;
+        let mut epoch = self.first_epoch + 1;
         while let Some(record) = self.kept(epoch).await {
             let Some(next) = record.header.next_validators else { break };
             self.epochs.learn(next);

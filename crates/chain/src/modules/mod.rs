@@ -17,7 +17,7 @@ pub(crate) mod receipts;
 pub(crate) mod staking;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 
