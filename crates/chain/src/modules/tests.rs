@@ -448,7 +448,14 @@ pub(crate) fn check_solvency(chain: &Chain) {
         }
     }
     assert_eq!(chain.balance(CHANNELS), owed);
-    for module in [Module::Operators, Module::Models, Module::Receipts, Module::Governance, Module::Params] {
+    for module in [
+        Module::Operators,
+        Module::Models,
+        Module::Receipts,
+        Module::Governance,
+        Module::Params,
+        Module::Hosting,
+    ] {
         assert_eq!(chain.balance(module.address()), U256::ZERO);
     }
 }
