@@ -231,7 +231,6 @@ async fn run<E, P, B, S, R, L>(
         runtime.child("roster"),
         &prefix,
         epochs.clone(),
-        chain.first_epoch(),
         voter.as_ref().map(|voter| voter.key.public_key()),
         page_cache.clone(),
         buffer,

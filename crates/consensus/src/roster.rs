@@ -64,7 +64,6 @@ impl Roster {
         runtime: E,
         prefix: &str,
         epochs: Epochs,
-        first_epoch: u64,
         me: Option<PublicKey>,
         page_cache: CacheRef,
         buffer: NonZeroUsize,
@@ -95,7 +94,6 @@ impl Roster {
         let mut task = Task {
             archive: Some(archive),
             epochs,
-            first_epoch,
             me,
             marshal: None,
             waiting: Vec::new(),
@@ -141,8 +139,6 @@ struct Task<E: Runtime> {
     /// Taken while a write owns it.
     archive: Option<Archive<E>>,
     epochs: Epochs,
-    /// Established by the genesis; records are of those after.
-    first_epoch: u64,
     me: Option<PublicKey>,
     marshal: Option<Marshal>,
     waiting: Vec<oneshot::Sender<Discovery>>,
@@ -202,12 +198,14 @@ impl<E: Runtime> Task<E> {
     fn wanted(&self) -> Option<u64> {
         let latest = self.epochs.latest().epoch();
         let archive = self.archive.as_ref()?;
-        let kept = archive.next_gap(self.first_epoch + 1).0.unwrap_or(self.first_epoch);
+        // The genesis establishes the first epoch; records are of those after.
+        let first = self.epochs.first();
+        let kept = archive.next_gap(first + 1).0.unwrap_or(first);
         (kept < latest || !self.waiting.is_empty()).then_some(kept + 1)
     }
 
     async fn learn_kept(&mut self) {
-        let mut epoch = self.first_epoch + 1;
+        let mut epoch = self.epochs.first() + 1;
         while let Some(record) = self.kept(epoch).await {
             let Some(next) = record.header.next_validators else { break };
             self.epochs.learn(next);

@@ -25,9 +25,8 @@ use std::{
     time::Duration,
 };
 use surety_consensus::{
-    Attendance, Block, CHANNELS, Certificate, Chain, Channels, Digest, Duty, Evidence, Handle, Header,
-    Ledger, Member, MemoryVoteRecord, Pool, PublicKey, Role, Settings, StateKey, ValidatorSet, VoteRecord,
-    Voter,
+    Attendance, Block, CHANNELS, Certificate, Chain, Channels, Digest, Duty, Evidence, Handle, Ledger,
+    Member, MemoryVoteRecord, Pool, PublicKey, Role, Settings, StateKey, ValidatorSet, VoteRecord, Voter,
 };
 
 pub const NAMESPACE: &[u8] = b"surety-simulation";
