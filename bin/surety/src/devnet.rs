@@ -128,6 +128,7 @@ fn begin(data_dir: &DataDir, validators: &[DataDir]) -> anyhow::Result<Genesis> 
         epoch_blocks: EPOCH_BLOCKS,
         balances,
         validators: members,
+        origin: None,
         params: params(),
     })
 }

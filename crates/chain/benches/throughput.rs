@@ -97,6 +97,7 @@ fn chain(count: usize) -> (Genesis, MemoryState) {
             operator: Address::repeat_byte(0xaa),
             stake: credit * U256::from(1_000),
         }],
+        origin: None,
         params: Params { block_gas_max: 5_000_000_000, channel_delay_min_s: 1, ..Params::default() },
     };
     let state = MemoryState(genesis_writes(&genesis).expect("sound").into_iter().collect());

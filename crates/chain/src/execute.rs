@@ -21,7 +21,7 @@ use crate::{
     host::{Host, Own, Surroundings},
     ledger::{HISTORY_BLOCKS, HISTORY_STORAGE_ADDRESS, Ledger},
     machine::{Environment, FORK, Machine},
-    modules::{CODE, channels, governance, params, staking},
+    modules::{CODE, channels, governance, hosting, params, staking},
     params::{PARAMETERS, Params},
     spec::{BLOCK_TRANSACTIONS_BYTES_MAX, ChainSpec, MISSED_MAX},
     state::{CorruptValue, Read, StateKey, StateReader, StateValue},
@@ -320,6 +320,7 @@ impl<'a> Open<'a> {
         let mut surroundings = surroundings(spec, header, Params::default());
         let mut own = Own { surroundings: &surroundings, ledger: &mut ledger };
         let params = believed(params::load(&mut own));
+        believed(hosting::keep_beacon(&mut own, header));
         let [_, _, set_epoch, members] =
             believed((&mut own as &mut dyn Host).load_quarters(staking::set_length_slot(header.epoch)));
         let [_, operator_slot, _] = staking::member_slots(header.epoch, header.proposer);
@@ -468,6 +469,7 @@ pub fn hints(spec: &ChainSpec, header: &Header, transactions: &[Recovered]) -> V
     slots.extend(staking::member_slots(header.epoch, header.proposer));
     slots.extend(staking::performance_slots(header));
     slots.extend(governance::upgrade_slots());
+    slots.extend(hosting::beacon_slots());
     let mut keys: Vec<StateKey> =
         Module::ALL.iter().map(|module| StateKey::account(&module.address())).collect();
     keys.push(StateKey::code(&keccak256(CODE)));

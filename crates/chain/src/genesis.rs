@@ -4,7 +4,7 @@
 //! Out:    the state of block 0, the first validators.
 //! Holds:  every balance names why it exists; supply fits 128 bits, so that no sum or product of the rules overflows;
 //!         accounts, keys and operators occur once; parameters agree.
-//! Absent: emission. What genesis names is all there is.
+//! Absent: emission. What genesis names is all there is. A chain that goes on from another's state: `regenesis`.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,8 @@ use crate::{
     host::Own,
     ledger::{HISTORY_STORAGE_ADDRESS, Ledger},
     modules::{self, staking},
-    params::{Params, ParamsError},
+    params::{PARAMETERS, Params, ParamsError},
+    regenesis::Origin,
     spec::ChainSpec,
     state::{AccountState, MemoryState, StateKey, StateValue},
     validators::{Validator, ValidatorSet},
@@ -48,6 +49,9 @@ pub struct Genesis {
     /// What governance may change later.
     #[serde(default)]
     pub params: Params,
+    /// The state it goes on from, if it does; then `balances` is empty: everything is in that state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A balance at genesis.
@@ -72,6 +76,12 @@ pub struct GenesisValidator {
     pub operator: Address,
     /// Bonded by the operator, in wei.
     pub stake: U256,
+}
+
+impl From<Validator> for GenesisValidator {
+    fn from(member: Validator) -> GenesisValidator {
+        GenesisValidator { key: member.key, operator: member.operator, stake: member.stake }
+    }
 }
 
 /// Why a genesis is refused.
@@ -111,6 +121,20 @@ pub enum GenesisError {
     /// Supply over 128 bits.
     #[error("all balances and stakes together exceed 2^128 wei")]
     Supply,
+    /// The state is elsewhere.
+    #[error("the chain goes on from an exported state, which is to be had with the genesis")]
+    NeedsState,
+    /// Balances beside those of the state.
+    #[error("a chain that goes on from an exported state names no balances: they are in that state")]
+    Balances,
+    /// The same chain again.
+    #[error(
+        "the chain that goes on takes another chain id than {0}, or its old votes and transactions would count"
+    )]
+    SameChain(u64),
+    /// Heights beyond all numbers.
+    #[error("the heights of the chain it goes on from leave no room")]
+    Heights,
     /// Parameters.
     #[error("the parameters are invalid")]
     Params(#[from] ParamsError),
@@ -122,14 +146,27 @@ impl Genesis {
         ChainSpec { chain_id: self.chain_id, epoch_blocks: self.epoch_blocks }
     }
 
+    /// The number of its genesis block: zero, or where the epoch after the origin's begins.
+    pub fn first_block(&self) -> u64 {
+        self.first_epoch().saturating_mul(self.epoch_blocks)
+    }
+
+    /// The epoch it begins with: zero, or the one after the origin's.
+    pub fn first_epoch(&self) -> u64 {
+        self.origin.as_ref().map_or(0, |origin| origin.epoch.saturating_add(1))
+    }
+
     /// All there is and will be, in wei.
     pub fn supply(&self) -> Option<U256> {
+        if let Some(origin) = &self.origin {
+            return Some(origin.supply);
+        }
         let amounts = self.balances.iter().map(|balance| balance.amount);
         let stakes = self.validators.iter().map(|validator| validator.stake);
         amounts.chain(stakes).try_fold(U256::ZERO, |sum, amount| sum.checked_add(amount))
     }
 
-    /// Who validates epoch 0.
+    /// Who validates the first epoch.
     pub fn validator_set(&self) -> ValidatorSet {
         let mut members: Vec<Validator> = self
             .validators
@@ -141,12 +178,26 @@ impl Genesis {
             })
             .collect();
         members.sort_by_key(|member| member.key);
-        ValidatorSet { epoch: 0, members }
+        ValidatorSet { epoch: self.first_epoch(), members }
     }
 
     /// Keccak-256 over the chain's fixed numbers, its time and every write of its state: two chains that begin alike
-    /// have one digest.
+    /// have one digest. Of a chain that goes on: over the same numbers, its origin (which names the state by the digest
+    /// of its export), its parameters and the digest of its first validators.
     pub fn digest(&self) -> Result<B256, GenesisError> {
+        if let Some(origin) = &self.origin {
+            self.check()?;
+            let mut bytes = b"surety genesis v2".to_vec();
+            for number in [self.chain_id, self.timestamp_ms, self.epoch_blocks] {
+                bytes.extend(number.to_be_bytes());
+            }
+            origin.encode(&mut bytes);
+            for index in 0..PARAMETERS.len() {
+                bytes.extend(self.params.value(index).unwrap_or_default().to_be_bytes());
+            }
+            bytes.extend(self.validator_set().digest());
+            return Ok(keccak256(bytes));
+        }
         let mut bytes = b"surety genesis v1".to_vec();
         for number in [self.chain_id, self.timestamp_ms, self.epoch_blocks] {
             bytes.extend(number.to_be_bytes());
@@ -159,11 +210,25 @@ impl Genesis {
         Ok(keccak256(bytes))
     }
 
-    fn check(&self) -> Result<(), GenesisError> {
+    pub(crate) fn check(&self) -> Result<(), GenesisError> {
         self.params.check()?;
         for (number, what) in [(self.chain_id, "chain_id"), (self.epoch_blocks, "epoch_blocks")] {
             if number == 0 {
                 return Err(GenesisError::Zero(what));
+            }
+        }
+        if let Some(origin) = &self.origin {
+            if !self.balances.is_empty() {
+                return Err(GenesisError::Balances);
+            }
+            if origin.chain_id == self.chain_id {
+                return Err(GenesisError::SameChain(origin.chain_id));
+            }
+            let first = origin.epoch.checked_add(1).and_then(|epoch| epoch.checked_mul(self.epoch_blocks));
+            let before = origin.number / self.epoch_blocks == origin.epoch;
+            // Room for more blocks than can ever be made.
+            if !before || first.is_none_or(|first| first > u64::MAX / 2) {
+                return Err(GenesisError::Heights);
             }
         }
         let too_many = |what, found, most| Err(GenesisError::TooMany { what, found, most });
@@ -218,6 +283,9 @@ impl Genesis {
 /// The state of block 0, by increasing key.
 pub fn genesis_writes(genesis: &Genesis) -> Result<Vec<(StateKey, StateValue)>, GenesisError> {
     genesis.check()?;
+    if genesis.origin.is_some() {
+        return Err(GenesisError::NeedsState);
+    }
     let nothing = MemoryState::default();
     let mut ledger = Ledger::new(&nothing);
     for balance in &genesis.balances {

@@ -15,6 +15,7 @@ mod ledger;
 pub mod machine;
 mod modules;
 pub mod params;
+pub mod regenesis;
 pub mod simulate;
 pub mod spec;
 pub mod state;
@@ -39,6 +40,7 @@ pub use modules::{
     staking::{SignedVote, VoteKind, validator_proof_message, worker_proof_message},
 };
 pub use params::{PARAMETERS, Parameter, Params, ParamsError};
+pub use regenesis::{Exported, Origin, RegenesisError, regenesis_writes};
 pub use simulate::{CallRequest, Estimate, SimulationOutcome, estimate_gas, simulate};
 pub use spec::{
     BLOCK_TRANSACTIONS_BYTES_MAX, ChainSpec, MISSED_MAX, STATE_VALUE_BYTES_MAX, TRANSACTION_BYTES_MAX,

@@ -9,9 +9,10 @@ use alloy_sol_types::{Revert, SolCall, SolError as _};
 use surety_types::{PublicKey, SecretKey, abi::Module};
 
 use crate::{
-    AccountState, Balance, BlockInput, CallRequest, ChainSpec, Executed, Execution, ExecutionError, Genesis,
-    GenesisValidator, Header, MemoryState, Params, ReadCache, Recovered, SimulationOutcome, StateKey,
-    StateReader as _, TxReceipt, ValidatorSet, execute, genesis_writes, simulate, state::Read, validator_set,
+    AccountState, Balance, BlockInput, CallRequest, ChainSpec, Executed, Execution, ExecutionError, Exported,
+    Genesis, GenesisValidator, Header, MemoryState, Origin, Params, ReadCache, Recovered, SimulationOutcome,
+    StateKey, StateReader as _, TxReceipt, ValidatorSet, execute, genesis_writes, regenesis_writes, simulate,
+    state::Read, validator_set,
 };
 
 pub(crate) const CHAIN_ID: u64 = 88_888;
@@ -54,6 +55,7 @@ pub(crate) fn genesis() -> Genesis {
                 stake: credits(10_000),
             })
             .collect(),
+        origin: None,
         params: Params::default(),
     }
 }
@@ -104,6 +106,44 @@ impl Chain {
             state: MemoryState(writes.into_iter().collect()),
             header,
             accounts,
+            missed: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// The state after the last block, as an export tells it.
+    pub(crate) fn exported(&self) -> Exported {
+        let together = self.together();
+        let origin = Origin {
+            chain_id: self.spec.chain_id,
+            genesis: self.genesis.digest().expect("a sound genesis"),
+            number: self.header.number,
+            epoch: self.spec.epoch(self.header.number),
+            block_hash: keccak256(self.header.number.to_be_bytes()),
+            state_root: B256::repeat_byte(3),
+            export: B256::repeat_byte(4),
+            supply: together,
+        };
+        let writes = self.state.0.iter().map(|(key, value)| (*key, value.clone())).collect();
+        Exported {
+            origin,
+            epoch_blocks: self.spec.epoch_blocks,
+            timestamp_ms: self.header.timestamp_ms,
+            writes,
+        }
+    }
+
+    /// The chain that goes on from an export.
+    pub(crate) fn going_on(&self, exported: &Exported, genesis: Genesis) -> Chain {
+        let writes = regenesis_writes(&genesis, exported).expect("the genesis is of the export");
+        let header =
+            Header { number: genesis.first_block(), epoch: genesis.first_epoch(), ..self.header.clone() };
+        Chain {
+            spec: genesis.spec(),
+            genesis,
+            state: MemoryState(writes.into_iter().collect()),
+            header,
+            accounts: self.accounts.clone(),
             missed: Vec::new(),
             last: None,
         }

@@ -23,7 +23,7 @@ use commonware_consensus::{
         elector::{Elector as _, RoundRobin},
         scheme::ed25519::Scheme,
     },
-    types::{Epoch, Height, Round, View},
+    types::{Epoch, Round, View},
 };
 use commonware_cryptography::{Digestible as _, Hasher as _, Sha256};
 use commonware_glue::stateful::{
@@ -253,7 +253,7 @@ impl<E: Runtime> StateReader for BatchReader<'_, E> {
     }
 }
 
-/// The state before block 1: the genesis writes and nothing else.
+/// The state before the first block: the genesis writes and nothing else.
 struct GenesisReader<'a>(&'a [(StateKey, StateValue)]);
 
 impl StateReader for GenesisReader<'_> {
@@ -313,7 +313,7 @@ impl<L: Law> Shared<L> {
         place: &Place,
         transactions: &[L::Transaction],
     ) -> Result<(L::Outcome, Sealed<E>), LawError> {
-        if place.number == 1 {
+        if self.is_first(place.number) {
             return self.begin(batch, place).await;
         }
         let mut loaded = ReadCache::default();
@@ -325,7 +325,12 @@ impl<L: Law> Shared<L> {
         Ok((outcome, sealed))
     }
 
-    /// Lays the genesis down: block 1 carries no transactions and begins the state.
+    /// Whether a block is the first after the genesis.
+    fn is_first(&self, number: u64) -> bool {
+        number == self.chain.first + 1
+    }
+
+    /// Lays the genesis down: the first block carries no transactions and begins the state.
     async fn begin<E: Runtime>(
         &self,
         batch: Batch<E>,
@@ -401,13 +406,14 @@ impl<L: Law> Shared<L> {
         if self.chain.is_last(header.number) != header.next_validators.is_some() {
             return Err("it names next validators where it must not, or names none where it must");
         }
-        if header.number == 1 && !block.transactions().is_empty() {
-            return Err("block 1 lays the genesis down and carries no transactions");
+        if self.is_first(header.number) && !block.transactions().is_empty() {
+            return Err("the first block lays the genesis down and carries no transactions");
         }
         let _ = ancestry.next().await;
         let Some(parent) = ancestry.next().await else { return Ok(false) };
         let parent_ms = parent.inner().header().timestamp_ms;
-        match clock::judge(header.number, parent_ms, header.timestamp_ms, milliseconds(runtime.current())) {
+        let height = block.height().get();
+        match clock::judge(height, parent_ms, header.timestamp_ms, milliseconds(runtime.current())) {
             clock::Verdict::Good => Ok(true),
             clock::Verdict::Wrong => Err("its time does not follow its parent's"),
             clock::Verdict::Early(wait_ms) => {
@@ -462,13 +468,15 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
         let mut ancestry = ancestry;
         let parent = ancestry.next().await?;
         let parent_ms = parent.inner().header().timestamp_ms;
-        let number = parent.height().get() + 1;
-        let timestamp_ms = clock::propose(number, parent_ms, milliseconds(runtime.current()));
+        let parent_number = parent.inner().header().number;
+        let number = parent_number + 1;
+        let timestamp_ms =
+            clock::propose(parent.height().get() + 1, parent_ms, milliseconds(runtime.current()));
         let place = shared.place(&context, number, timestamp_ms)?;
-        let result = if number == 1 {
+        let result = if shared.is_first(number) {
             shared.begin(batch, &place).await.map(|(outcome, sealed)| (Vec::new(), outcome, sealed))
         } else {
-            let ahead = shared.ahead(parent.height().get(), parent.digest());
+            let ahead = shared.ahead(parent_number, parent.digest());
             shared.build::<E>(batch, &place, &ahead).await
         };
         let (chosen, outcome, sealed) = match result {
@@ -484,7 +492,7 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
         };
         let transactions: Vec<Bytes> = chosen.iter().map(|chosen| shared.law.encoded(chosen)).collect();
         let header = shared.header(context, &place, &transactions, &outcome, &sealed);
-        let block = Block::new(header, transactions);
+        let block = Block::new(shared.chain.first, header, transactions);
         shared.keep(block.header(), block.digest(), chosen, outcome);
         Some(Proposed { block, merkleized: sealed })
     }
@@ -560,7 +568,7 @@ impl<E: Runtime, L: Law> stateful::Application<E> for Application<L> {
         let shared = &self.0;
         let (number, hash) = (block.header().number, block.digest());
         let certificate = match shared.marshal.get() {
-            Some(marshal) => marshal.get_finalization(Height::new(number)).await.map(Certificate),
+            Some(marshal) => marshal.get_finalization(block.height()).await.map(Certificate),
             None => None,
         };
         if let Some(outcome) = shared.outcome(number, hash) {

@@ -45,7 +45,7 @@ pub type BlockContext = Context<Digest, PublicKey>;
 pub struct Header {
     /// Epoch and view it was proposed in, by whom, and the parent's view and hash.
     pub context: BlockContext,
-    /// Height, counted from genesis at 0.
+    /// Counted from genesis at 0; a chain that goes on from another's state counts on.
     pub number: u64,
     /// The proposer's clock, kept after the parent's and near it (`application`).
     pub timestamp_ms: u64,
@@ -162,6 +162,9 @@ impl Read for Header {
 /// A block: header and transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
+    /// The number of its chain's genesis block: its height is counted from there. Known to whoever knows the chain; not
+    /// encoded.
+    first: u64,
     header: Header,
     transactions: Vec<Bytes>,
 }
@@ -170,13 +173,19 @@ impl Block {
     /// Joins a header to the body it names.
     ///
     /// Panics if the header names another body: only a proposer calls this, with a digest from [`body_digest`].
-    pub fn new(header: Header, transactions: Vec<Bytes>) -> Self {
+    ///
+    /// `first` is the number of the chain's genesis block, and no more than the header's.
+    pub fn new(first: u64, header: Header, transactions: Vec<Bytes>) -> Self {
         assert_eq!(header.body_digest, body_digest(&transactions), "a header names its body");
-        Self { header, transactions }
+        assert!(first <= header.number, "no block comes before the genesis");
+        Self { first, header, transactions }
     }
 
     /// The first block: no transactions, an empty state; its parent is the digest of the genesis document.
+    ///
+    /// `first` is its number, in epoch `epoch`: zero, unless the chain goes on from another's state.
     pub fn genesis(
+        (first, epoch): (u64, u64),
         document: Digest,
         timestamp_ms: u64,
         leader: PublicKey,
@@ -185,11 +194,11 @@ impl Block {
     ) -> Self {
         let header = Header {
             context: Context {
-                round: Round::new(Epoch::zero(), View::zero()),
+                round: Round::new(Epoch::new(epoch), View::zero()),
                 leader,
                 parent: (View::zero(), document),
             },
-            number: 0,
+            number: first,
             timestamp_ms,
             body_digest: body_digest(&[]),
             transactions_root: [0; 32],
@@ -200,7 +209,7 @@ impl Block {
             operations,
             next_validators: None,
         };
-        Self { header, transactions: Vec::new() }
+        Self { first, header, transactions: Vec::new() }
     }
 
     /// The header.
@@ -213,9 +222,9 @@ impl Block {
         &self.transactions
     }
 
-    /// Reads a block that fills `bytes`.
-    pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, CodecError> {
-        Self::decode_cfg(bytes.into(), &())
+    /// Reads a block that fills `bytes`, of a chain whose genesis block has the number `first`.
+    pub fn from_bytes(first: u64, bytes: impl Into<Bytes>) -> Result<Self, CodecError> {
+        Self::decode_cfg(bytes.into(), &first)
     }
 }
 
@@ -279,15 +288,19 @@ impl EncodeSize for Block {
 }
 
 impl Read for Block {
-    type Cfg = ();
+    /// The number of the chain's genesis block.
+    type Cfg = u64;
 
-    fn read_cfg(buf: &mut impl Buf, _: &()) -> Result<Self, CodecError> {
+    fn read_cfg(buf: &mut impl Buf, first: &u64) -> Result<Self, CodecError> {
         let header = Header::read(buf)?;
+        if header.number < *first {
+            return Err(CodecError::Invalid("Block", "before the chain's genesis"));
+        }
         let transactions = read_body(buf)?;
         if body_digest(&transactions) != header.body_digest {
             return Err(CodecError::Invalid("Block", "the header names another body"));
         }
-        Ok(Self { header, transactions })
+        Ok(Self { first: *first, header, transactions })
     }
 }
 
@@ -301,7 +314,7 @@ impl Digestible for Block {
 
 impl Heightable for Block {
     fn height(&self) -> Height {
-        Height::new(self.header.number)
+        Height::new(self.header.number - self.first)
     }
 }
 
@@ -320,7 +333,7 @@ impl CertifiableBlock for Block {
 }
 
 impl BoundedBlock for Block {
-    fn max_encode_size(_: &()) -> usize {
+    fn max_encode_size(_: &u64) -> usize {
         HEADER_BYTES_MAX + BODY_ENCODED_MAX
     }
 }
@@ -352,7 +365,16 @@ pub(crate) mod tests {
             operations: non_empty_range!(Location::new(seed), Location::new(seed + 9)),
             next_validators: (members > 0).then(|| set(seed % 7 + 1, members)),
         };
-        Block::new(header, transactions)
+        Block::new(0, header, transactions)
+    }
+
+    #[test]
+    fn heights_are_counted_from_the_genesis_of_the_chain() {
+        let ours = block(300, vec![], 0);
+        assert_eq!(ours.height().get(), 300);
+        let bytes = ours.encode();
+        assert_eq!(Block::from_bytes(280, bytes.clone()).unwrap().height().get(), 20);
+        assert!(Block::from_bytes(301, bytes).is_err(), "before the genesis");
     }
 
     #[test]
@@ -372,7 +394,7 @@ pub(crate) mod tests {
         let mut bytes = block.encode().to_vec();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
-        let error = Block::from_bytes(bytes).unwrap_err();
+        let error = Block::from_bytes(0, bytes).unwrap_err();
         assert!(error.to_string().contains("another body"), "{error}");
     }
 
@@ -382,7 +404,7 @@ pub(crate) mod tests {
         let check = |body: Vec<u8>, expected: &str| {
             let mut bytes = header.encode().to_vec();
             bytes.extend(body);
-            let error = Block::from_bytes(bytes).unwrap_err().to_string();
+            let error = Block::from_bytes(0, bytes).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         check(UInt(u64::MAX).encode().to_vec(), "too many transactions");
@@ -406,15 +428,15 @@ pub(crate) mod tests {
         ) {
             let block = block(seed.into(), bodies.into_iter().map(Bytes::from).collect(), members);
             let bytes = block.encode();
-            prop_assert!(bytes.len() <= Block::max_encode_size(&()));
-            let again = Block::from_bytes(bytes).unwrap();
+            prop_assert!(bytes.len() <= Block::max_encode_size(&0));
+            let again = Block::from_bytes(0, bytes).unwrap();
             prop_assert_eq!(again.digest(), block.digest());
             prop_assert_eq!(again, block);
         }
 
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = Block::from_bytes(bytes.clone());
+            let _ = Block::from_bytes(0, bytes.clone());
             let _ = Header::from_bytes(bytes);
         }
 
@@ -424,7 +446,7 @@ pub(crate) mod tests {
             let mut bytes = block.encode().to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            if let Ok(other) = Block::from_bytes(bytes) {
+            if let Ok(other) = Block::from_bytes(0, bytes) {
                 prop_assert_ne!(other.digest(), block.digest());
             }
         }

@@ -7,7 +7,7 @@
 //!         After a long halt it catches up over a few blocks.
 //! Absent: the clock.
 
-/// The most a block's time may lie after its parent's. Block 1 may follow the genesis by any time.
+/// The most a block's time may lie after its parent's. The first block may follow the genesis by any time.
 pub const STEP_MAX_MS: u64 = 3_600_000;
 /// How far ahead of the local clock a block's time may be and still be taken for clock noise.
 pub const AHEAD_MAX_MS: u64 = 1_500;

@@ -31,7 +31,6 @@ use commonware_consensus::{
         standard::{Deferred, Standard},
     },
     simplex::{self, scheme::ed25519::Scheme},
-    types::FixedEpocher,
 };
 use commonware_cryptography::{Digested, Digestible as _, Signer as _};
 use commonware_glue::stateful::{
@@ -134,7 +133,7 @@ pub fn message_bytes_max() -> u32 {
     let members = MEMBERS_MAX as u32;
     max_message_size(&[
         prefixed(simplex::max_payload_size::<Scheme, Digest>(members)),
-        marshal::max_payload_size::<Standard<Block>, Scheme>(members, &()),
+        marshal::max_payload_size::<Standard<Block>, Scheme>(members, &0),
         state_resolver::max_payload_size::<Family, Digest>(SYNC_OPERATIONS, StateOperation::SIZE),
         roster::message_bytes_max(),
         GOSSIP_BYTES_MAX,
@@ -164,6 +163,7 @@ where
     }
     let target = StateSet::<E>::initial_sync_targets();
     let genesis = Arc::new(Block::genesis(
+        (duty.chain.first, duty.chain.first_epoch()),
         duty.chain.document,
         duty.chain.timestamp_ms,
         duty.chain.validators.members()[0].key.clone(),
@@ -222,7 +222,7 @@ async fn run<E, P, B, S, R, L>(
     let buffer = NonZeroUsize::new(settings.buffer_bytes).expect("checked");
     let pages = NonZeroUsize::new(settings.cached_pages).expect("checked");
     let page_cache = CacheRef::new(NZU16!(8_192), pages);
-    let epocher = FixedEpocher::new(NonZeroU64::new(chain.epoch_blocks).expect("checked"));
+    let (epocher, first) = (chain.epocher(), chain.first);
     let fetch_timeout = NZDuration!(settings.fetch_timeout);
     let fetch_retry_delay = Duration::from_millis(100);
 
@@ -275,7 +275,7 @@ async fn run<E, P, B, S, R, L>(
             mailbox_size: MAILBOX,
             deque_size: 10,
             priority: false,
-            codec_config: (),
+            codec_config: first,
             peer_provider: peers.clone(),
             strategy: Sequential,
         },
@@ -286,7 +286,7 @@ async fn run<E, P, B, S, R, L>(
         prunable::Archive::init(runtime.child("certificates"), archive("certificates").with(MEMBERS_MAX))
             .await
             .expect("the archive of certificates opens");
-    let history = prunable::Archive::init(runtime.child("blocks"), archive("blocks").with(()))
+    let history = prunable::Archive::init(runtime.child("blocks"), archive("blocks").with(first))
         .await
         .expect("the archive of blocks opens");
     let digest = genesis.digest();
@@ -306,7 +306,7 @@ async fn run<E, P, B, S, R, L>(
             replay_buffer: buffer,
             key_write_buffer: buffer,
             value_write_buffer: buffer,
-            block_codec_config: (),
+            block_codec_config: first,
             max_repair: NZUsize!(200),
             max_pending_acks: NZUsize!(16),
             strategy: Sequential,

@@ -21,6 +21,7 @@ const REMEMBERED: usize = 4_096;
 #[derive(Clone)]
 pub(crate) struct Epochs {
     namespace: Arc<[u8]>,
+    first: u64,
     table: Arc<RwLock<BTreeMap<u64, Known>>>,
 }
 
@@ -33,9 +34,14 @@ struct Known {
 impl Epochs {
     /// A table that knows the first epoch.
     pub(crate) fn new(namespace: &[u8], genesis: ValidatorSet) -> Self {
-        let epochs = Self { namespace: namespace.into(), table: Arc::default() };
+        let epochs = Self { namespace: namespace.into(), first: genesis.epoch(), table: Arc::default() };
         epochs.learn(genesis);
         epochs
+    }
+
+    /// The chain's first epoch.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
     }
 
     /// The namespace votes are signed under.

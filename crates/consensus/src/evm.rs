@@ -14,8 +14,8 @@ use alloy_primitives::B256;
 use bytes::Bytes;
 use std::sync::Arc;
 use surety_chain::{
-    BlockInput, ChainSpec, Executed, Execution, ExecutionError, Genesis, GenesisError, Header, Recovered,
-    StateKey, StateReader, genesis_writes,
+    BlockInput, ChainSpec, Executed, Execution, ExecutionError, Exported, Genesis, GenesisError, Header,
+    Recovered, RegenesisError, StateKey, StateReader, StateValue, genesis_writes, regenesis_writes,
 };
 
 /// The chain's law, as one binary applies it.
@@ -167,6 +167,9 @@ pub enum GenesisChainError {
     /// The document does not hold.
     #[error("the genesis document does not hold")]
     Genesis(#[from] GenesisError),
+    /// The state it goes on from does not hold.
+    #[error("the exported state does not hold")]
+    Export(#[from] RegenesisError),
     /// Its validators form no set.
     #[error("the genesis validators form no set")]
     Validators,
@@ -178,13 +181,30 @@ pub enum GenesisChainError {
 impl Chain {
     /// The chain a genesis document begins.
     pub fn of_genesis(genesis: &Genesis) -> Result<Self, GenesisChainError> {
-        let mut writes = genesis_writes(genesis)?;
+        Self::beginning_with(genesis, genesis_writes(genesis)?)
+    }
+
+    /// The chain a genesis document begins that goes on from an exported state.
+    pub fn of_export(genesis: &Genesis, exported: &Exported) -> Result<Self, GenesisChainError> {
+        Self::beginning_with(genesis, regenesis_writes(genesis, exported)?)
+    }
+
+    /// As much of a chain as one must know who only verifies: everything but its first state.
+    pub fn without_state(genesis: &Genesis) -> Result<Self, GenesisChainError> {
+        Self::beginning_with(genesis, Vec::new())
+    }
+
+    fn beginning_with(
+        genesis: &Genesis,
+        mut writes: Vec<(StateKey, StateValue)>,
+    ) -> Result<Self, GenesisChainError> {
         writes.sort_by_key(|(key, _)| *key);
         let chain = Self {
             document: Digest::from(genesis.digest()?.0),
             namespace: genesis.spec().vote_namespace(),
             timestamp_ms: genesis.timestamp_ms,
             epoch_blocks: genesis.epoch_blocks,
+            first: genesis.first_block(),
             validators: validators(&genesis.validator_set()).ok_or(GenesisChainError::Validators)?,
             writes: Arc::new(writes),
         };

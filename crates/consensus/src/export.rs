@@ -1,19 +1,22 @@
 //! The state as a file, and as the beginning of another chain.
 //!
 //! In:     a running engine; a file nobody vouches for.
-//! Out:    a file of every key and value at one finalised block; the writes a re-genesis lays down.
+//! Out:    a file of every key and value at one finalised block; the state a re-genesis goes on from.
 //! Touches: the file it is given.
-//! Holds:  an export is of one block, or fails; an import is checked against the digest the export printed; bytes are
-//!         bounded before they are believed.
-//! Absent: what else a genesis document says.
+//! Holds:  an export is of one block, or fails; two nodes with the same state write the same bytes; an import is whole or
+//!         refused; bytes are bounded before they are believed.
+//! Absent: what the values mean and the genesis that goes on from them (`surety_chain::regenesis`); whom to believe:
+//!         people compare the digests they were printed.
 //!
-//! Layout: `surety state v1\n` ‖ header length: u32 ‖ header ‖ (key\[32\] ‖ value length: u32 ‖ value)… in key order ‖
-//! `0xFF`×32 ‖ SHA-256 of everything before. Integers are big-endian.
+//! Layout: `surety state v2\n` ‖ chain id: u64 ‖ blocks of an epoch: u64 ‖ the genesis' digest\[32\] ‖ supply\[32\] ‖ header
+//! length: u32 ‖ header ‖ (key\[32\] ‖ value length: u32 ‖ value)… in key order ‖ `0xFF`×32 ‖ SHA-256 of everything before.
+//! Integers are big-endian.
 
 use crate::{
     Digest, Handle, Header, StateKey, StateValue, Unavailable,
     cell::{self, Cell, Head, VALUE_BYTES_MAX},
 };
+use alloy_primitives::{B256, U256};
 use commonware_codec::Encode as _;
 use commonware_cryptography::{Hasher as _, Sha256};
 use std::{
@@ -21,8 +24,9 @@ use std::{
     io::{self, Read, Write},
     sync::Arc,
 };
+use surety_chain::{Exported, Genesis, Origin};
 
-const MAGIC: &[u8] = b"surety state v1\n";
+const MAGIC: &[u8] = b"surety state v2\n";
 /// After the last key; no key hashes to it.
 const END: [u8; 32] = [0xFF; 32];
 /// Cells fetched at once.
@@ -50,39 +54,85 @@ pub enum ExportError {
     /// Not an export, or a damaged one.
     #[error("this is not a whole export: {0}")]
     Malformed(&'static str),
+    /// Something was changed or lost on the way.
+    #[error("the export is damaged: it ends with the digest {expected}, its bytes have {found}")]
+    Digest {
+        /// What it ends with.
+        expected: Digest,
+        /// What it should end with.
+        found: Digest,
+    },
 }
 
-/// A state read from a file.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Imported {
-    /// The block whose state it is, on the chain it came from.
-    pub header: Header,
-    /// Every key and value, sorted by key: what `Chain::writes` takes.
-    pub writes: Vec<(StateKey, StateValue)>,
-    /// The file's digest, to be compared with what the exporter published.
-    pub digest: Digest,
+impl ExportError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Malformed(_) | Self::Digest { .. } => {
+                "copy the file again, and compare its digest with what `surety validator export` printed"
+            }
+            Self::Moving => "stop the validator and export from its data directory",
+            Self::Damaged => "export from another validator: this one's state is damaged",
+            Self::Unavailable(_) | Self::File(_) => return None,
+        })
+    }
+}
+
+/// Of which chain a state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// EIP-155.
+    pub chain_id: u64,
+    /// Blocks of an epoch.
+    pub epoch_blocks: u64,
+    /// The digest of its genesis.
+    pub genesis: B256,
+    /// All there is, in wei.
+    pub supply: U256,
+}
+
+impl Provenance {
+    /// That of a chain whose genesis has this digest.
+    pub fn of_genesis(genesis: &Genesis, digest: B256) -> Self {
+        Self {
+            chain_id: genesis.chain_id,
+            epoch_blocks: genesis.epoch_blocks,
+            genesis: digest,
+            supply: genesis.supply().unwrap_or(U256::MAX),
+        }
+    }
 }
 
 impl Handle {
-    /// Writes the state at the finalised tip; returns the file's digest and the block.
-    pub async fn export(&self, file: &mut (impl Write + Send)) -> Result<(Digest, Arc<Header>), ExportError> {
+    /// Writes the state at the finalised tip; returns the file's digest and the block. `progress` hears how many cells
+    /// have been read; a value is one cell, contract code several.
+    pub async fn export(
+        &self,
+        file: &mut (impl Write + Send),
+        provenance: &Provenance,
+        mut progress: impl FnMut(usize) + Send,
+    ) -> Result<(Digest, Arc<Header>), ExportError> {
         for _ in 0..ATTEMPTS {
-            if let Some((header, cells)) = self.all_cells().await? {
+            if let Some((header, cells)) = self.all_cells(&mut progress).await? {
                 let values = values(&cells)?;
-                return Ok((write(file, &header, &values)?, header));
+                return Ok((write(file, provenance, &header, &values)?, header));
             }
         }
         Err(ExportError::Moving)
     }
 
     /// Every cell at one block; none if the tip moved while they were read.
-    async fn all_cells(&self) -> Result<Option<(Arc<Header>, BTreeMap<StateKey, Cell>)>, Unavailable> {
+    async fn all_cells(
+        &self,
+        progress: &mut (impl FnMut(usize) + Send),
+    ) -> Result<Option<(Arc<Header>, BTreeMap<StateKey, Cell>)>, Unavailable> {
         let (header, mut page) = self.cells(StateKey([0; 32]), PAGE).await?;
         let mut cells = BTreeMap::new();
         loop {
             let more = page.len() == PAGE;
             let next = page.last().map(|(key, _)| *key);
             cells.extend(page);
+            progress(cells.len());
             let Some(next) = next.filter(|_| more).and_then(successor) else {
                 return Ok(Some((header, cells)));
             };
@@ -132,6 +182,7 @@ fn values(cells: &BTreeMap<StateKey, Cell>) -> Result<Vec<(StateKey, StateValue)
 
 fn write(
     file: &mut impl Write,
+    provenance: &Provenance,
     header: &Header,
     values: &[(StateKey, StateValue)],
 ) -> Result<Digest, ExportError> {
@@ -142,6 +193,10 @@ fn write(
     };
     let header = header.encode();
     put(MAGIC)?;
+    put(&provenance.chain_id.to_be_bytes())?;
+    put(&provenance.epoch_blocks.to_be_bytes())?;
+    put(provenance.genesis.as_slice())?;
+    put(&provenance.supply.to_be_bytes::<32>())?;
     put(&(header.len() as u32).to_be_bytes())?;
     put(&header)?;
     for (key, value) in values {
@@ -156,14 +211,18 @@ fn write(
     Ok(digest)
 }
 
-/// Reads an export. The caller compares the digest with one it trusts.
-pub fn import(file: &mut impl Read) -> Result<Imported, ExportError> {
+/// Reads an export: its memory is that of the file. The caller compares the digest, `origin.export`, with one it trusts.
+pub fn import(file: &mut impl Read) -> Result<Exported, ExportError> {
     let mut reader = Hashing { file, hasher: Sha256::default() };
     let mut magic = [0; MAGIC.len()];
     reader.fill(&mut magic)?;
     if magic != MAGIC {
         return Err(ExportError::Malformed("it begins otherwise"));
     }
+    let (chain_id, epoch_blocks) = (reader.number()?, reader.number()?);
+    let (mut genesis, mut supply) = ([0; 32], [0; 32]);
+    reader.fill(&mut genesis)?;
+    reader.fill(&mut supply)?;
     let header = reader.bytes(crate::block::HEADER_BYTES_MAX)?;
     let header = Header::from_bytes(header).map_err(|_| ExportError::Malformed("its header"))?;
     let mut writes: Vec<(StateKey, StateValue)> = Vec::new();
@@ -181,11 +240,32 @@ pub fn import(file: &mut impl Read) -> Result<Imported, ExportError> {
     }
     let (_, digest) = reader.hasher.finalize();
     let mut found = [0; 32];
-    reader.file.read_exact(&mut found).map_err(|_| ExportError::Malformed("it ends early"))?;
+    read(reader.file, &mut found)?;
     if digest.as_ref() != found {
-        return Err(ExportError::Malformed("its digest is of something else"));
+        return Err(ExportError::Digest { expected: found.into(), found: digest });
     }
-    Ok(Imported { header, writes, digest })
+    if reader.file.read(&mut [0])? != 0 {
+        return Err(ExportError::Malformed("it goes on after its end"));
+    }
+    let origin = Origin {
+        chain_id,
+        genesis: B256::from(genesis),
+        number: header.number,
+        epoch: header.epoch(),
+        block_hash: B256::from(header.hash().0),
+        state_root: B256::from(header.state_root.0),
+        export: B256::from(digest.0),
+        supply: U256::from_be_bytes(supply),
+    };
+    Ok(Exported { origin, epoch_blocks, timestamp_ms: header.timestamp_ms, writes })
+}
+
+/// Fills `bytes`; the end of the file is a malformed one.
+fn read(file: &mut impl Read, bytes: &mut [u8]) -> Result<(), ExportError> {
+    file.read_exact(bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => ExportError::Malformed("it ends early"),
+        _ => ExportError::File(error),
+    })
 }
 
 struct Hashing<'a, R> {
@@ -195,9 +275,15 @@ struct Hashing<'a, R> {
 
 impl<R: Read> Hashing<'_, R> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ExportError> {
-        self.file.read_exact(bytes).map_err(|_| ExportError::Malformed("it ends early"))?;
+        read(self.file, bytes)?;
         self.hasher.update(bytes);
         Ok(())
+    }
+
+    fn number(&mut self) -> Result<u64, ExportError> {
+        let mut number = [0; 8];
+        self.fill(&mut number)?;
+        Ok(u64::from_be_bytes(number))
     }
 
     /// A length, bounded, and so many bytes.
@@ -232,8 +318,59 @@ mod tests {
 
     fn exported(values: &[(StateKey, StateValue)]) -> Vec<u8> {
         let mut file = Vec::new();
-        write(&mut file, block(9, vec![], 4).header(), values).unwrap();
+        write(&mut file, &PROVENANCE, block(9, vec![], 4).header(), values).unwrap();
         file
+    }
+
+    const PROVENANCE: Provenance = Provenance {
+        chain_id: 7,
+        epoch_blocks: 4,
+        genesis: B256::repeat_byte(6),
+        supply: U256::from_limbs([5, 0, 0, 0]),
+    };
+
+    #[test]
+    fn an_export_says_of_which_chain_and_block_it_is() {
+        let file = exported(&[(StateKey([1; 32]), vec![1])]);
+        let imported = import(&mut file.as_slice()).unwrap();
+        let header = block(9, vec![], 4).header().clone();
+        let (_, digest) = {
+            let mut hasher = Sha256::default();
+            hasher.update(&file[..file.len() - 32]);
+            hasher.finalize()
+        };
+        let expected = Origin {
+            chain_id: 7,
+            genesis: PROVENANCE.genesis,
+            number: 9,
+            epoch: header.epoch(),
+            block_hash: B256::from(header.hash().0),
+            state_root: B256::from(header.state_root.0),
+            export: B256::from(digest.0),
+            supply: PROVENANCE.supply,
+        };
+        assert_eq!(imported.origin, expected);
+        assert_eq!((imported.epoch_blocks, imported.timestamp_ms), (4, header.timestamp_ms));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        let file = exported(&[(StateKey([101; 32]), vec![1; 9]), (StateKey([102; 32]), vec![2])]);
+        let check = |change: &dyn Fn(&mut Vec<u8>), expected: &str| {
+            let mut file = file.clone();
+            change(&mut file);
+            let error = import(&mut file.as_slice()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(&|file| file[0] ^= 1, "it begins otherwise");
+        check(&|file| file.truncate(file.len() - 1), "it ends early");
+        check(&|file| file.push(0), "it goes on after its end");
+        check(&|file| *file.last_mut().unwrap() ^= 1, "it ends with the digest");
+        let first = file.windows(32).position(|window| window == [101; 32]).unwrap();
+        check(&|file| file[first + 40] ^= 1, "its bytes have");
+        check(&|file| file[first + 32] = 1, "a length above its bound");
+        check(&|file| file[first] = 103, "out of order");
+        check(&|file| file[16 + 8 + 8 + 32 + 32] = 1, "a length above its bound");
     }
 
     proptest! {

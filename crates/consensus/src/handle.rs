@@ -16,7 +16,7 @@ use crate::{
     state::{self, StateError, StateSet},
 };
 use bytes::Bytes;
-use commonware_consensus::types::Height;
+use commonware_consensus::marshal::Identifier;
 use futures::{StreamExt as _, pin_mut};
 use std::{ops::Bound, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,6 +67,7 @@ pub(crate) enum Request {
     Read { keys: Vec<StateKey>, reply: oneshot::Sender<Result<Values, Unavailable>> },
     Prove { keys: Vec<StateKey>, reply: oneshot::Sender<Result<Proofs, Unavailable>> },
     Cells { from: StateKey, count: usize, reply: oneshot::Sender<Result<CellPage, Unavailable>> },
+    Latest { reply: oneshot::Sender<Option<u64>> },
     Block { number: u64, reply: oneshot::Sender<Option<Arc<Block>>> },
     Certificate { number: u64, reply: oneshot::Sender<Option<Certificate>> },
     Epoch { epoch: u64, reply: oneshot::Sender<Option<EpochRecord>> },
@@ -100,6 +101,16 @@ impl Handle {
         self.ask(|reply| Request::Prove { keys, reply }).await?
     }
 
+    /// Whether everything final that is here is executed too. After a start it takes a moment until it is.
+    pub async fn is_settled(&self) -> bool {
+        let Some(tip) = self.tip() else { return false };
+        match self.ask(|reply| Request::Latest { reply }).await {
+            Ok(Some(latest)) => latest <= tip.number || self.block(tip.number + 1).await.is_none(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// A finalised block, while it is kept.
     pub async fn block(&self, number: u64) -> Option<Arc<Block>> {
         self.ask(|reply| Request::Block { number, reply }).await.ok().flatten()
@@ -110,7 +121,7 @@ impl Handle {
         self.ask(|reply| Request::Certificate { number, reply }).await.ok().flatten()
     }
 
-    /// The record that establishes an epoch's validators; none for epoch 0, which the genesis establishes.
+    /// The record that establishes an epoch's validators; none for the first, which the genesis establishes.
     pub async fn epoch(&self, epoch: u64) -> Option<EpochRecord> {
         self.ask(|reply| Request::Epoch { epoch, reply }).await.ok().flatten()
     }
@@ -179,12 +190,22 @@ impl<E: Runtime, L: Law> Desk<E, L> {
                 Request::Read { keys, reply } => drop(reply.send(self.read(&keys).await)),
                 Request::Prove { keys, reply } => drop(reply.send(self.prove(&keys).await)),
                 Request::Cells { from, count, reply } => drop(reply.send(self.cells(from, count).await)),
+                Request::Latest { reply } => {
+                    let latest = self.marshal.get_info(Identifier::Latest).await;
+                    let _ = reply.send(latest.map(|(height, _)| self.shared.chain.number_of(height)));
+                }
                 Request::Block { number, reply } => {
-                    let found = self.marshal.get_block(Height::new(number)).await;
+                    let found = match self.shared.chain.height_of(number) {
+                        Some(height) => self.marshal.get_block(height).await,
+                        None => None,
+                    };
                     drop(reply.send(found.map(|block| block.inner_shared())));
                 }
                 Request::Certificate { number, reply } => {
-                    let found = self.marshal.get_finalization(Height::new(number)).await;
+                    let found = match self.shared.chain.height_of(number) {
+                        Some(height) => self.marshal.get_finalization(height).await,
+                        None => None,
+                    };
                     drop(reply.send(found.map(Certificate)));
                 }
                 Request::Epoch { epoch, reply } => drop(reply.send(self.roster.get(epoch).await)),

@@ -52,7 +52,7 @@ pub use clock::{AHEAD_MAX_MS, STEP_MAX_MS};
 pub use engine::{CHANNELS, Channels, Duty, DutyError, GOSSIP_BYTES_MAX, message_bytes_max, start};
 pub use evidence::{Evidence, SignedVote, VoteKind};
 pub use evm::{EvmLaw, GenesisChainError};
-pub use export::{ExportError, Imported, import};
+pub use export::{ExportError, Provenance, import};
 pub use handle::{Handle, KEYS_MAX, Proofs, Status, Unavailable, Values};
 pub use keys::{private_key, public_key, public_key_bytes};
 pub use law::{

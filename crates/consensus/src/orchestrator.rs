@@ -26,7 +26,7 @@ use commonware_consensus::{
         scheme::{Namespace, ed25519::Scheme},
         types::{Activity, Attributable as _, Context, Finalization},
     },
-    types::{Epoch, Height, ViewDelta},
+    types::{Epoch, Epocher as _, Height, ViewDelta},
 };
 use commonware_cryptography::{Digested, Digestible as _, Signer as _, certificate::Scheme as _, ed25519};
 use commonware_macros::select;
@@ -154,13 +154,13 @@ where
         let mut roads = Roads { votes: vote_road, certificates: certificate_road, resolver: resolver_road };
 
         let (epoch, floor, begun) = self.resume().await;
-        let quiet = epoch == 0 && !begun && self.is_quiet().await;
+        let quiet = epoch == self.shared.chain.first_epoch() && !begun && self.is_quiet().await;
         let Some(mut active) = self.enter(epoch, floor, quiet, &mut roads).await else { return };
         loop {
             select! {
                 finalised = self.boundaries.recv() => {
                     let Some(Finalised(block, acknowledgement)) = finalised else { return };
-                    let number = block.height().get();
+                    let number = block.inner().header().number;
                     if self.shared.chain.is_last(number) && self.shared.chain.epoch_of(number) == active.epoch {
                         match self.hand_over(&block, &mut roads).await {
                             Some(next) => active = next,
@@ -187,9 +187,11 @@ where
 
     /// Where this validator goes on: an epoch, the engine's root in it, and whether anything is final here.
     async fn resume(&mut self) -> (u64, Floor<Scheme, Digest>, bool) {
-        let processed = self.marshal.get_processed().await.map(|processed| processed.height().get());
-        let epoch = processed.map_or(0, |height| self.shared.chain.epoch_of(height + 1));
-        let begun = processed.is_some_and(|height| height > 0);
+        let chain = &self.shared.chain;
+        let processed = self.marshal.get_processed().await.map(|processed| processed.height());
+        let epoch =
+            processed.map_or(chain.first_epoch(), |height| chain.epoch_of(chain.number_of(height) + 1));
+        let begun = processed.is_some_and(|height| height.get() > 0);
         if let Some(floor) = self.floor.take()
             && floor.proposal.round.epoch().get() >= epoch
         {
@@ -200,14 +202,14 @@ where
 
     /// The hash of the block an epoch begins on: the last of the epoch before.
     async fn root_of(&self, epoch: u64) -> Digest {
-        let Some(last) = (epoch * self.shared.chain.epoch_blocks).checked_sub(1) else {
+        let Some(last) = epoch.checked_sub(1).and_then(|before| self.last_of(before)) else {
             return self.shared.genesis.digest();
         };
         loop {
             if let Some(record) = self.roster.get(epoch).await {
                 return record.header.hash();
             }
-            if let Some(block) = self.marshal.get_block(Height::new(last)).await {
+            if let Some(block) = self.marshal.get_block(last).await {
                 if let Some(next) = &block.inner().header().next_validators {
                     self.shared.epochs.learn(next.clone());
                 }
@@ -216,6 +218,11 @@ where
             debug!(epoch, "waiting for the record of this epoch");
             self.runtime.sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// The height of an epoch's last block; none for an epoch before the chain's first.
+    fn last_of(&self, epoch: u64) -> Option<Height> {
+        self.shared.chain.epocher().last(Epoch::new(epoch))
     }
 
     /// Whether a quorum says that nothing is final yet. Asked only by who has no record and could vote.
@@ -231,9 +238,10 @@ where
 
     /// A message of a later epoch: its sender can show that this one is over.
     fn behind(&self, ours: u64, theirs: u64, from: PublicKey) {
-        if theirs > ours {
-            let last = (ours + 1).saturating_mul(self.shared.chain.epoch_blocks) - 1;
-            self.marshal.hint_finalized(Height::new(last), NonEmptyVec::new(from));
+        if theirs > ours
+            && let Some(last) = self.last_of(ours)
+        {
+            self.marshal.hint_finalized(last, NonEmptyVec::new(from));
         }
     }
 

@@ -198,12 +198,14 @@ impl<E: Runtime> Task<E> {
     fn wanted(&self) -> Option<u64> {
         let latest = self.epochs.latest().epoch();
         let archive = self.archive.as_ref()?;
-        let kept = archive.next_gap(1).0.unwrap_or(0);
+        // The genesis establishes the first epoch; records are of those after.
+        let first = self.epochs.first();
+        let kept = archive.next_gap(first + 1).0.unwrap_or(first);
         (kept < latest || !self.waiting.is_empty()).then_some(kept + 1)
     }
 
     async fn learn_kept(&mut self) {
-        let mut epoch = 1;
+        let mut epoch = self.epochs.first() + 1;
         while let Some(record) = self.kept(epoch).await {
             let Some(next) = record.header.next_validators else { break };
             self.epochs.learn(next);

@@ -7,7 +7,8 @@
 //! Absent: reading files (`bin`).
 
 use crate::{Digest, StateKey, StateValue, ValidatorSet};
-use std::{sync::Arc, time::Duration};
+use commonware_consensus::types::{Epoch, EpochInfo, Epocher, FixedEpocher, Height};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 /// How a validator runs. Timings may differ between validators; a wrong one costs speed, never safety.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,9 +128,11 @@ pub struct Chain {
     pub timestamp_ms: u64,
     /// Blocks per epoch.
     pub epoch_blocks: u64,
-    /// Who votes in epoch 0.
+    /// The number of its genesis block: zero, or where an epoch begins, if the chain goes on from another's state.
+    pub first: u64,
+    /// Who votes in the first epoch.
     pub validators: ValidatorSet,
-    /// What block 1 lays into the empty state, sorted by key, each key once.
+    /// What the first block lays into the empty state, sorted by key, each key once.
     pub writes: Arc<Vec<(StateKey, StateValue)>>,
 }
 
@@ -142,8 +145,8 @@ pub enum ChainError {
     /// Too short to hand over.
     #[error("an epoch has at least {EPOCH_BLOCKS_MIN} blocks")]
     EpochBlocks,
-    /// The first set is that of epoch 0.
-    #[error("the genesis validators must be those of epoch 0")]
+    /// A chain begins with an epoch, and the first set is that epoch's.
+    #[error("the genesis must begin an epoch, and its validators be those of that epoch")]
     Epoch,
     /// Every validator must write the same operations in the same order.
     #[error("genesis writes must be sorted by key, each key once")]
@@ -159,7 +162,7 @@ impl Chain {
         if self.epoch_blocks < EPOCH_BLOCKS_MIN {
             return Err(ChainError::EpochBlocks);
         }
-        if self.validators.epoch() != 0 {
+        if !self.first.is_multiple_of(self.epoch_blocks) || self.validators.epoch() != self.first_epoch() {
             return Err(ChainError::Epoch);
         }
         if !self.writes.windows(2).all(|pair| pair[0].0 < pair[1].0) {
@@ -173,20 +176,103 @@ impl Chain {
         Ok(())
     }
 
-    /// The epoch of a height.
+    /// The epoch it begins with.
+    pub fn first_epoch(&self) -> u64 {
+        self.epoch_of(self.first)
+    }
+
+    /// How far a block is from the genesis: what consensus counts. None for a block before it.
+    pub(crate) fn height_of(&self, number: u64) -> Option<Height> {
+        number.checked_sub(self.first).map(Height::new)
+    }
+
+    /// The number of the block so far from the genesis.
+    pub(crate) fn number_of(&self, height: Height) -> u64 {
+        self.first.saturating_add(height.get())
+    }
+
+    /// Which heights belong to which epoch.
+    pub(crate) fn epocher(&self) -> ChainEpocher {
+        let blocks = NonZeroU64::new(self.epoch_blocks).expect("checked");
+        ChainEpocher { first_epoch: self.first_epoch(), heights: FixedEpocher::new(blocks) }
+    }
+
+    /// The epoch of a block.
     pub fn epoch_of(&self, number: u64) -> u64 {
         number / self.epoch_blocks
     }
 
-    /// Whether a height is its epoch's last.
+    /// Whether a block is its epoch's last.
     pub fn is_last(&self, number: u64) -> bool {
         number % self.epoch_blocks == self.epoch_blocks - 1
+    }
+}
+
+/// Epochs of one length, of which the first need not be zero; heights begin at zero always.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainEpocher {
+    first_epoch: u64,
+    heights: FixedEpocher,
+}
+
+impl ChainEpocher {
+    /// How many epochs after the first.
+    fn since_first(&self, epoch: Epoch) -> Option<Epoch> {
+        epoch.get().checked_sub(self.first_epoch).map(Epoch::new)
+    }
+}
+
+impl Epocher for ChainEpocher {
+    fn containing(&self, height: Height) -> Option<EpochInfo> {
+        let info = self.heights.containing(height)?;
+        let epoch = Epoch::new(info.epoch().get().checked_add(self.first_epoch)?);
+        Some(EpochInfo::new(epoch, height, info.first(), info.last()))
+    }
+
+    fn first(&self, epoch: Epoch) -> Option<Height> {
+        self.heights.first(self.since_first(epoch)?)
+    }
+
+    fn last(&self, epoch: Epoch) -> Option<Height> {
+        self.heights.last(self.since_first(epoch)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_that_goes_on_counts_epochs_on_and_heights_anew() {
+        let chain = Chain {
+            document: Digest::from([0; 32]),
+            namespace: vec![],
+            timestamp_ms: 0,
+            epoch_blocks: 10,
+            first: 40,
+            validators: crate::validators::tests::set(4, 1),
+            writes: Arc::default(),
+        };
+        assert_eq!(chain.check(), Ok(()));
+        let check = |change: fn(&mut Chain)| {
+            let mut chain = chain.clone();
+            change(&mut chain);
+            assert_eq!(chain.check(), Err(ChainError::Epoch));
+        };
+        check(|chain| chain.first = 41);
+        check(|chain| chain.first = 50);
+        assert_eq!((chain.height_of(39), chain.height_of(45)), (None, Some(Height::new(5))));
+        assert_eq!(chain.number_of(Height::new(5)), 45);
+        let epocher = chain.epocher();
+        for number in 40..90 {
+            let info = epocher.containing(chain.height_of(number).unwrap()).unwrap();
+            assert_eq!(info.epoch().get(), chain.epoch_of(number));
+            assert_eq!(info.last() == info.height(), chain.is_last(number));
+            assert_eq!(Some(info.first()), epocher.first(info.epoch()));
+            assert_eq!(Some(info.last()), epocher.last(info.epoch()));
+        }
+        assert_eq!((epocher.first(Epoch::new(3)), epocher.last(Epoch::new(3))), (None, None));
+    }
 
     #[test]
     fn defaults_hold_and_each_broken_relation_is_named() {

@@ -3,6 +3,7 @@
 #[path = "simulation/coins.rs"]
 mod coins;
 
+use alloy_primitives::{B256, U256};
 use bytes::Bytes;
 use coins::{ACCOUNTS, COINS_EACH, Coins, Outcome, Transfer, account_key, genesis_writes, read_holding};
 use commonware_cryptography::{Hasher as _, Sha256, Signer as _, ed25519::PrivateKey};
@@ -16,8 +17,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use surety_consensus::{
-    Block, Certificate, Chain, Evidence, Handle, Ledger, Member, Node, NodeSettings, Peer, Pool, PublicKey,
-    Role, Settings, StartError, ValidatorSet, Why, import,
+    Block, Certificate, Chain, Evidence, Handle, Ledger, Member, Node, NodeSettings, Peer, Pool, Provenance,
+    PublicKey, Role, Settings, StartError, ValidatorSet, Why, import,
 };
 
 const EPOCH_BLOCKS: u64 = 16;
@@ -36,6 +37,7 @@ fn members(epoch: u64) -> ValidatorSet {
 
 fn chain() -> Chain {
     Chain {
+        first: 0,
         document: Sha256::hash(&[b"loopback"]),
         namespace: b"surety-loopback".to_vec(),
         timestamp_ms: 0,
@@ -235,9 +237,20 @@ async fn validators_crash_return_and_are_followed() {
     }
     std::thread::sleep(Duration::from_millis(600));
     let mut file = Vec::new();
-    let (digest, header) = watched.export(&mut file).await.unwrap();
+    let provenance = Provenance {
+        chain_id: 7,
+        epoch_blocks: EPOCH_BLOCKS,
+        genesis: B256::repeat_byte(1),
+        supply: U256::from(9),
+    };
+    let mut cells = 0;
+    let (digest, header) = watched.export(&mut file, &provenance, |read| cells = read).await.unwrap();
     let imported = import(&mut file.as_slice()).unwrap();
-    assert_eq!((imported.digest, &imported.header), (digest, header.as_ref()));
+    assert_eq!(imported.origin.export.0, digest.0);
+    assert_eq!(imported.origin.block_hash.0, header.hash().0);
+    assert_eq!((imported.origin.number, imported.origin.state_root.0), (header.number, header.state_root.0));
+    assert!(cells >= imported.writes.len());
+    assert!(watched.is_settled().await);
     let mut keys: Vec<_> = genesis_writes().into_iter().map(|(key, _)| key).collect();
     keys.sort();
     assert_eq!(imported.writes.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);

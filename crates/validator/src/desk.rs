@@ -147,6 +147,7 @@ pub(crate) struct Follower {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) runtime: Runtime,
     pub(crate) chain_id: u64,
+    pub(crate) genesis_number: u64,
     pub(crate) genesis_timestamp_ms: u64,
     /// Why the role must stop.
     pub(crate) failure: mpsc::Sender<String>,
@@ -221,8 +222,9 @@ impl Follower {
 
     /// Puts a block on the disk; after a state sync, as the first.
     fn append(&self, block: IndexedBlock) -> Result<(), AppendError> {
-        if block.header.number == 1 && self.indexes.tip().is_none() {
+        if block.header.number == self.genesis_number + 1 && self.indexes.tip().is_none() {
             let mut genesis = IndexedBlock::default();
+            (genesis.header.number, genesis.header.epoch) = (self.genesis_number, block.header.epoch);
             genesis.header.hash = block.header.parent_hash;
             genesis.header.timestamp_ms = self.genesis_timestamp_ms;
             (genesis.header.gas_limit, genesis.header.base_fee) =
@@ -282,6 +284,7 @@ mod tests {
                 operator: Address::repeat_byte(9),
                 stake: alloy_primitives::U256::from(10_u128.pow(22)),
             }],
+            origin: None,
             params: Params::default(),
         };
         let known = Known::new(Params::default());

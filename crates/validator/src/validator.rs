@@ -19,8 +19,8 @@ use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use surety_chain::{Genesis, StateKey};
 use surety_consensus::{
-    Chain, EvmLaw, GOSSIP_BYTES_MAX, GenesisChainError, Handle, KEYS_MAX, Node, NodeSettings, Peer, Settings,
-    private_key, public_key,
+    Chain, EvmLaw, ExportError, GOSSIP_BYTES_MAX, GenesisChainError, Handle, Header, KEYS_MAX, Node,
+    NodeSettings, Peer, Provenance, Settings, private_key, public_key,
 };
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
@@ -53,6 +53,8 @@ const GOSSIP_BATCH_MAX: usize = 2_048;
 const GOSSIP_TASKS_MAX: usize = 8;
 /// How long everything may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Between two looks at whether everything final is executed.
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at the metrics of `consensus`.
 const METRICS_PAUSE: Duration = Duration::from_secs(2);
 
@@ -63,6 +65,8 @@ pub struct ValidatorSettings {
     pub data_dir: PathBuf,
     /// The chain.
     pub genesis: Genesis,
+    /// The exported state it goes on from, if the genesis names one.
+    pub state: Option<PathBuf>,
     /// Its key: it connects, and if it votes votes, with it.
     pub key: SecretKey,
     /// Where it remembers what it voted in, outside `data_dir`; none for a follower.
@@ -146,6 +150,15 @@ pub enum StartError {
     /// The genesis begins no chain.
     #[error("the genesis is not sound")]
     Genesis(#[from] GenesisChainError),
+    /// The state it goes on from.
+    #[error("the exported state {} cannot be used", path.display())]
+    State {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ExportError,
+    },
     /// A key is no key.
     #[error("{0} is no ed25519 public key")]
     Key(PublicKey),
@@ -171,6 +184,8 @@ impl StartError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Folder { .. } => "check that the data directory's folder exists and is writable",
+            Self::Genesis(GenesisChainError::Export(error)) => return error.hint(),
+            Self::State { source, .. } => return source.hint(),
             Self::Genesis(_) => "the causes name what is wrong with the genesis file",
             Self::Key(_) => "compare the key with what `surety validator init` printed on that machine",
             Self::Indexes(error) => error.hint(),
@@ -185,6 +200,8 @@ impl StartError {
 /// A running validator.
 pub struct Validator {
     node: Arc<Node>,
+    handle: Handle,
+    provenance: Provenance,
     rpc: RpcServer,
     tasks: JoinSet<()>,
     writer: IndexWriter,
@@ -198,8 +215,9 @@ impl Validator {
         let data_dir = &settings.data_dir;
         std::fs::create_dir_all(data_dir)
             .map_err(|source| StartError::Folder { path: data_dir.clone(), source })?;
-        let chain = Chain::of_genesis(&settings.genesis)?;
+        let chain = chain_of(&settings)?;
         let genesis = B256::from(chain.document.0);
+        let provenance = Provenance::of_genesis(&settings.genesis, genesis);
         let spec = settings.genesis.spec();
         let params = settings.genesis.params.clone();
         let metrics = Arc::new(Metrics::default());
@@ -225,6 +243,7 @@ impl Validator {
             metrics: Arc::clone(&metrics),
             runtime: Runtime::current(),
             chain_id: spec.chain_id,
+            genesis_number: settings.genesis.first_block(),
             genesis_timestamp_ms: settings.genesis.timestamp_ms,
             failure: failure.clone(),
         };
@@ -243,7 +262,7 @@ impl Validator {
             Arc::new(Consensus { handle: handle.clone(), outgoing, peers: settings.peers.len() as u64 });
         let view = View::new(spec, ledger, settings.calls_max);
         tasks.spawn(receive_gossip(gossip_in, Arc::clone(&pool), view.clone(), Arc::clone(&metrics)));
-        tasks.spawn(learn(handle, view.clone(), Arc::clone(&known), Arc::clone(&pool)));
+        tasks.spawn(learn(handle.clone(), view.clone(), Arc::clone(&known), Arc::clone(&pool)));
         tasks.spawn(evidence::report(
             evidence_in,
             settings.reporter.clone(),
@@ -261,7 +280,7 @@ impl Validator {
         let rpc = RpcServer::start(settings.rpc, services)
             .await
             .map_err(|source| StartError::Rpc { listen, source })?;
-        Ok(Self { node, rpc, tasks, writer, failures, genesis })
+        Ok(Self { node, handle, provenance, rpc, tasks, writer, failures, genesis })
     }
 
     /// Where RPC is served.
@@ -272,6 +291,23 @@ impl Validator {
     /// The digest of the genesis document.
     pub fn genesis(&self) -> B256 {
         self.genesis
+    }
+
+    /// Writes the state after the last final block that is here, for a chain that is to go on from it. Returns the file's
+    /// digest and the block.
+    pub async fn export(
+        &self,
+        file: &mut (impl std::io::Write + Send),
+        progress: impl FnMut(usize) + Send,
+    ) -> Result<(B256, Arc<Header>), ExportError> {
+        while !self.handle.is_settled().await {
+            if !self.node.is_running() {
+                return Err(surety_consensus::Unavailable::Stopped.into());
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+        let (digest, header) = self.handle.export(file, &self.provenance, progress).await?;
+        Ok((B256::from(digest.0), header))
     }
 
     /// Resolves, with the reason, when it cannot go on.
@@ -297,6 +333,19 @@ impl Validator {
             warn!("the validator did not stop in order");
         }
     }
+}
+
+/// The chain, with the state it begins with.
+fn chain_of(settings: &ValidatorSettings) -> Result<Chain, StartError> {
+    let Some(path) = settings.state.as_ref().filter(|_| settings.genesis.origin.is_some()) else {
+        return Ok(Chain::of_genesis(&settings.genesis)?);
+    };
+    let read = || {
+        let file = File::open(path)?;
+        surety_consensus::import(&mut std::io::BufReader::new(file))
+    };
+    let exported = read().map_err(|source| StartError::State { path: path.clone(), source })?;
+    Ok(Chain::of_export(&settings.genesis, &exported)?)
 }
 
 fn node_settings(settings: &ValidatorSettings) -> Result<NodeSettings, StartError> {

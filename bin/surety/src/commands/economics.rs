@@ -213,8 +213,12 @@ fn at_risk(survey: &Survey) -> (U256, U256) {
 /// What a node says happened in the last whole epoch; nothing before the first has ended.
 async fn flows(ledger: &Ledger, survey: &Survey) -> anyhow::Result<Option<Flows>> {
     let epoch_blocks = ledger.spec().epoch_blocks;
-    let Some(epoch) = survey.tip.epoch.checked_sub(1) else { return Ok(None) };
-    let (first, last) = ((epoch * epoch_blocks).max(1), (epoch + 1) * epoch_blocks - 1);
+    let genesis = ledger.genesis();
+    let Some(epoch) = survey.tip.epoch.checked_sub(1).filter(|epoch| *epoch >= genesis.first_epoch()) else {
+        return Ok(None);
+    };
+    let (first, last) =
+        ((epoch * epoch_blocks).max(genesis.first_block() + 1), (epoch + 1) * epoch_blocks - 1);
     let mut flows = Flows { epoch, first_block: first, last_block: last, ..Flows::default() };
     let filter = json!([{
         "address": [CHANNELS, STAKING],

@@ -10,6 +10,7 @@ pub mod gov;
 pub mod key;
 pub mod model;
 pub mod powers;
+pub mod regenesis;
 pub mod relay;
 pub mod status;
 pub mod up;
@@ -45,6 +46,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Gateway(gateway::Command::Run(args)) => wait(gateway::run(global, args)),
         Command::Validator(validator::Command::Init(args)) => validator::init(&global, &args),
         Command::Validator(validator::Command::Run(args)) => wait(validator::run(global, *args)),
+        Command::Validator(validator::Command::Export(args)) => wait(regenesis::export(global, args)),
+        Command::Validator(validator::Command::Regenesis(args)) => regenesis::regenesis(&global, &args),
         Command::Validator(validator::Command::Status(args)) => wait(validator::status(global, args)),
         Command::Status(args) => wait(status::run(global, args)),
         Command::Powers(args) => wait(powers::run(global, args)),

@@ -1,4 +1,4 @@
-//! `surety validator init|run|status`
+//! `surety validator init|run|status`; `export` and `regenesis` are in `regenesis`.
 
 use std::{
     fs,
@@ -11,7 +11,8 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use surety_chain::Genesis;
+use surety_chain::{Genesis, RegenesisError, regenesis_writes};
+use surety_consensus::ExportError;
 use surety_net::{Location, WorkerAddress};
 use surety_types::PublicKey;
 use surety_validator::{
@@ -21,7 +22,7 @@ use surety_validator::{
     rpc::{RpcLimits, RpcSettings},
 };
 
-use super::Outcome;
+use super::{Outcome, regenesis::read_export};
 use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
@@ -44,6 +45,10 @@ pub enum Command {
     Init(InitArgs),
     /// Keep the ledger: vote if the key is a validator's, otherwise follow.
     Run(Box<RunArgs>),
+    /// Write the state of a stopped validator to a file, for a chain that goes on from it.
+    Export(super::regenesis::ExportArgs),
+    /// Write the genesis of a chain that goes on from an exported state; everyone computes the same bytes.
+    Regenesis(super::regenesis::RegenesisArgs),
     /// Show what a running validator is doing.
     Status(StatusArgs),
 }
@@ -54,6 +59,9 @@ pub struct InitArgs {
     /// The chain's genesis (JSON): every balance and why, the first validators, the parameters.
     #[arg(long, value_name = "FILE")]
     genesis: PathBuf,
+    /// The exported state that the genesis goes on from, if it names one.
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
     /// The key that votes and connects; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "validator")]
     key: String,
@@ -129,6 +137,9 @@ pub fn init(global: &Global, args: &InitArgs) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(global)?;
     let genesis = read_genesis(&args.genesis)?;
     let digest = genesis.digest().with_context(|| format!("{} is not sound", args.genesis.display()))?;
+    if genesis.origin.is_some() {
+        keep_state(&data_dir, &genesis, args.export.as_deref())?;
+    }
     keep_genesis(&data_dir, &genesis)?;
     let key = make_key(&data_dir, &args.key)?;
     let votes = genesis.validators.iter().any(|validator| validator.key == key);
@@ -147,6 +158,27 @@ pub fn init(global: &Global, args: &InitArgs) -> anyhow::Result<Outcome> {
         output::line(format_args!("this key {what}"))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Keeps the state a chain goes on from, if it is the one that its genesis names.
+fn keep_state(data_dir: &DataDir, genesis: &Genesis, export: Option<&Path>) -> anyhow::Result<()> {
+    let Some(export) = export else {
+        return Err(hinted(
+            "the genesis goes on from another chain's state, and no export is given",
+            "name the export it was made of with --export FILE",
+        ));
+    };
+    let exported = read_export(export)?;
+    regenesis_writes(genesis, &exported)
+        .with_context(|| format!("the genesis does not go on from {}", export.display()))?;
+    let (kept, folder) = (kept_state(data_dir), validator_dir(data_dir));
+    fs::create_dir_all(&folder).map_err(|source| io_failure("create", &folder, source))?;
+    let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+    let mut source = fs::File::open(export).map_err(|source| io_failure("read", export, source))?;
+    std::io::copy(&mut source, &mut file).map_err(|source| io_failure("copy", export, source))?;
+    file.as_file().sync_all()?;
+    file.persist(kept)?;
+    Ok(())
 }
 
 /// Keeps the genesis of the chain that a data directory is for.
@@ -233,6 +265,7 @@ pub async fn run(global: Global, args: RunArgs) -> anyhow::Result<Outcome> {
         data_dir: validator_dir(&data_dir),
         vote_record: (!args.follow).then_some(vote_record),
         genesis,
+        state: Some(kept_state(&data_dir)),
         key,
         listen: args.listen,
         peers,
@@ -330,15 +363,23 @@ async fn ask(url: &str, method: &str) -> anyhow::Result<Value> {
 
 /// What can be done about an error of a validator.
 pub fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    error.downcast_ref::<StartError>().and_then(|error| error.hint()).map(str::to_owned)
+    let start = error.downcast_ref::<StartError>().and_then(StartError::hint);
+    let export = || error.downcast_ref::<ExportError>().and_then(ExportError::hint);
+    let regenesis = || error.downcast_ref::<RegenesisError>().and_then(RegenesisError::hint);
+    start.or_else(export).or_else(regenesis).map(str::to_owned)
 }
 
-fn validator_dir(data_dir: &DataDir) -> PathBuf {
+pub fn validator_dir(data_dir: &DataDir) -> PathBuf {
     data_dir.path().join("validator")
 }
 
 pub fn kept_genesis(data_dir: &DataDir) -> PathBuf {
     validator_dir(data_dir).join("genesis.json")
+}
+
+/// The exported state the chain goes on from, where there is one.
+pub fn kept_state(data_dir: &DataDir) -> PathBuf {
+    validator_dir(data_dir).join("state.export")
 }
 
 pub fn read_genesis(path: &Path) -> anyhow::Result<Genesis> {

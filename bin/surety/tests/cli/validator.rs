@@ -23,9 +23,10 @@ use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_primitives::{Address, TxKind, U256, hex, keccak256};
 use alloy_signer::SignerSync as _;
 use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::SolCall;
 use serde_json::{Value, json};
 use surety_chain::{AccountState, StateKey};
-use surety_types::abi::Module;
+use surety_types::abi::{IStaking, Module};
 
 /// Validators; one more only follows.
 const COUNT: usize = 4;
@@ -91,6 +92,11 @@ fn accounts() -> Vec<Address> {
 }
 
 fn seats(root: &Path) -> Vec<Seat> {
+    // Who is down here is down for a purpose, and shall vote again before ten minutes of jail are over.
+    seats_with(root, json!({ "jail_missed_min": 1_000_000 }))
+}
+
+fn seats_with(root: &Path, params: Value) -> Vec<Seat> {
     let mut seats = Vec::new();
     for (index, port) in free_ports(COUNT + 1).into_iter().enumerate() {
         let dir = root.join(index.to_string());
@@ -114,8 +120,7 @@ fn seats(root: &Path) -> Vec<Seat> {
     let genesis = json!({
         "chain_id": CHAIN_ID, "timestamp_ms": u64::try_from(now.as_millis()).unwrap(),
         "epoch_blocks": EPOCH_BLOCKS, "balances": balances, "validators": validators,
-        // Who is down here is down for a purpose, and shall vote again before ten minutes of jail are over.
-        "params": { "jail_missed_min": 1_000_000 },
+        "params": params,
     });
     let path = root.join("genesis.json");
     fs::write(&path, genesis.to_string()).unwrap();
@@ -156,8 +161,13 @@ fn start(seats: &[Seat], index: usize) -> Running {
 
 /// Four at once.
 fn start_all(seats: &[Seat]) -> Vec<Option<Running>> {
+    start_all_from(seats, 0)
+}
+
+/// Four at once, of a chain with this genesis block.
+fn start_all_from(seats: &[Seat], first: u64) -> Vec<Option<Running>> {
     let running: Vec<Option<Running>> = (0..COUNT).map(|index| Some(start(seats, index))).collect();
-    wait(|| running.iter().flatten().all(|one| height(one) >= 4), "four validators make blocks");
+    wait(|| running.iter().flatten().all(|one| height(one) >= first + 4), "four validators make blocks");
     running
 }
 
@@ -223,15 +233,8 @@ fn check_books(running: &[Option<Running>], followers: &[&Running]) {
     let supply = U256::from(WEALTH) * U256::from(PAYERS) + U256::from(STAKE) * U256::from(COUNT);
     let all: Vec<&Running> = running.iter().flatten().chain(followers.iter().copied()).collect();
     for one in &all {
-        let proved = ask(one, "surety_proof", json!([{ "accounts": accounts() }]));
-        let bytes = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
-        let header = surety_consensus::Header::from_bytes(bytes(&proved["result"]["header"])).unwrap();
-        let proofs = proved["result"]["proofs"].as_array().unwrap();
-        let balances = accounts().into_iter().zip(proofs).map(|(address, proof)| {
-            let proof = surety_consensus::StateProof::from_bytes(bytes(&proof["proof"])).unwrap();
-            let value = proof.verify(&header.state_root, &StateKey::account(&address)).unwrap();
-            value.map_or(U256::ZERO, |value| AccountState::decode(value).unwrap().balance)
-        });
+        let (header, states) = proven(one);
+        let balances = states.into_iter().map(|state| state.balance);
         let together = balances.fold(U256::ZERO, |sum, balance| sum + balance);
         assert_eq!(together, supply, "all balances at {} after block {}", one.rpc, header.number);
     }
@@ -244,6 +247,70 @@ fn check_books(running: &[Option<Running>], followers: &[&Running]) {
         })
         .collect();
     assert_eq!(hashes.len(), 1, "the blocks at height {common}: {hashes:?}");
+}
+
+/// What is proven of everyone's accounts, and the header it is proven against.
+fn proven(running: &Running) -> (surety_consensus::Header, Vec<AccountState>) {
+    let proved = ask(running, "surety_proof", json!([{ "accounts": accounts() }]));
+    let bytes = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+    let header = surety_consensus::Header::from_bytes(bytes(&proved["result"]["header"])).unwrap();
+    let proofs = proved["result"]["proofs"].as_array().unwrap();
+    let states = accounts().into_iter().zip(proofs).map(|(address, proof)| {
+        let proof = surety_consensus::StateProof::from_bytes(bytes(&proof["proof"])).unwrap();
+        let value = proof.verify(&header.state_root, &StateKey::account(&address)).unwrap();
+        value.map_or_else(AccountState::default, |value| AccountState::decode(value).unwrap())
+    });
+    (header.clone(), states.collect())
+}
+
+/// A transaction of a payer, as bytes.
+fn signed(running: &Running, chain_id: u64, from: u64, to: Address, value: U256, input: Vec<u8>) -> String {
+    let signer = payer(from);
+    let nonce = ask(running, "eth_getTransactionCount", json!([signer.address(), "pending"]));
+    let transaction = TxEip1559 {
+        chain_id,
+        nonce: number(&nonce["result"]),
+        gas_limit: 1_000_000,
+        max_fee_per_gas: 2_000_000_000,
+        max_priority_fee_per_gas: 1,
+        to: TxKind::Call(to),
+        value,
+        access_list: Default::default(),
+        input: input.into(),
+    };
+    let signature = signer.sign_hash_sync(&transaction.signature_hash()).unwrap();
+    hex::encode_prefixed(TxEnvelope::from(transaction.into_signed(signature)).encoded_2718())
+}
+
+/// Sends a transaction and waits until it is final; it must succeed.
+#[track_caller]
+fn send(running: &Running, raw: &str) -> Value {
+    let sent = ask(running, "eth_sendRawTransaction", json!([raw]));
+    let hash = sent["result"].as_str().unwrap_or_else(|| panic!("{sent}")).to_owned();
+    let mut receipt = Value::Null;
+    let done = || {
+        receipt = ask(running, "eth_getTransactionReceipt", json!([hash]))["result"].clone();
+        !receipt.is_null()
+    };
+    wait(done, "a transaction becomes final");
+    assert_eq!(receipt["status"], json!("0x1"), "{receipt}");
+    receipt
+}
+
+/// What a call of a module returns.
+fn view<C: SolCall>(running: &Running, module: Module, call: &C) -> C::Return {
+    let input = hex::encode_prefixed(call.abi_encode());
+    let answer = ask(running, "eth_call", json!([{ "to": module.address(), "input": input }, "latest"]));
+    let output = answer["result"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    C::abi_decode_returns(&hex::decode(output).unwrap()).unwrap()
+}
+
+/// Ends a validator in order.
+fn stop(running: &mut Option<Running>) {
+    let mut one = running.take().unwrap();
+    let pid = rustix::process::Pid::from_raw(one.child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    wait(|| one.child.try_wait().unwrap().is_some(), "a validator stops when told to");
 }
 
 /// Pays back and forth through whoever answers, until dropped.
@@ -457,6 +524,176 @@ fn random_kills_cost_no_money_and_no_agreement() {
     shown("a kill to the fourth block after it", paces);
     shown("back with data", kept);
     shown("back without data", wiped);
+}
+
+#[test]
+fn a_chain_goes_on_from_the_state_that_everyone_exports_alike() {
+    const NEXT_ID: u64 = 77_777;
+    let root = tempfile::tempdir().unwrap();
+    let short = json!({ "jail_missed_min": 1_000_000, "unbonding_s": 40, "voting_s": 20 });
+    let seats = seats_with(root.path(), short);
+    let mut running = start_all(&seats);
+
+    // Money moves, and stake is on its way out.
+    let one = running[0].as_ref().unwrap();
+    let to = payer(1).address();
+    let old_transaction = signed(one, CHAIN_ID, 2, to, U256::from(5), Vec::new());
+    send(one, &signed(one, CHAIN_ID, 0, to, U256::from(12_345), Vec::new()));
+    let bond = IStaking::bondCall {}.abi_encode();
+    send(one, &signed(one, CHAIN_ID, 0, Module::Staking.address(), U256::from(900), bond));
+    let me = payer(0).address();
+    let unbond = IStaking::unbondCall { operator: me, amount: U256::from(300) }.abi_encode();
+    send(one, &signed(one, CHAIN_ID, 0, Module::Staking.address(), U256::ZERO, unbond));
+    let leaving = IStaking::unbondingOfCall { operator: me, delegator: me };
+    let entries = view(one, Module::Staking, &leaving);
+    assert_eq!((entries.len(), entries[0].amount), (1, U256::from(300)));
+
+    // Two stop: nothing becomes final any more, and the two that are left come to stand at one block.
+    let busy = root.path().join("busy");
+    let refused = run(&seats[0].dir, &["validator", "export", "--out", busy.to_str().unwrap()]);
+    assert_status(&refused, 1);
+    assert!(!busy.exists(), "a validator that runs is not exported");
+    stop(&mut running[3]);
+    stop(&mut running[2]);
+    let export = |index: usize, attempt: usize| -> (PathBuf, Value) {
+        let file = root.path().join(format!("export-{index}-{attempt}"));
+        let told =
+            run(&seats[index].dir, &["validator", "export", "--json", "--out", file.to_str().unwrap()]);
+        assert_status(&told, 0);
+        (file, json(&told))
+    };
+    let mut attempt = 0;
+    let ((file, told), (file_of_other, told_by_other)) = loop {
+        let same = || height(running[0].as_ref().unwrap()) == height(running[1].as_ref().unwrap());
+        wait(same, "two that are connected come to the same height");
+        stop(&mut running[0]);
+        stop(&mut running[1]);
+        let both = (export(0, attempt), export(1, attempt));
+        if both.0.1["number"] == both.1.1["number"] {
+            break both;
+        }
+        // One knew of a block that the other had not heard of yet.
+        attempt += 1;
+        (running[0], running[1]) = (Some(start(&seats, 0)), Some(start(&seats, 1)));
+    };
+    assert_eq!(told["digest"], told_by_other["digest"]);
+    assert_eq!(told["chain_id"], json!(CHAIN_ID));
+    let bytes = fs::read(&file).unwrap();
+    assert_eq!(bytes, fs::read(&file_of_other).unwrap());
+
+    // Everyone computes the same genesis, of that state only.
+    let digest = told["digest"].as_str().unwrap();
+    let regenesis = |export: &Path, out: &str, more: &[&str]| {
+        let (export, out) = (export.to_str().unwrap(), root.path().join(out));
+        let mut arguments =
+            vec!["validator", "regenesis", "--json", "--export", export, "--out", out.to_str().unwrap()];
+        arguments.extend(more);
+        run(root.path(), &arguments)
+    };
+    let next_id = NEXT_ID.to_string();
+    let made = regenesis(&file, "next.json", &["--chain-id", &next_id, "--digest", digest]);
+    assert_status(&made, 0);
+    let made = json(&made);
+    assert_status(&regenesis(&file_of_other, "next-of-other.json", &["--chain-id", &next_id]), 0);
+    let next = root.path().join("next.json");
+    assert_eq!(fs::read(&next).unwrap(), fs::read(root.path().join("next-of-other.json")).unwrap());
+    let first = made["first_block"].as_u64().unwrap();
+    assert!(first > told["number"].as_u64().unwrap() && first.is_multiple_of(EPOCH_BLOCKS));
+    let refusals: [(&[&str], &str); 4] = [
+        (&["--chain-id", &CHAIN_ID.to_string()], "takes another chain id"),
+        (
+            &["--chain-id", &next_id, "--digest", &format!("0x{}", "7".repeat(64))],
+            "hint: take the file whose digest",
+        ),
+        (&["--chain-id", &next_id, "--validator", &seats[4].key], "a key is no validator's"),
+        (&["--chain-id", "0"], "0 is not in"),
+    ];
+    for (arguments, expected) in refusals {
+        let refused = regenesis(&file, "never.json", arguments);
+        assert_ne!(refused.status.code(), Some(0));
+        assert_stderr(&refused, expected);
+    }
+    let damaged = root.path().join("damaged");
+    let mut changed = bytes;
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    fs::write(&damaged, changed).unwrap();
+    let refused = regenesis(&damaged, "never.json", &["--chain-id", &next_id]);
+    assert_status(&refused, 1);
+    assert_stderr(&refused, "is no export");
+    assert_stderr(&refused, "hint: copy the file again");
+    assert!(!root.path().join("never.json").exists());
+
+    // The same keys in new folders: the chain goes on.
+    let ports = free_ports(COUNT);
+    let mut heirs: Vec<Seat> = Vec::new();
+    for (index, port) in ports.into_iter().enumerate() {
+        let dir = root.path().join(format!("next-{index}"));
+        fs::create_dir_all(dir.join("keys")).unwrap();
+        for entry in fs::read_dir(seats[index].dir.join("keys")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), dir.join("keys").join(entry.file_name())).unwrap();
+        }
+        let init = |more: &[&str]| {
+            let mut arguments = vec!["validator", "init", "--json", "--genesis", next.to_str().unwrap()];
+            arguments.extend(more);
+            run(&dir, &arguments)
+        };
+        let refused = init(&[]);
+        assert_status(&refused, 1);
+        assert_stderr(&refused, "hint: name the export it was made of with --export FILE");
+        let told = init(&["--export", file.to_str().unwrap()]);
+        assert_status(&told, 0);
+        let told = json(&told);
+        assert_eq!(
+            (&told["genesis"], &told["votes"], &told["chain_id"]),
+            (&made["genesis"], &json!(true), &json!(NEXT_ID))
+        );
+        heirs.push(Seat { dir, key: seats[index].key.clone(), address: format!("127.0.0.1:{port}") });
+    }
+    // What everyone had when it stopped, from one of the old validators.
+    let old = start(&seats, 0);
+    wait(|| height(&old) == told["number"].as_u64().unwrap(), "the old state is there");
+    let (old_header, old_accounts) = proven(&old);
+    assert_eq!(json!(alloy_primitives::B256::from(old_header.state_root.0)), told["state_root"]);
+    drop(old);
+
+    let heirs_running = start_all_from(&heirs, first);
+    let one = heirs_running[0].as_ref().unwrap();
+    for heir in heirs_running.iter().flatten() {
+        assert_eq!(duty(heir), "voting");
+        let (header, accounts) = proven(heir);
+        assert!(header.number > first && header.epoch() > old_header.epoch());
+        assert_eq!(accounts, old_accounts, "what everyone has, proven before and after");
+    }
+    check_books(&heirs_running, &[]);
+    assert_eq!(ask(one, "eth_chainId", json!([]))["result"], json!(format!("{NEXT_ID:#x}")));
+    let replayed = ask(one, "eth_sendRawTransaction", json!([old_transaction]));
+    assert!(replayed["error"]["message"].as_str().unwrap().contains("chain"), "{replayed}");
+    // One who holds only the new genesis, and trusts no node, follows it.
+    let looked =
+        run(root.path(), &["status", "--json", "--genesis", next.to_str().unwrap(), "--rpc-url", &one.rpc]);
+    assert_status(&looked, 0);
+    let looked = json(&looked)["proven"].clone();
+    assert_eq!(
+        (&looked["chain_id"], looked["validators"].as_array().unwrap().len()),
+        (&json!(NEXT_ID), COUNT)
+    );
+
+    // The stake that was leaving matures when it would have, and money moves on.
+    let again = view(one, Module::Staking, &leaving);
+    assert_eq!(again, entries);
+    let time = || number(&ask(one, "eth_getBlockByNumber", json!(["latest", false]))["result"]["timestamp"]);
+    wait(|| time() >= again[0].matureAt, "the unbonding matures");
+    let withdraw = IStaking::withdrawCall { operator: me }.abi_encode();
+    let receipt = send(one, &signed(one, NEXT_ID, 0, Module::Staking.address(), U256::ZERO, withdraw));
+    let fee = U256::from(number(&receipt["gasUsed"])) * U256::from(number(&receipt["effectiveGasPrice"]));
+    let (_, after) = proven(one);
+    assert_eq!(after[0].balance, old_accounts[0].balance + U256::from(300) - fee);
+    assert!(view(one, Module::Staking, &leaving).is_empty());
+    let epoch = first / EPOCH_BLOCKS;
+    wait(|| tip(&heirs_running) >= (epoch + 1) * EPOCH_BLOCKS + 2, "the next epoch begins");
+    check_books(&heirs_running, &[]);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 pub(crate) mod channels;
 pub(crate) mod governance;
+pub(crate) mod hosting;
 pub(crate) mod models;
 pub(crate) mod operators;
 pub(crate) mod params;
@@ -17,7 +18,7 @@ pub(crate) mod receipts;
 pub(crate) mod staking;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 
@@ -93,6 +94,7 @@ pub(crate) fn run(module: Module, host: &mut dyn Host, call: &Call<'_>) -> Outco
         Module::Receipts => receipts::call(host, call),
         Module::Governance => governance::call(host, call),
         Module::Params => params::call(host, call),
+        Module::Hosting => hosting::call(host, call),
     }
 }
 

@@ -120,6 +120,17 @@ pub const POWERS: &[Power] = &[
     power(Module::Governance, "upgrade", Who::Reader),
     power(Module::Params, "get", Who::Reader),
     power(Module::Params, "all", Who::Reader),
+    power(Module::Hosting, "list", Who::Anyone),
+    power(Module::Hosting, "fund", Who::Anyone),
+    power(Module::Hosting, "pin", Who::Party("operator with stake, for a worker of its own")),
+    power(Module::Hosting, "unpin", Who::Party("operator that pinned")),
+    power(Module::Hosting, "prove", Who::Anyone),
+    power(Module::Hosting, "hosted", Who::Reader),
+    power(Module::Hosting, "filesOf", Who::Reader),
+    power(Module::Hosting, "pinsOf", Who::Reader),
+    power(Module::Hosting, "pinOf", Who::Reader),
+    power(Module::Hosting, "beacon", Who::Reader),
+    power(Module::Hosting, "challenge", Who::Reader),
 ];
 
 #[cfg(test)]

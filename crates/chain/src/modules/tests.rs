@@ -220,7 +220,7 @@ proptest! {
 
 /// Something that anyone may try.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Bond { who: u64, amount: u64 },
     Delegate { who: u64, to: u64, amount: u64 },
     Unbond { who: u64, from: u64, amount: u64 },
@@ -242,7 +242,7 @@ enum Step {
     NextEpoch,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let who = 0u64..7;
     let amount = prop_oneof![0u64..5, 1u64..3_000];
     prop_oneof![
@@ -292,7 +292,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-pub(in crate::modules) fn config(payer: u64, receiver: u64) -> ChannelConfig {
+pub(crate) fn config(payer: u64, receiver: u64) -> ChannelConfig {
     ChannelConfig {
         payer: address(payer),
         payerAuthorizer: address(payer),
@@ -305,7 +305,7 @@ pub(in crate::modules) fn config(payer: u64, receiver: u64) -> ChannelConfig {
 }
 
 /// A claim with a voucher of the payer's for as much.
-pub(in crate::modules) fn claim(chain: &Chain, payer: u64, receiver: u64, total: u128) -> VoucherClaim {
+pub(crate) fn claim(chain: &Chain, payer: u64, receiver: u64, total: u128) -> VoucherClaim {
     use alloy_signer::SignerSync as _;
     let channel = config(payer, receiver);
     let id = chain.view(Module::Channels, IChannels::getChannelIdCall { config: channel.clone() });
@@ -320,7 +320,7 @@ pub(in crate::modules) fn claim(chain: &Chain, payer: u64, receiver: u64, total:
 }
 
 /// Two votes of a validator for different blocks in one view.
-pub(super) fn equivocation(chain: &Chain, key: u8, epoch: u64) -> Bytes {
+pub(crate) fn equivocation(chain: &Chain, key: u8, epoch: u64) -> Bytes {
     let secret = secret(key);
     let vote = |digest: u8| {
         let mut message = vec![epoch as u8, 3, 2];
@@ -332,7 +332,7 @@ pub(super) fn equivocation(chain: &Chain, key: u8, epoch: u64) -> Bytes {
     SignedVote::report(&secret.public(), &vote(1), &vote(2))
 }
 
-fn run(chain: &mut Chain, step: &Step) {
+pub(crate) fn run(chain: &mut Chain, step: &Step) {
     let one = |amount: u64| U256::from(amount) * U256::from(1_000_000_000_000_000_003u64);
     let wei = |amount: u64| u128::from(amount) * 1_000_000_000_000_000_003;
     match *step {
@@ -418,7 +418,7 @@ fn run(chain: &mut Chain, step: &Step) {
 }
 
 /// What the staking module owes and what it has; the same for channels. Exactly equal: nobody sent anything astray.
-pub(super) fn check_solvency(chain: &Chain) {
+pub(crate) fn check_solvency(chain: &Chain) {
     let mut owed = chain.view(Module::Staking, IStaking::forfeitedCall {});
     let mut bonded = U256::ZERO;
     for operator in (0..10).map(address) {
@@ -448,7 +448,14 @@ pub(super) fn check_solvency(chain: &Chain) {
         }
     }
     assert_eq!(chain.balance(CHANNELS), owed);
-    for module in [Module::Operators, Module::Models, Module::Receipts, Module::Governance, Module::Params] {
+    for module in [
+        Module::Operators,
+        Module::Models,
+        Module::Receipts,
+        Module::Governance,
+        Module::Params,
+        Module::Hosting,
+    ] {
         assert_eq!(chain.balance(module.address()), U256::ZERO);
     }
 }

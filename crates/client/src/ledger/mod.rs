@@ -354,9 +354,9 @@ impl Inner {
     /// Where the next question will probably be answered.
     fn expected_place(&self) -> Place {
         let genesis = Tip {
-            number: 0,
+            number: self.genesis.first_block(),
             timestamp_ms: self.genesis.timestamp_ms,
-            epoch: 0,
+            epoch: self.genesis.first_epoch(),
             view: 0,
             hash: self.trust.genesis(),
             state_root: B256::ZERO,

@@ -39,10 +39,8 @@ pub(crate) struct Trust {
 impl Trust {
     /// Begins with the validators whom genesis names.
     pub(crate) fn of_genesis(genesis: &Genesis) -> Result<Self, GenesisChainError> {
-        let mut chain = Chain::of_genesis(genesis)?;
-        // Only a node lays them into a state.
-        chain.writes = Arc::default();
-        let sets = BTreeMap::from([(0, Arc::new(chain.validators.clone()))]);
+        let chain = Chain::without_state(genesis)?;
+        let sets = BTreeMap::from([(chain.first_epoch(), Arc::new(chain.validators.clone()))]);
         Ok(Self { chain, sets: Mutex::new(sets) })
     }
 
@@ -57,7 +55,7 @@ impl Trust {
 
     /// The latest epoch whose validators are known.
     pub(crate) fn latest_epoch(&self) -> u64 {
-        self.sets().last_key_value().map_or(0, |(epoch, _)| *epoch)
+        self.sets().last_key_value().map_or(self.chain.first_epoch(), |(epoch, _)| *epoch)
     }
 
     /// The validators of an epoch, if they are known.
@@ -88,7 +86,7 @@ impl Trust {
 
     fn check_epoch(&self, header: &Header) -> Result<(), Lie> {
         let (number, epoch) = (header.number, header.epoch());
-        if self.chain.epoch_of(number) != epoch {
+        if number < self.chain.first || self.chain.epoch_of(number) != epoch {
             return Err(Lie::EpochOf { number, epoch });
         }
         Ok(())

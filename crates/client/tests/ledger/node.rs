@@ -46,6 +46,7 @@ pub fn genesis(seed: u8) -> Genesis {
             operator: Address::repeat_byte(0x99),
             stake: credits(10_000),
         }],
+        origin: None,
         params: Params {
             pace_ms: 50,
             voting_s: 2,
@@ -80,6 +81,7 @@ impl Node {
         let settings = ValidatorSettings {
             data_dir: folder.path().join("data"),
             genesis: genesis.clone(),
+            state: None,
             key: validator_key(seed),
             vote_record: Some(record),
             listen: any,

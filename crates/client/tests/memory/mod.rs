@@ -62,6 +62,7 @@ impl MemoryLedger {
                 operator: wallet(0).address(),
                 stake: U256::from(10_000 * CREDIT),
             }],
+            origin: None,
             params: Params::default(),
         };
         let writes = genesis_writes(&genesis).expect("a sound genesis");

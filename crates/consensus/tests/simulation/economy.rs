@@ -189,6 +189,7 @@ impl Economy {
                     stake: credits(10_000),
                 })
                 .collect(),
+            origin: None,
             params: Params {
                 unbonding_s: 2,
                 voting_s: 2,
@@ -403,7 +404,7 @@ impl Ledger<Executed> for Desk {
             }
         }
         if let Some(monitor) = &self.monitor {
-            tell(monitor, &self.me, block.header());
+            tell(monitor, &self.me, block);
         }
     }
 
@@ -439,7 +440,7 @@ impl EngineDefinition for Economy {
         if let Some((guilty, misdeed)) = self.misdeed
             && guilty == index
         {
-            return (misdeed(self, init), Seen { index, handle: None });
+            return (misdeed(self, init), Seen { index, first: 0, handle: None });
         }
         let start = {
             let mut starts = self.world.starts.lock().unwrap();
@@ -462,7 +463,7 @@ impl EngineDefinition for Economy {
             }
             None => surety_consensus::start(init.context, channels, peers, blocker, duty).unwrap(),
         };
-        (task, Seen { index, handle: Some(handle) })
+        (task, Seen { index, first: 0, handle: Some(handle) })
     }
 
     fn start(engine: TaskHandle<()>) -> TaskHandle<()> {

@@ -33,6 +33,42 @@ fn the_set_changes_every_epoch() {
 }
 
 #[test]
+fn a_chain_that_goes_on_begins_in_a_later_epoch() {
+    for seed in seeds(1) {
+        let mut network = Network::new(6, rotating);
+        (network.epoch_blocks, network.first) = (8, 8 * 30);
+        let crash = Crash::Random { frequency: 2 * SECOND, downtime: Duration::from_millis(700), count: 1 };
+        run(seed, &network, 30, |plan| plan.crash(crash));
+        assert_eq!(
+            network.world.history.lock().unwrap().first_key_value().map(|(number, _)| *number),
+            Some(241)
+        );
+        assert!(roles(&network.world, 0, 0).is_empty());
+        for index in 0..6u64 {
+            let rests = index == 30 % 6 || index == (30 + 3) % 6;
+            let expected = if rests { Role::Observing(Why::NotAMember) } else { Role::Voting };
+            assert_eq!(roles(&network.world, index as usize, 30)[0], expected, "{index} in its first epoch");
+        }
+    }
+}
+
+#[test]
+fn one_that_joins_late_learns_the_sets_of_a_chain_that_goes_on() {
+    for seed in seeds(1) {
+        let mut network = Network::new(6, rotating);
+        (network.epoch_blocks, network.first) = (8, 8 * 30);
+        (network.state_sync, network.initialised) = (true, false);
+        let late = Crash::DelayRound {
+            participants: vec![key(2).public_key()],
+            round: Round::new(Epoch::new(33), View::new(3)),
+        };
+        run(seed, &network, 56, |plan| plan.crash(late));
+        assert!(roles(&network.world, 2, 30).is_empty());
+        assert_eq!(roles(&network.world, 2, 36), [Role::Voting], "it votes once it has seen an epoch begin");
+    }
+}
+
+#[test]
 fn the_set_changes_while_validators_crash() {
     for seed in seeds(2) {
         let mut network = Network::new(6, rotating);

@@ -4,7 +4,10 @@ use crate::coins::{
     ACCOUNTS, COINS_EACH, Coins, Outcome, Rota, Transfer, account_key, code_key, genesis_writes, read_holding,
 };
 use bytes::Bytes;
-use commonware_consensus::types::{Epoch, Height, Round, View};
+use commonware_consensus::{
+    Heightable as _,
+    types::{Epoch, Round, View},
+};
 use commonware_cryptography::{Hasher as _, Sha256, Signer as _, ed25519};
 use commonware_glue::simulate::{
     engine::{EngineDefinition, InitContext},
@@ -22,9 +25,8 @@ use std::{
     time::Duration,
 };
 use surety_consensus::{
-    Attendance, Block, CHANNELS, Certificate, Chain, Channels, Digest, Duty, Evidence, Handle, Header,
-    Ledger, Member, MemoryVoteRecord, Pool, PublicKey, Role, Settings, StateKey, ValidatorSet, VoteRecord,
-    Voter,
+    Attendance, Block, CHANNELS, Certificate, Chain, Channels, Digest, Duty, Evidence, Handle, Ledger,
+    Member, MemoryVoteRecord, Pool, PublicKey, Role, Settings, StateKey, ValidatorSet, VoteRecord, Voter,
 };
 
 pub const NAMESPACE: &[u8] = b"surety-simulation";
@@ -80,6 +82,8 @@ pub type Misdeed = fn(&Network, InitContext<'_, PublicKey>) -> TaskHandle<()>;
 pub struct Network {
     pub participants: u64,
     pub epoch_blocks: u64,
+    /// The number of the genesis block: zero, or that of a chain that goes on.
+    pub first: u64,
     pub pace: Duration,
     pub rota: Rota,
     pub world: Arc<World>,
@@ -99,6 +103,7 @@ impl Network {
         Self {
             participants,
             epoch_blocks: 1_000,
+            first: 0,
             pace: PACE,
             rota,
             world: Arc::default(),
@@ -116,7 +121,8 @@ impl Network {
             namespace: NAMESPACE.to_vec(),
             timestamp_ms: 0,
             epoch_blocks: self.epoch_blocks,
-            validators: (self.rota)(0),
+            first: self.first,
+            validators: (self.rota)(self.first / self.epoch_blocks),
             writes: Arc::new(genesis_writes()),
         }
     }
@@ -241,7 +247,7 @@ impl Ledger<Outcome> for Desk {
         *self.world.empty.lock().unwrap() += u64::from(outcome.transfers.is_empty() && number > 1);
         self.world.missed.lock().unwrap().extend(outcome.missed.iter().copied());
         if let Some(monitor) = &self.monitor {
-            tell(monitor, &self.me, block.header());
+            tell(monitor, &self.me, block);
         }
     }
 
@@ -251,12 +257,13 @@ impl Ledger<Outcome> for Desk {
 }
 
 /// Tells the simulation how far a validator has come.
-pub fn tell(monitor: &mpsc::UnboundedSender<FinalizationUpdate<PublicKey>>, me: &PublicKey, header: &Header) {
+pub fn tell(monitor: &mpsc::UnboundedSender<FinalizationUpdate<PublicKey>>, me: &PublicKey, block: &Block) {
+    let header = block.header();
     // A simulation that has ended listens no longer.
     let _ = monitor.send(FinalizationUpdate {
         pk: me.clone(),
         round: Round::new(Epoch::new(header.epoch()), View::new(header.view())),
-        height: Height::new(header.number),
+        height: block.height(),
         block_digest: header.hash().0.to_vec(),
     });
 }
@@ -265,13 +272,15 @@ pub fn tell(monitor: &mpsc::UnboundedSender<FinalizationUpdate<PublicKey>>, me: 
 #[derive(Clone)]
 pub struct Seen {
     pub index: usize,
+    /// The number of the genesis block.
+    pub first: u64,
     pub handle: Option<Handle>,
 }
 
 impl ProcessedHeight for Seen {
     async fn processed_height(&self) -> u64 {
         // A participant that misbehaves is not waited for.
-        self.handle.as_ref().map_or(u64::MAX, |handle| handle.tip().map_or(0, |tip| tip.number))
+        self.handle.as_ref().map_or(u64::MAX, |handle| handle.tip().map_or(0, |tip| tip.number - self.first))
     }
 }
 
@@ -297,7 +306,7 @@ impl EngineDefinition for Network {
         if let Some((guilty, misdeed)) = self.misdeed
             && guilty == index
         {
-            return (misdeed(self, init), Seen { index, handle: None });
+            return (misdeed(self, init), Seen { index, first: self.first, handle: None });
         }
         let starts = {
             let mut starts = self.world.starts.lock().unwrap();
@@ -326,7 +335,7 @@ impl EngineDefinition for Network {
             duty,
         )
         .unwrap();
-        (task, Seen { index, handle: Some(handle) })
+        (task, Seen { index, first: self.first, handle: Some(handle) })
     }
 
     fn start(engine: TaskHandle<()>) -> TaskHandle<()> {

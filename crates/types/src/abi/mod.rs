@@ -8,6 +8,7 @@
 
 pub mod channels;
 pub mod governance;
+pub mod hosting;
 pub mod models;
 pub mod operators;
 pub mod params;
@@ -19,6 +20,7 @@ use alloy_primitives::Address;
 
 pub use channels::IChannels;
 pub use governance::IGovernance;
+pub use hosting::IHosting;
 pub use models::IModels;
 pub use operators::IOperators;
 pub use params::IParams;
@@ -43,6 +45,8 @@ pub mod address {
     pub const GOVERNANCE: Address = address!("0x0000000000000000000000000000000000000808");
     /// Parameters, to read.
     pub const PARAMS: Address = address!("0x0000000000000000000000000000000000000809");
+    /// Who keeps which models, audited and paid.
+    pub const HOSTING: Address = address!("0x000000000000000000000000000000000000080a");
 }
 
 /// A module of the ledger.
@@ -62,11 +66,13 @@ pub enum Module {
     Governance,
     /// Parameters, to read.
     Params,
+    /// Who keeps which models, audited and paid.
+    Hosting,
 }
 
 impl Module {
     /// Every module, by address.
-    pub const ALL: [Module; 7] = [
+    pub const ALL: [Module; 8] = [
         Module::Staking,
         Module::Operators,
         Module::Models,
@@ -74,6 +80,7 @@ impl Module {
         Module::Receipts,
         Module::Governance,
         Module::Params,
+        Module::Hosting,
     ];
 
     /// Where it lives.
@@ -86,6 +93,7 @@ impl Module {
             Module::Receipts => address::RECEIPTS,
             Module::Governance => address::GOVERNANCE,
             Module::Params => address::PARAMS,
+            Module::Hosting => address::HOSTING,
         }
     }
 
@@ -104,6 +112,7 @@ impl Module {
             Module::Receipts => "receipts",
             Module::Governance => "governance",
             Module::Params => "params",
+            Module::Hosting => "hosting",
         }
     }
 
@@ -117,6 +126,7 @@ impl Module {
             Module::Receipts => receipts::IReceipts::abi::contract(),
             Module::Governance => governance::IGovernance::abi::contract(),
             Module::Params => params::IParams::abi::contract(),
+            Module::Hosting => hosting::IHosting::abi::contract(),
         }
     }
 }

@@ -52,6 +52,7 @@ fn genesis() -> Genesis {
             operator: Address::repeat_byte(0x99),
             stake: credits(10_000),
         }],
+        origin: None,
         params: Params::default(),
     }
 }

@@ -8,6 +8,10 @@
 //!         receiver does.
 //! Absent: prices and what was delivered for them: payer and receiver see to it themselves, voucher by voucher.
 //!
+//! A channel that was opened before the chain went on under another id (`regenesis`) keeps its id and the domain its
+//! vouchers are signed under; whoever names it by its configuration reaches it too. What is deposited afterwards opens
+//! the channel of today's id.
+//!
 //! Interface and meaning are those of the x402 `batch-settlement` scheme, with native credit for a token. A voucher is
 //! signed by a key: there is no payer without an authorizer, and no contract is asked for signatures.
 
@@ -37,6 +41,8 @@ mod tag {
     pub(super) const REFUND_NONCE: u8 = 3;
     /// Of a receiver: total claimed, total settled.
     pub(super) const RECEIVER: u8 = 4;
+    /// The list of chain ids under which this state was kept before.
+    pub(super) const EARLIER: u8 = 5;
 }
 
 /// Gas of one EIP-712 digest.
@@ -44,6 +50,55 @@ const GAS_DIGEST: u64 = 4 * (GAS_HASH + 4 * GAS_HASH_WORD);
 
 fn slot(tag: u8, key: &[u8]) -> Slot {
     Slot::new(CHANNELS, tag, &[key])
+}
+
+/// Chain ids the list of earlier ones holds.
+const EARLIER_MAX: u64 = 16;
+
+/// Notes that what is there now was opened under another chain id.
+pub(crate) fn remember_chain(host: &mut dyn Host, chain_id: u64) -> Outcome<()> {
+    let place = host.push(slot(tag::EARLIER, &[]), U256::from(chain_id))?;
+    require(place < EARLIER_MAX, "the state went on under too many chain ids")
+}
+
+/// The chain ids under which this state was kept before, the oldest first.
+pub(crate) fn earlier_chains(host: &mut dyn Host) -> Outcome<Vec<u64>> {
+    let list = host.page(slot(tag::EARLIER, &[]), 0, EARLIER_MAX)?;
+    Ok(list.into_iter().map(|chain_id| chain_id.saturating_to()).collect())
+}
+
+/// The digests of those chains' channels.
+fn earlier(host: &mut dyn Host) -> Outcome<Vec<ChannelDigests>> {
+    let chains = earlier_chains(host)?;
+    host.charge(GAS_DIGEST * chains.len() as u64)?;
+    Ok(chains.into_iter().map(ChannelDigests::new).collect())
+}
+
+/// The first for which `holds`, of a configuration's channel today and those it had before, the oldest of them first;
+/// today's if there is none.
+fn reached(
+    host: &mut dyn Host,
+    typed: &ChannelDigests,
+    config: &ChannelConfig,
+    mut holds: impl FnMut(&mut dyn Host, &B256) -> Outcome<bool>,
+) -> Outcome<B256> {
+    for before in earlier(host)? {
+        let id = before.channel_id(config);
+        if holds(host, &id)? {
+            return Ok(id);
+        }
+    }
+    Ok(typed.channel_id(config))
+}
+
+/// Whether something in a channel is not claimed.
+fn has_left(host: &mut dyn Host, id: &B256) -> Outcome<bool> {
+    channel(host, id).map(|(balance, claimed)| balance > claimed)
+}
+
+/// When a channel's withdrawal was asked for, and how much; zero if none is under way.
+fn withdrawal(host: &mut dyn Host, id: &B256) -> Outcome<(u128, u128)> {
+    host.load_halves(slot(tag::WITHDRAWAL, id.as_slice()))
 }
 
 /// The claims that calldata makes, if it claims.
@@ -73,7 +128,7 @@ pub(crate) fn signatures_of(chain_id: u64, input: &[u8]) -> Vec<Signed> {
 /// Where the state is that calldata's claims change.
 pub(crate) fn slots_of(chain_id: u64, input: &[u8]) -> Vec<Slot> {
     let typed = ChannelDigests::new(chain_id);
-    let mut slots = Vec::new();
+    let mut slots = vec![slot(tag::EARLIER, &[])];
     for claim in claims_in(input) {
         let config = &claim.voucher.channel;
         slots.push(slot(tag::CHANNEL, typed.channel_id(config).as_slice()));
@@ -149,12 +204,14 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
         Calls::initiateWithdraw(initiate) => {
             let config = &initiate.config;
             require_payer(caller, config)?;
-            let id = typed.channel_id(config);
+            let id = reached(host, &typed, config, |host, id| {
+                Ok(has_left(host, id)? && withdrawal(host, id)?.0 == 0)
+            })?;
             let (balance, claimed) = channel(host, &id)?;
             let amount = initiate.amount.min(checked(balance.checked_sub(claimed))?);
             require(amount > 0, "nothing is left to withdraw")?;
             let at = slot(tag::WITHDRAWAL, id.as_slice());
-            let (pending, _) = host.load_halves(at)?;
+            let (pending, _) = withdrawal(host, &id)?;
             require(pending == 0, "a withdrawal is under way")?;
             let now = host.surroundings().timestamp_s;
             host.store_halves(at, amount, u128::from(now))?;
@@ -169,14 +226,18 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
         Calls::finalizeWithdraw(finalize) => {
             let config = &finalize.config;
             require_payer(caller, config)?;
-            let id = typed.channel_id(config);
-            let at = slot(tag::WITHDRAWAL, id.as_slice());
-            let (asked, initiated_at) = host.load_halves(at)?;
+            let ready_at = |host: &dyn Host, initiated_at: u128| {
+                u64::try_from(initiated_at).unwrap_or(u64::MAX).saturating_add(delay_s(host, config))
+            };
+            let now = host.surroundings().timestamp_s;
+            let id = reached(host, &typed, config, |host, id| {
+                let (asked, initiated_at) = withdrawal(host, id)?;
+                Ok(asked > 0 && now >= ready_at(host, initiated_at))
+            })?;
+            let (asked, initiated_at) = withdrawal(host, &id)?;
             require(asked > 0, "no withdrawal is under way")?;
-            let initiated_at = u64::try_from(initiated_at).unwrap_or(u64::MAX);
-            let ready_at = initiated_at.saturating_add(delay_s(host, config));
-            require(host.surroundings().timestamp_s >= ready_at, "the delay is not over")?;
-            host.store(at, U256::ZERO)?;
+            require(now >= ready_at(host, initiated_at), "the delay is not over")?;
+            host.store(slot(tag::WITHDRAWAL, id.as_slice()), U256::ZERO)?;
             let amount = take_back(host, &id, config.payer, asked)?;
             host.emit(CHANNELS, &IChannels::WithdrawFinalized { channelId: id, sender: caller, amount })?;
             Ok(Vec::new())
@@ -185,24 +246,23 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
             let config = &refund.config;
             let entitled = caller == config.receiver || caller == config.receiverAuthorizer;
             require(entitled, "the caller is neither receiver nor receiver authorizer")?;
-            give_back(host, &typed, caller, config, refund.amount).map(done)
+            let id = reached(host, &typed, config, has_left)?;
+            give_back(host, id, caller, config, refund.amount).map(done)
         }
         Calls::refundWithSignature(refund) => {
             let config = &refund.config;
-            let id = typed.channel_id(config);
+            let signature = &refund.receiverAuthorizerSignature;
+            let authorizer = config.receiverAuthorizer;
+            let opened = opened_by(host, &typed, config, signature, authorizer, |typed, id| {
+                typed.refund(id, refund.nonce, refund.amount)
+            })?;
+            let id = opened.unwrap_or_else(|| typed.channel_id(config));
             let at = slot(tag::REFUND_NONCE, id.as_slice());
             let nonce = host.load(at)?;
             require(refund.nonce == nonce, "the refund's nonce is not the next")?;
-            let digest = typed.refund(id, nonce, refund.amount);
-            require_signer(
-                host,
-                &digest,
-                &refund.receiverAuthorizerSignature,
-                config.receiverAuthorizer,
-                "the refund is not signed by the receiver authorizer",
-            )?;
+            require(opened.is_some(), "the refund is not signed by the receiver authorizer")?;
             host.store(at, checked(nonce.checked_add(U256::ONE))?)?;
-            give_back(host, &typed, caller, config, refund.amount).map(done)
+            give_back(host, id, caller, config, refund.amount).map(done)
         }
         Calls::getChannelId(get) => Ok(typed.channel_id(&get.config).abi_encode()),
         Calls::CHANNEL_CONFIG_TYPEHASH(_) => {
@@ -252,6 +312,15 @@ fn require_payer(caller: Address, config: &ChannelConfig) -> Outcome<()> {
     require(entitled, "the caller is neither payer nor payer authorizer")
 }
 
+fn is_signed(host: &mut dyn Host, digest: &B256, signature: &[u8], signer: Address) -> Outcome<bool> {
+    host.charge(GAS_RECOVER)?;
+    let Ok(signature) = <&[u8; 65]>::try_from(signature) else {
+        return refuse("a signature is not 65 bytes");
+    };
+    let found = host.surroundings().signer(digest, signature);
+    Ok(!signer.is_zero() && found == Some(signer))
+}
+
 fn require_signer(
     host: &mut dyn Host,
     digest: &B256,
@@ -259,12 +328,30 @@ fn require_signer(
     signer: Address,
     reason: &'static str,
 ) -> Outcome<()> {
-    host.charge(GAS_RECOVER)?;
-    let Ok(signature) = <&[u8; 65]>::try_from(signature) else {
-        return refuse("a signature is not 65 bytes");
-    };
-    let found = host.surroundings().signer(digest, signature);
-    require(!signer.is_zero() && found == Some(signer), reason)
+    require(is_signed(host, digest, signature, signer)?, reason)
+}
+
+/// Which channel of a configuration a signature is for: today's, or one of a chain before. None if it is `signer`'s for
+/// none of them.
+fn opened_by(
+    host: &mut dyn Host,
+    typed: &ChannelDigests,
+    config: &ChannelConfig,
+    signature: &[u8],
+    signer: Address,
+    digest: impl Fn(&ChannelDigests, B256) -> B256,
+) -> Outcome<Option<B256>> {
+    let id = typed.channel_id(config);
+    if is_signed(host, &digest(typed, id), signature, signer)? {
+        return Ok(Some(id));
+    }
+    for before in earlier(host)? {
+        let id = before.channel_id(config);
+        if is_signed(host, &digest(&before, id), signature, signer)? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// Adds value that has arrived to a channel.
@@ -300,24 +387,37 @@ fn claim_all(
     claims: &[VoucherClaim],
 ) -> Outcome<()> {
     require(!claims.is_empty(), "nothing is claimed")?;
+    // A voucher shows by its signature which of a configuration's channels it is of, where there can be several.
+    let several = !earlier_chains(host)?.is_empty();
+    const FOREIGN: &str = "the voucher is not signed by the payer authorizer";
     for claim in claims {
         host.charge(2 * GAS_DIGEST)?;
         let config = &claim.voucher.channel;
-        let id = typed.channel_id(config);
+        let most = claim.voucher.maxClaimableAmount;
+        let mut id = typed.channel_id(config);
+        if several {
+            let signer = config.payerAuthorizer;
+            let opened = opened_by(host, typed, config, &claim.signature, signer, |typed, id| {
+                typed.voucher(id, most)
+            })?;
+            let Some(opened) = opened else { return refuse(FOREIGN) };
+            id = opened;
+        }
         let (balance, claimed) = channel(host, &id)?;
         if claim.totalClaimed <= claimed {
             continue;
         }
-        require(claim.totalClaimed <= claim.voucher.maxClaimableAmount, "the claim exceeds its voucher")?;
+        require(claim.totalClaimed <= most, "the claim exceeds its voucher")?;
         require(claim.totalClaimed <= balance, "the claim exceeds the channel's balance")?;
-        let digest = typed.voucher(id, claim.voucher.maxClaimableAmount);
-        require_signer(
-            host,
-            &digest,
-            &claim.signature,
-            config.payerAuthorizer,
-            "the voucher is not signed by the payer authorizer",
-        )?;
+        if !several {
+            require_signer(
+                host,
+                &typed.voucher(id, most),
+                &claim.signature,
+                config.payerAuthorizer,
+                FOREIGN,
+            )?;
+        }
         let amount = claim.totalClaimed - claimed;
         host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance, claim.totalClaimed)?;
         let receiver = slot(tag::RECEIVER, config.receiver.as_slice());
@@ -358,12 +458,11 @@ fn take_back(host: &mut dyn Host, id: &B256, payer: Address, asked: u128) -> Out
 /// A refund that the receiver's side grants.
 fn give_back(
     host: &mut dyn Host,
-    typed: &ChannelDigests,
+    id: B256,
     sender: Address,
     config: &ChannelConfig,
     asked: u128,
 ) -> Outcome<()> {
-    let id = typed.channel_id(config);
     let amount = take_back(host, &id, config.payer, asked)?;
     require(amount > 0, "nothing is left to refund")?;
     host.emit(CHANNELS, &IChannels::Refunded { channelId: id, sender, amount })

@@ -311,7 +311,7 @@ fn what_admission_prepares_is_what_execution_needs() {
     let claims = vec![claim(&chain, PAYER, RECEIVER, 400), claim(&chain, STRANGER, RECEIVER, 5)];
     let input = IChannels::claimCall { voucherClaims: claims }.abi_encode();
     assert_eq!(signatures_of(CHAIN_ID, &input).len(), 2);
-    assert_eq!(slots_of(CHAIN_ID, &input).len(), 4);
+    assert_eq!(slots_of(CHAIN_ID, &input).len(), 5);
     assert!(signatures_of(CHAIN_ID, &input[..input.len() - 40]).is_empty());
     let claims = vec![claim(&chain, PAYER, RECEIVER, 400)];
     let input = IChannels::claimCall { voucherClaims: claims }.abi_encode();

@@ -122,11 +122,11 @@ pub fn dispute_leaf_bytes(manifest: &Manifest) -> Result<u64, LeafError> {
 }
 
 #[cfg(test)]
-pub(in crate::modules) mod tests {
+pub(crate) mod tests {
     use super::*;
     use surety_types::{Digest, FileDigest, FormatSummary};
 
-    pub(in crate::modules) fn manifest() -> Manifest {
+    pub(crate) fn manifest() -> Manifest {
         Manifest {
             name: "sample".into(),
             files: vec![FileDigest {

@@ -178,4 +178,4 @@ fn set_name(host: &mut dyn Host, caller: Address, set: IModels::setNameCall) -> 
 }
 
 #[cfg(test)]
-pub(in crate::modules) mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use surety_types::{
     abi::{IModels, Module},
 };
 
-pub(in crate::modules) use super::leaf::tests::manifest;
+pub(crate) use super::leaf::tests::manifest;
 use crate::testing::{Chain, address};
 
 fn call<C: SolCall>(chain: &mut Chain, who: u64, call: C) -> Result<C::Return, String> {

@@ -55,7 +55,7 @@ pub(crate) fn require_registered(host: &mut dyn Host, operator: Address) -> Outc
     require(height != 0, "the caller is no registered operator")
 }
 
-fn require_stake(host: &mut dyn Host, operator: Address) -> Outcome<()> {
+pub(crate) fn require_stake(host: &mut dyn Host, operator: Address) -> Outcome<()> {
     let bonded = staking::bonded_to(host, operator)?;
     require(bonded >= U256::from(host.params().worker_stake_min), "less than the worker's minimum is bonded")
 }
@@ -197,7 +197,7 @@ fn add_worker(
 }
 
 /// Refuses a key that is not the operator's or not in service; the height since which it is.
-fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
+pub(crate) fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
     let holder = host.load_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]))?;
     require(holder == operator && !holder.is_zero(), "the key is not the caller's")?;
     let [_, _, added, retired] = host.load_quarters(slot(tag::WORKER_HEIGHTS, &[key.as_slice()]))?;

@@ -24,7 +24,9 @@ pub(crate) use candidates::{register_at_genesis, require_proof};
 pub use candidates::{validator_proof_message, worker_proof_message};
 pub use evidence::{SignedVote, VoteKind};
 pub(crate) use pools::{bond_at_genesis, bonded_to, bonded_total, votes_of};
-pub(crate) use sets::{end_block, load_set, member_slots, performance_slots, set_length_slot, store_set};
+pub(crate) use sets::{
+    begin_anew, end_block, load_set, member_slots, performance_slots, set_length_slot, store_set,
+};
 
 use super::{Call, decode, takes_no_value};
 use crate::host::{Host, Outcome, Slot, require};

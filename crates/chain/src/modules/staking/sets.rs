@@ -102,11 +102,8 @@ pub(crate) fn end_block(
     }
     let set = load_set(host, epoch)?;
     jail(host, &set)?;
-    // The turns of the epoch before make room for the next one's.
     let next_epoch = checked(epoch.checked_add(1))?;
-    for index in 0..VALIDATORS_MAX as u64 {
-        host.store(performance_slot(next_epoch, index), U256::ZERO)?;
-    }
+    forget_turns(host, next_epoch)?;
     let mut next = elect(host, next_epoch)?;
     if next.members.is_empty() {
         // Nobody is eligible: the chain goes on with whom it has.
@@ -115,6 +112,50 @@ pub(crate) fn end_block(
     redistribute(host, &mut next)?;
     store_set(host, &next)?;
     Ok(Some(next))
+}
+
+/// The turns of the epoch two before make room for this one's.
+fn forget_turns(host: &mut dyn Host, epoch: u64) -> Outcome<()> {
+    (0..VALIDATORS_MAX as u64).try_for_each(|index| host.store(performance_slot(epoch, index), U256::ZERO))
+}
+
+/// Begins an epoch with validators of choice, as a chain that goes on does; without `keys`, with whom an election yields.
+///
+/// Each must stand or stand again by the usual rules, but for jail: time in jail counts for the epochs after. Whoever is
+/// not chosen stands no longer.
+pub(crate) fn begin_anew(
+    host: &mut dyn Host,
+    epoch: u64,
+    keys: Option<&[PublicKey]>,
+) -> Outcome<ValidatorSet> {
+    let mut chosen: Vec<(PublicKey, Address)> = match keys {
+        None => elect(host, epoch)?.members.into_iter().map(|member| (member.key, member.operator)).collect(),
+        Some(keys) => {
+            let mut chosen = Vec::new();
+            for key in keys {
+                let operator = candidates::operator_of(host, &B256::from(key.0))?;
+                require(!operator.is_zero(), "a key is no validator's")?;
+                require(candidates::key_of(host, operator)?.0 == key.0, "a key is its operator's no longer")?;
+                chosen.push((*key, operator));
+            }
+            chosen
+        }
+    };
+    require(!chosen.is_empty(), "nobody is eligible to validate")?;
+    chosen.sort();
+    for operator in candidates::all(host)? {
+        if !chosen.iter().any(|(_, other)| *other == operator) {
+            candidates::leave(host, operator)?;
+        }
+    }
+    let mut set = ValidatorSet { epoch, members: Vec::new() };
+    for (key, operator) in chosen {
+        candidates::register_at_genesis(host, operator, B256::from(key.0))?;
+        set.members.push(Validator { key, operator, stake: bonded_to(host, operator)? });
+    }
+    forget_turns(host, epoch)?;
+    store_set(host, &set)?;
+    Ok(set)
 }
 
 /// Jails who missed too many turns, the worst first, and never so many that the rest could not decide.
