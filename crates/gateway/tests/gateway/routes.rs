@@ -205,6 +205,29 @@ async fn what_was_measured_is_shown() {
     assert_eq!(measured().await["orders_max"], 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_goes_on_with_an_answer_who_may_not() {
+    let workers = [FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(3).await];
+    let site = Site::start(&workers.each_ref()).await;
+    let asked = || workers.each_ref().map(|worker| worker.diary.orders.lock().expect("no panic").len());
+    let [first, second, third] = workers.each_ref().map(FakeWorker::key);
+    // Without an order nobody but the one that began: it may go on itself.
+    let answer = site.chat(chat("one two three BREAK-ONCE four", json!({"allow_fallbacks": false}))).await;
+    let began = who(&answer).to_owned();
+    assert_eq!(answer.json()["surety"]["handovers"], 1);
+    let mine = [first, second, third.clone()].map(|key| key == began);
+    assert_eq!(asked(), mine.map(|mine| if mine { 2 } else { 0 }));
+    let answer = site.chat(chat("one two BREAK three", json!({"allow_fallbacks": false}))).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    let one = asked().iter().zip(mine).filter(|(asked, mine)| **asked > if *mine { 2 } else { 0 }).count();
+    assert_eq!(one, 1, "{:?}", asked());
+    // Who is ignored does not go on either.
+    let before = asked();
+    let answer = site.chat(chat("one two BREAK three", json!({"ignore": [third]}))).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(asked()[2], before[2]);
+}
+
 /// A worker of an operator on the ledger, and what it asks for prompt and completion.
 struct Dealer {
     worker: FakeWorker,
