@@ -210,17 +210,32 @@ async fn nobody_goes_on_with_an_answer_who_may_not() {
     let workers = [FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(3).await];
     let site = Site::start(&workers.each_ref()).await;
     let asked = || workers.each_ref().map(|worker| worker.diary.orders.lock().expect("no panic").len());
-    let [first, second, third] = workers.each_ref().map(FakeWorker::key);
-    // Without an order nobody but the one that began: it may go on itself.
-    let answer = site.chat(chat("one two three BREAK-ONCE four", json!({"allow_fallbacks": false}))).await;
-    let began = who(&answer).to_owned();
+    let [first, _, third] = workers.each_ref().map(FakeWorker::key);
+    let waiting = |index: usize, count: u32| workers[index].set(|status| status.waiting_requests = count);
+    let heard = |index: usize, count: u32| {
+        site.until(move |status| status["workers"][index]["waiting_requests"] == count)
+    };
+    (1..3).for_each(|index| waiting(index, 9));
+    heard(1, 9).await;
+    heard(2, 9).await;
+    // Without an order nobody but the one that began: it alone may go on, though others have become better meanwhile.
+    let script = "one two three PAUSE PAUSE PAUSE BREAK-ONCE four";
+    let (answer, ()) = tokio::join!(site.chat(chat(script, json!({"allow_fallbacks": false}))), async {
+        workers[0].diary.until(&workers[0].diary.accepted, 1).await;
+        waiting(0, 200);
+        heard(0, 200).await;
+    });
+    assert_eq!(who(&answer), first);
     assert_eq!(answer.json()["surety"]["handovers"], 1);
-    let mine = [first, second, third.clone()].map(|key| key == began);
-    assert_eq!(asked(), mine.map(|mine| if mine { 2 } else { 0 }));
+    assert_eq!(asked(), [2, 0, 0]);
     let answer = site.chat(chat("one two BREAK three", json!({"allow_fallbacks": false}))).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
-    let one = asked().iter().zip(mine).filter(|(asked, mine)| **asked > if *mine { 2 } else { 0 }).count();
-    assert_eq!(one, 1, "{:?}", asked());
+    assert_eq!(
+        asked().into_iter().zip([2, 0, 0]).filter(|(now, before)| now > before).count(),
+        1,
+        "{:?}",
+        asked()
+    );
     // Who is ignored does not go on either.
     let before = asked();
     let answer = site.chat(chat("one two BREAK three", json!({"ignore": [third]}))).await;
