@@ -5,7 +5,7 @@
 //! Holds:  every list is bounded by whoever reads it; a name is one worker or one operator.
 //! Absent: JSON (`api`), choosing (`choice`).
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use alloy_primitives::Address;
 use surety_types::{Amount, Manifest, Price, PublicKey, receipt::ARITHMETIC_VERSION};
@@ -62,6 +62,14 @@ impl Preferences {
     /// Whether the best is for us to say, so that now and then a newcomer may be tried.
     pub(crate) fn leave_order_open(&self) -> bool {
         self.order.is_empty() && self.allow_fallbacks && self.sort.is_none() && !self.have_cutoffs()
+    }
+
+    /// The same once a worker has begun: where nobody but the best may answer, it is the one.
+    pub(crate) fn begun_by(&self, worker: &PublicKey) -> Cow<'_, Preferences> {
+        if self.allow_fallbacks || !self.order.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Preferences { order: vec![Name::of(worker)], ..self.clone() })
     }
 
     pub(crate) fn have_cutoffs(&self) -> bool {
@@ -128,6 +136,15 @@ impl Name {
             *nibble = digit.to_digit(16)? as u8;
         }
         Some(Name { nibbles, digits: digits.len(), operator })
+    }
+
+    /// A worker by its whole key.
+    fn of(worker: &PublicKey) -> Name {
+        let mut nibbles = [0; 64];
+        for (pair, byte) in nibbles.chunks_exact_mut(2).zip(worker.as_bytes()) {
+            pair.copy_from_slice(&[byte >> 4, byte & 15]);
+        }
+        Name { nibbles, digits: nibbles.len(), operator: false }
     }
 
     /// Whether the worker is named, by itself or by its operator.
@@ -313,6 +330,7 @@ mod tests {
         ] {
             assert_eq!(names(text), expected, "{text}");
         }
+        assert_eq!(Name::parse(&worker.to_string()), Some(Name::of(&worker)));
         assert!(names(&worker.to_string()) && names(&operator.to_string()));
         assert!(!Name::parse("0xcdcdcdcd").expect("a name").names(&worker, None));
         let long = "a".repeat(65);

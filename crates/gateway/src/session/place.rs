@@ -8,6 +8,7 @@
 //! Absent: what becomes of it then (`session`).
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     sync::{
         Arc,
@@ -126,13 +127,17 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
     let Placement { wanted, context_tokens_min, from, mut without, never, breaks } = placement;
     let search = if breaks > 0 { desk.search } else { Duration::ZERO };
     without.extend(&never);
+    let preferences = match without.first() {
+        Some(began) => desk.preferences.begun_by(began),
+        None => Cow::Borrowed(&desk.preferences),
+    };
     let give_up = Instant::now() + search;
     let stall = desk.stall.mul_f32(1.5_f32.powi(breaks.min(16) as i32)).min(STALL_MAX.max(desk.stall));
     let mut last = None;
     loop {
         let demand = Demand {
             model: &desk.model,
-            preferences: &desk.preferences,
+            preferences: &preferences,
             max_output_tokens: wanted.limit.or(desk.max_output_tokens),
             context_tokens_min,
             without: &without,
@@ -229,9 +234,7 @@ async fn offer(
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => Ok(Leg {
             id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
-            hedge_at: Some(
-                Instant::now() + worker.first_token_patience(&desk.model.id, acceptance.prompt_tokens),
-            ),
+            hedge_at: Some(Instant::now() + timing.first_token_patience()),
             session,
             worker,
             _held: held,

@@ -205,6 +205,44 @@ async fn what_was_measured_is_shown() {
     assert_eq!(measured().await["orders_max"], 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_goes_on_with_an_answer_who_may_not() {
+    let workers = [FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(3).await];
+    let site = Site::start(&workers.each_ref()).await;
+    let asked = || workers.each_ref().map(|worker| worker.diary.orders.lock().expect("no panic").len());
+    let [first, _, third] = workers.each_ref().map(FakeWorker::key);
+    let waiting = |index: usize, count: u32| workers[index].set(|status| status.waiting_requests = count);
+    let heard = |index: usize, count: u32| {
+        site.until(move |status| status["workers"][index]["waiting_requests"] == count)
+    };
+    (1..3).for_each(|index| waiting(index, 9));
+    heard(1, 9).await;
+    heard(2, 9).await;
+    // Without an order nobody but the one that began: it alone may go on, though others have become better meanwhile.
+    let script = "one two three PAUSE PAUSE PAUSE BREAK-ONCE four";
+    let (answer, ()) = tokio::join!(site.chat(chat(script, json!({"allow_fallbacks": false}))), async {
+        workers[0].diary.until(&workers[0].diary.accepted, 1).await;
+        waiting(0, 200);
+        heard(0, 200).await;
+    });
+    assert_eq!(who(&answer), first);
+    assert_eq!(answer.json()["surety"]["handovers"], 1);
+    assert_eq!(asked(), [2, 0, 0]);
+    let answer = site.chat(chat("one two BREAK three", json!({"allow_fallbacks": false}))).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(
+        asked().into_iter().zip([2, 0, 0]).filter(|(now, before)| now > before).count(),
+        1,
+        "{:?}",
+        asked()
+    );
+    // Who is ignored does not go on either.
+    let before = asked();
+    let answer = site.chat(chat("one two BREAK three", json!({"ignore": [third]}))).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(asked()[2], before[2]);
+}
+
 /// A worker of an operator on the ledger, and what it asks for prompt and completion.
 struct Dealer {
     worker: FakeWorker,
