@@ -17,7 +17,7 @@ use crate::{
     commands::Outcome,
     data_dir::DataDir,
     look::{LookArgs, aligned},
-    output::{self, Style, hinted, io_failure, out_style, printable},
+    output::{self, Style, excerpt, hinted, io_failure, out_style},
 };
 
 /// Chunks that catch with 95 % whoever dropped a hundredth.
@@ -78,7 +78,7 @@ pub async fn run(global: &Global, data_dir: &DataDir, args: Args) -> anyhow::Res
         output::line(format_args!(
             "{} chunks of {}, drawn by block {} ({})",
             args.challenges,
-            printable(&file.name),
+            excerpt(&file.name, 96),
             tip.number,
             tip.hash
         ))?;
@@ -141,7 +141,8 @@ fn table(audited: &[Audited]) -> Vec<String> {
             )
         });
         let operator = format!("  {}", by.operator);
-        vec![operator, printable(&by.operator_name), printable(&by.endpoint), one.verdict(), cost]
+        let (name, endpoint) = (excerpt(&by.operator_name, 32), excerpt(&by.endpoint, 48));
+        vec![operator, name, endpoint, one.verdict(), cost]
     };
     let lines = aligned(&audited.iter().map(row).collect::<Vec<_>>());
     let coloured = |(line, one): (String, &Audited)| match one.holds() {

@@ -87,9 +87,9 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
     let rows = [
         ("name", name.clone()),
         ("id", id.to_string()),
-        ("calls itself", output::printable(&manifest.name)),
+        ("calls itself", output::excerpt(&manifest.name, 200)),
         ("file", files),
-        ("architecture", output::printable(&manifest.architecture)),
+        ("architecture", output::excerpt(&manifest.architecture, 60)),
         ("layers", format!("{} of width {}", manifest.layers, manifest.width)),
         (
             "heads",
@@ -101,7 +101,7 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
         ("feed forward", manifest.feed_forward.to_string()),
         ("vocabulary", format!("{} tokens", manifest.vocabulary)),
         ("context", format!("{} tokens{memory}", manifest.context)),
-        ("tensors", formats.join(", ")),
+        ("tensors", output::excerpt(&formats.join(", "), 400)),
         ("tokenizer", manifest.tokenizer_digest.to_string()),
         ("chat template", template),
         ("arithmetic", format!("version {}", manifest.arithmetic)),

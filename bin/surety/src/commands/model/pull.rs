@@ -103,7 +103,7 @@ async fn wanted(data_dir: &DataDir, args: &Args) -> anyhow::Result<Wanted> {
         hosted.offering.iter().map(|offered| offered.by.operator).collect();
     output::note(format_args!(
         "{} is {}: {} worker(s) of {} operator(s) offer it",
-        output::printable(&hosted.manifest.name),
+        output::excerpt(&hosted.manifest.name, 96),
         hosted.id,
         hosted.offering.len(),
         operators.len()
