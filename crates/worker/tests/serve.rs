@@ -357,7 +357,10 @@ async fn a_pause_refuses_what_is_new_and_finishes_what_is_there() {
     assert_eq!(control.relay_connected(), None);
     assert!(control.earnings().is_none(), "it serves for nothing");
     let long = Order { max_output_tokens: 200, ..bench.order(&chat("Speak!")) };
-    let running = bench.send(long, chat("Speak!")).await;
+    let mut running = bench.send(long, chat("Speak!")).await;
+    // It is taken before the pause begins.
+    let first = running.next().await.unwrap();
+    assert!(!matches!(first, SessionEvent::Refused(_) | SessionEvent::Finished(_)));
     control.pause();
     let session = bench.send(bench.order(&chat("Who goes there?")), chat("Who goes there?")).await;
     let refusal = refused(session).await;
