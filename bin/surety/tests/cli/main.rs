@@ -4,6 +4,7 @@ mod http;
 mod process;
 
 mod commands;
+mod kill_matrix;
 mod look;
 mod money;
 mod transfer;
