@@ -5,6 +5,8 @@
 //! Touches: nothing.
 //! Absent: any claim to usefulness. It has read Shakespeare, and nothing else.
 
+use std::sync::LazyLock;
+
 use surety_types::Digest;
 use surety_worker::load::{ModelFile, ModelPlace};
 
@@ -16,7 +18,8 @@ static BYTES: &[u8] =
 
 /// The bundled model.
 pub fn file() -> ModelFile {
-    ModelFile { place: ModelPlace::Program(BYTES), blake3: Digest(*blake3::hash(BYTES).as_bytes()) }
+    static DIGEST: LazyLock<Digest> = LazyLock::new(|| Digest(*blake3::hash(BYTES).as_bytes()));
+    ModelFile { place: ModelPlace::Program(BYTES), blake3: *DIGEST }
 }
 
 /// Its size.

@@ -48,14 +48,17 @@ pub enum Command {
     Up(commands::up::Args),
     /// Chat in the terminal; every answer's receipt is checked.
     Chat(commands::chat::Args),
-    /// Add, list, inspect and remove models.
+    /// Add, list, fetch, publish, audit and remove models.
     #[command(subcommand)]
     Model(commands::model::Command),
     /// Check a receipt, and on request re-run the answer to the bit.
     Verify(commands::verify::Args),
-    /// Run a worker.
+    /// Join with a worker, run it, steer it, see what it earned.
     #[command(subcommand)]
     Worker(commands::worker::Command),
+    /// Run a relay, for workers that can only call out.
+    #[command(subcommand)]
+    Relay(commands::relay::Command),
     /// Run a gateway.
     #[command(subcommand)]
     Gateway(commands::gateway::Command),
@@ -115,6 +118,13 @@ mod tests {
         check(
             "surety model pull blake3:0000000000000000000000000000000000000000000000000000000000000000 --name x --from 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1 0000000000000000000000000000000000000000000000000000000000000000@[::1]:2",
         );
+        check("surety model pull qwen3@abcd --genesis g.json --rpc-url http://127.0.0.1:1 --json");
+        check("surety model inspect qwen3 --hosts");
+        check("surety model publish ./x.gguf --alias x --account purse");
+        check("surety model audit qwen3 --challenges 459 --within 30 --json");
+        check("surety model pin x");
+        check("surety model gc --keep 20G --dry-run");
+        check("surety worker run --share served --share-bytes-per-second 1000000");
         check("surety model serve --listen 0.0.0.0:4433 --key worker --bytes-per-second 1000000 --json");
         check("surety verify chatcmpl-1 --recompute --base-url http://127.0.0.1:1");
         check("surety verify receipt.json --offline --recompute --model x.gguf --text answer.txt");
@@ -147,8 +157,18 @@ mod tests {
         check("surety key new mine --no-passphrase");
         check("surety key new purse --account");
         check(
-            "surety worker run --genesis g.json --rpc-url http://a --rpc-url http://b --account x --bond 12.5 --price 0.1/0/1 --operator-name me --announce 192.0.2.1:7801",
+            "surety worker run --genesis g.json --rpc-url http://a --rpc-url http://b --account x --bond 12.5 --price 0.1/0/1 --operator-name me --listen 0.0.0.0:7801 --reach direct=192.0.2.1:7801",
         );
+        check("surety worker join --genesis g.json --rpc-url http://a --yes");
+        check(
+            "surety worker join --genesis g.json --dry-run --json --account x --reach relay=192.0.2.1:7842 --bond 20",
+        );
+        check("surety worker drain --grace 2m --retire");
+        check("surety worker pause --resume-after 10m --key worker");
+        check("surety worker resume");
+        check("surety worker status --json");
+        check("surety worker earnings --genesis g.json --account x");
+        check("surety relay run --listen 0.0.0.0:7842 --connections 100 --bytes-per-second 1000000");
         check("surety gateway run --genesis g.json --account x --deposit 5 --price-ceiling 1/1/1");
         check("surety key list");
         check("surety key show mine");

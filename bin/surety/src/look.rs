@@ -5,17 +5,19 @@
 //! Touches: `up.json`, the genesis file.
 //! Absent: what is looked at (the commands).
 
-use std::{fs, path::PathBuf};
+use std::{fs, net::IpAddr, path::PathBuf};
 
 use alloy_primitives::U256;
 use anyhow::Context;
 use serde::Deserialize;
-use surety_client::ledger::{Ledger, LedgerBounds, LedgerSettings, Tip};
+use surety_client::ledger::{Ledger, LedgerBounds, LedgerSettings, Tip, Wallet};
 
 use crate::{
     commands::validator::{kept_genesis, read_genesis},
     data_dir::DataDir,
+    keystore::Keystore,
     output::hinted,
+    passphrase::PassphraseArgs,
 };
 
 /// Where a validator serves RPC unless told otherwise.
@@ -47,9 +49,38 @@ struct Running {
 pub struct Look {
     pub ledger: Ledger,
     pub base_url: Option<String>,
+    /// Whether it is all on this machine.
+    pub local: bool,
+}
+
+/// Who acts, and on which ledger.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ActorArgs {
+    /// The account that acts (`surety key list` shows them).
+    #[arg(long, value_name = "NAME")]
+    account: String,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+impl ActorArgs {
+    /// The ledger, and the account's wallet.
+    pub fn open(&self, data_dir: &DataDir) -> anyhow::Result<(Ledger, Wallet)> {
+        let ledger = self.look.open(data_dir)?.ledger;
+        let keystore = Keystore::new(data_dir.keys());
+        let wallet = keystore.load_account(&self.account, || self.passphrase.existing(&self.account))?;
+        Ok((ledger, wallet))
+    }
 }
 
 impl LookArgs {
+    /// Whether a ledger was named.
+    pub fn is_given(&self) -> bool {
+        self.genesis.is_some() || !self.rpc_urls.is_empty()
+    }
+
     /// The ledger these mean.
     pub fn open(&self, data_dir: &DataDir) -> anyhow::Result<Look> {
         let running: Running = fs::read(data_dir.running())
@@ -77,12 +108,21 @@ impl LookArgs {
         } else {
             vec![USUAL.to_owned()]
         };
+        let local = rpc_urls.iter().all(|url| is_loopback(url));
         let settings = LedgerSettings { genesis: read_genesis(&path)?, rpc_urls };
         // A chain that stands still is to be seen too; its age is shown.
         let bounds = LedgerBounds { age_max: None, ..LedgerBounds::default() };
         let ledger = Ledger::with_bounds(settings, bounds).context("the ledger cannot be looked at")?;
-        Ok(Look { ledger, base_url: running.base_url.filter(|_| here) })
+        Ok(Look { ledger, base_url: running.base_url.filter(|_| here), local })
     }
+}
+
+/// Whether a URL is of this machine.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Wei as credits, with as many decimals as say something.
@@ -158,6 +198,16 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
         assert_eq!(aligned(&[row(&["a", "bb"]), row(&["ccc", "d"])]), ["a    bb", "ccc  d"]);
         assert!(aligned(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_on_this_machine_is_told() {
+        for url in ["http://127.0.0.1:8545", "http://[::1]:1", "https://localhost/rpc"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in ["http://192.0.2.1:8545", "http://127.example.org", "http://localhost.example.org", "x"] {
+            assert!(!is_loopback(url), "{url}");
+        }
     }
 
     #[test]

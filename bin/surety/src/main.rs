@@ -21,6 +21,7 @@ mod models;
 mod output;
 mod passphrase;
 mod progress;
+mod span;
 mod sse;
 mod verification;
 

@@ -1,19 +1,25 @@
 //! Which models a command means, and their files.
 //!
 //! In:     `--model` arguments: a reference, or a name for one.
-//! Out:    what a worker is to serve.
+//! Out:    what a worker is to serve, and to give to others.
 //! Touches: the store; a hub, for what was never downloaded.
 //! Holds:  a reference means the same for every command.
 //! Absent: loading.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::SystemTime,
+};
 
-use surety_types::ModelId;
+use surety_blobs::{Shelf, View};
+use surety_types::{Digest, ModelId};
 use surety_worker::{
     load::{ModelFile, ModelPlace},
     serve::ModelSettings,
     store::{
-        Entry, Reference, ReferenceError, Store, StoreError,
+        Entry, Held, Reference, ReferenceError, Store, StoreError,
         hub::{Hub, HubSettings},
         is_name,
     },
@@ -86,6 +92,36 @@ impl Models {
         &self.store
     }
 
+    /// Their files by digest, for whoever asks for them; `served` are those of the models that are served.
+    pub fn view(&self, data_dir: &DataDir, share: Share, served: &[Digest]) -> Option<View> {
+        let only = match share {
+            Share::Store => None,
+            Share::Served => Some(served.to_vec()),
+            Share::Nothing => return None,
+        };
+        Some(View::new(StoreShelf { store: self.store.clone(), only }, data_dir.cache().join("trees")))
+    }
+
+    /// Holds a file that is used from now on, so that no collection deletes it, and notes that it is used.
+    pub fn hold(&self, path: &Path, blake3: Digest) -> Option<Held> {
+        self.store.note_use(blake3, SystemTime::now());
+        match self.store.hold(path) {
+            Ok(held) => Some(held),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the file is used without being held");
+                None
+            }
+        }
+    }
+
+    /// The same of a model's file, unless it is the program's.
+    pub fn hold_file(&self, file: &ModelFile) -> Option<Held> {
+        match &file.place {
+            ModelPlace::File(path) => self.hold(path, file.blake3),
+            ModelPlace::Program(_) => None,
+        }
+    }
+
     /// The model that is meant, without asking any network.
     pub fn find(&self, reference: &Reference) -> anyhow::Result<Found> {
         let mut shown = Shown::new(reference.to_string());
@@ -148,6 +184,59 @@ impl Models {
     }
 }
 
+/// Which files are given to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Share {
+    /// All of the store's, whether served or not: whoever knows a file's BLAKE3 can have it.
+    #[default]
+    Store,
+    /// Those of the models that are served.
+    Served,
+    /// None.
+    Nothing,
+}
+
+/// The store's files, as they are listed now, and the bundled one.
+struct StoreShelf {
+    store: Store,
+    /// Of these alone.
+    only: Option<Vec<Digest>>,
+}
+
+impl StoreShelf {
+    fn gives(&self, digest: Digest) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&digest))
+    }
+}
+
+impl Shelf for StoreShelf {
+    fn paths(&self, digest: Digest) -> Vec<PathBuf> {
+        if !self.gives(digest) {
+            return Vec::new();
+        }
+        match self.store.list() {
+            Ok(entries) => {
+                entries.into_iter().filter(|entry| entry.blake3 == digest).map(|entry| entry.path).collect()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the model store cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    fn bytes(&self, digest: Digest) -> Option<&'static [u8]> {
+        match bundled::file() {
+            ModelFile { place: ModelPlace::Program(bytes), blake3 }
+                if blake3 == digest && self.gives(digest) =>
+            {
+                Some(bytes)
+            }
+            _ => None,
+        }
+    }
+}
+
 fn found(entry: Entry) -> Found {
     let file = ModelFile { place: ModelPlace::File(entry.path), blake3: entry.blake3 };
     Found { name: entry.name, file }
@@ -161,6 +250,20 @@ pub fn bundled_model() -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_shared_is_not_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::at(folder.path());
+        let models = Models::new(&data_dir);
+        let digest = bundled::file().blake3;
+        let gives = |share, served: &[Digest]| {
+            let view = models.view(&data_dir, share, served);
+            view.is_some_and(|view| view.tree(digest, &mut |_, _| {}).is_ok())
+        };
+        assert!(gives(Share::Store, &[]) && gives(Share::Served, &[digest]));
+        assert!(!gives(Share::Served, &[]) && !gives(Share::Nothing, &[digest]));
+    }
 
     #[test]
     fn names_of_ones_own_are_told_from_paths() {

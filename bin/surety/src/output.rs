@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
-use surety_client::ledger::LedgerError;
+use surety_client::{ledger::LedgerError, models::FindError};
 use surety_worker::{
     load::OpenError,
     serve::StartError,
@@ -21,7 +21,7 @@ use surety_worker::{
 
 use crate::{
     cli::{Cli, Command},
-    commands::{gateway, validator, worker},
+    commands::{gateway, relay, validator, worker},
     keystore::KeystoreError,
 };
 
@@ -156,6 +156,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<OpenError>().and_then(OpenError::hint))
             .or_else(|| cause.downcast_ref::<KeystoreError>().and_then(KeystoreError::hint))
             .or_else(|| cause.downcast_ref::<LedgerError>().and_then(LedgerError::hint).map(str::to_owned))
+            .or_else(|| cause.downcast_ref::<FindError>().and_then(FindError::hint).map(str::to_owned))
             .or_else(|| gateway::hint(cause))
             .or_else(|| validator::hint(cause))
     })
@@ -164,16 +165,18 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 /// Where diagnostics go, and which.
 pub fn start_log(cli: &Cli) {
     let by_hand = match &cli.command {
-        Command::Worker(worker::Command::Run(args)) => !args.child.stop_with_parent,
+        Command::Worker(worker::Command::Run(args)) => !args.serve.child.stop_with_parent,
+        Command::Worker(worker::Command::Join(args)) => !args.serve.child.stop_with_parent,
+        Command::Relay(relay::Command::Run(args)) => !args.child.stop_with_parent,
         Command::Gateway(gateway::Command::Run(args)) => !args.child.stop_with_parent,
         Command::Validator(validator::Command::Run(args)) => !args.child.stop_with_parent,
         _ => false,
     };
     let usual = if by_hand {
-        "warn,commonware_storage=error,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
+        "warn,commonware_storage=error,iroh=error,iroh_relay=error,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
     } else {
-        // An empty database says that it is empty.
-        "warn,commonware_storage=error"
+        // An empty database says that it is empty; a relay that is away is told by whoever needs it.
+        "warn,commonware_storage=error,iroh=error,iroh_relay=error"
     };
     let filter = cli.global.log.as_deref().unwrap_or(usual);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {

@@ -10,9 +10,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
-use surety_net::{CloseCode, Link, Stream};
+use surety_net::{CloseCode, Endpoint, Link, Protocol, Stream, WorkerAddress};
 use surety_types::{Digest, PublicKey};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     message::{FromHolder, Refusal, ToHolder},
@@ -21,6 +21,8 @@ use crate::{
 
 /// Chunks in one audit, at most.
 pub const CHALLENGES_MAX: u32 = 1024;
+/// After which a busy holder is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The domain of the draw.
 const DOMAIN: &str = "surety 2026 storage audit";
 
@@ -123,6 +125,19 @@ pub enum MissReason {
 }
 
 impl AuditReport {
+    fn begun(challenge: &Challenge, drawn: usize) -> Self {
+        let Challenge { holder, digest, beacon, .. } = *challenge;
+        let (drawn, misses) = (drawn as u32, Vec::new());
+        AuditReport { holder, digest, beacon, drawn, proven: 0, misses, bytes: 0, elapsed_ms: 0 }
+    }
+
+    /// Of a holder that is not there.
+    fn silent(challenge: &Challenge) -> Self {
+        let chunks = challenge.chunks();
+        let misses = chunks.iter().map(|chunk| Miss { chunk: *chunk, why: MissReason::Silence });
+        AuditReport { misses: misses.collect(), ..Self::begun(challenge, chunks.len()) }
+    }
+
     /// Whether the holder opened everything.
     pub fn passed(&self) -> bool {
         self.misses.is_empty()
@@ -144,21 +159,37 @@ pub fn judge(challenge: &Challenge, chunk: u64, answer: &FromHolder) -> Result<(
     }
 }
 
+/// Audits a holder where it is said to be. Whatever it does, there is a report within `limit`: who is not there is silent,
+/// and who is busy is asked again until then.
+pub async fn audit_at(
+    endpoint: &Endpoint,
+    address: &WorkerAddress,
+    challenge: &Challenge,
+    limit: Duration,
+) -> AuditReport {
+    let until = Instant::now() + limit;
+    let began = Instant::now();
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut report = match endpoint.connect_within(address, Protocol::Blobs, left).await {
+            Ok(link) => audit(&link, challenge, until.saturating_duration_since(Instant::now())).await,
+            Err(_) => AuditReport::silent(challenge),
+        };
+        report.elapsed_ms = began.elapsed().as_millis() as u64;
+        let busy = report.misses.first().is_some_and(|miss| miss.why == MissReason::Busy);
+        if !busy || Instant::now() + ASK_AGAIN >= until {
+            return report;
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
 /// Audits a holder over a connection to it. Whatever it does, there is a report within `limit`.
 pub async fn audit(link: &Link, challenge: &Challenge, limit: Duration) -> AuditReport {
     let began = Instant::now();
     let until = began + limit;
     let chunks = challenge.chunks();
-    let mut report = AuditReport {
-        holder: challenge.holder,
-        digest: challenge.digest,
-        beacon: challenge.beacon,
-        drawn: chunks.len() as u32,
-        proven: 0,
-        misses: Vec::new(),
-        bytes: 0,
-        elapsed_ms: 0,
-    };
+    let mut report = AuditReport::begun(challenge, chunks.len());
     let mut rest = chunks.iter().copied();
     // Without a stream or after a break, everything that is left is a miss for that reason.
     let mut broken = MissReason::Silence;

@@ -217,12 +217,12 @@ impl Holder {
             let _place = place;
             view.slices(digest, &challenge.chunks(), |chunk, slice| {
                 let message = match slice {
-                    Ok(slice) => FromHolder::Slice {
+                    Some(slice) => FromHolder::Slice {
                         chunk,
                         data: slice.data,
                         siblings: slice.siblings.as_flattened().to_vec(),
                     },
-                    Err(_) => FromHolder::Missing(chunk),
+                    None => FromHolder::Missing(chunk),
                 };
                 queue.blocking_send(message).is_ok()
             })

@@ -21,7 +21,7 @@ mod throttle;
 pub mod tree;
 mod view;
 
-pub use audit::{AuditReport, Challenge, audit, challenges_needed};
+pub use audit::{AuditReport, Challenge, audit, audit_at, challenges_needed};
 pub use hold::{HoldLimits, hold};
 pub use partial::DiskError;
 pub use pull::{Event, Fault, HolderSummary, Progress, PullError, PullLimits, PullRequest, Pulled, pull};

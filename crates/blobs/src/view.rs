@@ -1,6 +1,6 @@
 //! The view: files read by digest where they lie, each piece checked when it is read.
 //!
-//! In:     digests; the paths at which a shelf says such files lie.
+//! In:     digests; the paths at which a shelf says such files lie, or their bytes if they are part of the program.
 //! Out:    sizes, values of pieces, pieces, opened chunks.
 //! Touches: reads those files; keeps their trees in a folder of its own, 32 bytes per mebibyte.
 //! Holds:  what is returned is vouched for by its digest; a file that changed or vanished is an error, whatever its
@@ -36,6 +36,11 @@ const OPEN_MAX: usize = 64;
 pub trait Shelf: Send + Sync + 'static {
     /// The paths at which a file of this digest is said to lie. Is asked for each request, and must be quick.
     fn paths(&self, digest: Digest) -> Vec<PathBuf>;
+
+    /// The bytes of a file of this digest that is part of the program, if there is one.
+    fn bytes(&self, _digest: Digest) -> Option<&'static [u8]> {
+        None
+    }
 }
 
 /// Files by digest.
@@ -109,7 +114,14 @@ enum State {
     /// Somebody reads a file now.
     Reading,
     /// A file that was read, whole, and found to be the digest's.
-    Good { path: PathBuf, stamp: Stamp, tree: Arc<Tree> },
+    Good { place: Place, tree: Arc<Tree> },
+}
+
+/// Where a file's bytes are.
+#[derive(Clone, Debug)]
+enum Place {
+    File { path: PathBuf, stamp: Stamp },
+    Program(&'static [u8]),
 }
 
 /// What tells that a file was probably not written to since.
@@ -132,41 +144,39 @@ impl View {
 
     /// A piece of a file.
     pub fn piece(&self, digest: Digest, index: u32) -> Result<Vec<u8>, ReadError> {
-        let (path, tree) = self.find(digest, &mut |_, _| {})?;
+        let (place, tree) = self.find(digest, &mut |_, _| {})?;
         if index >= tree.shape().pieces() {
             return Err(ReadError::NoSuchPart { digest });
         }
-        read_piece(&path, &tree, index)
+        place.piece(&tree, index)
     }
 
     /// A chunk of a file with its path.
     pub fn slice(&self, digest: Digest, chunk: u64) -> Result<Slice, ReadError> {
-        let (path, tree) = self.find(digest, &mut |_, _| {})?;
+        let (place, tree) = self.find(digest, &mut |_, _| {})?;
         if chunk >= tree.shape().chunks() {
             return Err(ReadError::NoSuchPart { digest });
         }
-        let piece = read_piece(&path, &tree, piece_of(chunk))?;
+        let piece = place.piece(&tree, piece_of(chunk))?;
         Ok(tree.open(chunk, &piece))
     }
 
-    /// Some chunks of a file, in increasing order, each piece being read once. `pass` says whether to go on.
+    /// Some chunks of a file, in increasing order, each piece being read once. `pass` is given nothing for a chunk that
+    /// cannot be opened, and says whether to go on.
     pub fn slices(
         &self,
         digest: Digest,
         chunks: &[u64],
-        mut pass: impl FnMut(u64, Result<Slice, ReadError>) -> bool,
+        mut pass: impl FnMut(u64, Option<Slice>) -> bool,
     ) -> Result<(), ReadError> {
-        let (path, tree) = self.find(digest, &mut |_, _| {})?;
+        let (place, tree) = self.find(digest, &mut |_, _| {})?;
         for together in chunks.chunk_by(|a, b| piece_of(*a) == piece_of(*b)) {
             let Some(last) = together.last().filter(|last| **last < tree.shape().chunks()) else {
                 return Err(ReadError::NoSuchPart { digest });
             };
-            let piece = read_piece(&path, &tree, piece_of(*last));
+            let piece = place.piece(&tree, piece_of(*last));
             for &chunk in together {
-                let slice = match &piece {
-                    Ok(piece) => Ok(tree.open(chunk, piece)),
-                    Err(_) => Err(ReadError::Changed { path: path.clone(), digest }),
-                };
+                let slice = piece.as_ref().ok().map(|piece| tree.open(chunk, piece));
                 if !pass(chunk, slice) {
                     return Ok(());
                 }
@@ -179,9 +189,10 @@ impl View {
         &self,
         digest: Digest,
         report: &mut dyn FnMut(u64, u64),
-    ) -> Result<(PathBuf, Arc<Tree>), ReadError> {
-        let mut paths = self.shelf.paths(digest);
-        if paths.is_empty() {
+    ) -> Result<(Place, Arc<Tree>), ReadError> {
+        let bytes = self.shelf.bytes(digest);
+        let mut paths = if bytes.is_some() { Vec::new() } else { self.shelf.paths(digest) };
+        if bytes.is_none() && paths.is_empty() {
             lock(&self.open).remove(&digest);
             return Err(ReadError::Absent { digest });
         }
@@ -192,14 +203,17 @@ impl View {
             }
             open.entry(digest).or_default().clone()
         };
+        if let Some(bytes) = bytes {
+            return program(&known, digest, bytes, report);
+        }
         // One good file is enough.
-        if let State::Good { path: good, .. } = &lock(&known).state {
+        if let State::Good { place: Place::File { path: good, .. }, .. } = &lock(&known).state {
             paths.sort_by_key(|path| path != good);
         }
         let mut failed = None;
         for path in paths {
             match self.known_at(&known, digest, &path, report) {
-                Ok(tree) => return Ok((path, tree)),
+                Ok(found) => return Ok(found),
                 Err(error) => failed = Some(error),
             }
         }
@@ -212,17 +226,20 @@ impl View {
         digest: Digest,
         path: &Path,
         report: &mut dyn FnMut(u64, u64),
-    ) -> Result<Arc<Tree>, ReadError> {
+    ) -> Result<(Place, Arc<Tree>), ReadError> {
         let failed = |source: io::Error| failure(digest, path, source);
         let now = stamp(path).map_err(failed)?;
         let shape =
             Shape::new(now.bytes).map_err(|source| ReadError::Size { path: path.to_owned(), source })?;
+        let place = Place::File { path: path.to_owned(), stamp: now };
         // One reads a file; nobody waits for it with the lock, or for the lock.
         let mut reading = {
             let mut known_now = lock(known);
             match &known_now.state {
-                State::Good { path: at, stamp, tree } if at == path && *stamp == now => {
-                    return Ok(tree.clone());
+                State::Good { place: Place::File { path: at, stamp }, tree }
+                    if at == path && *stamp == now =>
+                {
+                    return Ok((place, tree.clone()));
                 }
                 State::Reading => return Err(ReadError::Reading { path: path.to_owned() }),
                 State::Good { .. } | State::Nothing => {}
@@ -237,7 +254,7 @@ impl View {
         let tree = match load(&cached, digest, shape, now) {
             Some(tree) => tree,
             None => {
-                let tree = compute(path, shape, report).map_err(failed)?;
+                let tree = File::open(path).and_then(|file| compute(file, shape, report)).map_err(failed)?;
                 if tree.root() != digest || stamp(path).map_err(failed)? != now {
                     let bad = &mut lock(known).bad;
                     bad.retain(|(at, _)| at != path);
@@ -252,8 +269,8 @@ impl View {
             }
         };
         let tree = Arc::new(tree);
-        reading.found = State::Good { path: path.to_owned(), stamp: now, tree: tree.clone() };
-        Ok(tree)
+        reading.found = State::Good { place: place.clone(), tree: tree.clone() };
+        Ok((place, tree))
     }
 }
 
@@ -273,22 +290,45 @@ fn piece_of(chunk: u64) -> u32 {
     u32::try_from(chunk / (PIECE_BYTES / crate::tree::CHUNK_BYTES)).unwrap_or(u32::MAX)
 }
 
-/// A piece as it lies on disk now, if it is still the digest's.
-fn read_piece(path: &Path, tree: &Tree, index: u32) -> Result<Vec<u8>, ReadError> {
-    let digest = tree.root();
-    let mut data = vec![0; tree.shape().piece_bytes(index)];
-    let read = File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::Start(tree.shape().piece_offset(index)))?;
-        file.read_exact(&mut data)
-    });
-    match read {
-        Ok(()) if tree.vouches_for(index, &data) => Ok(data),
-        Ok(()) => Err(ReadError::Changed { path: path.to_owned(), digest }),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err(ReadError::Changed { path: path.to_owned(), digest })
+impl Place {
+    /// A piece as it is now, if it is still the digest's.
+    fn piece(&self, tree: &Tree, index: u32) -> Result<Vec<u8>, ReadError> {
+        let digest = tree.root();
+        let (offset, bytes) = (tree.shape().piece_offset(index), tree.shape().piece_bytes(index));
+        let path = match self {
+            Place::Program(file) => return Ok(file[offset as usize..][..bytes].to_vec()),
+            Place::File { path, .. } => path,
+        };
+        let mut data = vec![0; bytes];
+        let read = File::open(path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(offset))?;
+            file.read_exact(&mut data)
+        });
+        match read {
+            Ok(()) if tree.vouches_for(index, &data) => Ok(data),
+            Ok(()) => Err(ReadError::Changed { path: path.to_owned(), digest }),
+            Err(error) => Err(failure(digest, path, error)),
         }
-        Err(error) => Err(failure(digest, path, error)),
     }
+}
+
+/// A file that is part of the program: its tree is made once for each time the program runs.
+fn program(
+    known: &Mutex<Known>,
+    digest: Digest,
+    bytes: &'static [u8],
+    report: &mut dyn FnMut(u64, u64),
+) -> Result<(Place, Arc<Tree>), ReadError> {
+    let place = Place::Program(bytes);
+    if let State::Good { place: Place::Program(_), tree } = &lock(known).state {
+        return Ok((place, tree.clone()));
+    }
+    let tree = Shape::new(bytes.len() as u64).ok().and_then(|shape| compute(bytes, shape, report).ok());
+    let Some(tree) = tree.filter(|tree| tree.root() == digest).map(Arc::new) else {
+        return Err(ReadError::Absent { digest });
+    };
+    lock(known).state = State::Good { place: place.clone(), tree: tree.clone() };
+    Ok((place, tree))
 }
 
 fn failure(digest: Digest, path: &Path, source: io::Error) -> ReadError {
@@ -309,8 +349,7 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
 }
 
 /// Reads the whole file.
-fn compute(path: &Path, shape: Shape, report: &mut dyn FnMut(u64, u64)) -> io::Result<Tree> {
-    let mut file = File::open(path)?;
+fn compute(mut file: impl Read, shape: Shape, report: &mut dyn FnMut(u64, u64)) -> io::Result<Tree> {
     let mut buffer = vec![0; PIECE_BYTES as usize];
     let mut values = Vec::new();
     let mut done = 0;
@@ -442,7 +481,7 @@ mod tests {
         assert_eq!(view.piece(digest, 0).unwrap(), data[..1 << 20], "this piece is still what it was");
         let mut seen = Vec::new();
         view.slices(digest, &[0, 5, 1024, 1030, 2048], |chunk, slice| {
-            seen.push((chunk, slice.is_ok()));
+            seen.push((chunk, slice.is_some()));
             true
         })
         .unwrap();
@@ -467,5 +506,36 @@ mod tests {
         // And back.
         fs::write(&path, &data).unwrap();
         assert_eq!(view.piece(digest, 2).unwrap(), data[2 << 20..]);
+    }
+
+    /// A shelf of one file that is part of the program.
+    struct Bundle(&'static [u8]);
+
+    impl Shelf for Bundle {
+        fn paths(&self, _digest: Digest) -> Vec<PathBuf> {
+            Vec::new()
+        }
+
+        fn bytes(&self, digest: Digest) -> Option<&'static [u8]> {
+            (digest.0[0] != 0).then_some(self.0)
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_program_is_given_out_without_a_disk() {
+        let data: &'static [u8] = bytes((1 << 20) + 77).leak();
+        let digest = Digest(*blake3::hash(data).as_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let view = View::new(Bundle(data), cache.clone());
+        assert_eq!(read_all(&view, digest).unwrap(), 2);
+        assert_eq!(read_all(&view, digest).unwrap(), 0, "once");
+        assert_eq!(view.piece(digest, 1).unwrap(), data[1 << 20..]);
+        let tree = view.tree(digest, &mut |_, _| {}).unwrap();
+        assert_eq!(view.slice(digest, 1024).unwrap().check(digest, tree.shape()), Ok(()));
+        // A shelf that is wrong about it, and one that has none.
+        assert!(matches!(view.piece(Digest([1; 32]), 0), Err(ReadError::Absent { .. })));
+        assert!(matches!(view.piece(Digest([0; 32]), 0), Err(ReadError::Absent { .. })));
+        assert!(!cache.exists());
     }
 }

@@ -7,8 +7,8 @@ mod holders;
 
 use std::time::{Duration, Instant};
 
-use holders::{Blob, Folder, Holder, endpoint, request};
-use surety_blobs::{Challenge, HoldLimits, PullLimits, View, audit, challenges_needed, pull};
+use holders::{Blob, Deed, Folder, Holder, endpoint, request};
+use surety_blobs::{Challenge, Event, Fault, HoldLimits, PullLimits, View, audit, challenges_needed, pull};
 use surety_net::Protocol;
 use surety_types::Digest;
 
@@ -40,6 +40,48 @@ async fn throttled_links_add_up() {
         let (rate, sum) = (pulled(&blob, &all).await, rates.iter().sum::<u64>() as f64 / 1e6);
         println!("run {number}: {rate:.1} MB/s of {sum:.0}: {:.0} %", 100.0 * rate / sum);
         assert!(rate >= 0.8 * sum);
+    }
+}
+
+/// Three providers of 8 MB/s each: one corrupts, one is killed when a third has come. What the honest ones could have sent
+/// at their rates, while they were there, is the sum that is held against the pull.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn one_killed_and_one_corrupting_cost_only_what_they_had() {
+    const RATE: u64 = 8_000_000;
+    let blob = Blob::new(128 << 20, 4);
+    for number in 1..=3 {
+        let staying = Holder::slow(2, &blob, RATE).await;
+        let dying = Holder::slow(3, &blob, RATE).await;
+        let corrupting = Holder::liar(4, &blob, Deed::Corrupts(5)).await;
+        let (puller, folder) = (endpoint(1).await, tempfile::tempdir().unwrap());
+        let asked = request(folder.path(), &blob, &[&staying, &dying, &corrupting]);
+        let third = tokio::sync::Notify::new();
+        let mut report = |event| {
+            if matches!(event, Event::Progress(progress) if progress.done >= blob.bytes() / 3) {
+                third.notify_one();
+            }
+        };
+        let began = Instant::now();
+        let (pulled, both) = tokio::join!(pull(&puller, asked, PullLimits::default(), &mut report), async {
+            third.notified().await;
+            let both = began.elapsed().as_secs_f64();
+            dying.vanish().await;
+            both
+        });
+        let (pulled, seconds) = (pulled.unwrap(), began.elapsed().as_secs_f64());
+        assert!(std::fs::read(folder.path().join("files/model")).unwrap() == *blob.data, "the file's bytes");
+        let lied = pulled.holders.iter().filter(|part| part.fault.as_ref().is_some_and(Fault::is_a_lie));
+        // What the liar gave rightly before it was caught is nobody's merit here.
+        let from_liar = pulled.holders[2].bytes;
+        let could = RATE as f64 * (both + seconds);
+        let share = (blob.bytes() - from_liar) as f64 / could;
+        println!(
+            "run {number}: {seconds:.1} s, {:.0} % of what the honest ones could send, {} caught lying",
+            100.0 * share,
+            lied.count()
+        );
+        assert!(share >= 0.8, "{share}");
     }
 }
 

@@ -15,11 +15,14 @@ pub mod channel;
 mod connection;
 pub mod https;
 pub mod ledger;
+pub mod models;
+mod reach;
 mod session;
 mod transcript;
 
 pub use channel::{Account, AccountError, Purse, PurseError, account_on};
 pub use connection::{Connection, OrderOptions};
+pub use reach::Reach;
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
 pub use surety_net::StatusError;
 pub use surety_proof::Checked;

@@ -648,7 +648,8 @@ async fn a_worker_that_closes_is_lost_and_found_again() {
     assert!(connection.ready(Duration::from_millis(50)).await.is_err());
 
     // It comes back at the same address.
-    let _worker = Worker::start_at(address.socket, |mut served| async move { served.answer().await }).await;
+    let _worker =
+        Worker::start_at(address.location.socket(), |mut served| async move { served.answer().await }).await;
     connection.ready(PATIENCE).await.unwrap();
     let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
     let (events, error) = collect(&mut session).await;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use surety_types::PublicKey;
 use utoipa::ToSchema;
 
-use crate::id::RequestId;
+use crate::{api::shapes::Removed, id::RequestId};
 
 /// A stable error code. Programs branch on it, so a code is never renamed or reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub enum Code {
     MethodNotAllowed,
     /// None of the forms in `Accept` can be produced.
     NotAcceptable,
-    /// No worker that could answer is ready.
+    /// No worker qualifies; the message and `removed` say what kept how many out.
     NoWorker,
     /// Gateway or worker has no room at the moment.
     Overloaded,
@@ -263,6 +263,7 @@ struct Details {
     accountable: Accountable,
     worker: Option<PublicKey>,
     receipt: Option<Vec<u8>>,
+    removed: Vec<Removed>,
     allow: Option<HeaderValue>,
 }
 
@@ -278,6 +279,7 @@ impl ApiError {
             accountable,
             worker: None,
             receipt: None,
+            removed: Vec::new(),
             allow: None,
         }))
     }
@@ -316,6 +318,12 @@ impl ApiError {
     /// Adds the worker's signed refusal as evidence.
     pub fn with_receipt(mut self, receipt: Vec<u8>) -> Self {
         self.0.receipt = Some(receipt);
+        self
+    }
+
+    /// Lists what kept how many workers out.
+    pub fn with_removed(mut self, removed: Vec<Removed>) -> Self {
+        self.0.removed = removed;
         self
     }
 
@@ -368,6 +376,7 @@ impl ApiError {
                     charged: "0",
                     retryable: entry.retry != Retry::Useless,
                     retry_after_ms: self.retry_after().map(|after| after.as_millis() as u64),
+                    removed: self.0.removed.clone(),
                     evidence: self.0.receipt.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)),
                 },
             },
@@ -461,6 +470,9 @@ pub struct ErrorMetadata {
     /// How long to wait first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Where no worker qualified: what kept how many of them out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<Removed>,
     /// The worker's signed refusal (COSE_Sign1, base64), if it gave one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,

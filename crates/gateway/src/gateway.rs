@@ -15,7 +15,8 @@ use std::{
     time::Duration,
 };
 
-use surety_net::{BindError, BindOptions, Endpoint};
+use surety_client::Reach;
+use surety_net::{BindError, BindOptions, Endpoint, Location};
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
     net::TcpListener,
@@ -29,11 +30,11 @@ use crate::{
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
-    payer::{Payer, PayerBookError, Reach, follow},
+    payer::{Payer, PayerBookError, follow},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
+    route::Workers,
     server,
     settings::{GatewaySettings, SettingsError},
-    workers::Workers,
 };
 
 /// Why a gateway did not start.
@@ -206,14 +207,14 @@ impl Gateway {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
         };
-        let towards = workers.iter().map(|worker| worker.socket.ip());
+        let towards = workers.iter().map(|worker| worker.location);
         let local = local_for(towards, payer.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
         if let Some(payer) = &payer {
-            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: local.is_ipv6() };
+            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
         }
         let (phase, phases) = watch::channel(Phase::Open);
@@ -262,11 +263,13 @@ fn make_private(directory: &Path) -> io::Result<()> {
     builder.create(directory)
 }
 
-/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone.
-fn local_for(workers: impl Iterator<Item = IpAddr>, anywhere: bool) -> SocketAddr {
-    let workers: Vec<IpAddr> = workers.collect();
-    let ip = match (!anywhere && workers.iter().all(IpAddr::is_loopback), workers.iter().any(IpAddr::is_ipv6))
-    {
+/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone. Those
+/// at a relay are reached from any.
+fn local_for(workers: impl Iterator<Item = Location>, anywhere: bool) -> SocketAddr {
+    let workers: Vec<Location> = workers.collect();
+    let loopback = !anywhere && workers.iter().all(|worker| worker.socket().ip().is_loopback());
+    let ipv6 = |worker: &Location| matches!(worker, Location::Direct(SocketAddr::V6(_)));
+    let ip = match (loopback, workers.iter().any(ipv6)) {
         (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

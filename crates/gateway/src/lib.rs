@@ -9,7 +9,7 @@
 //! Absent: running models (`worker`), checking receipts (`client`, `proof`), arguments and files of settings (the
 //!         binary), keys and budgets of users.
 //!
-//! A request goes through `server` (connections), `api` (HTTP and JSON), `workers` (who could answer), `session`
+//! A request goes through `server` (connections), `api` (HTTP and JSON), `route` (who should answer), `session`
 //! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept).
 
 mod api;
@@ -23,7 +23,6 @@ mod route;
 mod server;
 mod session;
 mod settings;
-mod workers;
 
 pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};

@@ -28,7 +28,7 @@ pub(crate) use course::{Share, Whole};
 pub(crate) use place::Desk;
 use place::Leg;
 
-use crate::{api::ask::Ask, error::ApiError, route::Outcome};
+use crate::{api::ask::Ask, error::ApiError};
 
 /// For the receipts of orders that were cancelled.
 const LAST_RECEIPTS: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub(crate) enum Event {
 pub(crate) struct Finished {
     /// `stop` or `length`.
     pub(crate) reason: &'static str,
-    pub(crate) whole: Whole,
+    pub(crate) whole: Box<Whole>,
 }
 
 /// The answers to one request.
@@ -178,6 +178,7 @@ impl Answering {
         mut leg: Box<Leg>,
         event: Result<SessionEvent, SessionError>,
     ) -> Result<Option<Event>, ApiError> {
+        leg.timing.saw(&event);
         let course = &mut self.courses[index];
         match event {
             Ok(SessionEvent::Accepted(_)) => Err(ApiError::bug("an order was accepted twice")),
@@ -187,7 +188,7 @@ impl Answering {
                 Ok(event)
             }
             Ok(SessionEvent::Tokens { tokens, text, logprobs }) => {
-                leg.heard();
+                leg.hedge_at = None;
                 // The others are let go.
                 course.leader.send_if_modified(|leader| {
                     let first = leader.is_none();
@@ -200,31 +201,24 @@ impl Answering {
             }
             Ok(SessionEvent::Finished(completed)) => {
                 course.legs -= 1;
-                leg.done();
                 // Whoever is slow to say nothing at all has lost to this one.
                 course.leader.send_replace(Some(leg.id));
                 let finish = completed.receipt.finish;
                 let Some(reason) = reason(finish) else {
                     return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
                 };
-                let whole = course.end(&leg, *completed)?;
+                let whole = Box::new(course.end(&leg, *completed)?);
                 self.begin_next();
                 Ok(Some(Event::Finished(Finished { reason, whole })))
             }
             Ok(SessionEvent::Refused(refusal)) => {
                 let error = failure::refused(leg.worker(), &refusal);
                 let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
-                leg.worker.report(Outcome::Refused { overloaded: false });
                 course.given_up(&leg, *refusal);
                 self.replace(index, &leg, retryable, error)
             }
             Err(error) => {
-                leg.worker.report(match error {
-                    SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } => {
-                        Outcome::Unreachable
-                    }
-                    _ => Outcome::Failed,
-                });
+                place::gone(&leg.worker, &error);
                 course.broken(&mut leg, &error);
                 let told = failure::failed(leg.worker(), &error);
                 self.replace(index, &leg, error.is_retryable(), told)

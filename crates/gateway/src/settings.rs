@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use alloy_primitives::U256;
-use surety_net::WorkerAddress;
+use surety_net::{Location, WorkerAddress};
 
 use crate::payer::GatewayLedger;
 
@@ -169,7 +169,11 @@ impl GatewaySettings {
                 return Err(SettingsError::WorkerTwice { worker: worker.key.to_string() });
             }
         }
-        if self.workers.iter().any(|worker| worker.socket.is_ipv4() != self.workers[0].socket.is_ipv4()) {
+        let mut families = self.workers.iter().filter_map(|worker| match worker.location {
+            Location::Direct(socket) => Some(socket.is_ipv4()),
+            Location::Relayed(_) => None,
+        });
+        if families.next().is_some_and(|first| families.any(|family| family != first)) {
             return Err(SettingsError::MixedFamilies);
         }
         if let Some(ledger) = &self.ledger

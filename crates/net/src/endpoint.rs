@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use iroh::{
-    EndpointAddr, RelayMode,
-    endpoint::{QuicTransportConfig, VarInt, presets},
+    EndpointAddr, RelayConfig, RelayMap, RelayMode, Watcher as _,
+    endpoint::{NetReportConfig, QuicTransportConfig, VarInt, presets},
 };
 use surety_types::{PublicKey, SecretKey};
 use tokio::time::timeout;
 
 use crate::{
-    address::WorkerAddress,
+    address::{Location, RelayAddress, WorkerAddress},
     link::Link,
     listen::{BlobListener, ListenLimits, Listener, start},
     protocol::{CONNECT_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, Lost, Protocol},
@@ -23,12 +23,15 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that a peer may have under way on one connection, unread.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// How long a relay may take to take us on.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Who we are and where.
 #[derive(Debug, Clone)]
 pub struct BindOptions {
     /// Our identity to every peer.
     pub key: SecretKey,
-    /// The socket; port 0 takes any. An endpoint on a loopback address reaches loopback only.
+    /// The socket; port 0 takes any. An endpoint on a loopback address reaches loopback only, and whoever is at a relay.
     pub listen: SocketAddr,
 }
 
@@ -47,6 +50,16 @@ pub struct BindError {
     pub listen: SocketAddr,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A relay that is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("the relay {relay} did not take us on within {} s", limit.as_secs_f32())]
+pub struct RelayError {
+    /// Which.
+    pub relay: RelayAddress,
+    /// How long.
+    pub limit: Duration,
 }
 
 /// Why there is no connection.
@@ -78,7 +91,7 @@ pub enum ConnectError {
 }
 
 impl Endpoint {
-    /// Opens the socket.
+    /// Opens the socket. Nothing else is spoken to before somebody is called.
     pub async fn bind(options: BindOptions) -> Result<Endpoint, BindError> {
         let listen = options.listen;
         let failed = |source| BindError { listen, source };
@@ -93,8 +106,12 @@ impl Endpoint {
             .stream_receive_window(STREAM_WINDOW_BYTES.into())
             .receive_window(CONNECTION_WINDOW_BYTES.into())
             .build();
+        // A relay is asked how far away it is, and nobody is asked anything else.
+        let mut report = NetReportConfig::minimal();
+        report.https_probes = true;
         let endpoint = iroh::Endpoint::builder(presets::Minimal)
-            .relay_mode(RelayMode::Disabled)
+            .relay_mode(RelayMode::Custom(RelayMap::empty()))
+            .net_report_config(report)
             .clear_address_lookup()
             .clear_ip_transports()
             .transport_config(transport)
@@ -109,7 +126,36 @@ impl Endpoint {
             .into_iter()
             .find(|socket| socket.is_ipv4() == listen.is_ipv4())
             .ok_or_else(|| failed("the socket closed again".into()))?;
-        Ok(Endpoint { endpoint, address: WorkerAddress { key: options.key.public(), socket } })
+        Ok(Endpoint { endpoint, address: WorkerAddress::direct(options.key.public(), socket) })
+    }
+
+    /// Keeps a connection to a relay, at which we are reached from now on. Where both ends find a direct way, packets
+    /// take that.
+    pub async fn behind(self, relay: RelayAddress) -> Result<Endpoint, RelayError> {
+        self.behind_within(relay, RELAY_TIMEOUT).await
+    }
+
+    /// As [`Endpoint::behind`], with a time limit of one's own.
+    pub async fn behind_within(
+        mut self,
+        relay: RelayAddress,
+        limit: Duration,
+    ) -> Result<Endpoint, RelayError> {
+        let url = relay.url();
+        self.endpoint.insert_relay(url.clone(), RelayConfig::new(url, None).into()).await;
+        if timeout(limit, self.endpoint.online()).await.is_err() {
+            self.endpoint.close().await;
+            return Err(RelayError { relay, limit });
+        }
+        self.address.location = Location::Relayed(relay);
+        Ok(self)
+    }
+
+    /// Whether the relay is connected at the moment; it is called again and again. None without a relay.
+    pub fn relay_connected(&self) -> Option<bool> {
+        matches!(self.address.location, Location::Relayed(_)).then(|| {
+            self.endpoint.home_relay_status().get().iter().any(iroh::endpoint::RelayStatus::is_connected)
+        })
     }
 
     /// Our key.
@@ -117,7 +163,7 @@ impl Endpoint {
         self.address.key
     }
 
-    /// Our key and bound socket.
+    /// Our key, and our socket or relay.
     pub fn address(&self) -> WorkerAddress {
         self.address
     }
@@ -168,7 +214,11 @@ impl Endpoint {
     ) -> Result<Link, ConnectError> {
         let id = iroh::EndpointId::from_bytes(address.key.as_bytes())
             .map_err(|_| ConnectError::BadKey { address: *address })?;
-        let target = EndpointAddr::new(id).with_ip_addr(address.socket);
+        let target = EndpointAddr::new(id);
+        let target = match address.location {
+            Location::Direct(socket) => target.with_ip_addr(socket),
+            Location::Relayed(relay) => target.with_relay_url(relay.url()),
+        };
         match timeout(limit, self.endpoint.connect(target, protocol.alpn())).await {
             Ok(Ok(connection)) => Ok(Link::new(connection, *address)),
             Ok(Err(error)) => Err(ConnectError::Refused { address: *address, source: error.into() }),

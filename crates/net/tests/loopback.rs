@@ -159,7 +159,7 @@ impl Rogue {
 
     fn target(address: &WorkerAddress) -> EndpointAddr {
         EndpointAddr::new(EndpointId::from_bytes(address.key.as_bytes()).unwrap())
-            .with_ip_addr(address.socket)
+            .with_ip_addr(address.location.socket())
     }
 
     async fn connect(address: &WorkerAddress) -> Rogue {
@@ -397,7 +397,7 @@ async fn only_the_one_called_may_answer() {
 
     // Nobody listens there.
     let free = std::net::UdpSocket::bind(LOOPBACK).unwrap();
-    let silent = WorkerAddress { key: key(8).public(), socket: free.local_addr().unwrap() };
+    let silent = WorkerAddress::direct(key(8).public(), free.local_addr().unwrap());
     let limit = Duration::from_millis(200);
     let answer = payer.connect_within(&silent, Protocol::Serve, limit).await;
     assert!(matches!(answer, Err(ConnectError::NoAnswer { .. })), "{answer:?}");

@@ -1,11 +1,16 @@
 //! What the machine has to offer, as its system tells.
 //!
 //! In:     `/proc`, `/sys`, where there are any.
-//! Out:    memory, and whether large pages are given.
-//! Touches: reads only.
+//! Out:    memory, cores, links, the address one speaks from, and whether large pages are given.
+//! Touches: reads only; no packet is sent.
 //! Absent: instructions and vector widths. `kernels` detects those.
 
-use std::{fs, num::NonZeroUsize, thread};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
+    thread,
+};
 
 /// Bytes of memory that a new process could use: the system's, or its control group's if that is less.
 /// `None` where the system does not tell.
@@ -23,6 +28,31 @@ pub fn available_memory_bytes() -> Option<u64> {
 /// Bytes of memory in the machine. `None` where the system does not tell.
 pub fn total_memory_bytes() -> Option<u64> {
     meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+}
+
+/// The address from which this machine would speak to another: the system's choice, without a word being said.
+/// `None` where there is no way.
+pub fn speaks_from(towards: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match towards {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(towards).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+/// Megabits per second of the fastest link that is up. `None` where the system does not tell.
+pub fn link_mbit() -> Option<u64> {
+    let links = fs::read_dir("/sys/class/net").ok()?;
+    let speed = |link: fs::DirEntry| -> Option<u64> {
+        let path = link.path();
+        if link.file_name() == "lo" || fs::read_to_string(path.join("operstate")).ok()?.trim() != "up" {
+            return None;
+        }
+        fs::read_to_string(path.join("speed")).ok()?.trim().parse().ok()
+    };
+    links.filter_map(|link| speed(link.ok()?)).max()
 }
 
 /// Whether the system gives large pages to those who ask: `always`, `madvise` or `never`.
@@ -47,6 +77,11 @@ fn meminfo(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_speaks_to_oneself_from_loopback() {
+        assert_eq!(speaks_from("127.0.0.1:9".parse().unwrap()), Some(Ipv4Addr::LOCALHOST.into()));
+    }
 
     #[test]
     fn meminfo_is_read() {

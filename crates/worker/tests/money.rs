@@ -50,6 +50,8 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relays: Vec::new(),
+        paused: false,
         models: vec![ModelSettings {
             name: "demo".into(),
             file: ModelFile { place: ModelPlace::File(MODEL.into()), blake3 },
@@ -69,6 +71,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
             // Claims are made when the test says so, by stopping.
             claims: Claims { interval: Duration::from_secs(3600), threshold_wei: u128::MAX },
         }),
+        sharing: None,
     }
 }
 
@@ -287,7 +290,7 @@ async fn a_worker_registers_earns_claims_and_posts_its_log() {
     assert_eq!(bonded, U256::from(20 * CREDIT));
     let key = B256::from(SecretKey::from_bytes(&[1; 32]).public().0);
     let worker = ledger.view(Module::Operators, &IOperators::workerCall { key });
-    assert_eq!(worker.endpoint, bench.worker.as_ref().unwrap().address().socket.to_string());
+    assert_eq!(worker.endpoint, bench.worker.as_ref().unwrap().address().location.to_string());
     let offers = ledger.view(Module::Operators, &IOperators::offersOfCall { operator, offset: 0 });
     assert_eq!((offers[0].model.0, offers[0].outputPrice), (bench.model.0.0, 1_000_000));
     let name = ledger.view(Module::Models, &IModels::resolveCall { name: "demo".into() });
@@ -329,10 +332,55 @@ async fn a_worker_registers_earns_claims_and_posts_its_log() {
     }
     assert_eq!(log().size, 2);
     let changed = ledger.view(Module::Operators, &IOperators::workerCall { key }).endpoint;
-    assert_eq!(changed, again.worker.as_ref().unwrap().address().socket.to_string());
+    assert_eq!(changed, again.worker.as_ref().unwrap().address().location.to_string());
     assert!(nonce_like > ledger.balance(operator), "gas alone");
     again.stop().await;
     assert_eq!(again.claimed(), (10_000, owed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn earnings_are_what_receipts_charged_and_outlive_the_worker_that_leaves() {
+    let mut bench = Bench::start().await;
+    bench.deposit(10_000).await;
+    let (mut before, mut output_tokens) = (0, 0);
+    for limit in [16, 24] {
+        let mut order = bench.order("Who goes there?", limit).await;
+        order.accepted().await;
+        let receipt = order.paid_to_the_end(before, limit).await;
+        before += receipt.charge.to_wei().unwrap();
+        output_tokens += u64::from(receipt.output_tokens);
+    }
+    let worker = bench.worker.take().unwrap();
+    let earned = worker.control().earnings().unwrap().unwrap();
+    let [row] = earned.charged[..] else { panic!("one model, one day: {earned:?}") };
+    assert_eq!((row.model, row.orders, row.output_tokens, row.wei), (bench.model, 2, output_tokens, before));
+    assert_eq!((earned.unclaimed_wei, earned.channels), (before, 1));
+
+    // It leaves: what is due is claimed, its offers are withdrawn, its key is retired and never comes back.
+    assert_eq!(worker.retire(TIME).await, None);
+    assert_eq!(bench.claimed().1 * WEI_PER_MICRO_CREDIT, before);
+    let (operator, ledger) = (wallet(OPERATOR).address(), bench.ledger.clone());
+    let key = B256::from(SecretKey::from_bytes(&[1; 32]).public().0);
+    assert_ne!(ledger.view(Module::Operators, &IOperators::workerCall { key }).retiredHeight, 0);
+    assert!(ledger.view(Module::Operators, &IOperators::offersOfCall { operator, offset: 0 }).is_empty());
+    // The one before may still be letting go of its book, each time.
+    let (mut found, mut again) = (None, None);
+    for _ in 0..1000 {
+        let settings = settings(&ledger, bench.folder.path());
+        if found.is_none() {
+            found = surety_worker::money::earnings(settings.ledger.as_ref().unwrap()).await.ok();
+        } else if let Ok(started) = serve::start(settings, |_| {}).await {
+            again = Some(started);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (found, again) = (found.expect("the book is free"), again.expect("and again"));
+    assert_eq!((found.charged, found.unclaimed_wei), (earned.charged, 0));
+    let mut duties = again.duties().unwrap();
+    let refused = duties.wait_for(|state| state.problem.is_some());
+    let state = tokio::time::timeout(TIME, refused).await.expect("told in time").unwrap().clone();
+    assert!(state.problem.unwrap().message.contains("was retired"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

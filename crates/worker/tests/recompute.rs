@@ -82,6 +82,8 @@ async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Connec
     let settings = WorkerSettings {
         key: SecretKey::from_bytes(&[seed; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relays: Vec::new(),
+        paused: false,
         models: vec![ModelSettings {
             name: "shakespeare-demo".into(),
             file: ModelFile {
@@ -95,6 +97,7 @@ async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Connec
         context_tokens: None,
         kv_bytes: Some(256 << 20),
         ledger: None,
+        sharing: None,
     };
     let worker = serve::start(settings, |_| {}).await.unwrap();
     let endpoint = Endpoint::bind(BindOptions {

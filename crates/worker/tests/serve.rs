@@ -1,10 +1,19 @@
 //! A worker serving the bundled demonstration model, asked by the real client over real sockets.
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use surety_blobs::{
+    HoldLimits, PullLimits, PullRequest, Shelf, View,
+    message::{FromHolder, ToHolder},
+    pull,
+};
 use surety_client::{Completed, Connection, OrderOptions, Refusal, Session, SessionEvent};
 use surety_kernels::{Backend, Executor};
-use surety_net::{BindOptions, CloseCode, Endpoint, ReceiveError};
+use surety_net::{BindOptions, CloseCode, Endpoint, Protocol, ReceiveError, Stream};
 use surety_types::{
     Canonical, Channel, Digest, FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price,
     Prompt, Receipt, Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WorkerState,
@@ -13,7 +22,7 @@ use surety_types::{
 use surety_worker::{
     audit::{Discrepancy, recompute},
     load::{Loader, ModelFile, ModelPlace},
-    serve::{self, ModelSettings, RunningWorker, WorkerSettings},
+    serve::{self, ModelSettings, RunningWorker, Sharing, WorkerSettings},
 };
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf");
@@ -37,6 +46,8 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
     WorkerSettings {
         key: SecretKey::from_bytes(&[1; 32]),
         listen: "127.0.0.1:0".parse().unwrap(),
+        relays: Vec::new(),
+        paused: false,
         models: vec![
             ModelSettings { name: "demo".into(), file: file() },
             ModelSettings { name: "alias".into(), file: file() },
@@ -47,12 +58,18 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
         context_tokens: None,
         kv_bytes: Some(64 << 20),
         ledger: None,
+        sharing: None,
     }
 }
 
 async fn bench() -> Bench {
+    bench_sharing(|_| None).await
+}
+
+async fn bench_sharing(sharing: impl Fn(&Path) -> Option<Sharing>) -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let worker = serve::start(settings(Some(folder.path())), |_| {}).await.unwrap();
+    let settings = WorkerSettings { sharing: sharing(folder.path()), ..settings(Some(folder.path())) };
+    let worker = serve::start(settings, |_| {}).await.unwrap();
     let model = worker.models()[0].id;
     let payer = SecretKey::from_bytes(&[2; 32]);
     let listen = "127.0.0.1:0".parse().unwrap();
@@ -334,6 +351,58 @@ async fn a_worker_that_stops_signs_off_what_it_breaks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pause_refuses_what_is_new_and_finishes_what_is_there() {
+    let bench = bench().await;
+    let control = bench.worker.as_ref().unwrap().control();
+    assert_eq!(control.relay_connected(), None);
+    assert!(control.earnings().is_none(), "it serves for nothing");
+    let long = Order { max_output_tokens: 200, ..bench.order(&chat("Speak!")) };
+    let running = bench.send(long, chat("Speak!")).await;
+    control.pause();
+    let session = bench.send(bench.order(&chat("Who goes there?")), chat("Who goes there?")).await;
+    let refusal = refused(session).await;
+    let (code, message) = refusal.receipt.failure().unwrap();
+    assert_eq!((code, message), (FailureCode::Overloaded, "the worker is paused by its operator"));
+    assert_eq!(bench.connection.status().await.unwrap().state, surety_types::WorkerState::Draining);
+    assert_eq!(completed(running).await.receipt.output_tokens, 200);
+    control.resume();
+    assert_eq!(bench.connection.status().await.unwrap().state, surety_types::WorkerState::Ready);
+    bench.ask(chat("Who goes there?")).await;
+
+    // One that starts paused is as one that was paused.
+    let paused = serve::start(WorkerSettings { paused: true, ..settings(None) }, |_| {}).await.unwrap();
+    assert_eq!(paused.control().status().state, surety_types::WorkerState::Draining);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_at_a_relay_answers() {
+    let limits = surety_net::RelayLimits::default();
+    let relay = surety_net::Relay::start("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at_relay = WorkerSettings {
+        // The first is not there.
+        relays: vec![surety_net::RelayAddress(free), relay.address()],
+        // The payer speaks IPv4: there is no other way than the relay.
+        listen: "[::1]:0".parse().unwrap(),
+        ..settings(None)
+    };
+    let worker = serve::start(at_relay, |_| {}).await.unwrap();
+    assert_eq!(worker.address().location, surety_net::Location::Relayed(relay.address()));
+    let (model, payer) = (worker.models()[0].id, SecretKey::from_bytes(&[2; 32]));
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let endpoint = Endpoint::bind(BindOptions { key: payer.clone(), listen }).await.unwrap();
+    let connection = Connection::open(&endpoint, worker.address());
+    connection.ready(TIME).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bench =
+        Bench { worker: Some(worker), connection, _endpoint: endpoint, model, payer, _folder: folder };
+    let answer = bench.ask(chat("Who goes there?")).await;
+    assert_eq!(answer.receipt.output_tokens, 24);
+    assert_eq!(bench.worker.as_ref().unwrap().control().relay_connected(), Some(true));
+    assert!(relay.counts().passed > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_image_is_built_again() {
     let folder = tempfile::tempdir().unwrap();
     let executor = Executor::new(Backend::detect(), NonZeroUsize::MIN).unwrap();
@@ -455,4 +524,61 @@ async fn who_breaks_the_rules_is_cut_off_and_others_are_not() {
     }
     bench.idle().await;
     bench.ask(chat("Still there?")).await;
+}
+
+/// A shelf of the model alone.
+struct OneModel;
+
+impl Shelf for OneModel {
+    fn paths(&self, digest: Digest) -> Vec<PathBuf> {
+        if digest == file().blake3 { vec![MODEL.into()] } else { Vec::new() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_file_is_given_out_and_neither_road_takes_the_others_places() {
+    let bench = bench_sharing(|folder| {
+        let view = View::new(OneModel, folder.join("trees"));
+        // One greedy asker may hold every place among the pieces for as long as it likes.
+        let limits = HoldLimits { pieces: 2, request_timeout: TIME, ..HoldLimits::default() };
+        Some(Sharing { view, limits })
+    })
+    .await;
+    let address = bench.worker.as_ref().unwrap().address();
+    let asker = |seed: u8| {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        Endpoint::bind(BindOptions { key: SecretKey::from_bytes(&[seed; 32]), listen })
+    };
+    // Asks for as many pieces as one connection carries, and takes none of them.
+    let greedy = asker(7).await.unwrap();
+    let link = greedy.connect(&address, Protocol::Blobs).await.unwrap();
+    let mut untaken = Vec::new();
+    for _ in 0..200 {
+        let mut stream: Stream<ToHolder, FromHolder> = link.open_stream().await.unwrap();
+        stream.send(&ToHolder::Piece { digest: file().blake3, index: 0 }).await.unwrap();
+        untaken.push(stream);
+    }
+    let answered = bench.ask(chat("Speak.")).await;
+    assert_eq!(answered.receipt.output_tokens, 24);
+
+    // While orders are computed, the file comes whole, past the greedy one.
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("model.gguf");
+    let request = PullRequest {
+        digest: file().blake3,
+        bytes: None,
+        holders: vec![address],
+        downloads: folder.path().join("downloads"),
+        place: place.clone(),
+    };
+    let (plain, puller) = (chat("Sing."), asker(8).await.unwrap());
+    let order = Order { max_output_tokens: 200, ..bench.order(&plain) };
+    let session = bench.send(order, plain).await;
+    let mut ignored = |_| {};
+    let pulled = pull(&puller, request, PullLimits::default(), &mut ignored);
+    let (completed, pulled) = tokio::join!(completed(session), pulled);
+    assert_eq!(completed.receipt.output_tokens, 200);
+    pulled.unwrap();
+    assert!(std::fs::read(place).unwrap() == std::fs::read(MODEL).unwrap(), "the file's bytes");
+    drop(untaken);
 }

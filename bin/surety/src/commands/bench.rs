@@ -16,8 +16,8 @@ use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest};
 use surety_kernels::{Executor, PAGE_POSITIONS};
 use surety_proof::commit::{IdsHasher, TextHasher, state_commitment};
 use surety_types::{
-    Amount, Digest, FinishReason, Outcome as ReceiptOutcome, Price, Progress, Receipt, Sampling, SecretKey,
-    Signed, Text,
+    Amount, Digest, FinishReason, ModelId, Outcome as ReceiptOutcome, Price, Progress, Receipt, Sampling,
+    SecretKey, Signed, Text,
     progress::PROGRESS_TOKENS,
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
@@ -35,6 +35,8 @@ use crate::{
 const PROMPT_TOKENS: u32 = 512;
 /// Tokens that each stream produces while decode is measured.
 const OUTPUT_TOKENS: u32 = 64;
+/// A piece of a prompt, where time is short.
+const QUICK_PIECE_TOKENS: u32 = 64;
 /// Streams decoded side by side.
 const STREAMS: [u32; 3] = [1, 8, 16];
 /// Each figure is the median of so many runs.
@@ -113,6 +115,51 @@ struct Bench {
     context: u32,
     prompt_tokens: u32,
     output_tokens: u32,
+}
+
+/// How fast a model is here, measured within a limit of time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Quick {
+    /// Prompt tokens a second.
+    pub prefill_tokens_per_second: f64,
+    /// Output tokens a second of one answer.
+    pub decode_tokens_per_second: f64,
+    /// Output tokens a second of so many answers side by side, together.
+    pub decode_together_tokens_per_second: f64,
+    /// How many.
+    pub streams: u32,
+    /// How long it took to measure, loading included.
+    pub seconds: f64,
+}
+
+/// Answers measured side by side.
+const QUICK_STREAMS: u32 = 8;
+
+/// Measures a model within about `limit`, after it is loaded: what is not done by then is judged by what is.
+pub fn quick(
+    found: Found,
+    data_dir: &DataDir,
+    engine: &EngineArgs,
+    limit: Duration,
+) -> anyhow::Result<(ModelId, Quick)> {
+    let started = Instant::now();
+    let executor = model::executor(engine.backend, engine.threads)?;
+    let model = model::open_with(&found.file, data_dir, &found.name, &executor)?;
+    let bench = Bench::new(found.name, model, executor, engine.context)?;
+    let deadline = Instant::now() + limit;
+    let third = limit / 3;
+    let prefill_tokens_per_second = bench.prefill_until((Instant::now() + third).min(deadline))?;
+    let decode = |streams, until: Instant| bench.decode_until(streams, Some(until.min(deadline)));
+    let decode_tokens_per_second = decode(1, Instant::now() + third)?;
+    let together = decode(QUICK_STREAMS, Instant::now() + third)?;
+    let quick = Quick {
+        prefill_tokens_per_second,
+        decode_tokens_per_second,
+        decode_together_tokens_per_second: together.max(decode_tokens_per_second),
+        streams: QUICK_STREAMS,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    Ok((bench.model.id(), quick))
 }
 
 /// Measures.
@@ -232,7 +279,15 @@ impl Bench {
         let Found { name, file, .. } = model::or_bundled(&Models::new(&data_dir), args.model.as_ref())?;
         let executor = model::executor(args.engine.backend, args.engine.threads)?;
         let model = model::open_with(&file, &data_dir, &name, &executor)?;
-        let context = model.manifest().context.min(args.engine.context.unwrap_or(u32::MAX));
+        let path = match &file.place {
+            ModelPlace::File(path) => Some(path.clone()),
+            ModelPlace::Program(_) => None,
+        };
+        Ok(Self { file: path, ..Self::new(name, model, executor, args.engine.context)? })
+    }
+
+    fn new(name: String, model: Model, executor: Executor, context: Option<u32>) -> anyhow::Result<Self> {
+        let context = model.manifest().context.min(context.unwrap_or(u32::MAX));
         if context < 16 {
             return Err(hinted(
                 format!("a context of {context} tokens is too short to measure with"),
@@ -243,15 +298,11 @@ impl Bench {
         let prompt_tokens = PROMPT_TOKENS.min(context - output_tokens);
         let (backend, threads) = (executor.backend().to_string(), executor.threads().get());
         let setting = Setting { model: name, backend, threads };
-        let file = match &file.place {
-            ModelPlace::File(path) => Some(path.clone()),
-            ModelPlace::Program(_) => None,
-        };
         Ok(Self {
             model: Arc::new(model),
             executor: Arc::new(executor),
             setting,
-            file,
+            file: None,
             context,
             prompt_tokens,
             output_tokens,
@@ -270,8 +321,31 @@ impl Bench {
         Ok(f64::from(self.prompt_tokens) / elapsed.as_secs_f64())
     }
 
+    /// Prompt tokens a second, of those read by then; at least one step is.
+    fn prefill_until(&self, until: Instant) -> anyhow::Result<f64> {
+        let (mut tokens, mut elapsed) = (0.0, Duration::ZERO);
+        // Pieces of a prompt, since a piece under way cannot be stopped.
+        let piece = QUICK_PIECE_TOKENS.min(self.prompt_tokens);
+        while tokens == 0.0 || (tokens < f64::from(self.prompt_tokens) && Instant::now() < until) {
+            let mut scheduler = self.scheduler(1)?;
+            scheduler.submit(self.request(piece, 1, 0))?;
+            elapsed += time(|| {
+                while !scheduler.is_idle() {
+                    scheduler.step();
+                }
+            });
+            tokens += f64::from(piece);
+        }
+        Ok(tokens / elapsed.as_secs_f64())
+    }
+
     /// Output tokens a second, of all streams together; their prompts are short and not counted.
     fn decode(&self, streams: u32) -> anyhow::Result<f64> {
+        self.decode_until(streams, None)
+    }
+
+    /// As `decode`, but for no longer than until then; at least one token of each is measured.
+    fn decode_until(&self, streams: u32, until: Option<Instant>) -> anyhow::Result<f64> {
         let mut scheduler = self.scheduler(streams)?;
         for stream in 0..streams {
             scheduler.submit(self.request(8, self.output_tokens, stream))?;
@@ -286,6 +360,9 @@ impl Bench {
                 None if first >= streams => started = Some(Instant::now()),
                 None => {}
                 Some(_) => tokens += produced,
+            }
+            if tokens >= streams && until.is_some_and(|until| Instant::now() >= until) {
+                break;
             }
         }
         let elapsed = started.map_or(Duration::ZERO, |started| started.elapsed());
@@ -338,7 +415,7 @@ fn sign(key: &SecretKey, state: &Digest, ids: &IdsHasher, text: &TextHasher) -> 
         version: RECEIPT_VERSION,
         outcome: ReceiptOutcome::Completed,
         order: Digest([0xff; 32]),
-        model: surety_types::ModelId(Digest([0xff; 32])),
+        model: ModelId(Digest([0xff; 32])),
         arithmetic: ARITHMETIC_VERSION,
         prompt_tokens: PROMPT_TOKENS,
         cached_tokens: 0,

@@ -30,7 +30,7 @@ pub struct Args {
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Grade {
+pub(super) enum Grade {
     /// As it should be.
     Good,
     /// It works, but slowly, or not for long.
@@ -41,13 +41,13 @@ enum Grade {
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
-struct Finding {
-    what: &'static str,
-    grade: Grade,
-    found: String,
+pub(super) struct Finding {
+    pub(super) what: &'static str,
+    pub(super) grade: Grade,
+    pub(super) found: String,
     /// What it means and what to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
-    advice: Option<String>,
+    pub(super) advice: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +60,20 @@ struct Diagnosis {
 /// Looks, and says what it sees. Fails if something does not work at all.
 pub fn run(global: &Global, args: &Args) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(global)?;
-    let findings = vec![
+    let mut findings = machine_findings(&data_dir);
+    findings.extend([models(&data_dir), port(args.port)]);
+    let ok = findings.iter().all(|finding| finding.grade != Grade::Bad);
+    if global.json {
+        output::json(&Diagnosis { ok, backend: Backend::detect().to_string(), findings })?;
+    } else {
+        show(&findings)?;
+    }
+    Ok(if ok { Outcome::Done } else { Outcome::Failed })
+}
+
+/// What the machine has, whatever it is to do.
+pub(super) fn machine_findings(data_dir: &DataDir) -> Vec<Finding> {
+    vec![
         processor(),
         arithmetic(),
         cores(),
@@ -68,37 +81,34 @@ pub fn run(global: &Global, args: &Args) -> anyhow::Result<Outcome> {
         huge_pages(),
         writable(data_dir.path()),
         disk(data_dir.path()),
-        models(&data_dir),
-        port(args.port),
-    ];
-    let ok = findings.iter().all(|finding| finding.grade != Grade::Bad);
-    if global.json {
-        output::json(&Diagnosis { ok, backend: Backend::detect().to_string(), findings })?;
-    } else {
-        for Finding { what, grade, found, advice } in &findings {
-            let mark = match grade {
-                Grade::Good => out_style(Style::Good, "ok  "),
-                Grade::Slow => out_style(Style::Bold, "slow"),
-                Grade::Bad => out_style(Style::Bad, "BAD "),
-            };
-            output::line(format_args!("{mark}  {what:<14} {found}"))?;
-            if let Some(advice) = advice {
-                output::line(format_args!("{:21}{}", "", out_style(Style::Dim, advice)))?;
-            }
-        }
-    }
-    Ok(if ok { Outcome::Done } else { Outcome::Failed })
+    ]
 }
 
-fn good(what: &'static str, found: impl Into<String>) -> Finding {
+/// Prints findings: whether each is usable, what was found, and what to do.
+pub(super) fn show(findings: &[Finding]) -> anyhow::Result<()> {
+    for Finding { what, grade, found, advice } in findings {
+        let mark = match grade {
+            Grade::Good => out_style(Style::Good, "ok  "),
+            Grade::Slow => out_style(Style::Bold, "slow"),
+            Grade::Bad => out_style(Style::Bad, "BAD "),
+        };
+        output::line(format_args!("{mark}  {what:<14} {found}"))?;
+        if let Some(advice) = advice {
+            output::line(format_args!("{:21}{}", "", out_style(Style::Dim, advice)))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn good(what: &'static str, found: impl Into<String>) -> Finding {
     Finding { what, grade: Grade::Good, found: found.into(), advice: None }
 }
 
-fn slow(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+pub(super) fn slow(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
     Finding { what, grade: Grade::Slow, found: found.into(), advice: Some(advice.into()) }
 }
 
-fn bad(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+pub(super) fn bad(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
     Finding { what, grade: Grade::Bad, found: found.into(), advice: Some(advice.into()) }
 }
 
@@ -199,7 +209,7 @@ fn disk(path: &Path) -> Finding {
 }
 
 /// The directory, or the nearest one above it that exists: nothing is made just to be looked at.
-fn existing(path: &Path) -> &Path {
+pub(super) fn existing(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"))
 }
 

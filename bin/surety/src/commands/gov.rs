@@ -17,10 +17,8 @@ use super::Outcome;
 use crate::{
     cli::Global,
     data_dir::DataDir,
-    keystore::Keystore,
-    look::{LookArgs, aligned, credits},
+    look::{ActorArgs, LookArgs, aligned, credits},
     output::{self, Style, hinted, out_style, printable},
-    passphrase::PassphraseArgs,
 };
 
 const HINT: &str = "`surety gov show ID` says what can be done now, `surety economics` who has bonded what";
@@ -50,18 +48,6 @@ pub enum Command {
 pub struct OneArgs {
     /// Its number.
     id: u64,
-    #[command(flatten)]
-    look: LookArgs,
-}
-
-/// Who acts.
-#[derive(Debug, clap::Args)]
-pub struct ActorArgs {
-    /// The account that acts (`surety key list` shows them).
-    #[arg(long, value_name = "NAME")]
-    account: String,
-    #[command(flatten)]
-    passphrase: PassphraseArgs,
     #[command(flatten)]
     look: LookArgs,
 }
@@ -280,9 +266,7 @@ async fn act<C: SolCall>(
     actor: &ActorArgs,
     call: &C,
 ) -> anyhow::Result<Outcome> {
-    let ledger = actor.look.open(data_dir)?.ledger;
-    let keystore = Keystore::new(data_dir.keys());
-    let wallet = keystore.load_account(&actor.account, || actor.passphrase.existing(&actor.account))?;
+    let (ledger, wallet) = actor.open(data_dir)?;
     let call =
         TransactionCall { to: GOVERNANCE, input: call.abi_encode().into(), ..TransactionCall::default() };
     let mut landed = match ledger.submit(&wallet, vec![call]).await {

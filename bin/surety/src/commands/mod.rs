@@ -10,6 +10,7 @@ pub mod gov;
 pub mod key;
 pub mod model;
 pub mod powers;
+pub mod relay;
 pub mod status;
 pub mod up;
 pub mod validator;
@@ -39,7 +40,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Chat(args) => wait(chat::run(global, args)),
         Command::Model(command) => wait(model::run(global, command)),
         Command::Verify(args) => wait(verify::run(global, args)),
-        Command::Worker(worker::Command::Run(args)) => wait(worker::run(global, args)),
+        Command::Worker(command) => wait(worker::dispatch(global, command)),
+        Command::Relay(relay::Command::Run(args)) => wait(relay::run(global, args)),
         Command::Gateway(gateway::Command::Run(args)) => wait(gateway::run(global, args)),
         Command::Validator(validator::Command::Init(args)) => validator::init(&global, &args),
         Command::Validator(validator::Command::Run(args)) => wait(validator::run(global, *args)),

@@ -1,8 +1,17 @@
-//! `surety model add|list|inspect|remove|pull|serve`
+//! `surety model add|list|inspect|pull|serve|publish|audit|pin|unpin|gc|remove`
 
-mod transfer;
+mod audit;
+mod collect;
+mod inspect;
+mod network;
+mod publish;
+mod pull;
+mod serve;
 
-use std::num::NonZeroUsize;
+use std::{
+    num::NonZeroUsize,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::json;
 use surety_engine::Model;
@@ -40,16 +49,22 @@ pub enum Command {
     },
     /// List the models.
     List,
-    /// Show what a model is made of, and the id that names it on the network.
-    Inspect {
-        /// A name, file.gguf, hf:owner/repo[/file] or blake3:…
-        #[arg(value_name = "REF")]
-        reference: Reference,
-    },
-    /// Fetch a model's file from workers or others that hold it, by its BLAKE3, from all of them at once.
-    Pull(transfer::PullArgs),
+    /// Show what a model is made of, the id that names it on the network, and who hosts it there.
+    Inspect(inspect::Args),
+    /// Fetch a model's file from the workers that offer it, or others that hold it, from all of them at once.
+    Pull(pull::Args),
     /// Give this store's files to whoever asks for them by their BLAKE3.
-    Serve(transfer::ServeArgs),
+    Serve(serve::Args),
+    /// Put a model's manifest, and names for it, on the ledger.
+    Publish(publish::Args),
+    /// See whether the workers that offer a model really hold its file; what they miss is recorded.
+    Audit(audit::Args),
+    /// Keep a model's file whatever `model gc` deletes.
+    Pin(collect::PinArgs),
+    /// Let `model gc` delete a model's file again.
+    Unpin(collect::PinArgs),
+    /// Make room: delete what broken-off transfers left and, to a limit, the downloads used longest ago.
+    Gc(collect::Args),
     /// Forget a model. A downloaded file is deleted; a file of yours is not.
     Remove {
         /// A name, file.gguf, hf:owner/repo/file or blake3:…
@@ -67,14 +82,14 @@ pub async fn run(global: Global, command: Command) -> anyhow::Result<Outcome> {
             add(&global, &data_dir, &models, &reference, name.as_deref()).await?
         }
         Command::List => list(&global, &models)?,
-        Command::Inspect { reference } => {
-            let found = models.find(&reference)?;
-            let model = open(&found.file, &data_dir, &found.name)?;
-            models.store().note_model(found.file.blake3, model.id());
-            inspect(&global, &found, &model)?;
-        }
-        Command::Pull(args) => transfer::pull(&global, &data_dir, &models, args).await?,
-        Command::Serve(args) => return transfer::serve(&global, &data_dir, &models, args).await,
+        Command::Inspect(args) => inspect::run(&global, &data_dir, &models, args).await?,
+        Command::Pull(args) => pull::run(&global, &data_dir, &models, args).await?,
+        Command::Serve(args) => return serve::run(&global, &data_dir, &models, args).await,
+        Command::Publish(args) => publish::run(&global, &data_dir, &models, args).await?,
+        Command::Audit(args) => return audit::run(&global, &data_dir, args).await,
+        Command::Pin(args) => collect::pin(&global, &models, &args, true)?,
+        Command::Unpin(args) => collect::pin(&global, &models, &args, false)?,
+        Command::Gc(args) => collect::run(&global, &data_dir, &models, &args)?,
         Command::Remove { reference } => remove(&global, &data_dir, &models, &reference)?,
     }
     Ok(Outcome::Done)
@@ -132,76 +147,46 @@ fn list(global: &Global, models: &Models) -> anyhow::Result<()> {
         return output::json(&json!({ "models": list }));
     }
     let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0).max(bundled::NAME.len());
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for entry in &entries {
         let id =
             entry.model.map_or("not loaded yet".to_owned(), |id| id.to_string().chars().take(23).collect());
         let missing = if entry.path.exists() { "" } else { "  (the file is gone)" };
         output::line(format_args!(
-            "{:<width$}  {:>7}  {:<23}  {}{missing}",
+            "{:<width$}  {:>7}  {:<6}  {:<14}  {:<23}  {}{missing}",
             entry.name,
             size(entry.bytes),
+            if entry.pinned { "pinned" } else { "" },
+            entry.used_s.map_or_else(|| "never used".to_owned(), |used_s| used(used_s, now_s)),
             id,
             entry.source.clone().unwrap_or_else(|| entry.path.display().to_string()),
         ))?;
     }
     let bytes = size(bundled::bytes());
     output::line(format_args!(
-        "{:<width$}  {bytes:>7}  {:<23}  a demonstration, part of the program",
+        "{:<width$}  {bytes:>7}  {:<6}  {:<14}  {:<23}  a demonstration, part of the program",
         bundled::NAME,
+        "",
+        "",
         ""
     ))?;
     Ok(())
 }
 
+/// When something was used, to the hour.
+fn used(used_s: u64, now_s: u64) -> String {
+    match now_s.saturating_sub(used_s) / 3600 {
+        0 => "used just now".to_owned(),
+        hours @ 1..48 => format!("used {hours} h ago"),
+        hours => format!("used {} d ago", hours / 24),
+    }
+}
+
 fn entry_json(entry: &Entry) -> serde_json::Value {
     json!({
         "name": entry.name, "bundled": false, "id": entry.model, "path": entry.path, "bytes": entry.bytes,
-        "blake3": entry.blake3, "source": entry.source, "downloaded": entry.owned,
+        "blake3": entry.blake3, "source": entry.source, "downloaded": entry.owned, "pinned": entry.pinned, "used_s": entry.used_s,
     })
-}
-
-fn inspect(global: &Global, found: &Found, model: &Model) -> anyhow::Result<()> {
-    let manifest = model.manifest();
-    if global.json {
-        return output::json(
-            &json!({ "name": found.name, "id": model.id(), "manifest": manifest, "kv_bytes_per_token": kv_bytes(model) }),
-        );
-    }
-    let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-    let formats: Vec<_> =
-        manifest.formats.iter().map(|format| format!("{} × {}", format.tensors, format.name)).collect();
-    let template =
-        manifest.template_digest.map_or("none; chat is not possible".to_owned(), |digest| digest.to_string());
-    let rows = [
-        ("name", found.name.clone()),
-        ("id", model.id().to_string()),
-        ("calls itself", output::printable(&manifest.name)),
-        ("file", format!("{}, blake3 {}", size(bytes), found.file.blake3)),
-        ("architecture", manifest.architecture.clone()),
-        ("layers", format!("{} of width {}", manifest.layers, manifest.width)),
-        (
-            "heads",
-            format!(
-                "{} of {} elements, {} for keys and values",
-                manifest.heads, manifest.head_dim, manifest.kv_heads
-            ),
-        ),
-        ("feed forward", manifest.feed_forward.to_string()),
-        ("vocabulary", format!("{} tokens", manifest.vocabulary)),
-        ("context", format!("{} tokens, {} of memory each", manifest.context, size(kv_bytes(model)))),
-        ("tensors", formats.join(", ")),
-        ("tokenizer", manifest.tokenizer_digest.to_string()),
-        ("chat template", template),
-        ("arithmetic", format!("version {}", manifest.arithmetic)),
-    ];
-    for (label, value) in rows {
-        output::line(format_args!("{}  {value}", out_style(Style::Dim, format_args!("{label:<13}"))))?;
-    }
-    Ok(())
-}
-
-fn kv_bytes(model: &Model) -> u64 {
-    (model.kv_page_bytes() / surety_kernels::PAGE_POSITIONS) as u64
 }
 
 fn remove(global: &Global, data_dir: &DataDir, models: &Models, reference: &Reference) -> anyhow::Result<()> {

@@ -222,7 +222,7 @@ async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::
     for (role, ready) in &mut workers {
         // Started again, it must be where the gateway knows it.
         let address = ready.address()?;
-        role.args.extend(["--listen".into(), address.socket.to_string().into()]);
+        role.args.extend(["--listen".into(), address.location.to_string().into()]);
     }
 
     let mut gateway_args = common_args(global, data_dir, ["gateway", "run"]);

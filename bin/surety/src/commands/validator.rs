@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use surety_chain::Genesis;
-use surety_net::WorkerAddress;
+use surety_net::{Location, WorkerAddress};
 use surety_types::PublicKey;
 use surety_validator::{
     FileVoteRecord, KnownPeer, Release, Reporter, StartError, Validator, ValidatorSettings,
@@ -219,17 +219,23 @@ pub async fn run(global: Global, args: RunArgs) -> anyhow::Result<Outcome> {
             Some(Reporter { address, sign: Arc::new(move |digest| account.sign_digest(digest)) })
         }
     };
-    let known =
-        |address: WorkerAddress, follower| KnownPeer { key: address.key, address: address.socket, follower };
+    let known = |address: WorkerAddress, follower| match address.location {
+        Location::Direct(socket) => Ok(KnownPeer { key: address.key, address: socket, follower }),
+        Location::Relayed(_) => Err(hinted(
+            format!("a validator is not reached through a relay: {address}"),
+            "name its own socket: KEY@IP:PORT",
+        )),
+    };
     let peers = args.peers.into_iter().map(|address| known(address, false));
     let peers = peers.chain(args.followers.into_iter().map(|address| known(address, true)));
+    let peers = peers.collect::<anyhow::Result<Vec<_>>>()?;
     let settings = ValidatorSettings {
         data_dir: validator_dir(&data_dir),
         vote_record: (!args.follow).then_some(vote_record),
         genesis,
         key,
         listen: args.listen,
-        peers: peers.collect(),
+        peers,
         state_sync: args.state_sync,
         threads: 2,
         rpc: RpcSettings {

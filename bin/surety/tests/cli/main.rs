@@ -1,9 +1,11 @@
 //! The binary as people and scripts use it: real processes, real sockets, exit statuses.
 
+mod hosting;
 mod http;
 mod process;
 
 mod commands;
+mod join;
 mod kill_matrix;
 mod look;
 mod money;

@@ -24,13 +24,13 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespea
 const RATE: &str = "5000000";
 
 /// A model file of some size that loads: the bundled one, and bytes behind it that no tensor names.
-struct Model {
-    bytes: Vec<u8>,
-    digest: blake3::Hash,
+pub struct Model {
+    pub bytes: Vec<u8>,
+    pub digest: blake3::Hash,
 }
 
 impl Model {
-    fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         let mut model = fs::read(MODEL).unwrap();
         let mut rest = vec![0; bytes - model.len()];
         blake3::Hasher::new().finalize_xof().fill(&mut rest);
@@ -39,7 +39,8 @@ impl Model {
         Model { bytes: model, digest }
     }
 
-    fn id(&self) -> String {
+    /// The name of its file.
+    pub fn id(&self) -> String {
         format!("blake3:{}", self.digest)
     }
 
@@ -58,7 +59,7 @@ impl Model {
 }
 
 /// A running `surety model serve`.
-struct Serving {
+pub struct Serving {
     child: Child,
     ready: Value,
     _data_dir: tempfile::TempDir,
@@ -66,7 +67,7 @@ struct Serving {
 
 impl Serving {
     /// With this model in its store, or none.
-    fn start(model: Option<&Model>) -> Self {
+    pub fn start(model: Option<&Model>) -> Self {
         let data_dir = tempfile::tempdir().unwrap();
         if let Some(model) = model {
             let path = data_dir.path().join("model.gguf");
@@ -85,7 +86,7 @@ impl Serving {
         Serving { child, ready, _data_dir: data_dir }
     }
 
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         self.ready["address"].as_str().unwrap()
     }
 
@@ -273,6 +274,42 @@ fn a_full_disk_is_told_and_what_came_is_kept() {
     assert_eq!(pulled["transfer"]["resumed_bytes"], kept * PIECE_BYTES);
 }
 
+/// A disk that is really full, and grows: a file system of some mebibytes in a mount namespace of the test's own.
+#[test]
+fn a_disk_without_room_is_told_and_the_pull_goes_on_when_there_is_some() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let script = |then: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        command.arg(format!("mount -t tmpfs -o size=9m none \"$SURETY_HOME\" && {then}"));
+        command.args(["sh", env!("CARGO_BIN_EXE_surety")]);
+        command.env("SURETY_HOME", data_dir.path()).stdin(Stdio::null());
+        command
+    };
+    if !script("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine lets nobody mount a file system of their own");
+        return;
+    }
+    let model = Model::new(24 << 20);
+    let serving = Serving::start(Some(&model));
+    let pull = "\"$@\" --name one; echo \"first $?\"; mount -o remount,size=200m none \"$SURETY_HOME\"; \
+                \"$@\" --name one --json";
+    let mut command = script(pull);
+    command.args(["model", "pull", &model.id(), "--from", serving.address()]);
+    let output = command.output().unwrap();
+    assert_status(&output, 0);
+    assert_stderr(&output, "No space left on device");
+    assert_stderr(&output, "hint: the disk takes no more");
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let (first, pulled) = stdout.split_once('\n').unwrap();
+    assert_eq!(first, "first 1");
+    let pulled: Value = serde_json::from_str(pulled).unwrap();
+    let resumed = pulled["transfer"]["resumed_bytes"].as_u64().unwrap();
+    assert!((1 << 20..9 << 20).contains(&resumed), "{resumed}");
+    assert_eq!(pulled["transfer"]["fetched_bytes"], model.bytes.len() as u64 - resumed);
+    assert_eq!(pulled["blake3"], model.digest.to_string());
+}
+
 #[test]
 fn what_cannot_be_pulled_is_said_before_anything_comes() {
     let data_dir = tempfile::tempdir().unwrap();
@@ -280,12 +317,17 @@ fn what_cannot_be_pulled_is_said_before_anything_comes() {
     let id = Model::new(3 << 20).id();
     let empty = Serving::start(None);
     for args in [
-        &["model", "pull", &id][..],
-        &["model", "pull", "blake3:0123", "--from", empty.address()],
+        &["model", "pull"][..],
         &["model", "pull", &id, "--from", "127.0.0.1:1"],
         &["model", "serve", "--listen", "somewhere"],
     ] {
         assert_status(&run(dir, args), 2);
+    }
+    // Without holders, or with less than a whole digest, a ledger is needed.
+    for args in [&["model", "pull", &id][..], &["model", "pull", "blake3:0123", "--from", empty.address()]] {
+        let nowhere = run(dir, args);
+        assert_status(&nowhere, 1);
+        assert_stderr(&nowhere, "hint: start one with `surety up`, or name its genesis");
     }
     let absent = run(dir, &["model", "pull", &id, "--from", empty.address()]);
     assert_status(&absent, 1);

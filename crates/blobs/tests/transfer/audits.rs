@@ -8,7 +8,7 @@ use std::{
 use surety_blobs::{
     AuditReport, Challenge, HoldLimits, audit,
     audit::{Miss, MissReason},
-    challenges_needed,
+    audit_at, challenges_needed,
     tree::{CHUNK_BYTES, PIECE_BYTES},
 };
 use surety_net::Protocol;
@@ -85,4 +85,32 @@ async fn an_audit_of_another_key_proves_nothing() {
     let challenge = Challenge { digest: blob.digest, shape, beacon, holder: auditor.key(), count: 3 };
     let report = audit(&link, &challenge, PATIENCE).await;
     assert_eq!((report.proven, report.misses.len()), (0, 3));
+}
+
+/// Whoever is not there is silent, whoever stays busy is busy, and neither takes longer than it may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absent_holder_is_silent_and_a_busy_one_is_asked_again() {
+    let blob = Blob::new(50_000, 4);
+    let auditor = endpoint(1).await;
+    let challenge = |holder: &Holder| Challenge {
+        digest: blob.digest,
+        shape: blob.tree.shape(),
+        beacon: Digest([1; 32]),
+        holder: holder.endpoint.key(),
+        count: 9,
+    };
+    let short = Duration::from_millis(1500);
+    let holder = Holder::honest(2, &[&blob], HoldLimits::default()).await;
+    let (address, asked) = (holder.address(), challenge(&holder));
+    assert!(audit_at(&auditor, &address, &asked, PATIENCE).await.passed());
+    holder.vanish().await;
+    let report = audit_at(&auditor, &address, &asked, short).await;
+    assert_eq!((report.proven, report.drawn, report.misses.len()), (0, 9, 9));
+    assert!(report.misses.iter().all(|miss| miss.why == MissReason::Silence), "{:?}", report.misses);
+
+    let never = HoldLimits { audits: 0, patience: Duration::from_millis(1), ..HoldLimits::default() };
+    let busy = Holder::honest(3, &[&blob], never).await;
+    let report = audit_at(&auditor, &busy.address(), &challenge(&busy), short).await;
+    assert!(report.misses.iter().all(|miss| miss.why == MissReason::Busy), "{:?}", report.misses);
+    assert!(report.elapsed_ms >= 500, "it was asked more than once: {} ms", report.elapsed_ms);
 }

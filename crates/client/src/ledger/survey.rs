@@ -117,11 +117,7 @@ impl Ledger {
     /// Looks at everything the pages for people show.
     pub async fn survey(&self) -> Result<Survey, LedgerError> {
         let Viewed { tip, value: base } = self.views(base).await?;
-        let mut operators = Vec::new();
-        for accounts in base.operators.chunks(TOGETHER) {
-            operators
-                .extend(self.views(|views| each(accounts, |account| operator(views, *account))).await?.value);
-        }
+        let operators = self.each_operator(&base.operators).await?;
         let genesis = self.genesis();
         let mut accounts: BTreeSet<Address> =
             base.operators.iter().chain(&base.candidates).copied().collect();
@@ -171,6 +167,27 @@ impl Ledger {
             genesis: genesis_balances,
             genesis_count: genesis.balances.len() as u64,
         })
+    }
+}
+
+impl Ledger {
+    /// Those who run workers, with their workers and offers, at most [`OPERATORS_MAX`]. The list is as of one block; what
+    /// each has is as of that block or a few later.
+    pub async fn operators(&self) -> Result<Viewed<Vec<SurveyedOperator>>, LedgerError> {
+        let accounts = self.views(|views| {
+            pages(OPERATORS_MAX, |offset| views.call(OPERATORS, &IOperators::operatorsCall { offset }))
+        });
+        let Viewed { tip, value: accounts } = accounts.await?;
+        Ok(Viewed { tip, value: self.each_operator(&accounts).await? })
+    }
+
+    async fn each_operator(&self, accounts: &[Address]) -> Result<Vec<SurveyedOperator>, LedgerError> {
+        let mut operators = Vec::new();
+        for accounts in accounts.chunks(TOGETHER) {
+            operators
+                .extend(self.views(|views| each(accounts, |account| operator(views, *account))).await?.value);
+        }
+        Ok(operators)
     }
 }
 
@@ -286,7 +303,7 @@ fn each<T, U>(of: &[T], mut ask: impl FnMut(&T) -> Option<U>) -> Option<Vec<U>> 
 }
 
 /// A list that comes in pages, at most so long.
-fn pages<T>(most: usize, mut page: impl FnMut(u64) -> Option<Vec<T>>) -> Option<Vec<T>> {
+pub(crate) fn pages<T>(most: usize, mut page: impl FnMut(u64) -> Option<Vec<T>>) -> Option<Vec<T>> {
     let mut list = Vec::new();
     while list.len() < most {
         let next = page(list.len() as u64)?;

@@ -2,6 +2,7 @@
 
 mod liar;
 mod lies;
+mod models;
 mod node;
 mod pages;
 mod reads;

@@ -349,6 +349,6 @@ impl RawWorker {
     }
 
     pub fn address(&self) -> WorkerAddress {
-        WorkerAddress { key: key(1).public(), socket: self.endpoint.bound_sockets()[0] }
+        WorkerAddress::direct(key(1).public(), self.endpoint.bound_sockets()[0])
     }
 }

@@ -6,6 +6,8 @@
 //! Holds:  whatever is returned is within the bounds of `types`, so it can be ordered from a worker.
 //! Absent: which models and workers there are.
 
+use std::hash::{DefaultHasher, Hasher};
+
 use serde_json::value::RawValue;
 use surety_types::{
     Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
@@ -17,8 +19,12 @@ use surety_types::{
 use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
+    provider,
 };
-use crate::error::{ApiError, Code};
+use crate::{
+    error::{ApiError, Code},
+    route::preferences::{Name, Preferences},
+};
 
 /// Prompts in one body.
 const PROMPTS_MAX: usize = 128;
@@ -30,8 +36,8 @@ const ORDERED_BYTES_MAX: usize = MAX_REQUEST_BYTES;
 const PARTS_MAX: usize = 4096;
 /// Output tokens of a completion that does not say, as OpenAI documents.
 const COMPLETION_TOKENS_DEFAULT: u32 = 16;
-/// Digits that are enough to name a worker.
-const WORKER_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
+/// Bytes of a request's beginning that say which others begin alike.
+const BEGINNING_BYTES: usize = 1024;
 /// Milliseconds a caller may give the whole answer.
 const DEADLINE_MS: std::ops::RangeInclusive<i64> = 1_000..=86_400_000;
 
@@ -61,8 +67,8 @@ pub(crate) struct Ask {
     pub(crate) ignore_end: bool,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
-    /// The first digits of the only worker wanted.
-    pub(crate) worker: Option<String>,
+    /// What is wanted of whoever answers.
+    pub(crate) preferences: Preferences,
     pub(crate) deadline_ms: Option<u64>,
     pub(crate) form: Form,
 }
@@ -78,6 +84,29 @@ impl Ask {
     /// How many answers are to be given.
     pub(crate) fn answers(&self) -> usize {
         self.requests.len() * self.choices as usize
+    }
+
+    /// The same for requests that begin alike, as the turns of one conversation do: one worker may have kept what it computed.
+    pub(crate) fn affinity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let mut left = BEGINNING_BYTES;
+        let mut add = |bytes: &[u8]| {
+            let bytes = &bytes[..bytes.len().min(left)];
+            hasher.write(bytes);
+            left -= bytes.len();
+        };
+        match self.requests.first().map(|request| &request.prompt) {
+            Some(Prompt::Chat { messages }) => messages.iter().for_each(|message| {
+                add(message.role.as_bytes());
+                add(message.content.as_bytes());
+            }),
+            Some(Prompt::Text(text)) => add(text.as_bytes()),
+            Some(Prompt::Tokens(ids)) => {
+                ids.iter().take(BEGINNING_BYTES).for_each(|id| add(&id.to_le_bytes()));
+            }
+            None => {}
+        }
+        hasher.finish()
     }
 
     /// Reads the body of either route.
@@ -100,6 +129,7 @@ impl Ask {
         let stream = fields.boolean("stream")?.unwrap_or(false);
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
+        let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
         let (form, max_output_tokens, prompts) = match route {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
@@ -126,7 +156,7 @@ impl Ask {
             ignore_end,
             stream,
             include_usage,
-            worker,
+            preferences,
             deadline_ms,
             form,
         };
@@ -466,7 +496,7 @@ fn stream_options(fields: &mut Fields<'_>) -> Result<bool, ApiError> {
 /// What only this network understands.
 struct Extras {
     date: Option<CivilDate>,
-    worker: Option<String>,
+    worker: Option<Name>,
     deadline_ms: Option<u64>,
 }
 
@@ -482,14 +512,7 @@ fn extras(fields: &mut Fields<'_>) -> Result<Extras, ApiError> {
         })?),
     };
     let worker = extras.string("worker")?;
-    if let Some(digits) = &worker {
-        let hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        if !hex || !WORKER_DIGITS.contains(&digits.len()) {
-            let message = "`surety.worker` must be the first 8 to 64 hexadecimal digits of a worker's key. \
-                           GET /v1/network/status lists the workers.";
-            return Err(ApiError::invalid("surety.worker", message));
-        }
-    }
+    let worker = worker.map(|digits| provider::worker("surety.worker", &digits)).transpose()?;
     let deadline_ms = extras.integer("deadline_ms", DEADLINE_MS)?.map(|ms| ms as u64);
     table::nothing_left(&extras, &["date", "worker", "deadline_ms"])?;
     Ok(Extras { date, worker, deadline_ms })

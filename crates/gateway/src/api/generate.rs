@@ -36,7 +36,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
-    route::{Preferences, Resolved},
+    route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share},
 };
 
@@ -113,7 +113,7 @@ async fn answer(
         workers: Arc::clone(&shared.workers),
         key: shared.key.clone(),
         model: model.clone(),
-        preferences: Preferences { only: ask.worker.clone() },
+        preferences: ask.preferences.clone(),
         sampling: ask.sampling.clone(),
         seed: ask.seed,
         max_output_tokens: ask.max_output_tokens,
@@ -121,7 +121,7 @@ async fn answer(
         deadline_ms: unix_ms() + patience_ms,
         stall: shared.stall_timeout,
         search: shared.search_timeout,
-        affinity: None,
+        affinity: Some(ask.affinity()),
     };
     let answering = tokio::select! {
         begun = session::begin(desk, &ask) => begun?,

@@ -27,7 +27,7 @@ use crate::{
     gateway::Shared,
     id::RequestId,
     payer::Payer,
-    workers::chain,
+    route::chain,
 };
 
 const COSE: &str = "application/cose";

@@ -14,6 +14,7 @@ mod look;
 pub(crate) mod nearest;
 mod openapi;
 pub(crate) mod parameters;
+mod provider;
 pub(crate) mod reply;
 pub(crate) mod shapes;
 pub(crate) mod sse;

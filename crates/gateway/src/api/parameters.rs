@@ -57,6 +57,7 @@ enum Shape {
     Integer(RangeInclusive<i64>),
     Texts,
     Messages,
+    Provider,
     Any,
 }
 
@@ -180,6 +181,14 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         BOTH,
         Shape::Any,
         "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
+    ),
+    taken(
+        "provider",
+        BOTH,
+        Shape::Provider,
+        "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
+         their keys, operators by 0x and those of their addresses. What only orders never keeps a request from being \
+         answered; what excludes is never violated.",
     ),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
     examined("tools", CHAT, "Only empty, or with `tool_choice: \"none\"`."),
@@ -313,6 +322,15 @@ impl Parameter {
                 .description(Some(self.about))
                 .min_items(Some(1))
                 .into(),
+            Shape::Provider => {
+                let members = super::provider::MEMBERS.iter();
+                let members = members.fold(object(Type::Object), |object, (name, about)| {
+                    let member =
+                        ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(*about));
+                    object.property(*name, member)
+                });
+                members.into()
+            }
             Shape::Any => {
                 ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(self.about)).into()
             }

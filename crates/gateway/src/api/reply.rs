@@ -516,7 +516,7 @@ mod tests {
             end[1]["choices"][0],
             json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"})
         );
-        assert_eq!(end[1]["surety"]["worker"], "11");
+        assert_eq!(end[1]["surety"]["workers"][0], "11");
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(end[1]["usage"], Value::Null);
         assert_eq!(end[2]["choices"], json!([]));
         assert_eq!(end[2]["usage"]["total_tokens"], 5);
-        assert_eq!(end[2]["surety"]["worker"], "11");
+        assert_eq!(end[2]["surety"]["workers"][0], "11");
     }
 
     #[test]

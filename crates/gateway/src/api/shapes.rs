@@ -416,15 +416,79 @@ pub struct WorkerReport {
     pub last_seen_ms: Option<u64>,
     /// What it serves.
     pub models: Vec<WorkerModel>,
+    /// What it has shown this gateway, by which it is chosen.
+    pub measured: Measured,
     /// The account that answers for it, if the ledger lists it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operator: Option<String>,
+    /// What is bonded to that account, in wei.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bonded: Option<String>,
     /// What its operator asks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub offers: Vec<OfferReport>,
     /// The channel on which it is paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelReport>,
+}
+
+/// What a worker has shown this gateway by the tokens it served.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Measured {
+    /// Answers it finished.
+    pub answers: u64,
+    /// Orders it failed, or could not be reached for.
+    pub failures: u64,
+    /// The decaying share of orders that ended well; 0.9 is assumed at first.
+    pub reliability: f32,
+    /// Milliseconds from order to acceptance, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_ms: Option<f32>,
+    /// The circuit breaker: `closed`; `open` while it gets no orders after failures, or one as a trial; `half_open` when
+    /// such a trial is due.
+    pub breaker: &'static str,
+    /// Milliseconds until a trial is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_pause_ms: Option<u64>,
+    /// Orders of this gateway's under way there.
+    pub orders: u32,
+    /// How many it takes at once, as far as learned; beyond, it comes last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orders_max: Option<u32>,
+    /// How quick it is, by model; those it has served something with.
+    pub models: Vec<MeasuredModel>,
+}
+
+/// How quick a worker has been with a model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MeasuredModel {
+    /// The immutable id.
+    pub id: String,
+    /// Whether too little is known, or nothing lately.
+    pub newcomer: bool,
+    /// Milliseconds from order to first token, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<f32>,
+    /// 95 of 100 of the latest first tokens came within so many milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_p95_ms: Option<f32>,
+    /// How long the first token after a short prompt may take before it counts as late.
+    pub first_token_patience_ms: u64,
+    /// Output tokens a second of one answer, on average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f32>,
+}
+
+/// What kept workers from a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Removed {
+    /// The preference, as it is spelled in the request, or `unreachable`, `starting`, `draining`, `model`, `context`,
+    /// `tried`, `payment`, `breaker`.
+    pub constraint: &'static str,
+    /// What the workers are.
+    pub reason: String,
+    /// How many.
+    pub workers: u32,
 }
 
 /// A model on a worker.

@@ -9,8 +9,6 @@
 
 mod registry;
 mod store;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +34,7 @@ use surety_types::{
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-pub(crate) use registry::{Listed, Reach, follow};
+pub(crate) use registry::{Listed, follow};
 pub use store::PayerBookError;
 use store::{Row, Store};
 

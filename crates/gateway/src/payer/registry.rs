@@ -1,32 +1,32 @@
 //! The registry: which workers the ledger lists, where, and what they ask.
 //!
-//! In:     the ledger's state, proven. Out: workers with operator, address and prices.
+//! In:     the ledger's state, proven. Out: workers with operator, address, prices and the bond behind them.
 //! Touches: the ledger; the gateway's list of workers; channels, which it has opened ahead of need.
 //! Holds:  what an operator wrote is checked before it is used, and what is not used is listed with its reason; lists are
 //!         bounded.
-//! Absent: whether a worker is there. That is `workers`.
+//! Absent: whether a worker is there. That is `route`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use alloy_primitives::Address;
 use surety_client::{
-    AccountError,
+    AccountError, Reach,
     channel::{Account, view},
 };
+use surety_net::Location;
 use surety_types::{
     Amount, Digest, ModelId, Price, PublicKey,
-    abi::{IOperators, Module},
+    abi::{IOperators, IStaking, Module},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::Payer;
-use crate::workers::Workers;
+use crate::route::Workers;
 
 /// Between two looks at the ledger.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
@@ -43,9 +43,11 @@ const PAGE: usize = 100;
 pub(crate) struct Listed {
     pub(crate) key: PublicKey,
     pub(crate) operator: Address,
-    pub(crate) socket: SocketAddr,
+    pub(crate) location: Location,
     /// What its operator asks, by model.
     pub(crate) offers: Arc<BTreeMap<ModelId, Price>>,
+    /// What is bonded to its operator, in wei.
+    pub(crate) bonded: u128,
 }
 
 /// Follows the registry and keeps channels, until aborted.
@@ -80,40 +82,6 @@ async fn pass(payer: &Payer, workers: &Workers, reach: Reach) -> Result<(), Acco
     payer.keep_up(&operators.into_iter().collect::<Vec<_>>()).await
 }
 
-/// Which addresses a gateway can and should call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reach {
-    /// Whether workers on this machine may be called: only where the gateway serves this machine alone.
-    pub(crate) loopback: bool,
-    /// The family of its socket.
-    pub(crate) ipv6: bool,
-}
-
-impl Reach {
-    /// The address that an operator wrote, or what is wrong with it.
-    pub(crate) fn check(self, endpoint: &str) -> Result<SocketAddr, &'static str> {
-        let socket: SocketAddr = endpoint.parse().map_err(|_| "its endpoint is no IP:PORT")?;
-        if socket.port() == 0 {
-            return Err("its endpoint has port 0");
-        }
-        let ip = socket.ip();
-        let nowhere = match ip {
-            IpAddr::V4(ip) => ip.is_broadcast(),
-            IpAddr::V6(_) => false,
-        };
-        if nowhere || ip.is_unspecified() || ip.is_multicast() {
-            return Err("its endpoint is the address of no single machine");
-        }
-        if ip.is_loopback() && !self.loopback {
-            return Err("its endpoint is a loopback address, and this gateway serves other machines");
-        }
-        if socket.is_ipv6() != self.ipv6 {
-            return Err("its endpoint is of another address family than this gateway's socket");
-        }
-        Ok(socket)
-    }
-}
-
 type Ignored = Vec<(String, String)>;
 
 async fn read(account: &dyn Account, reach: Reach) -> Result<(Vec<Listed>, Ignored), AccountError> {
@@ -145,11 +113,13 @@ async fn read(account: &dyn Account, reach: Reach) -> Result<(Vec<Listed>, Ignor
             continue;
         }
         let offers = Arc::new(offers(account, operator).await?);
+        let bonded = view(account, Module::Staking, &IStaking::bondedToCall { operator }).await?;
+        let bonded = u128::try_from(bonded).unwrap_or(u128::MAX);
         for worker in workers {
             let key = PublicKey(worker.key.0);
             match reach.check(&worker.endpoint) {
-                Ok(socket) if listed.len() < WORKERS_MAX => {
-                    listed.push(Listed { key, operator, socket, offers: Arc::clone(&offers) });
+                Ok(location) if listed.len() < WORKERS_MAX => {
+                    listed.push(Listed { key, operator, location, offers: Arc::clone(&offers), bonded });
                 }
                 Ok(_) if ignored.len() < IGNORED_MAX => {
                     ignored.push((key.to_string(), format!("more than {WORKERS_MAX} workers are listed")));

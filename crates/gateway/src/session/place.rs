@@ -28,7 +28,7 @@ use super::{course::Position, failure};
 use crate::{
     api::unix_ms,
     error::{ApiError, Code},
-    route::{Candidate, Demand, Held, Outcome, Preferences, Resolved, Worker, Workers},
+    route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
 };
 
 /// How long one worker may take to accept before another is asked beside it.
@@ -102,8 +102,7 @@ pub(super) struct Leg {
     pub(super) prompt_tokens: u32,
     pub(super) max_output_tokens: u32,
     pub(super) paid: bool,
-    accepted: Instant,
-    first_token: Option<Instant>,
+    pub(super) timing: Timing,
     /// When another worker is asked beside it, unless its first token is here.
     pub(super) hedge_at: Option<Instant>,
 }
@@ -111,25 +110,6 @@ pub(super) struct Leg {
 impl Leg {
     pub(super) fn worker(&self) -> PublicKey {
         self.worker.key()
-    }
-
-    /// Tokens have come.
-    pub(super) fn heard(&mut self) {
-        self.hedge_at = None;
-        if self.first_token.is_none() {
-            let now = Instant::now();
-            self.first_token = Some(now);
-            let (after, prompt_tokens) = (now - self.accepted, self.prompt_tokens);
-            self.worker.report(Outcome::FirstToken { after, prompt_tokens });
-        }
-    }
-
-    /// It was brought to its end.
-    pub(super) fn done(&self) {
-        if let Some(first) = self.first_token {
-            let tokens = (self.at.tokens - self.from.tokens) as u32;
-            self.worker.report(Outcome::Finished { tokens, over: first.elapsed() });
-        }
     }
 }
 
@@ -159,7 +139,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             affinity: desk.affinity,
             orders: 1,
         };
-        match desk.workers.find(&demand) {
+        match desk.workers.candidates(&demand) {
             Ok(candidates) => match ask(&desk, &wanted, from, stall, candidates.into()).await {
                 Ok(leg) => return Ok(leg),
                 Err(Declined::ByAll(error)) => return Err(error),
@@ -230,7 +210,7 @@ async fn offer(
         context_tokens: Some(context_tokens),
     };
     let (request, resumed) = ((*wanted.request).clone(), wanted.resumed.clone());
-    let sent = Instant::now();
+    let mut timing = Timing::start(&worker);
     let paying = terms.zip(desk.workers.payer().cloned());
     let paid = paying.is_some();
     let session = match paying {
@@ -240,30 +220,30 @@ async fn offer(
         }
         None => worker.connection.order(order, request, resumed, options).await,
     };
-    let mut session = session.map_err(|error| declined(&worker, &error))?;
-    match session.next().await {
-        Ok(SessionEvent::Accepted(acceptance)) => {
-            let accepted = Instant::now();
-            worker.report(Outcome::Accepted { after: accepted - sent });
-            Ok(Leg {
-                id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
-                hedge_at: Some(accepted + worker.first_token_patience()),
-                session,
-                worker,
-                _held: held,
-                from,
-                at: from,
-                prompt_tokens: acceptance.prompt_tokens,
-                max_output_tokens: acceptance.max_output_tokens,
-                paid,
-                accepted,
-                first_token: None,
-            })
-        }
+    let mut session = session.map_err(|error| {
+        timing.failed(&error);
+        declined(&worker, &error)
+    })?;
+    let event = session.next().await;
+    timing.saw(&event);
+    match event {
+        Ok(SessionEvent::Accepted(acceptance)) => Ok(Leg {
+            id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
+            hedge_at: Some(
+                Instant::now() + worker.first_token_patience(&desk.model.id, acceptance.prompt_tokens),
+            ),
+            session,
+            worker,
+            _held: held,
+            from,
+            at: from,
+            prompt_tokens: acceptance.prompt_tokens,
+            max_output_tokens: acceptance.max_output_tokens,
+            paid,
+            timing,
+        }),
         Ok(SessionEvent::Refused(refusal)) => {
             let code = refusal.receipt.failure().map(|(code, _)| code);
-            let overloaded = code == Some(surety_types::FailureCode::Overloaded);
-            worker.report(Outcome::Refused { overloaded });
             let error = failure::refused(worker.key(), &refusal);
             info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
             Err(match code.is_some_and(|code| code.is_retryable()) {
@@ -272,7 +252,6 @@ async fn offer(
             })
         }
         Ok(_) => {
-            worker.report(Outcome::Failed);
             let message = "The worker sent output before it accepted the order.";
             Err(Declined::ByThisWorker(failure::told(worker.key(), Code::WorkerBadOutput, message)))
         }
@@ -289,14 +268,15 @@ fn declined(worker: &Worker, error: &SessionError) -> Declined {
     if !error.is_retryable() {
         return Declined::ByAll(told);
     }
-    worker.report(match error {
-        SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } => Outcome::Unreachable,
-        SessionError::BrokenOff { code: surety_net::CloseCode::Busy, .. } => {
-            Outcome::Refused { overloaded: true }
-        }
-        _ => Outcome::Failed,
-    });
+    gone(worker, error);
     Declined::ByThisWorker(told)
+}
+
+/// Until a worker that cannot be reached is heard again, nobody else need try.
+pub(super) fn gone(worker: &Worker, error: &SessionError) {
+    if let SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } = error {
+        worker.lost(chain(error));
+    }
 }
 
 fn order(

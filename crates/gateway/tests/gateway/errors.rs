@@ -277,15 +277,13 @@ async fn refusals_have_a_status_also_for_streams() {
                 assert_eq!(answer.header("retry-after"), Some("1"));
             }
         }
+        // None of it has harmed the worker's standing.
+        assert_eq!(site.chat(chat("x")).await.status, 200);
     }
-    // None of it has harmed the worker's standing.
-    assert_eq!(site.chat(chat("x")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_in_mid_answer_end_the_stream_with_an_error() {
-    let worker = FakeWorker::start(1).await;
-    let site = Site::start(&[&worker]).await;
     for (script, status, code, accountable) in [
         ("one two BREAK", 502, "worker_lost", "worker"),
         ("one two END-EARLY", 502, "worker_lost", "worker"),
@@ -296,9 +294,12 @@ async fn failures_in_mid_answer_end_the_stream_with_an_error() {
         ("one two FAIL", 502, "worker_bad_output", "worker"),
         ("one two LATE", 504, "deadline", "unknown"),
     ] {
-        let mut body = chat(script);
+        // One that breaks off again and again gets no more orders for a while: each case has its own.
+        let (worker, mut body) = (FakeWorker::start(1).await, chat(script));
+        let site = Site::start(&[&worker]).await;
         let error = check(&site.chat(body.clone()).await, status, code);
         assert_eq!(error["metadata"]["accountable"], accountable, "{error}");
+        let site = Site::start(&[&worker]).await;
         body["stream"] = json!(true);
         let answer = site.chat(body).await;
         assert_eq!(answer.status, 200);
@@ -309,7 +310,6 @@ async fn failures_in_mid_answer_end_the_stream_with_an_error() {
         let id = answer.header("x-request-id").expect("an id");
         check(&site.get(&format!("/v1/receipts/{id}")).await, 404, "not_found");
     }
-    assert_eq!(site.chat(chat("x")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

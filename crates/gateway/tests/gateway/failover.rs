@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use surety_proof::{Check, Expected, check_evidence};
-use surety_types::{Canonical, Evidence, WorkerState};
+use surety_types::{Canonical, Evidence};
 
 use crate::{
     fake::FakeWorker,
@@ -25,25 +25,25 @@ fn script(act: &str, at: usize) -> String {
     words.join(" ")
 }
 
-/// Two workers, of whom the second becomes ready when the first has accepted.
+/// Two workers, of whom [`ask`] has the first asked before the second.
 async fn site_of_two() -> (FakeWorker, FakeWorker, Site) {
     let (first, second) = (FakeWorker::start(1).await, FakeWorker::start(2).await);
-    second.set(|status| status.state = WorkerState::Starting);
     let site = Site::with(&[&first, &second], |settings| {
         settings.limits.stall_timeout = Duration::from_millis(400);
         settings.limits.search_timeout = Duration::from_secs(10);
     })
     .await;
-    site.until_ready(1).await;
+    site.until_ready(2).await;
     (first, second, site)
 }
 
-async fn ask(first: &FakeWorker, second: &FakeWorker, site: &Site, body: Value) -> Answer {
-    let (answer, ()) = tokio::join!(site.chat(body), async {
-        first.diary.until(&first.diary.accepted, 1).await;
-        second.set(|status| status.state = WorkerState::Ready);
-    });
-    answer
+fn first_of(first: &FakeWorker, mut body: Value) -> Value {
+    body["provider"] = json!({"order": [first.key()]});
+    body
+}
+
+async fn ask(first: &FakeWorker, site: &Site, body: Value) -> Answer {
+    site.chat(first_of(first, body)).await
 }
 
 /// The evidence of an answer, checked.
@@ -65,7 +65,7 @@ async fn whatever_happens_to_a_worker_another_goes_on_with_the_same_words() {
             let stream = at % 2 == 0;
             let messages = json!([{"role": "user", "content": script(act, at)}]);
             let body = json!({"model": "tiny", "stream": stream, "messages": messages});
-            let answer = ask(&first, &second, &site, body).await;
+            let answer = ask(&first, &site, body).await;
             assert_eq!(answer.status, 200, "{act} at {at}: {}", answer.text());
             let (text, note) = match stream {
                 true => {
@@ -102,14 +102,11 @@ async fn whatever_happens_to_a_worker_another_goes_on_with_the_same_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn log_probabilities_and_scored_prompts_come_once() {
     for at in [0, 3, 8] {
-        let (first, second, site) = site_of_two().await;
+        let (first, _second, site) = site_of_two().await;
         let body = json!({
             "model": "tiny", "prompt": script("BREAK@1", at), "max_tokens": 50, "echo": true, "logprobs": 1,
         });
-        let (answer, ()) = tokio::join!(site.complete(body), async {
-            first.diary.until(&first.diary.accepted, 1).await;
-            second.set(|status| status.state = WorkerState::Ready);
-        });
+        let answer = site.complete(first_of(&first, body)).await;
         let json = answer.json();
         assert_eq!(json["surety"]["handovers"], 1);
         let tokens = json["choices"][0]["logprobs"]["tokens"].as_array().expect("tokens");
@@ -123,10 +120,10 @@ async fn log_probabilities_and_scored_prompts_come_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_several_answers_goes_on_for_itself() {
-    let (first, second, site) = site_of_two().await;
+    let (first, _second, site) = site_of_two().await;
     let messages = json!([{"role": "user", "content": "it is number {choice} BREAK@1 of a few"}]);
     let body = json!({"model": "tiny", "n": 3, "messages": messages});
-    let answer = ask(&first, &second, &site, body).await;
+    let answer = ask(&first, &site, body).await;
     let json = answer.json();
     for choice in 0..3 {
         let text = &json["choices"][choice]["message"]["content"];
@@ -144,7 +141,7 @@ async fn two_workers_that_disagree_are_both_named() {
     // Two words are signed for when the third is said.
     let messages = json!([{"role": "user", "content": "one two three@1 BREAK@1 drei@2 four"}]);
     let body = json!({"model": "tiny", "messages": messages});
-    let answer = ask(&first, &second, &site, body).await;
+    let answer = ask(&first, &site, body).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
     let error = answer.error();
     assert_eq!(error["code"], "verification_failed");
@@ -171,7 +168,7 @@ async fn a_worker_that_is_back_goes_on_itself() {
 async fn beside_a_worker_that_is_slow_to_begin_another_is_asked() {
     let (first, second, site) = site_of_two().await;
     let messages = json!([{"role": "user", "content": "WAIT@1 here it is"}]);
-    let answer = ask(&first, &second, &site, json!({"model": "tiny", "messages": messages})).await;
+    let answer = ask(&first, &site, json!({"model": "tiny", "messages": messages})).await;
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "here it is");
     assert_eq!(answer.json()["surety"]["workers"], json!([second.key()]));
     first.diary.until(&first.diary.cancelled, 1).await;
@@ -183,8 +180,7 @@ async fn beside_a_worker_that_is_slow_to_begin_another_is_asked() {
 async fn the_second_order_says_what_it_continues() {
     let (first, second, site) = site_of_two().await;
     let messages = json!([{"role": "user", "content": script("BREAK@1", 6)}]);
-    let answer =
-        ask(&first, &second, &site, json!({"model": "tiny", "max_tokens": 40, "messages": messages})).await;
+    let answer = ask(&first, &site, json!({"model": "tiny", "max_tokens": 40, "messages": messages})).await;
     assert_eq!(answer.status, 200);
     let (before, _) = first.diary.orders.lock().expect("no panic")[0].clone();
     let (after, _) = second.diary.orders.lock().expect("no panic")[0].clone();

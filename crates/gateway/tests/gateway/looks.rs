@@ -54,7 +54,7 @@ async fn workers_are_shown_as_they_are() {
     let status = site.get("/v1/network/status").await.json();
     let first = &status["workers"][0];
     assert_eq!((&first["id"], &first["state"]), (&json!(worker.key()), &json!("ready")));
-    assert_eq!(first["address"], worker.address.socket.to_string());
+    assert_eq!(first["address"], worker.address.location.to_string());
     assert_eq!(first["models"][0]["names"], json!(["tiny"]));
     assert_eq!(first["models"][0]["decode_tokens_per_second"], 100);
     assert!(status["workers"][1]["reason"].is_string());

@@ -11,3 +11,4 @@ mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod pays;
+mod routes;

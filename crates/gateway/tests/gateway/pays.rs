@@ -27,7 +27,7 @@ async fn asking(seed: u8) -> FakeWorker {
 }
 
 /// Makes an operator of an account, with one worker and one offer.
-async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: &str, price: Price) {
+pub async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: &str, price: Price) {
     let account = ledger.account(operator);
     let secret = SecretKey::from_bytes(&[seed; 32]);
     let message = surety_chain::worker_proof_message(account.chain_id(), account.address(), &secret.public());
@@ -61,7 +61,7 @@ async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: &str
     account.send(calls).await.expect("registered");
 }
 
-fn paying(ledger: &MemoryLedger, payer: u64) -> GatewayLedger {
+pub fn paying(ledger: &MemoryLedger, payer: u64) -> GatewayLedger {
     GatewayLedger {
         account: ledger.account(payer),
         deposit: U256::from(DEPOSIT * WEI_PER_MICRO_CREDIT),
@@ -115,7 +115,7 @@ fn chat(text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_paid_by_vouchers_and_cost_what_their_receipts_say() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
-    register(&ledger, OPERATOR, 1, &worker.address.socket.to_string(), PRICE).await;
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let site = site(&ledger).await;
     let report = status(&site).await;
     assert_eq!(report["workers"][0]["operator"], wallet(OPERATOR).address().to_string());
@@ -160,7 +160,7 @@ async fn answers_are_paid_by_vouchers_and_cost_what_their_receipts_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_answers_at_once_share_a_channel_and_a_stream_tells_its_cost_last() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
-    register(&ledger, OPERATOR, 1, &worker.address.socket.to_string(), PRICE).await;
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let site = site(&ledger).await;
     let body = json!({"model": "tiny", "n": 4, "stream": true,
         "messages": [{"role": "user", "content": "{choice} b c d e f g h i"}]});
@@ -179,7 +179,7 @@ async fn several_answers_at_once_share_a_channel_and_a_stream_tells_its_cost_las
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_cost_nothing_and_silence_keeps_its_cover() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
-    register(&ledger, OPERATOR, 1, &worker.address.socket.to_string(), PRICE).await;
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let site = site(&ledger).await;
     for script in ["one two FAIL", "REFUSE-INTERNAL"] {
         assert!(site.chat(chat(script)).await.status >= 500, "{script}");
@@ -201,7 +201,7 @@ async fn failures_cost_nothing_and_silence_keeps_its_cover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_pays_for_what_it_got_and_no_more() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
-    register(&ledger, OPERATOR, 1, &worker.address.socket.to_string(), PRICE).await;
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let site = site(&ledger).await;
     let body =
         json!({"model": "tiny", "stream": true, "messages": [{"role": "user", "content": "one two WAIT"}]});
@@ -234,7 +234,7 @@ async fn again(directory: &tempfile::TempDir, ledger: &MemoryLedger) -> RunningG
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_never_lets_a_voucher_fall_and_an_orderly_end_loses_nothing() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
-    register(&ledger, OPERATOR, 1, &worker.address.socket.to_string(), PRICE).await;
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let mut site = site(&ledger).await;
     assert_eq!(site.chat(chat("one two three")).await.status, 200);
     site.until(|status| amount(status, "in_flight") == 0).await;
@@ -273,7 +273,7 @@ async fn a_crash_never_lets_a_voucher_fall_and_an_orderly_end_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_is_topped_up_before_it_is_empty() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
-    register(&ledger, OPERATOR, 1, &worker.address.socket.to_string(), PRICE).await;
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let site = site(&ledger).await;
     let long = "word ".repeat(400);
     let mut asked = 0;
@@ -295,7 +295,7 @@ async fn what_cannot_be_used_is_shown_with_its_reason() {
     let ledger = MemoryLedger::new();
     let (dear, rubbish) = (asking(1).await, "localhost:1");
     let above = Price { output: Amount(PRICE.output.0 + 1), ..PRICE };
-    register(&ledger, OPERATOR, 1, &dear.address.socket.to_string(), above).await;
+    register(&ledger, OPERATOR, 1, &dear.address.location.to_string(), above).await;
     register(&ledger, 3, 3, rubbish, PRICE).await;
     register(&ledger, 4, 4, "0.0.0.0:9", PRICE).await;
     let paying = paying(&ledger, PAYER);
@@ -314,7 +314,7 @@ async fn what_cannot_be_used_is_shown_with_its_reason() {
     // Two gateways never share a channel, and one without money says so.
     let poor = GatewayLedger { account: ledger.account(50), ..self::paying(&ledger, PAYER) };
     let cheap = asking(5).await;
-    register(&ledger, 5, 5, &cheap.address.socket.to_string(), PRICE).await;
+    register(&ledger, 5, 5, &cheap.address.location.to_string(), PRICE).await;
     let site = Site::with(&[], |settings| settings.ledger = Some(poor)).await;
     site.until(|status| {
         status["ledger"]["hint"].as_str().is_some_and(|hint| hint.starts_with("send credits to"))

@@ -7,7 +7,6 @@
 //! Absent: taking vouchers (`till`).
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,12 +17,16 @@ use std::{
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall as _;
 use surety_chain::{Params, root_of, worker_proof_message};
-use surety_client::channel::{Account, AccountError, ModuleCall, view};
+use surety_client::{
+    channel::{Account, AccountError, ModuleCall, view},
+    models::{Naming, naming, publication},
+};
+use surety_net::Location;
 use surety_types::{
-    Canonical as _, Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
+    Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
     abi::{
         IChannels::{self, VoucherClaim},
-        IModels, IOperators, IReceipts, IStaking, Module,
+        IOperators, IReceipts, IStaking, Module,
     },
 };
 use tokio::{
@@ -45,6 +48,8 @@ const CLAIMS_MAX: usize = 32;
 const IDLE_PER_LOOK: usize = 32;
 /// For the last claim, at shutdown.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// For that and leaving the ledger.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(40);
 /// What a page of a list on the ledger holds.
 const PAGE: usize = 100;
 /// Wei left for gas when all is bonded.
@@ -53,16 +58,19 @@ const GAS_RESERVE: u128 = 100_000_000_000_000_000;
 /// What is to be registered.
 pub(crate) struct Registration {
     pub(crate) key: SecretKey,
-    pub(crate) endpoint: SocketAddr,
+    pub(crate) endpoint: Location,
     pub(crate) models: Vec<(ModelId, Manifest, Vec<String>)>,
 }
 
 /// The duties, being done.
 pub(crate) struct Duty {
     state: watch::Receiver<Duties>,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    stop: Option<oneshot::Sender<Leave>>,
+    task: JoinHandle<Option<Problem>>,
 }
+
+/// Told to the duties: the worker leaves for good.
+struct Leave;
 
 impl Duty {
     /// Begins; `ready` is called once, when the ledger names the worker.
@@ -88,6 +96,26 @@ impl Duty {
 
     pub(crate) fn state(&self) -> watch::Receiver<Duties> {
         self.state.clone()
+    }
+
+    /// Claims what is left to claim, takes the worker off the ledger, and ends; why it is still there, if it is.
+    pub(crate) async fn leave(mut self) -> Option<Problem> {
+        let told = self.stop.take().is_some_and(|stop| stop.send(Leave).is_ok());
+        let ended = timeout(LEAVE_TIMEOUT, &mut self.task).await;
+        let unsaid = |message: &str| {
+            Some(Problem {
+                message: message.to_owned(),
+                hint: "try again, or retire its key by hand (retireWorker)".to_owned(),
+            })
+        };
+        match ended {
+            Ok(Ok(problem)) if told => problem,
+            Ok(_) => unsaid("the worker is still on the ledger"),
+            Err(_) => {
+                self.task.abort();
+                unsaid("the ledger did not take the worker's leave in time")
+            }
+        }
     }
 
     /// Claims what is left to claim, and ends.
@@ -126,10 +154,10 @@ fn problem(message: impl Into<String>, hint: impl Into<String>) -> AccountError 
 }
 
 impl Worker {
-    async fn run(self, ready: impl FnOnce(), mut stopped: oneshot::Receiver<()>) {
+    async fn run(self, ready: impl FnOnce(), mut stopped: oneshot::Receiver<Leave>) -> Option<Problem> {
         let params = tokio::select! {
             params = self.register() => params,
-            _ = &mut stopped => return,
+            told = &mut stopped => return if told.is_ok() { self.leave().await } else { None },
         };
         ready();
         self.state.send_modify(|state| {
@@ -140,16 +168,16 @@ impl Worker {
         let mut charges = self.till.charges();
         let mut claimed_at = Instant::now();
         loop {
-            let stopping = tokio::select! {
-                _ = &mut stopped => true,
-                _ = ticks.tick() => false,
+            let stop = tokio::select! {
+                told = &mut stopped => Some(told.is_ok()),
+                _ = ticks.tick() => None,
                 // Much may be earned between two ticks.
                 Ok(()) = charges.changed(), if self.unclaimed() < self.ledger.claims.threshold_wei => {
-                    if self.unclaimed() < self.ledger.claims.threshold_wei { continue } else { false }
+                    if self.unclaimed() < self.ledger.claims.threshold_wei { continue } else { None }
                 }
             };
             let interval_over = claimed_at.elapsed() >= self.ledger.claims.interval;
-            let done = self.tend(&params, stopping || interval_over).await;
+            let done = self.tend(&params, stop.is_some() || interval_over).await;
             match &done {
                 Ok(claimed) => {
                     if *claimed || interval_over {
@@ -159,10 +187,32 @@ impl Worker {
                 }
                 Err(error) => self.tell(error),
             }
-            if stopping {
-                return;
+            match stop {
+                Some(true) => return self.leave().await,
+                Some(false) => return None,
+                None => {}
             }
         }
+    }
+
+    /// Withdraws what the worker offers and retires its key; why that failed, if it did.
+    async fn leave(&self) -> Option<Problem> {
+        let done = async {
+            let operator = self.account.address();
+            for offer in self.offers(operator).await? {
+                let call = IOperators::withdrawOfferCall { model: offer.model };
+                self.send("withdrawing an offer", ModuleCall::new(Module::Operators, &call)).await?;
+            }
+            let key = B256::from(self.registration.key.public().0);
+            let known = view(&*self.account, Module::Operators, &IOperators::workerCall { key }).await?;
+            if known.operator == operator && known.retiredHeight == 0 {
+                let call = IOperators::retireWorkerCall { key };
+                self.send("retiring the worker", ModuleCall::new(Module::Operators, &call)).await?;
+            }
+            Ok::<(), AccountError>(())
+        };
+        let AccountError { message, hint, .. } = done.await.err()?;
+        Some(Problem { message, hint })
     }
 
     /// Makes the ledger agree with the settings, however long that takes.
@@ -229,15 +279,11 @@ impl Worker {
             self.send("registering the operator", ModuleCall::new(Module::Operators, &call)).await?;
         }
         self.add_worker(operator, key).await?;
-        for (id, manifest, _) in &self.registration.models {
-            let known = view(account, Module::Models, &IModels::modelCall { id: B256::from(id.0.0) }).await?;
-            if known.height == 0 {
-                let call = IModels::publishCall { manifest: manifest.to_cbor().into() };
-                let sent = self.send("publishing a model", ModuleCall::new(Module::Models, &call)).await;
+        for (_, manifest, _) in &self.registration.models {
+            if let Some(call) = publication(account, manifest).await? {
+                let sent = self.send("publishing a model", call).await;
                 // Another worker may have been faster.
-                let known =
-                    view(account, Module::Models, &IModels::modelCall { id: B256::from(id.0.0) }).await?;
-                if known.height == 0 {
+                if publication(account, manifest).await?.is_some() {
                     sent?;
                 }
             }
@@ -321,7 +367,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn offer(&self, operator: Address) -> Result<(), AccountError> {
+    async fn offers(&self, operator: Address) -> Result<Vec<IOperators::Offer>, AccountError> {
         let mut offers = Vec::new();
         loop {
             let call = IOperators::offersOfCall { operator, offset: offers.len() as u64 };
@@ -329,9 +375,13 @@ impl Worker {
             let last = page.len() < PAGE;
             offers.extend(page);
             if last {
-                break;
+                return Ok(offers);
             }
         }
+    }
+
+    async fn offer(&self, operator: Address) -> Result<(), AccountError> {
+        let offers = self.offers(operator).await?;
         let Price { prompt, cached, output } = self.ledger.price;
         let asked = (prompt.0, cached.0, output.0);
         for (id, ..) in &self.registration.models {
@@ -360,17 +410,13 @@ impl Worker {
     async fn take_names(&self) -> Result<(), AccountError> {
         for (id, _, names) in &self.registration.models {
             for name in names {
-                let resolve = IModels::resolveCall { name: name.clone() };
-                let resolved = match view(&*self.account, Module::Models, &resolve).await {
-                    Ok(resolved) => resolved,
+                let call = match naming(&*self.account, name, *id).await {
+                    Ok(Naming::Free(call)) => call,
+                    Ok(Naming::Points | Naming::Elsewhere(..) | Naming::Taken(_)) => continue,
                     Err(error) if error.refused => continue,
                     Err(error) => return Err(error),
                 };
-                if !resolved.holder.is_zero() {
-                    continue;
-                }
-                let call = IModels::setNameCall { name: name.clone(), id: B256::from(id.0.0) };
-                match self.send("naming a model", ModuleCall::new(Module::Models, &call)).await {
+                match self.send("naming a model", call).await {
                     Err(error) if !error.refused => return Err(error),
                     Ok(()) | Err(_) => {}
                 }

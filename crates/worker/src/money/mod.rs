@@ -14,13 +14,14 @@ mod store;
 mod tests;
 mod till;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use alloy_primitives::U256;
 use surety_client::Account;
+use surety_net::Location;
 use surety_types::{Digest, Price};
 
-pub use store::BookError;
+pub use store::{BookError, Earned};
 
 pub(crate) use duties::{Duty, Registration};
 pub(crate) use till::{REFUSED_MAX, Tab, Till};
@@ -41,8 +42,8 @@ pub struct WorkerLedger {
     pub name: String,
     /// Where the book is kept; made if it is not there.
     pub folder: PathBuf,
-    /// Where gateways are to reach the worker; where it listens, if not given.
-    pub endpoint: Option<SocketAddr>,
+    /// Where gateways are to reach the worker; where it listens, or its relay, if not given.
+    pub endpoint: Option<Location>,
     /// When to claim.
     pub claims: Claims,
 }
@@ -93,6 +94,58 @@ pub struct Inclusion {
     pub root: [u8; 32],
     /// The path from the leaf to the root.
     pub path: Vec<[u8; 32]>,
+}
+
+/// What a worker earned, as far as its book goes back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Earnings {
+    /// What receipts charged, by day and model, the oldest first.
+    pub charged: Vec<Earned>,
+    /// What of it the ledger was not asked for yet; the rest is claimed, and paid out in the same transaction.
+    pub unclaimed_wei: u128,
+    /// Channels that pay it.
+    pub channels: usize,
+}
+
+/// What the worker of this book earned. It must not run; while it does, ask it.
+pub async fn earnings(ledger: &WorkerLedger) -> Result<Earnings, EarningsError> {
+    let till = open_till(ledger).map_err(EarningsError::Book)?;
+    let ids: Vec<Digest> = till.read(|book| book.iter().map(|(id, _)| *id).collect());
+    till.refresh(&ids).await.map_err(|error| EarningsError::Ledger(error.message, error.hint))?;
+    earnings_of(&till).map_err(EarningsError::Read)
+}
+
+/// What the ledger was last seen to have paid out, and what it was not.
+pub(crate) fn earnings_of(till: &Till) -> Result<Earnings, String> {
+    let charged = till.store().earned().map_err(|error| error.to_string())?;
+    let (unclaimed_wei, channels) =
+        till.read(|book| (book.iter().map(|(_, entry)| entry.unclaimed()).sum(), book.iter().count()));
+    Ok(Earnings { charged, unclaimed_wei, channels })
+}
+
+/// Why nothing can be said about earnings.
+#[derive(Debug, thiserror::Error)]
+pub enum EarningsError {
+    /// The book cannot be had.
+    #[error("the worker's book cannot be opened")]
+    Book(#[source] BookError),
+    /// It cannot be read.
+    #[error("{0}")]
+    Read(String),
+    /// The ledger does not say what it paid out.
+    #[error("the ledger does not say what was claimed: {0}")]
+    Ledger(String, String),
+}
+
+impl EarningsError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            EarningsError::Book(error) => error.hint().into(),
+            EarningsError::Read(_) => "see the disk".into(),
+            EarningsError::Ledger(_, hint) => hint.clone(),
+        }
+    }
 }
 
 /// Opens the book in its folder.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use surety_types::{Canonical, Channel, Digest};
+use surety_types::{Canonical, Channel, Digest, ModelId};
 use tokio::sync::oneshot;
 
 use super::book::Row;
@@ -25,6 +25,14 @@ type KeptRow<'a> = (&'a [u8], u128, &'a [u8], u128);
 const CHANNELS: TableDefinition<'_, &[u8], KeptRow<'_>> = TableDefinition::new("channels");
 /// Epoch and place → receipt digest.
 const LEAVES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("leaves");
+/// Day (of Unix time) and model.
+type EarnedKey<'a> = (u64, &'a [u8]);
+/// Orders, prompt tokens, output tokens, wei.
+type EarnedRow = (u64, u64, u64, u128);
+/// What was charged.
+const EARNED: TableDefinition<'_, EarnedKey<'_>, EarnedRow> = TableDefinition::new("earned");
+/// Days of which this is kept.
+const EARNED_DAYS: u64 = 400;
 /// Epochs whose root stands on the ledger.
 const POSTED: TableDefinition<'_, u64, u64> = TableDefinition::new("posted");
 /// What one commit takes at most.
@@ -76,10 +84,28 @@ impl BookError {
 #[error("the worker's book cannot be written: {0}")]
 pub(crate) struct NotKept(String);
 
+/// What receipts of one model charged on one day (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earned {
+    /// Days since 1970.
+    pub day: u64,
+    /// The model.
+    pub model: ModelId,
+    /// Receipts that charged something.
+    pub orders: u64,
+    /// Tokens of their prompts.
+    pub prompt_tokens: u64,
+    /// Tokens of their outputs.
+    pub output_tokens: u64,
+    /// What they charged.
+    pub wei: u128,
+}
+
 enum Job {
     Keep {
         row: Option<Box<(Digest, Row)>>,
         leaf: Option<(u64, Digest)>,
+        earned: Option<Box<Earned>>,
         done: oneshot::Sender<Result<(), NotKept>>,
     },
     Forget(Vec<Digest>),
@@ -126,10 +152,16 @@ impl Store {
     }
 
     /// Hands over a channel and a receipt's leaf in an epoch. The order of calls is the order of leaves.
-    pub(crate) fn keep(&self, row: Option<(Digest, Row)>, leaf: Option<(u64, Digest)>) -> Keeping {
+    pub(crate) fn keep(
+        &self,
+        row: Option<(Digest, Row)>,
+        leaf: Option<(u64, Digest)>,
+        earned: Option<Earned>,
+    ) -> Keeping {
         let (done, kept) = oneshot::channel();
         // If the thread has ended, so has the other half of `done`.
-        let _ = self.jobs.send(Job::Keep { row: row.map(Box::new), leaf, done });
+        let _ =
+            self.jobs.send(Job::Keep { row: row.map(Box::new), leaf, earned: earned.map(Box::new), done });
         Keeping(kept)
     }
 
@@ -168,6 +200,23 @@ impl Store {
         read().map_err(|error| NotKept(error.to_string()))
     }
 
+    /// What was charged, by day and model, the oldest first. Reads the disk.
+    pub(crate) fn earned(&self) -> Result<Vec<Earned>, NotKept> {
+        let read = || -> Result<Vec<Earned>, redb::Error> {
+            let earned = self.database.begin_read()?.open_table(EARNED)?;
+            let mut rows = Vec::new();
+            for entry in earned.iter()? {
+                let (key, value) = entry?;
+                let ((day, model), (orders, prompt_tokens, output_tokens, wei)) =
+                    (key.value(), value.value());
+                let model = ModelId(Digest(model.try_into().unwrap_or_default()));
+                rows.push(Earned { day, model, orders, prompt_tokens, output_tokens, wei });
+            }
+            Ok(rows)
+        };
+        read().map_err(|error| NotKept(error.to_string()))
+    }
+
     /// The receipts of an epoch, in the order of its log. Reads the disk.
     pub(crate) fn leaves(&self, epoch: u64) -> Result<Vec<Digest>, NotKept> {
         let read = || -> Result<Vec<Digest>, redb::Error> {
@@ -198,6 +247,7 @@ fn open(folder: &Path, path: &Path) -> Result<Database, redb::Error> {
     transaction.open_table(CHANNELS)?;
     transaction.open_table(LEAVES)?;
     transaction.open_table(POSTED)?;
+    transaction.open_table(EARNED)?;
     transaction.commit()?;
     Ok(database)
 }
@@ -243,9 +293,23 @@ fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
         let mut channels = transaction.open_table(CHANNELS)?;
         let mut leaves = transaction.open_table(LEAVES)?;
         let mut posted = transaction.open_table(POSTED)?;
+        let mut table = transaction.open_table(EARNED)?;
         for job in jobs {
             match job {
-                Job::Keep { row, leaf, .. } => {
+                Job::Keep { row, leaf, earned, .. } => {
+                    if let Some(new) = earned.as_deref() {
+                        let key = (new.day, &new.model.0.0[..]);
+                        let before = table.get(key)?.map(|row| row.value()).unwrap_or_default();
+                        let row = (
+                            before.0.saturating_add(new.orders),
+                            before.1.saturating_add(new.prompt_tokens),
+                            before.2.saturating_add(new.output_tokens),
+                            before.3.saturating_add(new.wei),
+                        );
+                        table.insert(key, row)?;
+                        let oldest = new.day.saturating_sub(EARNED_DAYS);
+                        table.retain_in((0, &[][..])..(oldest, &[][..]), |_, _| false)?;
+                    }
                     if let Some((id, row)) = row.as_deref() {
                         let channel = row.channel.to_cbor();
                         let value = (&channel[..], row.highest, &row.signature[..], row.settled);

@@ -32,9 +32,11 @@ use tokio::{
 
 use super::{
     book::{Book, Full, Insufficient, OnChain, Ticket},
-    store::{Keeping, NotKept, Store},
+    store::{Earned, Keeping, NotKept, Store},
 };
 
+/// A day.
+const DAY_MS: u64 = 86_400_000;
 /// For the ledger to say what a channel holds.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A channel that looks too poor is looked at again at most so often.
@@ -133,7 +135,7 @@ impl Till {
         let before = {
             let mut shared = self.shared();
             shared.epoch = shared.epoch.max(epoch);
-            self.store.keep(None, None)
+            self.store.keep(None, None, None)
         };
         before.done().await
     }
@@ -190,7 +192,7 @@ impl Till {
     pub(crate) async fn log(&self, receipt: &Signed<Receipt>) -> Result<(), NotKept> {
         let keeping = {
             let shared = self.shared();
-            self.store.keep(None, Some((shared.epoch, receipt.digest())))
+            self.store.keep(None, Some((shared.epoch, receipt.digest())), None)
         };
         keeping.done().await
     }
@@ -399,7 +401,15 @@ impl Tab {
             };
             *open = false;
             let leaf = (shared.epoch, receipt.digest());
-            self.till.store.keep(row.map(|row| (self.channel, row)), Some(leaf))
+            let earned = row.is_some().then(|| Earned {
+                day: receipt.done_ms / DAY_MS,
+                model: receipt.model,
+                orders: 1,
+                prompt_tokens: receipt.prompt_tokens.into(),
+                output_tokens: receipt.output_tokens.into(),
+                wei,
+            });
+            self.till.store.keep(row.map(|row| (self.channel, row)), Some(leaf), earned)
         };
         let kept = keeping.done().await;
         match &kept {

@@ -1,7 +1,7 @@
 //! Serving: a worker's life, from its first self-test to its last receipt.
 //!
-//! In:     settings; orders and questions for its status, over `net`.
-//! Out:    signed acceptances, answers, receipts; statuses.
+//! In:     settings; orders, questions for its status and for its files, over `net`.
+//! Out:    signed acceptances, answers, receipts; statuses; pieces of files.
 //! Touches: its endpoint, its models' threads, the cache of packed weights.
 //! Holds:  no order is taken before the golden vectors agree, the models are loaded and the ledger, if there is one, names
 //!         the worker; every order that could be
@@ -19,13 +19,20 @@ use std::{
     net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use surety_blobs::{HoldLimits, View, hold};
 use surety_engine::{Model, SchedulerLimits};
 use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
-use surety_net::{BindError, BindOptions, Endpoint, Incoming, ListenLimits, WorkerAddress};
+use surety_net::{
+    BindError, BindOptions, Endpoint, Incoming, ListenLimits, Listener, RelayAddress, RelayError,
+    WorkerAddress,
+};
 use surety_types::{
     Digest, FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus, channel::cover_wei,
     order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
@@ -44,7 +51,7 @@ use self::{
 use crate::{
     load::{Loader, ModelFile, OpenError},
     machine,
-    money::{self, BookError, Duties, Duty, Inclusion, Registration, Till, WorkerLedger},
+    money::{self, BookError, Duties, Duty, Earnings, Inclusion, Problem, Registration, Till, WorkerLedger},
     progress::Progress,
     receipt::SOFTWARE,
 };
@@ -70,6 +77,10 @@ pub struct WorkerSettings {
     pub key: SecretKey,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Relays at which it may be found, where nobody can call it: the first that takes it on. None: it is called directly.
+    pub relays: Vec<RelayAddress>,
+    /// Whether it takes no orders until it is told to ([`Control::resume`]).
+    pub paused: bool,
     /// What it serves; at least one.
     pub models: Vec<ModelSettings>,
     /// The folder for packed weights; without one they are packed in memory at each start.
@@ -84,6 +95,16 @@ pub struct WorkerSettings {
     pub kv_bytes: Option<u64>,
     /// How it is registered and paid; without this it serves for nothing, and the ledger knows nothing of it.
     pub ledger: Option<WorkerLedger>,
+    /// Which files it gives to those who ask for them by digest; without this, none.
+    pub sharing: Option<Sharing>,
+}
+
+/// What a worker gives of its files, over connections that take none of the orders' places.
+pub struct Sharing {
+    /// The files.
+    pub view: View,
+    /// How much at once.
+    pub limits: HoldLimits,
 }
 
 /// One model of a worker.
@@ -116,6 +137,9 @@ pub enum StartError {
         #[source]
         source: BindError,
     },
+    /// The relay is of no use.
+    #[error("the worker cannot be reached")]
+    Relay(#[from] RelayError),
     /// A model cannot be loaded.
     #[error("model {name} cannot be served")]
     Model {
@@ -162,6 +186,7 @@ impl StartError {
                     .into()
             }
             Self::Bind { .. } => "choose another port with --listen, or 0 for any".into(),
+            Self::Relay(_) => "check the relay's address and that it runs (`surety relay run`), or name another with --relay".into(),
             Self::Model { source, .. } => return source.hint(),
             Self::Book(error) => error.hint().into(),
             Self::Price => "prices are micro-credits per million tokens; ask less".into(),
@@ -190,8 +215,17 @@ pub struct RunningWorker {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<JoinSet<()>>>,
+    /// Aborted when dropped.
+    holding: JoinSet<()>,
     failures: mpsc::UnboundedReceiver<String>,
     duty: Option<Duty>,
+}
+
+/// Steers a worker at work, from any task.
+#[derive(Clone)]
+pub struct Control {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
 }
 
 /// A model as its sessions see it.
@@ -221,6 +255,8 @@ struct Shared {
     key: SecretKey,
     models: OnceLock<BTreeMap<ModelId, Arc<ServedModel>>>,
     phase: watch::Sender<Phase>,
+    /// Whether new orders are refused for a while.
+    paused: AtomicBool,
     tokenising: Semaphore,
     till: Option<Arc<Till>>,
 }
@@ -230,8 +266,20 @@ pub async fn start(
     settings: WorkerSettings,
     mut report: impl FnMut(Progress) + Send + 'static,
 ) -> Result<RunningWorker, StartError> {
-    let WorkerSettings { key, listen, models, cache, backend, threads, context_tokens, kv_bytes, ledger } =
-        settings;
+    let WorkerSettings {
+        key,
+        listen,
+        relays,
+        paused,
+        models,
+        cache,
+        backend,
+        threads,
+        context_tokens,
+        kv_bytes,
+        ledger,
+        sharing,
+    } = settings;
     if models.is_empty() {
         return Err(StartError::NoModels);
     }
@@ -251,16 +299,29 @@ pub async fn start(
         Executor::new(backend, threads).map_err(StartError::Executor)
     });
     let executor = Arc::new(executor.await?);
-    let options = BindOptions { key: key.clone(), listen };
-    let endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
+    let endpoint = open_endpoint(&key, listen, &relays).await?;
     let shared = Arc::new(Shared {
         key,
         models: OnceLock::new(),
         phase: watch::Sender::new(Phase::Starting),
+        paused: AtomicBool::new(paused),
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
     });
-    let accepting = tokio::spawn(accept(endpoint.clone(), shared.clone()));
+    let (listener, mut holding) = (ListenLimits::default(), JoinSet::new());
+    let listener = match sharing {
+        None => endpoint.listen(listener),
+        Some(Sharing { view, limits }) => {
+            let (listener, blobs) = endpoint.listen_with_blobs(listener, ListenLimits::default());
+            let view = Arc::new(view);
+            holding.spawn(hold(blobs, endpoint.key(), view.clone(), limits));
+            // Each is read once, now, rather than when the first stranger asks.
+            let files: Vec<Digest> = models.iter().map(|model| model.file.blake3).collect();
+            holding.spawn_blocking(move || read_once(&view, &files));
+            listener
+        }
+    };
+    let accepting = tokio::spawn(accept(listener, shared.clone()));
     let (obituary, failures) = mpsc::unbounded_channel();
     let loading = blocking(move || {
         let room =
@@ -315,7 +376,7 @@ pub async fn start(
             };
             let registration = Registration {
                 key: shared.key.clone(),
-                endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().socket),
+                endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().location),
                 models: shared.models().map(registered).collect(),
             };
             Some(Duty::start(ledger, till, registration, ready))
@@ -325,7 +386,7 @@ pub async fn start(
             None
         }
     };
-    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), failures, duty })
+    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), holding, failures, duty })
 }
 
 impl RunningWorker {
@@ -363,8 +424,30 @@ impl RunningWorker {
         }
     }
 
+    /// What steers it.
+    pub fn control(&self) -> Control {
+        Control { endpoint: self.endpoint.clone(), shared: self.shared.clone() }
+    }
+
+    /// As [`RunningWorker::shutdown`], and takes the worker off the ledger: its key never serves again. Says why it is
+    /// still there, if it is.
+    pub async fn retire(mut self, grace: Duration) -> Option<Problem> {
+        self.close(grace).await;
+        match self.duty.take() {
+            Some(duty) => duty.leave().await,
+            None => None,
+        }
+    }
+
     /// Takes no more orders, lets those it has finish for `grace`, signs off the rest, and closes.
     pub async fn shutdown(mut self, grace: Duration) {
+        self.close(grace).await;
+        if let Some(duty) = self.duty.take() {
+            duty.stop().await;
+        }
+    }
+
+    async fn close(&mut self, grace: Duration) {
         self.shared.phase.send_replace(Phase::Draining);
         let quiet = async {
             while self.shared.models().any(|model| model.sequences.taken() > 0) {
@@ -382,10 +465,40 @@ impl RunningWorker {
             let farewell = async { while sessions.join_next().await.is_some() {} };
             let _ = timeout(FAREWELL, farewell).await;
         }
+        self.holding.abort_all();
         self.endpoint.close().await;
-        if let Some(duty) = self.duty.take() {
-            duty.stop().await;
-        }
+    }
+}
+
+impl Control {
+    /// Refuses new orders until [`Control::resume`]; those there are go on.
+    pub fn pause(&self) {
+        self.shared.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes orders again.
+    pub fn resume(&self) {
+        self.shared.paused.store(false, Ordering::Relaxed);
+    }
+
+    /// Where it can be reached, and by which key.
+    pub fn address(&self) -> WorkerAddress {
+        self.endpoint.address()
+    }
+
+    /// What it tells gateways of itself.
+    pub fn status(&self) -> WorkerStatus {
+        self.shared.status()
+    }
+
+    /// Whether its relay is connected at the moment; none without one.
+    pub fn relay_connected(&self) -> Option<bool> {
+        self.endpoint.relay_connected()
+    }
+
+    /// What it earned, as the ledger was last seen; none if it works for nothing. Reads the disk.
+    pub fn earnings(&self) -> Option<Result<Earnings, String>> {
+        self.shared.till.as_ref().map(|till| money::earnings_of(till))
     }
 }
 
@@ -420,6 +533,9 @@ impl Shared {
             Phase::Draining | Phase::Stopping => return overloaded("the worker is shutting down"),
             Phase::Ready => {}
         }
+        if self.paused.load(Ordering::Relaxed) {
+            return overloaded("the worker is paused by its operator");
+        }
         self.models.get().and_then(|models| models.get(&id)).cloned().ok_or_else(|| {
             Refusal::new(FailureCode::ModelUnknown, format!("this worker does not serve {id}"))
         })
@@ -448,6 +564,7 @@ impl Shared {
             software: Text::clipped(SOFTWARE),
             state: match *self.phase.borrow() {
                 Phase::Starting => WorkerState::Starting,
+                Phase::Ready if self.paused.load(Ordering::Relaxed) => WorkerState::Draining,
                 Phase::Ready => WorkerState::Ready,
                 Phase::Draining | Phase::Stopping => WorkerState::Draining,
             },
@@ -458,9 +575,30 @@ impl Shared {
     }
 }
 
+/// The worker's endpoint, at the first relay that takes it on if it is to be at one.
+async fn open_endpoint(
+    key: &SecretKey,
+    listen: SocketAddr,
+    relays: &[RelayAddress],
+) -> Result<Endpoint, StartError> {
+    let mut refused = None;
+    for relay in relays.iter().map(Some).chain(relays.is_empty().then_some(None)) {
+        let options = BindOptions { key: key.clone(), listen };
+        let endpoint = Endpoint::bind(options).await.map_err(|source| StartError::Bind { listen, source })?;
+        let Some(relay) = relay else { return Ok(endpoint) };
+        match endpoint.behind(*relay).await {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(error) => {
+                tracing::warn!(%error, "a relay is of no use");
+                refused = Some(error);
+            }
+        }
+    }
+    Err(refused.expect("a relay was tried").into())
+}
+
 /// Takes streams until everything is to stop; returns the sessions still open.
-async fn accept(endpoint: Endpoint, shared: Arc<Shared>) -> JoinSet<()> {
-    let mut listener = endpoint.listen(ListenLimits::default());
+async fn accept(mut listener: Listener, shared: Arc<Shared>) -> JoinSet<()> {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
@@ -484,6 +622,15 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) -> JoinSet<()> {
                 }
             }
             () = shared.stopping() => return sessions,
+        }
+    }
+}
+
+/// Makes the trees of these files, so that whoever asks first need not wait.
+fn read_once(view: &View, files: &[Digest]) {
+    for digest in files {
+        if let Err(error) = view.tree(*digest, &mut |_, _| {}) {
+            tracing::warn!(%error, "a model's file is not given to others");
         }
     }
 }

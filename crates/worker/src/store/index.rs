@@ -60,6 +60,12 @@ pub struct Record {
     /// Where it was downloaded from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Whether no collection deletes its file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+    /// When it was last served or loaded, in seconds since 1970, to within an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_s: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -4,9 +4,11 @@
 //! Out:    entries: name, file, size, BLAKE3, and the model id once it is known.
 //! Touches: `models/` in the data directory; a hub, only when asked to add from it.
 //! Holds:  an entry's BLAKE3 is that of the bytes at its path now (a file that changed is hashed again);
-//!         nothing half-written is ever entered; a person's own file is never deleted.
+//!         nothing half-written is ever entered; a person's own file is never deleted, and what is pinned only after it
+//!         was unpinned.
 //! Absent: reading what is inside a model file. That is the engine's.
 
+mod collect;
 mod hash;
 pub mod hub;
 mod index;
@@ -16,15 +18,20 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use surety_types::{Digest, ModelId};
 use thiserror::Error;
 
+pub use self::collect::{Held, Sweep, Swept, Why};
 use self::hub::{Hub, HubError};
 use self::index::{Place, Record, Stamp};
 pub use self::reference::{HubReference, Reference, ReferenceError, is_name};
 use crate::progress::Report;
+
+/// A use is noted again after so many seconds.
+const USE_NOTED_S: u64 = 3600;
 
 /// The store of one data directory.
 #[derive(Clone, Debug)]
@@ -49,6 +56,10 @@ pub struct Entry {
     pub model: Option<ModelId>,
     /// Where it was downloaded from.
     pub source: Option<String>,
+    /// Whether no collection deletes its file.
+    pub pinned: bool,
+    /// When it was last served or loaded, in seconds since 1970, to within an hour.
+    pub used_s: Option<u64>,
 }
 
 /// What went wrong with the store.
@@ -148,6 +159,12 @@ pub enum StoreError {
         /// The file it names.
         path: PathBuf,
     },
+    /// It is pinned.
+    #[error("{name} is pinned")]
+    IsPinned {
+        /// The name.
+        name: String,
+    },
     /// The reference makes no sense.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -187,6 +204,7 @@ impl StoreError {
             Self::NameTaken { name, .. } => {
                 format!("choose another with --name, or remove the old one with `surety model remove {name}`")
             }
+            Self::IsPinned { name } => format!("unpin it first: `surety model unpin {name}`"),
             Self::Reference(error) => error.hint().into(),
             Self::Hub(error) => return error.hint(),
         })
@@ -345,30 +363,9 @@ impl Store {
     /// Returns the entry and whether its file was deleted.
     pub fn remove(&self, reference: &Reference) -> Result<(Entry, bool), StoreError> {
         let (record, last) = index::change(&self.folder, |records| {
-            let name = match reference {
-                Reference::Name { name, .. } => Some(name.clone()),
-                Reference::Id(digits) => one_by_id(records, digits)?.map(|record| record.name.clone()),
-                Reference::Hub(hub) => {
-                    let source = hub.to_string();
-                    let found = records.iter().find(|record| record.source.as_ref() == Some(&source));
-                    found.map(|record| record.name.clone())
-                }
-                Reference::Path(path) => {
-                    let place = Place::File(absolute(path)?);
-                    records.iter().find(|record| record.place == place).map(|record| record.name.clone())
-                }
-            };
-            let at = name.and_then(|name| records.iter().position(|record| record.name == name));
-            let Some(at) = at else {
-                let asked = reference.to_string();
-                let nearest = nearest(&asked, records.iter().map(|record| record.name.as_str()));
-                return Err(StoreError::Unknown { asked, nearest, empty: records.is_empty() });
-            };
-            if let Reference::Name { name, pin: Some(pin) } = reference
-                && !fits(&records[at].model, &records[at].blake3, pin)
-            {
-                let found = records[at].model.map_or_else(|| "not known yet".into(), |id| id.to_string());
-                return Err(StoreError::Pinned { name: name.clone(), pin: pin.clone(), found });
+            let at = position(records, reference)?;
+            if records[at].pinned {
+                return Err(StoreError::IsPinned { name: records[at].name.clone() });
             }
             let record = records.remove(at);
             let last = !records.iter().any(|other| other.place == record.place);
@@ -383,14 +380,51 @@ impl Store {
                 }
                 _ => {}
             }
-            // Up to the store's folder, as far as they are empty.
-            for folder in entry.path.ancestors().skip(1).take_while(|folder| *folder != self.folder) {
-                if fs::remove_dir(folder).is_err() {
-                    break;
-                }
-            }
+            self.remove_empty_folders(&entry.path);
         }
         Ok((entry, delete))
+    }
+
+    /// Pins a model's file, or unpins it: no collection deletes a file that any of its names pins.
+    pub fn set_pinned(&self, reference: &Reference, pinned: bool) -> Result<Entry, StoreError> {
+        let record = index::change(&self.folder, |records| {
+            let at = position(records, reference)?;
+            let place = records[at].place.clone();
+            for record in records.iter_mut().filter(|record| record.place == place) {
+                record.pinned = pinned;
+            }
+            Ok(records[at].clone())
+        })?;
+        Ok(self.entry(&record))
+    }
+
+    /// Notes that a file is used now. Does nothing where the store cannot be written.
+    pub fn note_use(&self, blake3: Digest, now: SystemTime) {
+        let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let due = |record: &Record| {
+            record.blake3 == blake3 && record.used_s.is_none_or(|used_s| used_s + USE_NOTED_S <= now_s)
+        };
+        if !index::read(&self.folder).is_ok_and(|records| records.iter().any(due)) {
+            return;
+        }
+        let noted = index::change(&self.folder, |records| {
+            for record in records.iter_mut().filter(|record| record.blake3 == blake3) {
+                record.used_s = Some(now_s);
+            }
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the use of a model was not noted in the store");
+        }
+    }
+
+    /// The folders a file lay in, up to the store's, as far as they are empty.
+    fn remove_empty_folders(&self, path: &Path) {
+        for folder in path.ancestors().skip(1).take_while(|folder| *folder != self.folder) {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
     }
 
     fn resolve_path(&self, path: &Path, report: &mut Report<'_>) -> Result<Entry, StoreError> {
@@ -405,7 +439,17 @@ impl Store {
             StoreError::Io { .. } => {
                 tracing::warn!(%error, "the model is used without being entered into the store");
                 let name = default_name(self.path(&place).file_name().and_then(|name| name.to_str()));
-                Ok(self.entry(&Record { name, place, stamp, blake3, model: None, source: None }))
+                let record = Record {
+                    name,
+                    place,
+                    stamp,
+                    blake3,
+                    model: None,
+                    source: None,
+                    pinned: false,
+                    used_s: None,
+                };
+                Ok(self.entry(&record))
             }
             error => Err(error),
         })
@@ -446,7 +490,9 @@ impl Store {
                 return Err(StoreError::NameTaken { name, path: self.path(&records[at].place) });
             }
             let model = records.iter().find(|record| record.blake3 == blake3).and_then(|record| record.model);
-            let record = Record { name, place, stamp, blake3, model, source };
+            let pinned = records.iter().any(|record| record.place == place && record.pinned);
+            let used_s = at.and_then(|at| records[at].used_s);
+            let record = Record { name, place, stamp, blake3, model, source, pinned, used_s };
             match at {
                 Some(at) => records[at] = record.clone(),
                 None => records.push(record.clone()),
@@ -496,6 +542,8 @@ impl Store {
             blake3: record.blake3,
             model: record.model,
             source: record.source.clone(),
+            pinned: record.pinned,
+            used_s: record.used_s,
         }
     }
 
@@ -592,6 +640,36 @@ fn free_name(records: &[Record], name: &str) -> String {
     }
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     numbered.into_iter().find(|name| !taken(name)).expect("there are more numbers than records")
+}
+
+/// The record a reference means, as it stands in the index.
+fn position(records: &[Record], reference: &Reference) -> Result<usize, StoreError> {
+    let name = match reference {
+        Reference::Name { name, .. } => Some(name.clone()),
+        Reference::Id(digits) => one_by_id(records, digits)?.map(|record| record.name.clone()),
+        Reference::Hub(hub) => {
+            let source = hub.to_string();
+            let found = records.iter().find(|record| record.source.as_ref() == Some(&source));
+            found.map(|record| record.name.clone())
+        }
+        Reference::Path(path) => {
+            let place = Place::File(absolute(path)?);
+            records.iter().find(|record| record.place == place).map(|record| record.name.clone())
+        }
+    };
+    let at = name.and_then(|name| records.iter().position(|record| record.name == name));
+    let Some(at) = at else {
+        let asked = reference.to_string();
+        let nearest = nearest(&asked, records.iter().map(|record| record.name.as_str()));
+        return Err(StoreError::Unknown { asked, nearest, empty: records.is_empty() });
+    };
+    if let Reference::Name { name, pin: Some(pin) } = reference
+        && !fits(&records[at].model, &records[at].blake3, pin)
+    {
+        let found = records[at].model.map_or_else(|| "not known yet".into(), |id| id.to_string());
+        return Err(StoreError::Pinned { name: name.clone(), pin: pin.clone(), found });
+    }
+    Ok(at)
 }
 
 fn fits(model: &Option<ModelId>, blake3: &Digest, pin: &str) -> bool {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::route::preferences::Sort;
 
 const TODAY: CivilDate = CivilDate { year: 2026, month: 11, day: 20 };
 
@@ -38,7 +39,7 @@ fn every_parameter_is_read() {
            "presence_penalty":-2,"frequency_penalty":2,"logit_bias":{"7":-100,"3":1.5},"seed":-9007199254740991,
            "stop":["a","b"],"n":3,"ignore_eos":true,"logprobs":true,"top_logprobs":5,"stream":true,
            "max_completion_tokens":9,"stream_options":{"include_usage":true,"include_obfuscation":false},
-           "surety":{"date":"2024-02-29","worker":"0123abcd","deadline_ms":5000}"#,
+           "surety":{"date":"2024-02-29","worker":"0123abcd","deadline_ms":5000},"provider":{"sort":"price"}"#,
     )
     .expect("all of them");
     let sampling = Sampling {
@@ -55,11 +56,27 @@ fn every_parameter_is_read() {
     assert_eq!(ask.seed, Seed::Caller(-9_007_199_254_740_991));
     assert_eq!((ask.choices, ask.max_output_tokens), (3, Some(9)));
     assert!(ask.stream && ask.include_usage && ask.ignore_end);
-    assert_eq!((ask.worker.as_deref(), ask.deadline_ms), (Some("0123abcd"), Some(5000)));
+    assert_eq!(ask.preferences.worker, Some(Name::parse("0123abcd").expect("a name")));
+    assert_eq!((ask.preferences.sort, ask.deadline_ms), (Some(Sort::Price), Some(5000)));
     let request = &ask.requests[0];
     assert_eq!(request.stop, ["a", "b"]);
     assert_eq!(request.logprobs, Some(5));
     assert_eq!(request.date, Some(CivilDate { year: 2024, month: 2, day: 29 }));
+}
+
+#[test]
+fn the_turns_of_a_conversation_begin_alike() {
+    let ask = |messages: &str| {
+        Ask::parse(&format!(r#"{{"model":"m","messages":[{messages}]}}"#), Route::Chat, TODAY)
+            .expect("a chat")
+            .affinity()
+    };
+    let system = format!(r#"{{"role":"system","content":"{}"}}"#, "be brief ".repeat(200));
+    let turn = |text: &str| format!(r#"{system},{{"role":"user","content":"{text}"}}"#);
+    assert_eq!(ask(&turn("one")), ask(&turn("two")));
+    assert_ne!(ask(r#"{"role":"user","content":"one"}"#), ask(r#"{"role":"user","content":"two"}"#));
+    let tokens = |members| completion(members).expect("a completion").affinity();
+    assert_ne!(tokens(r#","prompt":[1,2]"#), tokens(r#","prompt":[1,3]"#));
 }
 
 #[test]
@@ -136,6 +153,8 @@ fn values_out_of_range_are_refused_by_name() {
         (r#","surety":{"date":"2026-2-3"}"#, "surety.date", "YYYY-MM-DD"),
         (r#","surety":{"date":"2026-02-30"}"#, "date", "no day"),
         (r#","surety":{"worker":"abc"}"#, "surety.worker", "8 to 64"),
+        (r#","surety":{"worker":"0x01234567"}"#, "surety.worker", "of a worker's key"),
+        (r#","provider":{"order":["Azure"]}"#, "provider.order[0]", "names nobody"),
         (r#","surety":{"deadline_ms":1}"#, "surety.deadline_ms", "between 1000"),
     ] {
         check_refused(chat(members), InvalidParam, param, words);

@@ -1,125 +1,146 @@
-//! `surety model pull` and `surety model serve`: files between machines, by their BLAKE3.
+//! `surety model pull`: a model's file from many holders at once, found on the ledger or named.
 
 use std::{
     io::{IsTerminal, stderr},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-    sync::Arc,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use surety_blobs::{
-    Event, HoldLimits, Progress, PullError, PullLimits, PullRequest, Pulled, Shelf, View, hold,
-};
+use surety_blobs::{Event, Progress, PullError, PullLimits, PullRequest, Pulled};
 use surety_engine::Model;
-use surety_net::{BindOptions, Endpoint, ListenLimits, WorkerAddress};
-use surety_types::{Digest, SecretKey};
+use surety_net::WorkerAddress;
+use surety_types::{Digest, ModelId};
 use surety_worker::{
     Progress as StoreProgress, Step,
     load::{ModelFile, ModelPlace},
     store::{Entry, Reference, Store, is_name},
 };
 
-use super::open;
+use super::{
+    network::{self, HOLDERS_MAX, endpoint_towards},
+    open,
+};
 use crate::{
-    child::{ChildArgs, stop_requested},
     cli::Global,
-    commands::Outcome,
     data_dir::DataDir,
-    keystore::Keystore,
+    look::LookArgs,
     models::Models,
     output::{self, Style, hinted, out_style, size},
-    passphrase::PassphraseArgs,
     progress::Shown,
 };
 
-/// Addresses of holders in one pull.
-const HOLDERS_MAX: usize = 64;
 /// How often a line is printed where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Arguments of `model pull`.
 #[derive(Debug, clap::Args)]
-pub struct PullArgs {
-    /// The BLAKE3 of the file, as `surety model inspect` and a manifest show it.
-    #[arg(value_name = "blake3:HEX")]
-    file: FileId,
-    /// Who holds it: workers, or whoever runs `surety model serve`. Several are asked at once; any may lie or leave.
-    #[arg(long, value_name = "KEY@IP:PORT", required = true, num_args = 1..)]
+pub struct Args {
+    /// NAME[@ID] as it is on the ledger, or blake3:… of a model or of its file.
+    #[arg(value_name = "REF")]
+    reference: Reference,
+    /// Who holds it as well: workers, or whoever runs `surety model serve`. Several are asked at once; any may lie or
+    /// leave. A file named by its whole BLAKE3 then needs no ledger.
+    #[arg(long, value_name = "KEY@IP:PORT", num_args = 1..)]
     from: Vec<WorkerAddress>,
-    /// What to call it [default: what the model calls itself].
+    /// What to call it [default: the name that was asked for, else what the model calls itself].
     #[arg(long)]
     name: Option<String>,
     /// The file's size, if it is known: holders that tell another are not asked.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     bytes: Option<u64>,
+    #[command(flatten)]
+    look: LookArgs,
 }
 
-/// Arguments of `model serve`.
-#[derive(Debug, clap::Args)]
-pub struct ServeArgs {
-    /// Where to listen (UDP); port 0 takes any free one.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
-    /// The key that names this machine; made if there is none.
-    #[arg(long, value_name = "NAME", default_value = "worker")]
-    key: String,
-    #[command(flatten)]
-    passphrase: PassphraseArgs,
-    /// Send no more than this, to all together.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
-    bytes_per_second: Option<u64>,
-    #[command(flatten)]
-    child: ChildArgs,
+/// What is to be fetched, and from whom.
+struct Wanted {
+    digest: Digest,
+    bytes: Option<u64>,
+    /// What it is to turn out to be, if the ledger named it.
+    model: Option<ModelId>,
+    holders: Vec<WorkerAddress>,
 }
 
-/// `blake3:` and 64 hexadecimal digits.
-#[derive(Clone, Copy, Debug)]
-struct FileId(Digest);
-
-impl FromStr for FileId {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.strip_prefix("blake3:").unwrap_or(text);
-        digits.parse().map(FileId).map_err(
-            |_| "expected blake3: and 64 hexadecimal digits, as `surety model list --json` shows them",
-        )
+/// The whole digits of a reference, if it is nothing else.
+fn whole(reference: &Reference) -> Option<Digest> {
+    match reference {
+        Reference::Id(digits) | Reference::Name { name: digits, pin: None } => digits.parse().ok(),
+        Reference::Name { .. } | Reference::Path(_) | Reference::Hub(_) => None,
     }
 }
 
+/// Asks the ledger what is meant and who offers it, unless the file and its holders are named.
+async fn wanted(data_dir: &DataDir, args: &Args) -> anyhow::Result<Wanted> {
+    let Args { reference, from, bytes, look, .. } = args;
+    if let Some(digest) = whole(reference).filter(|_| !from.is_empty() && !look.is_given()) {
+        return Ok(Wanted { digest, bytes: *bytes, model: None, holders: from.clone() });
+    }
+    if matches!(reference, Reference::Path(_) | Reference::Hub(_)) {
+        return Err(hinted(
+            format!("`{reference}` is nothing to be pulled from workers"),
+            "`surety model add` takes files and a hub's repositories",
+        ));
+    }
+    let hosted = network::find(&look.open(data_dir)?, reference).await?;
+    let file = hosted.file()?;
+    let mut holders = from.clone();
+    holders.extend(hosted.addresses().into_iter().filter(|address| !from.contains(address)));
+    holders.truncate(HOLDERS_MAX);
+    for offered in &hosted.offering {
+        if let Err(why) = offered.address {
+            output::note(format_args!("worker {} is not asked: {why}", offered.by.key.short()));
+        }
+    }
+    if holders.is_empty() {
+        return Err(hinted(
+            format!("no worker that can be reached offers {reference} ({})", hosted.id),
+            "name someone who holds it with --from KEY@IP:PORT",
+        ));
+    }
+    let operators: std::collections::BTreeSet<_> =
+        hosted.offering.iter().map(|offered| offered.by.operator).collect();
+    output::note(format_args!(
+        "{} is {}: {} worker(s) of {} operator(s) offer it",
+        output::printable(&hosted.manifest.name),
+        hosted.id,
+        hosted.offering.len(),
+        operators.len()
+    ));
+    Ok(Wanted { digest: file.blake3, bytes: Some(file.bytes), model: Some(hosted.id), holders })
+}
+
 /// Fetches a file from its holders, then enters and loads it as `model add` does.
-pub async fn pull(
-    global: &Global,
-    data_dir: &DataDir,
-    models: &Models,
-    args: PullArgs,
-) -> anyhow::Result<()> {
-    let PullArgs { file: FileId(digest), from, name, bytes } = args;
+pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Args) -> anyhow::Result<()> {
     let store = models.store();
-    check(store, digest, &from, name.as_deref())?;
+    if args.from.len() > HOLDERS_MAX {
+        return Err(hinted(
+            format!("{} holders are too many", args.from.len()),
+            format!("name {HOLDERS_MAX} or fewer"),
+        ));
+    }
+    check_name(args.name.as_deref())?;
+    let Wanted { digest, bytes, model: id, holders } = wanted(data_dir, &args).await?;
+    let Args { reference, name, .. } = args;
+    check_free(store, digest, name.as_deref())?;
     if let Some(found) = already_here(store, digest)? {
         output::note(format_args!("the file is here already, at {}", found.path.display()));
         let file = ModelFile { place: ModelPlace::File(found.path.clone()), blake3: digest };
         let model = open(&file, data_dir, &found.name)?;
         store.note_model(digest, model.id());
+        check_model(&model, id, &found.name)?;
         return print(global, &found, &model, None);
     }
     let place = store.pulled(digest);
+    // A collection that is about to delete what an earlier pull left is waited for.
+    let _held = place.exists().then(|| store.hold(&place).ok());
     let pulled = match lies_at(&place, digest)? {
         true => None,
         false => {
-            let endpoint = endpoint_towards(&from).await?;
-            let request = PullRequest {
-                digest,
-                bytes,
-                holders: from,
-                downloads: store.downloads(),
-                place: place.clone(),
-            };
+            let endpoint = endpoint_towards(&holders).await?;
+            let request =
+                PullRequest { digest, bytes, holders, downloads: store.downloads(), place: place.clone() };
             let mut shown = PullShown::new(digest);
             let report = &mut |event| shown.report(event);
             let pulled = surety_blobs::pull(&endpoint, request, PullLimits::default(), report);
@@ -137,15 +158,36 @@ pub async fn pull(
         }
     };
 
+    let _held = models.hold(&place, digest);
     let file = ModelFile { place: ModelPlace::File(place), blake3: digest };
     let called = format!("blake3-{}", &digest.to_string()[..12]);
     let loaded = open(&file, data_dir, name.as_deref().unwrap_or(&called));
-    let called = loaded.as_ref().map_or(called, |model| model.manifest().name.clone());
+    let asked = match reference {
+        Reference::Name { name, .. } if name.parse::<Digest>().is_err() => Some(name),
+        _ => None,
+    };
+    let called =
+        asked.unwrap_or_else(|| loaded.as_ref().map_or(called, |model| model.manifest().name.clone()));
     // What does not load has a name all the same, so that it can be removed and need not come again.
     let entry = store.enter_pulled(digest, name.as_deref(), &called)?;
     let model = loaded?;
     store.note_model(digest, model.id());
+    check_model(&model, id, &entry.name)?;
     print(global, &entry, &model, pulled.as_ref())
+}
+
+/// A manifest that was published need not be true of the file it names.
+fn check_model(model: &Model, id: Option<ModelId>, name: &str) -> anyhow::Result<()> {
+    match id {
+        Some(id) if model.id() != id => Err(hinted(
+            format!("the file that the manifest of {id} names loads as another model, {}", model.id()),
+            format!(
+                "whoever published that manifest described another model; the file is here as {name}, and \
+                 `surety model remove {name}` deletes it"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn print(global: &Global, entry: &Entry, model: &Model, pulled: Option<&Pulled>) -> anyhow::Result<()> {
@@ -184,21 +226,20 @@ fn already_here(store: &Store, digest: Digest) -> anyhow::Result<Option<Entry>> 
     Ok((found.blake3 == digest).then_some(found))
 }
 
-/// What can be known to go wrong before gigabytes have come.
-fn check(store: &Store, digest: Digest, from: &[WorkerAddress], name: Option<&str>) -> anyhow::Result<()> {
-    if from.len() > HOLDERS_MAX {
-        return Err(hinted(
-            format!("{} holders are too many", from.len()),
-            format!("name {HOLDERS_MAX} or fewer"),
-        ));
-    }
-    let Some(name) = name else { return Ok(()) };
-    if !is_name(name) {
-        return Err(hinted(
+/// What can be known to go wrong before anything is asked.
+fn check_name(name: Option<&str>) -> anyhow::Result<()> {
+    match name {
+        Some(name) if !is_name(name) => Err(hinted(
             format!("`{name}` cannot be a model's name"),
             "names are made of letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
-        ));
+        )),
+        _ => Ok(()),
     }
+}
+
+/// And before gigabytes have come.
+fn check_free(store: &Store, digest: Digest, name: Option<&str>) -> anyhow::Result<()> {
+    let Some(name) = name else { return Ok(()) };
     let place = store.pulled(digest);
     match store.list()?.into_iter().find(|entry| entry.name == name && entry.path != place) {
         None => Ok(()),
@@ -210,7 +251,7 @@ fn check(store: &Store, digest: Digest, from: &[WorkerAddress], name: Option<&st
 }
 
 /// Whether this very file is at its place already, as an earlier pull that was cut off at the end leaves it.
-fn lies_at(place: &std::path::Path, digest: Digest) -> anyhow::Result<bool> {
+fn lies_at(place: &Path, digest: Digest) -> anyhow::Result<bool> {
     let mut file = match std::fs::File::open(place) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -252,21 +293,6 @@ fn transfer_json(pulled: &Pulled) -> serde_json::Value {
         "fetched_bytes": fetched, "resumed_bytes": pulled.resumed, "seconds": seconds,
         "bytes_per_second": (fetched as f64 / seconds.max(0.001)) as u64, "holders": holders,
     })
-}
-
-/// An endpoint that reaches these, under a key of this pull alone.
-async fn endpoint_towards(holders: &[WorkerAddress]) -> anyhow::Result<Endpoint> {
-    let loopback = holders.iter().all(|holder| holder.socket.ip().is_loopback());
-    let ip = match (loopback, holders.iter().any(|holder| holder.socket.is_ipv6())) {
-        (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
-    let key = SecretKey::from_bytes(&secret);
-    Ok(Endpoint::bind(BindOptions { key, listen: SocketAddr::new(ip, 0) }).await?)
 }
 
 /// A pull, shown: a bar at a terminal, a line now and then elsewhere; dropped holders by name.
@@ -336,104 +362,18 @@ impl Drop for PullShown {
     }
 }
 
-/// The store's files, as they are listed now.
-struct StoreShelf(Store);
-
-impl Shelf for StoreShelf {
-    fn paths(&self, digest: Digest) -> Vec<PathBuf> {
-        match self.0.list() {
-            Ok(entries) => {
-                entries.into_iter().filter(|entry| entry.blake3 == digest).map(|entry| entry.path).collect()
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the model store cannot be read");
-                Vec::new()
-            }
-        }
-    }
-}
-
-/// Gives out the store's files until told to stop.
-pub async fn serve(
-    global: &Global,
-    data_dir: &DataDir,
-    models: &Models,
-    args: ServeArgs,
-) -> anyhow::Result<Outcome> {
-    let view = Arc::new(View::new(StoreShelf(models.store().clone()), data_dir.cache().join("trees")));
-    let key =
-        Keystore::new(data_dir.keys()).load_or_create(&args.key, || args.passphrase.existing(&args.key))?;
-    // Each file is read once, now, rather than when the first stranger asks.
-    let entries = models.store().list()?;
-    let reading = {
-        let (view, entries) = (view.clone(), entries);
-        tokio::task::spawn_blocking(move || read(&view, entries))
-    };
-    let ready = tokio::select! {
-        ready = reading => ready?,
-        stop = stop_requested(args.child) => return stop.map(|()| Outcome::Done),
-    };
-    if ready.is_empty() {
-        output::note(
-            "the store holds no model yet; what is added later with `surety model add` is served at once",
-        );
-    }
-    let endpoint = Endpoint::bind(BindOptions { key, listen: args.listen }).await?;
-    let listener = endpoint.listen_for_blobs(ListenLimits::default());
-    let limits = HoldLimits { bytes_per_second: args.bytes_per_second, ..HoldLimits::default() };
-    let address = endpoint.address();
-    if global.json {
-        let models: Vec<_> = ready
-            .iter()
-            .map(|entry| json!({ "name": entry.name, "blake3": entry.blake3, "bytes": entry.bytes }))
-            .collect();
-        output::json(&json!({ "ready": true, "address": address.to_string(), "models": models }))?;
-    } else {
-        output::line(format_args!("holder {address}"))?;
-        for entry in &ready {
-            output::line(format_args!(
-                "holds {}  blake3:{}  {}",
-                entry.name,
-                entry.blake3,
-                size(entry.bytes)
-            ))?;
-        }
-    }
-    let outcome = tokio::select! {
-        () = hold(listener, address.key, view, limits) => Err(anyhow::anyhow!("the socket closed")),
-        stop = stop_requested(args.child) => stop.map(|()| Outcome::Done),
-    };
-    endpoint.close().await;
-    outcome
-}
-
-/// The entries whose files are what the store says.
-fn read(view: &View, entries: Vec<Entry>) -> Vec<Entry> {
-    let mut good = Vec::new();
-    for entry in entries {
-        let mut shown = Shown::new(entry.name.clone());
-        let report = &mut |done, total| shown.report(StoreProgress { step: Step::Hashing, done, total });
-        match view.tree(entry.blake3, report) {
-            Ok(_) => good.push(entry),
-            Err(error) => output::note(format_args!("{} is not served: {error}", entry.name)),
-        }
-    }
-    good
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn files_are_named_by_whole_digests() {
+    fn whole_digests_are_told_from_names_and_beginnings() {
         let digits = "0123456789abcdef".repeat(4);
-        assert_eq!(digits.parse::<FileId>().unwrap().0.to_string(), digits);
-        assert!(format!("blake3:{digits}").parse::<FileId>().is_ok());
-        for text in ["", "blake3:", "blake3:0123", "hf:a/b", &format!("{digits}0")] {
-            assert!(text.parse::<FileId>().is_err(), "{text}");
+        for text in [digits.clone(), format!("blake3:{digits}")] {
+            assert_eq!(whole(&text.parse().unwrap()).unwrap().to_string(), digits);
         }
-        let reference: Reference = format!("blake3:{digits}").parse().unwrap();
-        assert_eq!(reference, Reference::Id(digits));
+        for text in ["blake3:0123", "qwen3", "qwen3@0123", "hf:a/b", "./x.gguf", &format!("a@{digits}")] {
+            assert_eq!(whole(&text.parse().unwrap()), None, "{text}");
+        }
     }
 }

@@ -1,0 +1,372 @@
+//! `surety worker join|run|drain|pause|resume|status|earnings`
+
+mod control;
+mod join;
+mod pause;
+mod reach;
+mod steer;
+
+use std::{net::ToSocketAddrs as _, num::NonZeroUsize, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use surety_blobs::HoldLimits;
+use surety_client::ledger::Ledger;
+use surety_kernels::Backend;
+use surety_net::{Location, RelayAddress, WorkerAddress};
+use surety_types::Digest;
+use surety_worker::{
+    WorkerLedger, machine,
+    money::{Claims, Duties},
+    serve::{self, Sharing, WorkerSettings},
+};
+use tokio::{sync::watch, time::timeout};
+
+use self::{
+    control::{ControlServer, Steered},
+    pause::{PauseFile, now_ms},
+    reach::{Reach, ReachArgs, Reached, Standing},
+};
+use super::Outcome;
+use crate::{
+    child::{ChildArgs, stop_requested},
+    cli::Global,
+    credits::{Credits, TokenPrice},
+    data_dir::DataDir,
+    keystore::Keystore,
+    ledger::LedgerArgs,
+    models::{ModelArg, Models, Share},
+    output::{self, hinted, size},
+    passphrase::PassphraseArgs,
+    progress::Shown,
+};
+
+/// How long a worker that stops lets its orders finish.
+const GRACE: Duration = Duration::from_secs(10);
+/// For the ledger to say which relays its workers use.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The commands on workers.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Look at this machine, choose models, register on the ledger and serve: all that a bare machine needs.
+    Join(Box<join::Args>),
+    /// Serve models to gateways.
+    Run(Box<Args>),
+    /// Have the worker on this machine finish its orders and end.
+    Drain(steer::DrainArgs),
+    /// Have it take no new orders for a while; that outlives a restart.
+    Pause(steer::PauseArgs),
+    /// Have it take orders again.
+    Resume(steer::Which),
+    /// Show how it is.
+    Status(steer::Which),
+    /// Show what it earned, by day and model.
+    Earnings(steer::EarningsArgs),
+}
+
+/// Runs one of them.
+pub async fn dispatch(global: Global, command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Join(args) => join::run(global, *args).await,
+        Command::Run(args) => run(global, *args).await,
+        Command::Drain(args) => steer::drain(global, args).await,
+        Command::Pause(args) => steer::pause(global, args).await,
+        Command::Resume(which) => steer::resume(global, which).await,
+        Command::Status(which) => steer::status(global, which).await,
+        Command::Earnings(args) => steer::earnings(global, args).await,
+    }
+}
+
+/// Arguments of `worker run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+}
+
+/// What is served, how, and for what.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// A model to serve: file.gguf, hf:owner/repo[/file], a name, or NAME=… to serve it under another name. May be
+    /// given several times [default: the bundled demonstration; `join` chooses].
+    #[arg(long = "model", value_name = "[NAME=]REF")]
+    models: Vec<ModelArg>,
+    #[command(flatten)]
+    reach: ReachArgs,
+    /// The key that names this worker and signs its receipts; made if there is none.
+    #[arg(long, value_name = "NAME", default_value = "worker")]
+    key: String,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Bytes for the KV caches of all answers under way [default: half of the free memory].
+    #[arg(long, value_name = "BYTES")]
+    kv_bytes: Option<u64>,
+    /// Credits to have bonded.
+    #[arg(long, value_name = "CREDITS", default_value = "100", requires = "genesis")]
+    bond: Credits,
+    /// What a million tokens cost, in credits.
+    #[arg(long, value_name = "PROMPT/CACHED/OUTPUT", default_value = "0.1/0.01/0.4", requires = "genesis")]
+    price: TokenPrice,
+    /// What the operator is called on the ledger [default: the account's name].
+    #[arg(long, value_name = "NAME", requires = "genesis")]
+    operator_name: Option<String>,
+    /// Which files to give to those who ask for them by their BLAKE3.
+    #[arg(long, value_enum, default_value_t)]
+    share: Share,
+    /// Send no more than this of the models' files to those who ask for them, all together.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    share_bytes_per_second: Option<u64>,
+    #[command(flatten)]
+    pub child: ChildArgs,
+}
+
+/// How a model is computed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EngineArgs {
+    /// Threads that compute [default: one per core].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Tokens of prompt and answer together, at most [default: the model's own limit, or what memory allows].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub context: Option<u32>,
+    /// The kernels to use: scalar, avx2, avx-vnni, avx512, avx512-vnni or neon [default: the fastest this machine has].
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<Backend>,
+}
+
+/// The line a worker prints when it takes orders.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Always true.
+    pub ready: bool,
+    /// `KEY@IP:PORT`
+    pub address: String,
+    /// What it serves.
+    pub models: Vec<ReadyModel>,
+}
+
+/// A model in that line.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReadyModel {
+    /// Its identity.
+    pub id: String,
+    /// What it is called.
+    pub names: Vec<String>,
+    /// Tokens of prompt and answer together, at most.
+    pub context_tokens: u32,
+}
+
+impl Ready {
+    /// The address, parsed.
+    pub fn address(&self) -> anyhow::Result<WorkerAddress> {
+        Ok(self.address.parse()?)
+    }
+}
+
+/// Serves until told to stop.
+async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    let Args { serve, ledger } = args;
+    let data_dir = DataDir::of(&global)?;
+    let opened = ledger.open_with_ledger(&data_dir)?;
+    let known = match &opened {
+        Some(place) if wants_relay(&serve.reach, &ledger) => relays_on(&place.ledger).await,
+        _ => Vec::new(),
+    };
+    let reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
+    serve_until_stopped(global, &data_dir, serve, ledger, reached).await
+}
+
+/// The address from which this machine speaks to the ledger's nodes; none without a ledger.
+fn speaks_from(ledger: &LedgerArgs) -> Option<std::net::IpAddr> {
+    if !ledger.is_some() {
+        return None;
+    }
+    let towards = ledger.rpc_urls().iter().find_map(|url| {
+        let url = reqwest::Url::parse(url).ok()?;
+        let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+        (host, url.port_or_known_default()?).to_socket_addrs().ok()?.next()
+    });
+    machine::speaks_from(towards?)
+}
+
+/// Whether a relay is looked for on the ledger.
+fn wants_relay(args: &ReachArgs, ledger: &LedgerArgs) -> bool {
+    let private = || speaks_from(ledger).map(reach::standing) == Some(Standing::Private);
+    args.relays.is_empty()
+        && match args.reach {
+            Reach::Auto => args.listen.is_none() && private(),
+            Reach::Relay(named) => named.is_none(),
+            Reach::Direct(_) => false,
+        }
+}
+
+/// The relays that the ledger's workers use; none if it does not say.
+async fn relays_on(ledger: &Ledger) -> Vec<RelayAddress> {
+    match timeout(LOOK_TIMEOUT, ledger.survey()).await {
+        Ok(Ok(survey)) => {
+            let workers = survey.operators.iter().flat_map(|operator| &operator.workers);
+            reach::known_relays(workers.map(|(_, endpoint)| endpoint.as_str()))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the ledger does not say which relays there are");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::warn!("the ledger does not say which relays there are");
+            Vec::new()
+        }
+    }
+}
+
+/// Serves as decided, until told to stop.
+async fn serve_until_stopped(
+    global: Global,
+    data_dir: &DataDir,
+    args: ServeArgs,
+    ledger: LedgerArgs,
+    reached: Reached,
+) -> anyhow::Result<Outcome> {
+    let models = Models::new(data_dir);
+    let mut wanted = Vec::new();
+    for arg in if args.models.is_empty() { vec![ModelArg::default()] } else { args.models } {
+        models.find_or_download(&arg.reference).await?;
+        wanted.push(models.settings(&arg)?);
+    }
+    let key =
+        Keystore::new(data_dir.keys()).load_or_create(&args.key, || args.passphrase.existing(&args.key))?;
+    let folder = control::folder(data_dir);
+    let (listener, socket) = control::bind(&folder, &args.key).await?;
+    let pause = PauseFile::new(&folder, &args.key);
+    let paused = pause.read(now_ms()).is_some();
+    let ledger = ledger.open(data_dir)?.map(|(name, account)| WorkerLedger {
+        account,
+        bond: args.bond.0,
+        price: args.price.0,
+        folder: folder.join(&name),
+        name: args.operator_name.unwrap_or(name),
+        endpoint: reached.announce.map(Location::Direct),
+        claims: Claims::default(),
+    });
+    let served: Vec<Digest> = wanted.iter().map(|model| model.file.blake3).collect();
+    // What is served is not collected.
+    let _held: Vec<_> = wanted.iter().filter_map(|model| models.hold_file(&model.file)).collect();
+    let limits = HoldLimits { bytes_per_second: args.share_bytes_per_second, ..HoldLimits::default() };
+    let account = ledger.as_ref().map(|ledger| ledger.account.clone());
+    let settings = WorkerSettings {
+        key,
+        listen: reached.listen,
+        relays: reached.relays.clone(),
+        paused,
+        models: wanted,
+        cache: Some(data_dir.cache()),
+        backend: args.engine.backend,
+        threads: args.engine.threads,
+        context_tokens: args.engine.context,
+        kv_bytes: args.kv_bytes,
+        ledger,
+        sharing: models.view(&data_dir, args.share, &served).map(|view| Sharing { view, limits }),
+    };
+    tracing::info!(listen = %reached.listen, relays = ?reached.relays, why = reached.why, "reached");
+    let mut shown = Shown::new("the model's weights");
+    let starting = serve::start(settings, move |progress| shown.report(progress));
+    let mut worker = tokio::select! {
+        worker = starting => worker?,
+        stop = stop_requested(args.child) => return stop.map(|()| Outcome::Done),
+    };
+    if let Some(duties) = worker.duties() {
+        tokio::spawn(report(duties));
+    }
+    let steered = Steered { control: worker.control(), duties: worker.duties(), account, pause };
+    let mut server = ControlServer::start(listener, socket, steered);
+    let served = worker.models();
+    for model in &served {
+        models.store().note_model(model.file.blake3, model.id);
+    }
+    let ready = Ready {
+        ready: true,
+        address: worker.address().to_string(),
+        models: served
+            .into_iter()
+            .map(|model| ReadyModel {
+                id: model.id.to_string(),
+                names: model.names,
+                context_tokens: model.context_tokens,
+            })
+            .collect(),
+    };
+    if global.json {
+        output::json(&ready)?;
+    } else {
+        output::line(format_args!("worker {}", ready.address))?;
+        for model in &ready.models {
+            output::line(format_args!(
+                "serves {} ({}), {} tokens of context",
+                model.names.join(", "),
+                model.id,
+                model.context_tokens
+            ))?;
+        }
+        if let Some(memory) = machine::available_memory_bytes() {
+            tracing::info!("{} of memory are free", size(memory));
+        }
+    }
+    if paused {
+        output::note("paused, as it was when it last ran; `surety worker resume` ends that");
+    }
+    let (outcome, drain) = tokio::select! {
+        stop = stop_requested(args.child) => (stop.map(|()| Outcome::Done), None),
+        name = worker.failed() => {
+            let failed = hinted(
+                format!("the computation of {name} failed; this is a defect of Surety"),
+                "the lines above say where; please report them",
+            );
+            (Err(failed), None)
+        }
+        Some(drain) = server.drains.recv() => (Ok(Outcome::Done), Some(drain)),
+    };
+    match drain {
+        None => worker.shutdown(GRACE).await,
+        Some(drain) => {
+            let left = if drain.retire {
+                worker.retire(drain.grace).await
+            } else {
+                worker.shutdown(drain.grace).await;
+                None
+            };
+            let told = match left {
+                None => Ok(()),
+                Some(problem) => Err(format!("{}; {}", problem.message, problem.hint)),
+            };
+            // Whoever asked may have left.
+            let _ = drain.done.send(told);
+        }
+    }
+    server.finish().await;
+    outcome
+}
+
+/// Says what keeps the worker from its place on the ledger, and when it has it.
+async fn report(mut duties: watch::Receiver<Duties>) {
+    let mut registered = false;
+    let mut told = None;
+    loop {
+        let Duties { registered: now, doing, problem } = duties.borrow_and_update().clone();
+        if now && !registered {
+            registered = true;
+            tracing::info!("registered on the ledger");
+        }
+        tracing::debug!(doing, "on the ledger");
+        let problem = problem.map(|problem| format!("{}; {}", problem.message, problem.hint));
+        if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != told.as_ref()) {
+            output::note(format_args!("ledger: {problem}"));
+        }
+        told = problem;
+        if duties.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Models: what a name stands for.
+//!
+//! In:     what workers say they serve; aliases. Out: the one model that a name stands for; the list of all.
+//! Touches: nothing.
+//! Holds:  a name stands for one immutable model id or the caller is told of the several; a pinned name is never
+//!         served by another model.
+//! Absent: which worker answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use surety_types::{ModelId, ServedModel, WorkerStatus};
+
+use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
+use crate::{
+    api::{
+        fields::quote,
+        nearest::nearest,
+        shapes::{Model, ModelNote},
+    },
+    error::{ApiError, Code},
+};
+
+/// Digits that are enough to pin a model.
+const PIN_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
+/// Names listed in a message.
+const NAMES_LISTED: usize = 8;
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) id: ModelId,
+    /// The name to answer with.
+    pub(crate) name: String,
+    /// Tokens it knows.
+    pub(crate) vocabulary: u32,
+    /// Whether it has a chat template.
+    pub(crate) chat: bool,
+    /// What most of its bytes are.
+    pub(crate) quantization: Quantization,
+}
+
+impl Workers {
+    /// What `asked` stands for: a served name, an alias, `name@digits`, or an id.
+    pub(crate) fn resolve(&self, asked: &str) -> Result<Resolved, ApiError> {
+        let (name, pin) = match asked.split_once('@') {
+            Some((name, pin)) => (name, Some(pin)),
+            None => (asked, None),
+        };
+        let name = self.aliases.get(name).map_or(name, String::as_str);
+        let digits = match pin.map(|pin| pin.strip_prefix("blake3:").unwrap_or(pin)) {
+            Some(digits) if !PIN_DIGITS.contains(&digits.len()) => {
+                let message = format!(
+                    "`model` pins \"{}\". A pin is the first 8 to 64 digits of the model's id.",
+                    quote(digits),
+                );
+                return Err(ApiError::invalid("model", message));
+            }
+            digits => digits,
+        };
+        // What a worker that is gone once said counts only where nobody who is here knows better.
+        let statuses = self.statuses(Worker::is_reachable);
+        let statuses = match Offers::of(&statuses).named(name)[..] {
+            [] => self.statuses(|_| true),
+            _ => statuses,
+        };
+        let offers = Offers::of(&statuses);
+        let named = offers.named(name);
+        if named.is_empty() {
+            return Err(self.no_such_model(asked, &offers));
+        }
+        let pinned =
+            |offer: &&Offer<'_>| digits.is_none_or(|digits| offer.model.id.0.to_string().starts_with(digits));
+        let matching: Vec<&Offer<'_>> = named.iter().copied().filter(pinned).collect();
+        match matching[..] {
+            [offer] => Ok(Resolved {
+                id: offer.model.id,
+                name: offer
+                    .names
+                    .first()
+                    .map_or_else(|| offer.model.id.to_string(), |name| (*name).to_owned()),
+                vocabulary: offer.model.manifest.vocabulary,
+                chat: offer.model.manifest.template_digest.is_some(),
+                quantization: Quantization::of(&offer.model.manifest),
+            }),
+            [] => {
+                let message = format!(
+                    "No worker serves \"{}\" under that pin; the name stands for {}. Pin that, or leave the pin out.",
+                    quote(asked),
+                    ids(&named),
+                );
+                Err(ApiError::new(Code::ModelUnknown, message).with_param("model"))
+            }
+            [first, ..] => {
+                let message = format!(
+                    "Workers serve different models as \"{name}\": {}. Pin one, e.g. \"{name}@{}\".",
+                    ids(&matching),
+                    &first.model.id.0.to_string()[..*PIN_DIGITS.start()],
+                );
+                Err(ApiError::invalid("model", message))
+            }
+        }
+    }
+
+    /// The models that can be asked for, by every name.
+    pub(crate) fn models(&self, created: u64) -> Vec<Model> {
+        let ready = self.statuses(|worker| worker.state().0 == Fitness::Ready);
+        let ready = |id: ModelId| {
+            ready.iter().filter(|status| status.models.iter().any(|model| model.id == id)).count() as u32
+        };
+        let statuses = self.statuses(|_| true);
+        let mut models = BTreeMap::new();
+        for offer in Offers::of(&statuses).0.values() {
+            let aliases = self.aliases.iter().filter(|(_, target)| offer.is_named(target));
+            let aliases = aliases.map(|(alias, _)| alias.as_str());
+            for name in offer.names.iter().copied().chain(aliases) {
+                models.insert(
+                    (name.to_owned(), offer.model.id),
+                    offer.describe(name, ready(offer.model.id), created),
+                );
+            }
+        }
+        models.into_values().collect()
+    }
+
+    fn no_such_model(&self, asked: &str, offers: &Offers<'_>) -> ApiError {
+        // Whoever is not heard yet may well serve it.
+        if let Err(unready) = self.unready() {
+            return unready.with_param("model");
+        }
+        let names: BTreeSet<&str> = offers
+            .0
+            .values()
+            .flat_map(|offer| offer.names.iter().copied())
+            .chain(self.aliases.keys().map(String::as_str))
+            .collect();
+        let plain = asked.split_once('@').map_or(asked, |(name, _)| name);
+        let advice = match nearest(plain, names.iter().copied()) {
+            Some(near) => format!("Did you mean \"{near}\"?"),
+            None => {
+                let listed: Vec<&str> = names.iter().copied().take(NAMES_LISTED).collect();
+                format!("There are: {}. GET /v1/models lists them all.", listed.join(", "))
+            }
+        };
+        let message = format!("No worker serves a model \"{}\" ({}). {advice}", quote(asked), self.census());
+        ApiError::new(Code::ModelUnknown, message).with_param("model")
+    }
+}
+
+/// Every model that some workers serve, by id.
+struct Offers<'a>(BTreeMap<ModelId, Offer<'a>>);
+
+/// A model, under all the names that workers give it.
+struct Offer<'a> {
+    model: &'a ServedModel,
+    names: Vec<&'a str>,
+    context_tokens: u32,
+}
+
+impl<'a> Offers<'a> {
+    fn of(statuses: &'a [Arc<WorkerStatus>]) -> Self {
+        let mut offers: BTreeMap<ModelId, Offer<'a>> = BTreeMap::new();
+        for model in statuses.iter().flat_map(|status| &status.models) {
+            let offer =
+                offers.entry(model.id).or_insert(Offer { model, names: Vec::new(), context_tokens: 0 });
+            for name in &model.names {
+                if !offer.names.contains(&name.as_str()) {
+                    offer.names.push(name);
+                }
+            }
+            offer.context_tokens = offer.context_tokens.max(model.context_tokens);
+        }
+        Self(offers)
+    }
+
+    /// The models that go by a name or are of an id.
+    fn named(&self, name: &str) -> Vec<&Offer<'a>> {
+        self.0.values().filter(|offer| offer.is_named(name)).collect()
+    }
+}
+
+impl Offer<'_> {
+    fn is_named(&self, name: &str) -> bool {
+        self.names.contains(&name) || name.parse::<ModelId>().is_ok_and(|id| id == self.model.id)
+    }
+
+    fn describe(&self, name: &str, workers_ready: u32, created: u64) -> Model {
+        let manifest = &self.model.manifest;
+        Model {
+            id: name.to_owned(),
+            object: "model",
+            created,
+            owned_by: "surety",
+            context_length: self.context_tokens,
+            surety: ModelNote {
+                id: self.model.id.to_string(),
+                architecture: manifest.architecture.clone(),
+                file_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+                formats: manifest.formats.iter().map(|format| format.name.clone()).collect(),
+                vocabulary: manifest.vocabulary,
+                chat: manifest.template_digest.is_some(),
+                workers_ready,
+            },
+        }
+    }
+}
+
+fn ids(offers: &[&Offer<'_>]) -> String {
+    let ids: Vec<String> = offers.iter().take(NAMES_LISTED).map(|offer| offer.model.id.to_string()).collect();
+    ids.join(", ")
+}

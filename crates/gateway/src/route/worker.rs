@@ -1,0 +1,330 @@
+//! Worker: one worker, as far as this gateway knows it.
+//!
+//! In:     its own word on its state, asked for again and again; what the ledger lists; outcomes of orders.
+//! Out:    how it stands, for choosing and for showing.
+//! Touches: the network, by one task.
+//! Holds:  its word counts for a while and makes it a candidate; it is judged by what it served.
+//! Absent: who is preferred (`choice`).
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use alloy_primitives::Address;
+use surety_client::Connection;
+use surety_net::{Endpoint, WorkerAddress};
+use surety_types::{ModelId, PublicKey, WorkerState, WorkerStatus};
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::{
+    choice::Fitness,
+    health::{Gate, Health, Outcome, PATIENCE_UNKNOWN},
+};
+use crate::{
+    api::shapes::{ChannelReport, Measured, MeasuredModel, OfferReport, WorkerModel, WorkerReport},
+    payer::{Listed, Payer},
+};
+
+/// A worker's word counts for so many status intervals.
+const INTERVALS_TRUSTED: u32 = 4;
+/// And at least so long, because a busy machine may take its time.
+const TRUSTED_MIN: Duration = Duration::from_secs(2);
+
+/// One worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) connection: Connection,
+    /// Whether it is in the settings, and stays whatever the ledger lists.
+    fixed: bool,
+    listed: Mutex<Option<Listed>>,
+    heard: Mutex<Heard>,
+    health: Mutex<Health>,
+    trusted_for: Duration,
+    /// Orders of ours that it has not finished.
+    ours: AtomicU32,
+    /// Asks it how it is; ends with it.
+    watching: OnceLock<AbortHandle>,
+}
+
+/// What was last heard of a worker.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    status: Option<Arc<WorkerStatus>>,
+    at: Option<Instant>,
+    /// Why the last attempt to ask it failed.
+    failure: Option<String>,
+}
+
+/// Orders of ours at a worker, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    worker: Arc<Worker>,
+    orders: u32,
+}
+
+impl Worker {
+    /// A worker that is asked how it is from now on.
+    pub(super) fn watched(
+        endpoint: &Endpoint,
+        address: WorkerAddress,
+        listed: Option<Listed>,
+        interval: Duration,
+    ) -> Arc<Worker> {
+        let worker = Arc::new(Worker {
+            connection: Connection::open(endpoint, address),
+            fixed: listed.is_none(),
+            listed: Mutex::new(listed),
+            heard: Mutex::default(),
+            health: Mutex::default(),
+            trusted_for: (interval * INTERVALS_TRUSTED).max(TRUSTED_MIN),
+            ours: AtomicU32::new(0),
+            watching: OnceLock::new(),
+        });
+        let task = tokio::spawn(watch(Arc::downgrade(&worker), interval));
+        // It was set nowhere else.
+        let _ = worker.watching.set(task.abort_handle());
+        worker
+    }
+
+    pub(crate) fn key(&self) -> PublicKey {
+        self.connection.worker()
+    }
+
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// What the ledger says of it.
+    pub(super) fn listed(&self) -> Option<Listed> {
+        lock(&self.listed).clone()
+    }
+
+    /// Who answers for it, if the ledger lists it.
+    pub(super) fn operator(&self) -> Option<Address> {
+        lock(&self.listed).as_ref().map(|listed| listed.operator)
+    }
+
+    pub(super) fn set_listed(&self, listed: Option<Listed>) {
+        *lock(&self.listed) = listed;
+    }
+
+    /// Counts orders of ours.
+    pub(crate) fn hold(self: &Arc<Self>, orders: u32) -> Held {
+        self.ours.fetch_add(orders, Ordering::Relaxed);
+        Held { worker: Arc::clone(self), orders }
+    }
+
+    /// Takes what came of an order while it is held.
+    pub(crate) fn report(&self, outcome: Outcome) {
+        let now = Instant::now();
+        let (before, after, pause) = {
+            let mut health = lock(&self.health);
+            let before = health.gate(now);
+            health.take(outcome, self.ours(), now);
+            (before, health.gate(now), health.pause_left(now))
+        };
+        let worker = self.key().short();
+        match (before, after) {
+            (Gate::Closed, Gate::Open) => {
+                let pause_ms = pause.unwrap_or_default().as_millis() as u64;
+                warn!(worker, pause_ms, "a worker failed again and again and gets no orders for a while");
+            }
+            (Gate::Open | Gate::Paused | Gate::HalfOpen, Gate::Closed) => {
+                info!(worker, "a worker serves again")
+            }
+            _ => {}
+        }
+    }
+
+    /// An order could not be brought to it: until it is heard again it gets no more.
+    pub(crate) fn lost(&self, failure: String) {
+        let mut heard = lock(&self.heard);
+        heard.at = None;
+        heard.failure = Some(failure);
+    }
+
+    /// How long the first token after such a prompt may take before another worker had better be asked too; learned from
+    /// the latest.
+    pub(crate) fn first_token_patience(&self, model: &ModelId, prompt_tokens: u32) -> Duration {
+        let health = lock(&self.health);
+        health.speed(model).map_or(PATIENCE_UNKNOWN, |speed| speed.first_token_patience(prompt_tokens))
+    }
+
+    /// What it has shown, for as long as the guard lives.
+    pub(super) fn health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.health)
+    }
+
+    /// Orders of ours that it has not finished.
+    pub(super) fn ours(&self) -> u32 {
+        self.ours.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_reachable(&self) -> bool {
+        self.state().0 != Fitness::Unreachable
+    }
+
+    /// What it is fit for, and its last word.
+    pub(super) fn state(&self) -> (Fitness, Option<Arc<WorkerStatus>>) {
+        let heard = lock(&self.heard).clone();
+        let recent = heard.at.is_some_and(|at| at.elapsed() <= self.trusted_for);
+        let fitness = match heard.status.as_ref().filter(|_| recent).map(|status| status.state) {
+            Some(WorkerState::Ready) => Fitness::Ready,
+            Some(WorkerState::Starting) => Fitness::Starting,
+            Some(WorkerState::Draining) => Fitness::Draining,
+            None => Fitness::Unreachable,
+        };
+        (fitness, heard.status)
+    }
+
+    /// How busy it is: by its own count, or ours where that is newer and greater.
+    pub(super) fn load(&self, status: &WorkerStatus) -> u32 {
+        let theirs = status.active_requests.saturating_add(status.waiting_requests);
+        theirs.max(self.ours())
+    }
+
+    pub(super) fn describe(&self, payer: Option<&Payer>) -> WorkerReport {
+        let heard = lock(&self.heard).clone();
+        let listed = self.listed();
+        let channel = listed.as_ref().zip(payer).and_then(|(listed, payer)| payer.state(&listed.operator));
+        let (fitness, status) = self.state();
+        let models = status.iter().flat_map(|status| &status.models).map(|model| WorkerModel {
+            id: model.id.to_string(),
+            names: model.names.clone(),
+            context_tokens: model.context_tokens,
+            prefill_tokens_per_second: model.prefill_tokens_per_second,
+            decode_tokens_per_second: model.decode_tokens_per_second,
+        });
+        WorkerReport {
+            id: self.key().to_string(),
+            address: self.connection.address().location.to_string(),
+            state: fitness.name(),
+            reason: (fitness == Fitness::Unreachable)
+                .then(|| heard.failure.unwrap_or_else(|| "it has not said anything lately".to_owned())),
+            software: status.as_ref().map(|status| status.software.to_string()),
+            active_requests: status.as_ref().map_or(0, |status| status.active_requests),
+            waiting_requests: status.as_ref().map_or(0, |status| status.waiting_requests),
+            last_seen_ms: heard.at.map(|at| at.elapsed().as_millis() as u64),
+            models: models.collect(),
+            measured: self.measured(),
+            operator: listed.as_ref().map(|listed| listed.operator.to_string()),
+            bonded: listed.as_ref().map(|listed| listed.bonded.to_string()),
+            offers: listed.iter().flat_map(|listed| listed.offers.iter()).map(OfferReport::new).collect(),
+            channel: channel.map(ChannelReport::new),
+        }
+    }
+
+    fn measured(&self) -> Measured {
+        let now = Instant::now();
+        let health = lock(&self.health);
+        Measured {
+            answers: health.finished(),
+            failures: health.failed(),
+            reliability: health.reliability(),
+            accepted_ms: health.accepted_ms(),
+            breaker: match health.gate(now) {
+                Gate::Closed => "closed",
+                Gate::HalfOpen => "half_open",
+                Gate::Paused | Gate::Open => "open",
+            },
+            breaker_pause_ms: health.pause_left(now).map(|left| left.as_millis() as u64),
+            orders: self.ours(),
+            orders_max: health.limit(),
+            models: health
+                .speeds()
+                .map(|(model, speed)| MeasuredModel {
+                    id: model.to_string(),
+                    newcomer: !speed.is_proven(now),
+                    first_token_ms: speed.first_token_ms(),
+                    first_token_p95_ms: speed.first_token_p95_ms(),
+                    first_token_patience_ms: speed.first_token_patience(0).as_millis() as u64,
+                    tokens_per_second: speed.tokens_per_second(),
+                })
+                .collect(),
+        }
+    }
+
+    fn hear(&self, result: Result<WorkerStatus, String>) {
+        let before = self.state().0;
+        let failure = {
+            let mut heard = lock(&self.heard);
+            match result {
+                Ok(status) => {
+                    *heard =
+                        Heard { status: Some(Arc::new(status)), at: Some(Instant::now()), failure: None };
+                }
+                Err(failure) => {
+                    heard.failure = Some(failure);
+                    heard.at = None;
+                }
+            }
+            heard.failure.clone()
+        };
+        let after = self.state().0;
+        if before != after {
+            let worker = self.key().short();
+            match failure {
+                None => info!(worker, state = after.name(), "worker"),
+                Some(failure) => warn!(worker, state = after.name(), failure, "worker"),
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.worker.ours.fetch_sub(self.orders, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(watching) = self.watching.get() {
+            watching.abort();
+        }
+    }
+}
+
+/// Asks a worker how it is, again and again, as long as somebody knows it.
+async fn watch(worker: Weak<Worker>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some((connection, patience)) =
+            worker.upgrade().map(|worker| (worker.connection.clone(), worker.trusted_for))
+        else {
+            return;
+        };
+        let result = match tokio::time::timeout(patience, connection.status()).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
+        };
+        match worker.upgrade() {
+            Some(worker) => worker.hear(result),
+            None => return,
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
