@@ -65,6 +65,8 @@ const SHARE_OF_ENGINE_MIN: f64 = 0.95;
 /// through the engine alone, by turns.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
+// Its arguments and those it takes in are both called `Args`, and a group has one name.
+#[group(skip)]
 pub struct Args {
     /// What to measure; may be given several times [default: all].
     #[arg(long = "part", value_name = "PART", value_enum)]
