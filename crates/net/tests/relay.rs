@@ -55,7 +55,10 @@ async fn is_served(payer: &Endpoint, worker: &WorkerAddress, messages: u32, byte
     let mut stream = link.open_order().await.unwrap();
     assert_eq!(stream.peer(), worker.key, "the key is proven through the relay");
     for number in 0..messages {
-        stream.send(&ToWorker::Order { order: vec![1], request: vec![2; bytes] }).await.unwrap();
+        stream
+            .send(&ToWorker::Order { order: vec![1], request: vec![2; bytes], output: Vec::new() })
+            .await
+            .unwrap();
         let answer = stream.receive_within(PATIENCE).await.unwrap();
         assert!(matches!(answer, Some(FromWorker::Frame { index, .. }) if index == number));
     }

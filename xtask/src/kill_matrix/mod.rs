@@ -307,15 +307,26 @@ struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
-    /// Asks a question undisturbed.
+    /// Asks a question undisturbed, as many times at once as are asked later: what the load costs is no fault's doing.
     fn learn(&mut self, number: usize) -> Result<()> {
-        let Question { path, body, .. } = self.questions[number].clone();
-        let heard = wire::ask(&self.host, path, &body, &Progress::default());
-        ensure!(heard.ended == Ended::Whole, "question {number} undisturbed: {:?}", heard.ended);
-        self.charges.take(&self.host, heard.request_id.as_deref(), heard.cost);
-        let text_bytes = heard.choices.values().map(|(text, _)| text.len()).sum();
+        let Question { path, body, .. } = &self.questions[number];
+        let host = self.host.as_str();
+        let all: Vec<Heard> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..self.settings.at_once)
+                .map(|_| scope.spawn(|| wire::ask(host, path, body, &Progress::default())))
+                .collect();
+            asking.into_iter().map(|asking| asking.join().expect("a client panicked")).collect()
+        });
+        let choices = all[0].choices.clone();
+        let text_bytes = choices.values().map(|(text, _)| text.len()).sum();
         ensure!(text_bytes > 0, "question {number} has no answer");
-        let Heard { choices, silence, took, .. } = heard;
+        let (mut silence, mut took) = (Duration::ZERO, Duration::ZERO);
+        for heard in all {
+            ensure!(heard.ended == Ended::Whole, "question {number} undisturbed: {:?}", heard.ended);
+            ensure!(heard.choices == choices, "question {number} has two answers, undisturbed");
+            (silence, took) = (silence.max(heard.silence), took.max(heard.took));
+            self.charges.take(&self.host, heard.request_id.as_deref(), heard.cost);
+        }
         self.questions[number].expected = Some(Expected { choices, text_bytes, silence, took });
         Ok(())
     }

@@ -457,10 +457,14 @@ fn worker_rows(worker: &Value) -> Vec<Vec<String>> {
                 )
             },
         );
-        let speed = match (measured["tokens_per_second"].as_f64(), model["decode_tokens_per_second"].as_u64())
-        {
-            (Some(speed), _) if index == 0 => format!("{speed:.0}"),
-            (_, Some(speed)) if speed > 0 => format!("~{speed}"),
+        let shown =
+            measured["models"].as_array().unwrap_or(&none).iter().find(|shown| shown["id"] == model["id"]);
+        let speed = match (
+            shown.and_then(|shown| shown["tokens_per_second"].as_f64()),
+            model["decode_tokens_per_second"].as_u64(),
+        ) {
+            (Some(speed), _) => format!("{speed:.0}"),
+            (None, Some(speed)) if speed > 0 => format!("~{speed}"),
             _ => "-".to_owned(),
         };
         rows.push(vec![
@@ -489,7 +493,10 @@ mod tests {
             "active_requests": 2,
             "workers": [{
                 "id": "0123456789abcdef", "state": "ready", "active_requests": 1, "waiting_requests": 3,
-                "measured": { "answers": 12, "failures": 1, "tokens_per_second": 71.6, "breaker": "closed" },
+                "measured": {
+                    "answers": 12, "failures": 1, "breaker": "closed",
+                    "models": [{ "id": "blake3:aa", "tokens_per_second": 71.6 }],
+                },
                 "channel": { "spent": "162", "balance": "10000000" },
                 "offers": [{ "model": "blake3:aa", "prompt": "100000", "cached": "10000", "output": "400000" }],
                 "models": [

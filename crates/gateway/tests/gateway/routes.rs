@@ -305,7 +305,7 @@ async fn random_preferences_are_never_violated() {
         let asked = Price { prompt: Amount(price.0), cached: Amount(price.0), output: Amount(price.1) };
         let models = vec![model("tiny", manifest("tiny", true))];
         let worker = FakeWorker::asking(seed, models, asked).await;
-        register(&ledger, seed.into(), seed, &worker.address.socket.to_string(), asked).await;
+        register(&ledger, seed.into(), seed, &worker.address.location.to_string(), asked).await;
         let operator = wallet(seed.into()).address().to_string();
         dealers.push(Dealer { worker, operator, price });
     }

@@ -126,7 +126,7 @@ fn spelling(token: usize) -> String {
 /// A worker that computes nothing, until dropped.
 pub struct PacedWorker {
     pub address: WorkerAddress,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
     _tasks: JoinSet<()>,
 }
 
@@ -159,7 +159,12 @@ impl PacedWorker {
                 }
             }
         });
-        Ok(Self { address: endpoint.address(), _endpoint: endpoint, _tasks: tasks })
+        Ok(Self { address: endpoint.address(), endpoint, _tasks: tasks })
+    }
+
+    /// Says goodbye.
+    pub async fn stop(self) {
+        self.endpoint.close().await;
     }
 }
 
@@ -214,9 +219,10 @@ struct Answer {
 }
 
 async fn serve(mut stream: ServeStream, key: SecretKey, sent: Arc<Sent>) -> anyhow::Result<()> {
-    let Some(ToWorker::Order { order, request, .. }) = stream.receive().await? else {
+    let Some(ToWorker::Order { order, request, output }) = stream.receive().await? else {
         anyhow::bail!("no order came")
     };
+    anyhow::ensure!(output.is_empty(), "a paced worker continues nobody's answer");
     let order = Signed::<Order>::open(&order)?;
     let request = Request::from_cbor(&request)?;
     let Prompt::Chat { messages } = &request.prompt else { anyhow::bail!("the request is no chat") };
