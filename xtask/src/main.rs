@@ -95,7 +95,7 @@ fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
     } else {
         report.lines().iter().for_each(|line| println!("{line}"));
     }
-    let failures = report.failures();
+    let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
     ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
     Ok(())
 }

@@ -81,7 +81,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(600),
             answer_timeout: Duration::from_secs(600),
-            stall_timeout: Duration::from_millis(1500),
+            stall_timeout: Duration::from_secs(1),
             search_timeout: Duration::from_secs(15),
             keep_alive: Duration::from_secs(5),
             status_interval: Duration::from_secs(1),

@@ -26,9 +26,21 @@ async fn endpoint(seed: u8, listen: SocketAddr) -> Endpoint {
     Endpoint::bind(BindOptions { key: SecretKey::from_bytes(&[seed; 32]), listen }).await.unwrap()
 }
 
+/// An endpoint at a relay. On a busy machine one attempt may be too short.
+async fn behind(seed: u8, relay: RelayAddress) -> Endpoint {
+    let reached = async {
+        loop {
+            if let Ok(endpoint) = endpoint(seed, V6).await.behind(relay).await {
+                return endpoint;
+            }
+        }
+    };
+    timeout(PATIENCE, reached).await.expect("the relay should take it")
+}
+
 /// A worker that answers every message of every order with a frame of the same number.
 async fn worker(seed: u8, relay: RelayAddress) -> Endpoint {
-    let endpoint = endpoint(seed, V6).await.behind(relay).await.unwrap();
+    let endpoint = behind(seed, relay).await;
     let mut listener = endpoint.listen(ListenLimits::default());
     tokio::spawn(async move {
         while let Some(Incoming::Order(mut stream)) = listener.accept().await {

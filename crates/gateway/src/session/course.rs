@@ -17,8 +17,12 @@ use super::{
 };
 use crate::error::ApiError;
 
-/// Workers that may break one answer off, before it is given up.
+/// Breaks of one answer, before it is given up.
 const BREAKS_MAX: usize = 16;
+/// Breaks by one worker without a token in between, before it is not asked again …
+const BREAKS_EACH: usize = 2;
+/// … and of those that were mere silence.
+const STALLS_MAX: usize = 4;
 
 /// How far an answer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -179,7 +183,15 @@ impl Course {
                 | SessionError::BrokenOff { .. }
                 | SessionError::Stalled { .. }
         );
-        self.failed_by(leg.worker(), !kept);
+        self.failed_by(
+            leg.worker(),
+            match error {
+                _ if !kept => 1,
+                // It may only be slow, and each time it is waited for longer.
+                SessionError::Stalled { .. } => STALLS_MAX,
+                _ => BREAKS_EACH,
+            },
+        );
         let mut signed = if kept { leg.from } else { Position::default() };
         if let Some(answer) = leg.session.left() {
             if kept {
@@ -193,7 +205,7 @@ impl Course {
 
     /// A worker gave the answer up and signed for that: what it had delivered stands.
     pub(super) fn given_up(&mut self, leg: &Leg, refusal: Refusal) {
-        self.failed_by(leg.worker(), false);
+        self.failed_by(leg.worker(), BREAKS_EACH);
         let Refusal { answer, receipt } = refusal;
         self.signed = Position {
             tokens: leg.from.tokens + answer.output_ids.len(),
@@ -202,13 +214,14 @@ impl Course {
         self.share(leg, answer, Some(&receipt), receipt.charge);
     }
 
-    /// Notes who broke it off. Who broke the protocol, or failed twice without a token in between, is not asked again.
-    fn failed_by(&mut self, worker: PublicKey, for_ever: bool) {
+    /// Notes who broke it off. Who does so again without a token in between, so often, is not asked again.
+    fn failed_by(&mut self, worker: PublicKey, times_max: usize) {
         let delivered = Position { tokens: self.ids.len(), text: self.text.len() };
-        if for_ever || self.failed.contains(&(worker, delivered)) {
+        self.failed.push((worker, delivered));
+        let times = self.failed.iter().filter(|failed| **failed == (worker, delivered)).count();
+        if times >= times_max {
             self.banned.push(worker);
         }
-        self.failed.push((worker, delivered));
     }
 
     /// Who broke it off last.

@@ -19,6 +19,7 @@ use std::{
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{OrderOptions, Session, SessionError, SessionEvent};
+use surety_net::CloseCode;
 use surety_types::{
     ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed, order::ORDER_VERSION,
 };
@@ -118,6 +119,8 @@ impl Leg {
 enum Declined {
     /// Another may.
     ByThisWorker(ApiError),
+    /// It was not there, or fell silent: it or another may be there soon.
+    Gone(ApiError),
     /// All would.
     ByAll(ApiError),
 }
@@ -125,13 +128,14 @@ enum Declined {
 /// Finds a worker; returns when it has accepted.
 pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, ApiError> {
     let Placement { wanted, context_tokens_min, from, mut without, never, breaks } = placement;
-    let search = if breaks > 0 { desk.search } else { Duration::ZERO };
     without.extend(&never);
     let preferences = match without.first() {
         Some(began) => desk.preferences.begun_by(began),
         None => Cow::Borrowed(&desk.preferences),
     };
-    let give_up = Instant::now() + search;
+    let give_up = Instant::now() + desk.search;
+    // Whom those refuse who are there is told so at once; an answer under way is not given up so soon.
+    let mut search = breaks > 0;
     let stall = desk.stall.mul_f32(1.5_f32.powi(breaks.min(16) as i32)).min(STALL_MAX.max(desk.stall));
     let mut last = None;
     loop {
@@ -149,12 +153,16 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
                 Ok(leg) => return Ok(leg),
                 Err(Declined::ByAll(error)) => return Err(error),
                 Err(Declined::ByThisWorker(error)) => last = Some(error),
+                Err(Declined::Gone(error)) => {
+                    search = true;
+                    last = Some(error);
+                }
             },
             Err(error) => {
                 last.get_or_insert(error);
             }
         }
-        if Instant::now() >= give_up {
+        if !search || Instant::now() >= give_up {
             return Err(last.unwrap_or_else(|| ApiError::bug("nobody was asked, and nobody missed")));
         }
         // Who failed may be back.
@@ -182,7 +190,7 @@ async fn ask(
         tokio::select! {
             Some(answer) = offers.next() => match answer {
                 Ok(leg) => return Ok(leg),
-                Err(Declined::ByThisWorker(error)) => last = Some(error),
+                Err(declined @ (Declined::ByThisWorker(_) | Declined::Gone(_))) => last = Some(declined),
                 Err(all) => return Err(all),
             },
             () = sleep_until(next_at), if !candidates.is_empty() => {
@@ -193,7 +201,7 @@ async fn ask(
         }
     }
     let nobody = || ApiError::new(Code::NoWorker, "No worker is ready to answer. Try again shortly.");
-    Err(Declined::ByThisWorker(last.unwrap_or_else(nobody)))
+    Err(last.unwrap_or_else(|| Declined::ByThisWorker(nobody())))
 }
 
 /// Asks one worker.
@@ -272,7 +280,15 @@ fn declined(worker: &Worker, error: &SessionError) -> Declined {
         return Declined::ByAll(told);
     }
     gone(worker, error);
-    Declined::ByThisWorker(told)
+    match error {
+        SessionError::Unreachable { .. }
+        | SessionError::WorkerLost { .. }
+        | SessionError::Stalled { .. }
+        | SessionError::BrokenOff { code: CloseCode::ShuttingDown | CloseCode::Done, .. } => {
+            Declined::Gone(told)
+        }
+        _ => Declined::ByThisWorker(told),
+    }
 }
 
 /// Until a worker that cannot be reached is heard again, nobody else need try.

@@ -86,7 +86,7 @@ impl Site {
 pub fn settings(directory: &TempDir) -> GatewaySettings {
     let mut settings = GatewaySettings::new("127.0.0.1:0".parse().expect("an address"), directory.path());
     settings.limits.status_interval = Duration::from_millis(50);
-    settings.limits.stall_timeout = Duration::from_secs(2);
+    settings.limits.stall_timeout = Duration::from_secs(1);
     settings.limits.search_timeout = Duration::from_millis(500);
     settings.limits.stop_grace = Duration::from_millis(1500);
     settings

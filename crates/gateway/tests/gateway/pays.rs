@@ -304,7 +304,13 @@ async fn what_cannot_be_used_is_shown_with_its_reason() {
     let report = status(&site).await;
     let ignored = report["ledger"]["ignored"].as_array().expect("a list");
     let reasons: Vec<&str> = ignored.iter().filter_map(|worker| worker["reason"].as_str()).collect();
-    assert_eq!(reasons, ["its endpoint is no IP:PORT", "its endpoint is the address of no single machine"]);
+    assert_eq!(
+        reasons,
+        [
+            "its endpoint is no IP:PORT and no relay+http://IP:PORT",
+            "its endpoint is the address of no single machine"
+        ]
+    );
     assert_eq!(report["workers"].as_array().expect("a list").len(), 1);
     assert!(report["workers"][0]["channel"].is_null(), "nothing is put where nothing will be spent");
     let error = site.chat(chat("one")).await.error();
