@@ -34,7 +34,7 @@ const RECORD_BYTES_MAX: u64 = 16 << 20;
 /// Arguments of `model audit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// NAME[@ID] as it is on the ledger, or blake3:… of a model or of its file.
+    /// NAME or NAME@ID as it is on the ledger, or blake3:… of a model or of its file.
     #[arg(value_name = "REF")]
     reference: Reference,
     /// Chunks that each holder is to show: 299 catch with 95 % whoever dropped a hundredth of them, 459 with 99 %.

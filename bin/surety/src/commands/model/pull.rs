@@ -37,7 +37,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Arguments of `model pull`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// NAME[@ID] as it is on the ledger, or blake3:… of a model or of its file.
+    /// NAME or NAME@ID as it is on the ledger, or blake3:… of a model or of its file.
     #[arg(value_name = "REF")]
     reference: Reference,
     /// Who holds it as well: workers, or whoever runs `surety model serve`. Several are asked at once; any may lie or

@@ -268,7 +268,7 @@ async fn serve_until_stopped(
         context_tokens: args.engine.context,
         kv_bytes: args.kv_bytes,
         ledger,
-        sharing: models.view(&data_dir, args.share, &served).map(|view| Sharing { view, limits }),
+        sharing: models.view(data_dir, args.share, &served).map(|view| Sharing { view, limits }),
     };
     tracing::info!(listen = %reached.listen, relays = ?reached.relays, why = reached.why, "reached");
     let mut shown = Shown::new("the model's weights");
