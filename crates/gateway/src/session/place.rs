@@ -34,12 +34,12 @@ use crate::{
 };
 
 /// How long one worker may take to accept before another is asked beside it.
-const ACCEPTANCE_PATIENCE: Duration = Duration::from_millis(800);
+const ACCEPTANCE_PATIENCE: Duration = Duration::from_millis(300);
 /// A worker may be silent for so many times longer before it accepts: it may have to tokenise a long prompt.
 const ACCEPTANCE_STALLS: u32 = 10;
 /// Between two rounds of asking for somebody who goes on with a broken answer.
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
-/// A worker on a busy machine may be silent for longer: each break makes this side more patient, up to this.
+/// A worker on a busy machine may be silent for longer: each further break makes this side more patient, up to this.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
 /// What all orders of one request have in common.
@@ -136,7 +136,9 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
     let give_up = Instant::now() + desk.search;
     // Whom those refuse who are there is told so at once; an answer under way is not given up so soon.
     let mut search = breaks > 0;
-    let stall = desk.stall.mul_f32(1.5_f32.powi(breaks.min(16) as i32)).min(STALL_MAX.max(desk.stall));
+    // A first break says nothing of the next worker.
+    let slow = breaks.saturating_sub(1).min(16) as i32;
+    let stall = desk.stall.mul_f32(1.5_f32.powi(slow)).min(STALL_MAX.max(desk.stall));
     let mut last = None;
     loop {
         let demand = Demand {
