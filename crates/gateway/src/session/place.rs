@@ -39,6 +39,10 @@ const ACCEPTANCE_PATIENCE: Duration = Duration::from_millis(300);
 const ACCEPTANCE_STALLS: u32 = 10;
 /// Between two rounds of asking for somebody who goes on with a broken answer.
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
+/// Where all refuse for want of room, they are asked again after this …
+const ROOM_PAUSE: Duration = Duration::from_millis(600);
+/// … for so long.
+const ROOM_SEARCH: Duration = Duration::from_secs(4);
 /// A worker on a busy machine may be silent for longer: each further break makes this side more patient, up to this.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
@@ -133,7 +137,8 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
         Some(began) => desk.preferences.begun_by(began),
         None => Cow::Borrowed(&desk.preferences),
     };
-    let give_up = Instant::now() + desk.search;
+    let began = Instant::now();
+    let give_up = began + desk.search;
     // Whom those refuse who are there is told so at once; an answer under way is not given up so soon.
     let mut search = breaks > 0;
     // A first break says nothing of the next worker.
@@ -163,6 +168,13 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             Err(error) => {
                 last.get_or_insert(error);
             }
+        }
+        // Who has no room now, or is leaving, may be followed by another before long.
+        let no_room = last.as_ref().is_some_and(|error| error.code() == Code::Overloaded);
+        let room_by = give_up.min(began + ROOM_SEARCH);
+        if !search && no_room && Instant::now() + ROOM_PAUSE < room_by {
+            sleep(ROOM_PAUSE).await;
+            continue;
         }
         if !search || Instant::now() >= give_up {
             return Err(last.unwrap_or_else(|| ApiError::bug("nobody was asked, and nobody missed")));
