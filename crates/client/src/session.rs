@@ -259,22 +259,32 @@ impl SessionError {
         }
     }
 
-    /// Whether another worker, or this one later, may do better.
-    pub fn is_retryable(&self) -> bool {
+    /// Whether the worker broke the protocol: then nothing that it said is relied on.
+    pub fn breaks_protocol(&self) -> bool {
         match self {
-            SessionError::Unreachable { .. }
-            | SessionError::WorkerLost { .. }
-            | SessionError::BrokenOff { .. }
-            | SessionError::Stalled { .. }
-            | SessionError::BadMessage { .. }
+            SessionError::BadMessage { .. }
             | SessionError::OutOfTurn { .. }
             | SessionError::Gap { .. }
             | SessionError::BadFrame { .. }
             | SessionError::BadAcceptance { .. }
             | SessionError::BadProgress { .. }
             | SessionError::BadReceipt { .. } => true,
+            SessionError::Unreachable { .. }
+            | SessionError::WorkerLost { .. }
+            | SessionError::BrokenOff { .. }
+            | SessionError::Stalled { .. }
+            | SessionError::DeadlineExceeded { .. }
+            | SessionError::Invalid(_)
+            | SessionError::Ended => false,
+        }
+    }
+
+    /// Whether another worker, or this one later, may do better.
+    pub fn is_retryable(&self) -> bool {
+        match self {
             // The order's own deadline has passed for every worker.
             SessionError::DeadlineExceeded { .. } | SessionError::Invalid(_) | SessionError::Ended => false,
+            _ => true,
         }
     }
 }

@@ -102,17 +102,8 @@ impl Outcome {
             SessionError::Unreachable { .. } | SessionError::WorkerLost { accepted: false, .. } => {
                 Some(Outcome::Unreachable)
             }
-            SessionError::WorkerLost { .. }
-            | SessionError::BrokenOff { .. }
-            | SessionError::Stalled { .. }
-            | SessionError::BadMessage { .. }
-            | SessionError::OutOfTurn { .. }
-            | SessionError::Gap { .. }
-            | SessionError::BadFrame { .. }
-            | SessionError::BadAcceptance { .. }
-            | SessionError::BadProgress { .. }
-            | SessionError::BadReceipt { .. } => Some(Outcome::Failed),
-            SessionError::DeadlineExceeded { .. } | SessionError::Invalid(_) | SessionError::Ended => None,
+            // What another worker might have done better.
+            error => error.is_retryable().then_some(Outcome::Failed),
         }
     }
 

@@ -176,13 +176,7 @@ impl Course {
 
     /// A worker broke the answer off: what it had signed stands, unless it broke the protocol.
     pub(super) fn broken(&mut self, leg: &mut Leg, error: &SessionError) {
-        let kept = matches!(
-            error,
-            SessionError::Unreachable { .. }
-                | SessionError::WorkerLost { .. }
-                | SessionError::BrokenOff { .. }
-                | SessionError::Stalled { .. }
-        );
+        let kept = !error.breaks_protocol();
         self.failed_by(
             leg.worker(),
             match error {
