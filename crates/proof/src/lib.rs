@@ -6,10 +6,11 @@
 //! Holds:  every way in which an answer can disagree with its signatures has a [`check::Fault`] of its own.
 //! Absent: running a model (`engine`); parsing (`types`).
 //!
-//! The rules `R-…` cited here are in `docs/spec/receipt.md`.
+//! The rules `R-…` cited here are in `docs/spec/receipt.md`, `D-…` in `docs/spec/dispute.md`.
 
 pub mod check;
 pub mod commit;
+pub mod dispute;
 pub mod opening;
 
 pub use check::{

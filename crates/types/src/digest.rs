@@ -31,6 +31,8 @@ pub mod domain {
     pub const TOKENIZER: &str = "surety 2026 tokenizer";
     /// A model's chat template.
     pub const TEMPLATE: &str = "surety 2026 chat template";
+    /// The trace of a disputed answer (D-1.3).
+    pub const TRACE: &str = "surety 2026 trace";
 }
 
 /// A 32-byte BLAKE3 digest. Shown and read as 64 lower-case hexadecimal digits.

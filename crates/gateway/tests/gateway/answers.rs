@@ -245,7 +245,8 @@ async fn the_order_says_what_was_asked() {
     );
     assert_eq!(order.sampling.logit_bias, [(3, 2.5), (9, -1.0)]);
     assert_eq!((order.seed, order.ignore_end, order.max_output_tokens), (Seed::Nonce, true, 2));
-    assert_eq!(order.deadline_ms - order.issued_ms, 60_000);
+    // The time counts from the request; an order may be issued later, where another worker was asked before.
+    assert!((30_000..=60_000).contains(&(order.deadline_ms - order.issued_ms)));
     assert_eq!(order.payer, site.gateway.key());
     assert_eq!(request.stop, ["Q"]);
     assert_eq!(request.date, Some(CivilDate { year: 2024, month: 2, day: 29 }));

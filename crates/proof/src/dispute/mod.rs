@@ -1,0 +1,15 @@
+//! Disputes: how a lie in a receipt is narrowed down to one word, and that word judged.
+//!
+//! In:     strings under their digests; the moves of both sides.
+//! Out:    whose turn it is, what is agreed, and at the end who is wrong.
+//! Touches: nothing.
+//! Holds:  both sides and the ledger run the same code; every move is checked against what was said before.
+//! Absent: money, deadlines and who may play (`chain`); running a model (`engine`).
+//!
+//! The rules `D-…` cited here are in `docs/spec/dispute.md`.
+
+pub mod game;
+pub mod opening;
+
+pub use game::{Division, Game, MoveError, Turn};
+pub use opening::{Hashed, Node, Opening, OpeningError, Tree};
