@@ -48,6 +48,7 @@ fn status_of(seed: u8) -> WorkerStatus {
         template_digest: None,
         arithmetic: 0,
         rotary_digest: Digest::ZERO,
+        plan: None,
     };
     WorkerStatus {
         worker: key(seed).public(),

@@ -31,6 +31,8 @@ pub mod domain {
     pub const TOKENIZER: &str = "surety 2026 tokenizer";
     /// A model's chat template.
     pub const TEMPLATE: &str = "surety 2026 chat template";
+    /// A model's plan (D-2).
+    pub const PLAN: &str = "surety 2026 plan";
     /// The trace of a disputed answer (D-1.3).
     pub const TRACE: &str = "surety 2026 trace";
 }

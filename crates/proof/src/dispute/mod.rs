@@ -10,6 +10,8 @@
 
 pub mod game;
 pub mod opening;
+pub mod plan;
 
 pub use game::{Division, Game, MoveError, Turn};
 pub use opening::{Hashed, Node, Opening, OpeningError, Tree};
+pub use plan::{Plan, PlanError, PlanHeader, TensorEntry};

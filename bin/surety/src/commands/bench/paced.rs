@@ -186,6 +186,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
         template_digest: Some(Digest::ZERO),
         arithmetic: ARITHMETIC_VERSION,
         rotary_digest: Digest::ZERO,
+        plan: None,
     };
     WorkerStatus {
         worker: key.public(),
