@@ -1,0 +1,508 @@
+//! A whole trace, and what a challenger shows of it.
+//!
+//! In:     the rules of an answer, and its strings whole: plan, file, rotary table, ids.
+//! Out:    the trace under its tree; the leaf for a word of it.
+//! Touches: its own threads, while a trace is made.
+//! Holds:  the trace is what the rules give, word for word, on any number of threads. It takes [`Trace::memory`] bytes and
+//!         little besides.
+//! Absent: running a model as it is served (`engine`); which word to show (`game`).
+//!
+//! Everything within a position depends on positions before it only through the stage before, since the ids are given
+//! (D-3.1); so the positions of a stage are made side by side.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::thread;
+
+use surety_kernels::{fpcr, step};
+use surety_types::Digest;
+use surety_types::digest::domain;
+
+use super::game::Game;
+use super::judge::{Digests, Leaf, Shown};
+use super::layout::{By, Coordinate, IDS, Layout, PART, Product, parts};
+use super::opening::{CHUNK_BYTES, Hashed, Node, OPENING_CHUNKS_MAX, Opening, Tree};
+use super::plan::kernel_format;
+use super::rules::{Inputs, Reader, RuleError, Rules, Source};
+
+/// Why there is no trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TraceError {
+    /// It would not fit.
+    #[error("the trace takes {bytes} bytes of memory; at most {max} are allowed")]
+    Memory {
+        /// What it takes.
+        bytes: u64,
+        /// What is allowed.
+        max: u64,
+    },
+    /// The strings are not those of this answer.
+    #[error("the strings are not those of this answer")]
+    Rule(#[from] RuleError),
+}
+
+/// The strings that a trace is computed from, whole.
+#[derive(Clone, Debug)]
+pub struct Strings<F> {
+    plan: Hashed<Vec<u8>>,
+    file: Hashed<F>,
+    rotary: Hashed<Vec<u8>>,
+    given: Hashed<Vec<u8>>,
+    output: Hashed<Vec<u8>>,
+}
+
+impl<F: AsRef<[u8]>> Strings<F> {
+    /// Hashes them. `None` if one is longer than any string (D-1).
+    pub fn new(plan: Vec<u8>, file: F, rotary: Vec<u8>, given: &[u32], output: &[u32]) -> Option<Strings<F>> {
+        let ids = |domain: &str, ids: &[u32]| {
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            Some(Hashed::new(Tree::derived(domain, bytes.len() as u64)?, bytes))
+        };
+        Some(Strings {
+            plan: Hashed::new(Tree::derived(domain::PLAN, plan.len() as u64)?, plan),
+            rotary: Hashed::new(Tree::plain(rotary.len() as u64)?, rotary),
+            given: ids(domain::PROMPT_IDS, given)?,
+            output: ids(domain::OUTPUT_IDS, output)?,
+            file: Hashed::new(Tree::plain(file.as_ref().len() as u64)?, file),
+        })
+    }
+
+    /// Their digests, for a statement.
+    pub fn digests(&self) -> Digests {
+        Digests {
+            plan: Digest(self.plan.digest()),
+            file: Digest(self.file.digest()),
+            file_bytes: self.file.tree().bytes(),
+            rotary: Digest(self.rotary.digest()),
+            given: Digest(self.given.digest()),
+            output: Digest(self.output.digest()),
+        }
+    }
+
+    /// Bytes of a string other than the trace.
+    fn bytes(&self, source: Source, at: u64, length: usize) -> Option<&[u8]> {
+        let whole = match source {
+            Source::Trace => return None,
+            Source::Plan => whole(&self.plan),
+            Source::File => whole(&self.file),
+            Source::Rotary => whole(&self.rotary),
+            Source::Given => whole(&self.given),
+            Source::Output => whole(&self.output),
+        };
+        whole.get(usize::try_from(at).ok()?..)?.get(..length)
+    }
+
+    fn read(&self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
+        let bytes = self.bytes(source, at, out.len()).ok_or(RuleError::Absent { of: source, at })?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn open(&self, source: Source, shown: Node) -> Option<Opening> {
+        fn open<B: AsRef<[u8]>>(string: &Hashed<B>, shown: Node) -> Opening {
+            string.open(string.tree().root(), shown)
+        }
+        Some(match source {
+            Source::Trace => return None,
+            Source::Plan => open(&self.plan, shown),
+            Source::File => open(&self.file, shown),
+            Source::Rotary => open(&self.rotary, shown),
+            Source::Given => open(&self.given, shown),
+            Source::Output => open(&self.output, shown),
+        })
+    }
+}
+
+/// All bytes of a string.
+fn whole<B: AsRef<[u8]>>(string: &Hashed<B>) -> &[u8] {
+    string.bytes_below(string.tree().root())
+}
+
+/// The trace of an answer, under its tree.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    hashed: Hashed<Vec<u8>>,
+}
+
+impl Trace {
+    /// Bytes of memory that a trace takes: 4 for each word, and 64 for each chunk.
+    pub fn memory(layout: &Layout) -> u64 {
+        let bytes = 4 * layout.words();
+        bytes + 64 * bytes.div_ceil(CHUNK_BYTES)
+    }
+
+    /// Computes a trace on so many threads, unless it takes more than `memory_max` bytes. `progress` is told now and then
+    /// how many of how many words there are.
+    ///
+    /// # Errors
+    /// `TraceError` if it does not fit, or the strings are not of this answer.
+    pub fn build<F: AsRef<[u8]> + Sync>(
+        rules: &Rules,
+        strings: &Strings<F>,
+        threads: NonZeroUsize,
+        memory_max: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Trace, TraceError> {
+        let layout = rules.layout();
+        let memory = Trace::memory(layout);
+        if memory > memory_max {
+            return Err(TraceError::Memory { bytes: memory, max: memory_max });
+        }
+        let mut bytes = vec![0; 4 * layout.words() as usize];
+        let build = Build { rules, strings };
+        let mut start = 0;
+        for ends in stages(layout) {
+            build.stage(&mut bytes, start, &ends, threads)?;
+            start = ends.last().copied().unwrap_or(start);
+            progress(start, layout.words());
+        }
+        assert_eq!(start, layout.words(), "the stages are the whole trace");
+        Trace::of_bytes(bytes).ok_or(TraceError::Memory { bytes: memory, max: memory_max })
+    }
+
+    /// A trace that is at hand. `None` if it is longer than any.
+    pub fn of_bytes(bytes: Vec<u8>) -> Option<Trace> {
+        let tree = Tree::derived(domain::TRACE, bytes.len() as u64)?;
+        Some(Trace { hashed: Hashed::new(tree, bytes) })
+    }
+
+    /// The trace with the values of its tree, for divisions and answers to them.
+    pub fn hashed(&self) -> &Hashed<Vec<u8>> {
+        &self.hashed
+    }
+
+    /// A word. `None` past the end.
+    pub fn word(&self, word: u64) -> Option<u32> {
+        let at = usize::try_from(word).ok()?.checked_mul(4)?;
+        whole(&self.hashed).get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+    }
+
+    /// The leaf for `word` (D-5.5): openings of all that its rule reads, and of the worker's word.
+    ///
+    /// `theirs` are the bytes of the node in dispute, as the worker's last division gives them. Left of `word` both traces
+    /// must be the same, or the leaf is refused.
+    ///
+    /// # Errors
+    /// `RuleError` if there is no such word, or a rule reads what is not there.
+    pub fn leaf<F: AsRef<[u8]>>(
+        &self,
+        rules: &Rules,
+        strings: &Strings<F>,
+        game: &Game,
+        theirs: &[u8],
+        word: u64,
+    ) -> Result<Leaf, RuleError> {
+        let absent = RuleError::Absent { of: Source::Trace, at: word.saturating_mul(4) };
+        let (coordinate, _) = rules.layout().coordinate(word).ok_or(absent)?;
+        let whole = Whole { trace: self, strings };
+        let mut recording = Recording { inputs: whole, chunks: BTreeSet::new() };
+        rules.compute(&coordinate, &mut recording)?;
+        recording.note(Source::Trace, 4 * word, 4);
+        let nodes: Vec<Node> = game.agreed().into_iter().map(|(node, _)| node).chain([game.node()]).collect();
+        let mut shown = Vec::new();
+        for (source, run) in runs(&recording.chunks, &nodes) {
+            let opening = match nodes.iter().find(|node| holds(node, run.first)) {
+                _ if source != Source::Trace => strings.open(source, run),
+                Some(node) if *node == game.node() => open_bytes(game.tree(), *node, theirs, run),
+                Some(node) => Some(self.hashed.open(*node, run)),
+                None => None,
+            };
+            shown.push(Shown { source, opening: opening.ok_or(absent)? });
+        }
+        Ok(Leaf { word, shown })
+    }
+}
+
+/// The ends of the blocks of each stage; blocks of one stage do not read each other.
+fn stages(layout: &Layout) -> impl Iterator<Item = Vec<u64>> + '_ {
+    let (positions, outputs, width) = (layout.positions, layout.outputs, layout.width);
+    let embedding = (1..=positions).map(|position| position * width).collect();
+    let layers = (0..layout.layers).flat_map(move |layer| {
+        let rows = 1..=layout.kv_heads * layout.head_dim;
+        let values = layout.values_at(layer);
+        [
+            (1..=positions).map(|position| layout.stage_one_at(layer, position)).collect(),
+            rows.map(|row| values + row * positions).collect(),
+            (1..=positions).map(|position| layout.stage_three_at(layer, position)).collect::<Vec<u64>>(),
+        ]
+    });
+    let after = [
+        (1..=outputs).map(|output| layout.state_norm_at(output)).collect(),
+        (1..=outputs).map(|output| layout.state_value_at(output)).collect(),
+        // The states' tree, presence and repeats go by what is before them.
+        vec![layout.output_at(0)],
+        (1..=outputs).map(|output| layout.output_at(output)).collect::<Vec<u64>>(),
+    ];
+    [embedding].into_iter().chain(layers).chain(after)
+}
+
+/// Computes a trace.
+struct Build<'a, F> {
+    rules: &'a Rules,
+    strings: &'a Strings<F>,
+}
+
+impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
+    /// The words from `start` on, in blocks that end at `ends`; all before them are there.
+    fn stage(
+        &self,
+        bytes: &mut [u8],
+        start: u64,
+        ends: &[u64],
+        threads: NonZeroUsize,
+    ) -> Result<(), RuleError> {
+        let (done, mut rest) = bytes.split_at_mut(4 * start as usize);
+        let done = &*done;
+        let mut at = start;
+        let mut blocks = Vec::with_capacity(ends.len());
+        for end in ends {
+            let (own, more) = rest.split_at_mut(4 * (end - at) as usize);
+            blocks.push((at, own));
+            (at, rest) = (*end, more);
+        }
+        let queue = Mutex::new(blocks.into_iter());
+        let next = || queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+        let work = || {
+            fpcr::set();
+            while let Some((first, own)) = next() {
+                self.block(done, first, own)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.get().min(ends.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            others.into_iter().fold(own, |result, other| match other.join() {
+                Ok(theirs) => result.and(theirs),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+    }
+
+    /// The words of one block, the first of which is `first`.
+    fn block(&self, done: &[u8], first: u64, own: &mut [u8]) -> Result<(), RuleError> {
+        let layout = self.rules.layout();
+        let mut filled = 0;
+        while filled < own.len() {
+            let word = first + filled as u64 / 4;
+            let Some((coordinate, 0)) = layout.coordinate(word) else {
+                unreachable!("word {word} begins a coordinate");
+            };
+            let inputs = &mut Partial { strings: self.strings, done, own_at: 4 * first, own: &own[..filled] };
+            let words = match self.many(&coordinate, inputs)? {
+                Some(words) => words,
+                None => {
+                    let words = self.rules.compute(&coordinate, inputs)?;
+                    words[..coordinate.words() as usize].to_vec()
+                }
+            };
+            for (place, word) in own[filled..].as_chunks_mut().0.iter_mut().zip(&words) {
+                *place = word.to_le_bytes();
+            }
+            filled += 4 * words.len();
+        }
+        Ok(())
+    }
+
+    /// Words of coordinates that share their work, from the first of them on: as the rules give them one by one.
+    fn many(&self, first: &Coordinate, inputs: &mut dyn Inputs) -> Result<Option<Vec<u32>>, RuleError> {
+        let layout = self.rules.layout();
+        let all = layout.vocabulary as usize;
+        let read = &mut Reader { layout, inputs };
+        Ok(Some(match *first {
+            Coordinate::Segment { product, output: 0, part: 0 } => self.segments(read, product)?,
+            Coordinate::Presence { row, token: 0 } => {
+                let mut words = self.row_before(read, row, |row| Coordinate::Presence { row, token: 0 })?;
+                let first = row * IDS;
+                for id in read.ids(Source::Given, first, IDS.min(layout.given - first))? {
+                    words.get_mut(id as usize).into_iter().for_each(|word| *word = 1);
+                }
+                words
+            }
+            Coordinate::Repeats { row, token: 0 } => {
+                let mut words = self.row_before(read, row, |row| Coordinate::Repeats { row, token: 0 })?;
+                let (first, resumed) = (row * IDS, layout.resumed);
+                let ids =
+                    read.ids(Source::Given, layout.given - resumed + first, IDS.min(resumed - first))?;
+                count(&mut words, &ids);
+                words
+            }
+            Coordinate::Count { output, token: 0 } => {
+                let mut words = match layout.repeat_rows.checked_sub(1) {
+                    None => vec![0; all],
+                    Some(row) => read.words(Coordinate::Repeats { row, token: 0 }, layout.vocabulary)?,
+                };
+                count(&mut words, &read.ids(Source::Output, 0, output)?);
+                words
+            }
+            Coordinate::SelectionSum { output, by, round, tile, byte: 0 } => {
+                let mut sums = match tile.checked_sub(1) {
+                    None => vec![0; 256],
+                    Some(tile) => {
+                        read.sums(Coordinate::SelectionSum { output, by, round, tile, byte: 0 }, by, 256)?
+                    }
+                };
+                for (byte, weight) in self.rules.selection_tile(read, output, by, round, tile)? {
+                    let sum = &mut sums[usize::from(byte)];
+                    *sum = sum.wrapping_add(weight);
+                }
+                match by {
+                    By::Count => sums.iter().map(|sum| *sum as u32).collect(),
+                    By::Weight => sums.iter().flat_map(|sum| [*sum as u32, (*sum >> 32) as u32]).collect(),
+                }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The row of so many tokens before this one; zeros before the first.
+    fn row_before(
+        &self,
+        read: &mut Reader<'_>,
+        row: u64,
+        at: impl Fn(u64) -> Coordinate,
+    ) -> Result<Vec<u32>, RuleError> {
+        let all = self.rules.layout().vocabulary;
+        row.checked_sub(1).map_or(Ok(vec![0; all as usize]), |before| read.words(at(before), all))
+    }
+
+    /// All segments of a product; its inputs are quantised once.
+    fn segments(&self, read: &mut Reader<'_>, product: Product) -> Result<Vec<u32>, RuleError> {
+        let inputs = self.rules.layout().inputs(product);
+        let matrix = self.rules.matrix(read, product)?;
+        let format = kernel_format(matrix.format);
+        let row = read.floats_at(self.rules.product_input_at(product), inputs)?;
+        let row: Vec<step::Inputs> =
+            row.chunks(PART as usize).map(|part| step::Inputs::new(format, part)).collect();
+        let outputs = self.rules.product_outputs(product);
+        let mut words = Vec::with_capacity((outputs * parts(inputs)) as usize);
+        for output in 0..outputs {
+            for (part, inputs) in (0..).zip(&row) {
+                let weights = self.rules.segment_weights(read, &matrix, product, output, part)?;
+                let weights = step::Weights::read(format, &weights);
+                words.push(step::word(step::product(&weights, inputs)));
+            }
+        }
+        Ok(words)
+    }
+}
+
+/// Counts ids that are tokens.
+fn count(counts: &mut [u32], ids: &[u32]) {
+    for id in ids {
+        counts.get_mut(*id as usize).into_iter().for_each(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// A trace while it is made, for the rules of one block.
+struct Partial<'a, F> {
+    strings: &'a Strings<F>,
+    /// All stages before this one.
+    done: &'a [u8],
+    /// Where the block begins, in bytes.
+    own_at: u64,
+    /// What there is of it.
+    own: &'a [u8],
+}
+
+impl<F: AsRef<[u8]>> Inputs for Partial<'_, F> {
+    fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
+        if source != Source::Trace {
+            return self.strings.read(source, at, out);
+        }
+        let (bytes, at_here) = match at.checked_sub(self.own_at) {
+            Some(at) => (self.own, at),
+            None => (self.done, at),
+        };
+        let absent = RuleError::Absent { of: source, at };
+        let bytes = bytes.get(at_here as usize..).and_then(|bytes| bytes.get(..out.len())).ok_or(absent)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A whole trace and all its strings, for any rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a, F> {
+    /// The trace.
+    pub trace: &'a Trace,
+    /// Its strings.
+    pub strings: &'a Strings<F>,
+}
+
+impl<F: AsRef<[u8]>> Inputs for Whole<'_, F> {
+    fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
+        if source != Source::Trace {
+            return self.strings.read(source, at, out);
+        }
+        let absent = RuleError::Absent { of: source, at };
+        let bytes = usize::try_from(at).ok().and_then(|at| whole(&self.trace.hashed).get(at..));
+        out.copy_from_slice(bytes.and_then(|bytes| bytes.get(..out.len())).ok_or(absent)?);
+        Ok(())
+    }
+}
+
+/// Notes which chunks are read.
+struct Recording<I> {
+    inputs: I,
+    chunks: BTreeSet<(Source, u64)>,
+}
+
+impl<I> Recording<I> {
+    fn note(&mut self, source: Source, at: u64, length: u64) {
+        let last = (at + length.max(1) - 1) / CHUNK_BYTES;
+        self.chunks.extend((at / CHUNK_BYTES..=last).map(|chunk| (source, chunk)));
+    }
+}
+
+impl<I: Inputs> Inputs for Recording<I> {
+    fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
+        self.inputs.read(source, at, out)?;
+        self.note(source, at, out.len() as u64);
+        Ok(())
+    }
+}
+
+/// Whether a chunk is below a node.
+fn holds(node: &Node, chunk: u64) -> bool {
+    (node.first..node.end()).contains(&chunk)
+}
+
+/// Consecutive chunks of one string, those of the trace below one of the nodes, no more than an opening shows.
+fn runs(chunks: &BTreeSet<(Source, u64)>, nodes: &[Node]) -> Vec<(Source, Node)> {
+    let below = |chunk| nodes.iter().position(|node| holds(node, chunk));
+    let mut runs: Vec<(Source, Node)> = Vec::new();
+    for &(source, chunk) in chunks {
+        if let Some((own, run)) = runs.last_mut()
+            && (*own, run.end()) == (source, chunk)
+            && run.chunks < OPENING_CHUNKS_MAX as u64
+            && (source != Source::Trace || below(run.first) == below(chunk))
+        {
+            run.chunks += 1;
+        } else {
+            runs.push((source, Node { first: chunk, chunks: 1 }));
+        }
+    }
+    runs
+}
+
+/// Opens chunks against a node whose bytes are at hand. `None` if they are not below it, or the bytes not its.
+fn open_bytes(tree: &Tree, node: Node, bytes: &[u8], shown: Node) -> Option<Opening> {
+    fn beside(tree: &Tree, node: Node, bytes: &[u8], shown: Node, siblings: &mut Vec<u8>) {
+        if node.end() <= shown.first || shown.end() <= node.first {
+            siblings.extend(tree.value(node, bytes));
+        } else if let Some((left, right)) = node.children() {
+            let (first, second) = bytes.split_at(tree.bytes_below(left));
+            beside(tree, left, first, shown, siblings);
+            beside(tree, right, second, shown, siblings);
+        }
+    }
+    if bytes.len() != tree.bytes_below(node) || shown.first < node.first || shown.end() > node.end() {
+        return None;
+    }
+    let at = ((shown.first - node.first) * CHUNK_BYTES) as usize;
+    let mut siblings = Vec::new();
+    beside(tree, node, bytes, shown, &mut siblings);
+    Some(Opening { first: shown.first, bytes: bytes[at..][..tree.bytes_below(shown)].to_vec(), siblings })
+}
