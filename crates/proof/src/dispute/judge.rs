@@ -188,6 +188,11 @@ impl Statement {
         self.rules.layout()
     }
 
+    /// The tree of any string but the trace.
+    pub fn tree(&self, source: Source) -> Option<Tree> {
+        self.strings.get(&source).map(|(tree, _)| *tree)
+    }
+
     /// Checks an opening of any string but the trace.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub mod layout;
 pub mod opening;
 pub mod plan;
 pub mod rules;
+pub mod self_evident;
 pub mod trace;
 
 pub use game::{Division, Game, MoveError, Turn};

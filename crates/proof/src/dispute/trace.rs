@@ -19,8 +19,8 @@ use surety_kernels::{fpcr, step};
 use surety_types::Digest;
 use surety_types::digest::domain;
 
-use super::game::Game;
-use super::judge::{Digests, Leaf, Shown};
+use super::game::{BYTES_CHUNKS_MAX, DIVISION_DEPTH, Game};
+use super::judge::{Digests, Leaf, Shown, Statement};
 use super::layout::{By, Coordinate, IDS, Layout, PART, Product, parts};
 use super::opening::{CHUNK_BYTES, Hashed, Node, OPENING_CHUNKS_MAX, Opening, Tree};
 use super::plan::kernel_format;
@@ -195,8 +195,8 @@ impl Trace {
     ) -> Result<Leaf, RuleError> {
         let absent = RuleError::Absent { of: Source::Trace, at: word.saturating_mul(4) };
         let (coordinate, _) = rules.layout().coordinate(word).ok_or(absent)?;
-        let whole = Whole { trace: self, strings };
-        let mut recording = Recording { inputs: whole, chunks: BTreeSet::new() };
+        let mut recording =
+            Recording { inputs: &mut Whole { trace: self, strings }, chunks: BTreeSet::new() };
         rules.compute(&coordinate, &mut recording)?;
         recording.note(Source::Trace, 4 * word, 4);
         let nodes: Vec<Node> = game.agreed().into_iter().map(|(node, _)| node).chain([game.node()]).collect();
@@ -456,7 +456,7 @@ impl<I> Recording<I> {
     }
 }
 
-impl<I: Inputs> Inputs for Recording<I> {
+impl<I: Inputs + ?Sized> Inputs for Recording<&mut I> {
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
         self.inputs.read(source, at, out)?;
         self.note(source, at, out.len() as u64);
@@ -485,6 +485,57 @@ fn runs(chunks: &BTreeSet<(Source, u64)>, nodes: &[Node]) -> Vec<(Source, Node)>
         }
     }
     runs
+}
+
+/// How many bytes the leaf for `word` shows, with the values beside them, in a game over a whole trace (D-5.8).
+///
+/// `inputs` need be nobody's: all of them but the plan say little about it.
+///
+/// # Errors
+/// `RuleError` if there is no such word, or it reads what is not there.
+pub fn leaf_bytes(statement: &Statement, inputs: &mut dyn Inputs, word: u64) -> Result<u64, RuleError> {
+    let layout = statement.layout();
+    let absent = RuleError::Absent { of: Source::Trace, at: word.saturating_mul(4) };
+    let (coordinate, _) = layout.coordinate(word).ok_or(absent)?;
+    let mut recording = Recording { inputs, chunks: BTreeSet::new() };
+    statement.rules().compute(&coordinate, &mut recording)?;
+    recording.note(Source::Trace, 4 * word, 4);
+    let trace = Tree::derived(domain::TRACE, 4 * layout.words()).ok_or(absent)?;
+    let nodes = nodes_at_leaf(trace.root(), 4 * word / CHUNK_BYTES);
+    let shown = runs(&recording.chunks, &nodes).into_iter().map(|(source, run)| {
+        let (tree, below) = match source {
+            Source::Trace => (trace, *nodes.iter().find(|node| holds(node, run.first))?),
+            other => {
+                let tree = statement.tree(other)?;
+                (tree, tree.root())
+            }
+        };
+        Some(tree.bytes_below(run) as u64 + 32 * beside(below, run))
+    });
+    shown.sum::<Option<u64>>().ok_or(absent)
+}
+
+/// The nodes that are agreed when a game has come down to the bytes that hold a chunk, and their own node.
+fn nodes_at_leaf(root: Node, chunk: u64) -> Vec<Node> {
+    let (mut nodes, mut own) = (Vec::new(), root);
+    while own.chunks > BYTES_CHUNKS_MAX {
+        for _ in 0..DIVISION_DEPTH {
+            let Some((left, right)) = own.children() else { break };
+            own = if holds(&left, chunk) { left } else { right };
+            nodes.extend((own == right).then_some(left));
+        }
+    }
+    nodes.push(own);
+    nodes
+}
+
+/// How many values are beside chunks below a node.
+fn beside(node: Node, shown: Node) -> u64 {
+    match node.children() {
+        _ if node.end() <= shown.first || shown.end() <= node.first => 1,
+        Some((left, right)) => beside(left, shown) + beside(right, shown),
+        None => 0,
+    }
 }
 
 /// Opens chunks against a node whose bytes are at hand. `None` if they are not below it, or the bytes not its.

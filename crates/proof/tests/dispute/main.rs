@@ -3,15 +3,18 @@
 //! Ordinary runs take a few cases; `SURETY_CASES` asks for more of the random ones.
 
 mod model;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use model::{Rng, Shape, TinyModel};
+use proptest::prelude::{any, prop, proptest};
 use surety_proof::dispute::game::{Answer, answer, division};
-use surety_proof::dispute::judge::{Leaf, Statement, Verdict, judge};
+use surety_proof::dispute::judge::{Digests, Leaf, Statement, Verdict, judge};
 use surety_proof::dispute::layout::Coordinate;
 use surety_proof::dispute::plan::TensorFormat::{self, BF16, F16, F32, Q4_0, Q4_K, Q6_K, Q8_0};
+use surety_proof::dispute::plan::{LayerSlot, Product as Matrix, Slot};
 use surety_proof::dispute::rules::{Inputs, RuleError, Rules, Source};
 use surety_proof::dispute::trace::{Strings, Trace, TraceError, Whole};
 use surety_proof::dispute::{Division, Game, Turn};
@@ -498,6 +501,55 @@ fn mutated(rng: &mut Rng, leaf: &Leaf) -> Leaf {
     leaf
 }
 
+/// Weights so great that nothing is finite: such an answer is never honest, and its trace says so, to the end (D-3.10).
+#[test]
+fn what_is_not_finite_has_a_trace_too() {
+    let rng = &mut Rng(21 + cases(0));
+    for (seed, sampling) in [(1, full()), (2, Sampling { temperature: 0.0, ..full() })] {
+        let shape = Shape { formats: &[F32], ..QWEN3 };
+        let mut model = shape.model(seed);
+        let entry = *model.plan.tensor(Slot::Layer(0, LayerSlot::Weight(Matrix::Query))).expect("a matrix");
+        for at in (entry.offset as usize..).step_by(4).take((entry.rows * entry.columns) as usize) {
+            let bytes = &mut model.file[at..at + 4];
+            let weight = f32::from_le_bytes(bytes.try_into().expect("four"));
+            bytes.copy_from_slice(&(weight * 1e38).to_le_bytes());
+        }
+        let (given, output) = (vec![3, 9, 1_000_000], vec![4, 8]);
+        let rules = Rules::new(model.plan.header().clone(), sampling, [1; 32], 3, 2, 2).expect("a trace");
+        let strings =
+            Strings::new(model.plan.to_bytes(), model.file, model.rotary, &given, &output).expect("short");
+        let statement = Statement::of(rules.clone(), strings.digests()).expect("short");
+        let trace = Trace::build(&rules, &strings, THREADS, u64::MAX, &mut |_, _| ()).expect("a trace");
+        let case = Case {
+            name: "not finite".into(),
+            rules,
+            strings,
+            statement,
+            trace,
+            output,
+            state_digest: [0; 32],
+        };
+        assert_is_by_rules(&case, 1);
+        let word = |word| case.trace.word(word).expect("within");
+        let layout = case.rules.layout();
+        assert_eq!(word(layout.sampled_at(1)), u32::MAX, "no token");
+        assert_eq!(word(layout.word(&Coordinate::Embedding { position: 2, element: 5 })), 0x7fc0_0000);
+        let nans = (0..layout.words()).filter(|at| word(*at) == 0x7fc0_0000).count();
+        assert!(nans > 1000, "{nans}");
+        let infinite = (0..layout.words()).filter(|at| f32::from_bits(word(*at)).is_infinite()).count();
+        assert!(infinite > 0, "totals are not checked until they are turned");
+        for words in words_of_each_kind(&case, rng, 2).into_values() {
+            for word in words {
+                let other = case.corrupted(word, 1, false);
+                let (verdict, _) = dispute(&case, &other, &case.trace).expect("they differ");
+                assert!(matches!(verdict, Verdict::WorkerLied { .. }), "{verdict:?}");
+                let (verdict, _) = dispute(&case, &case.trace, &other).expect("they differ");
+                assert_eq!(verdict, Verdict::WorkerRight);
+            }
+        }
+    }
+}
+
 /// A random model and answer, played to the end.
 #[test]
 fn random_answers_are_disputed_rightly() {
@@ -537,6 +589,48 @@ fn random_answers_are_disputed_rightly() {
             assert!(matches!(verdict, Verdict::WorkerLied { .. }), "seed {seed}: {verdict:?}");
             let (verdict, _) = dispute(&case, &case.trace, &other).expect("they differ");
             assert_eq!(verdict, Verdict::WorkerRight, "seed {seed}");
+        }
+    }
+}
+
+proptest! {
+    /// Bytes from anyone are a leaf with one encoding, or none; and a judge takes any leaf.
+    #[test]
+    fn no_bytes_panic_a_judge(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+        word in any::<u64>(),
+        sources in prop::collection::vec(0u8..8, 0..4),
+        first in any::<u64>(),
+    ) {
+        let _ = Leaf::from_cbor(&bytes);
+        // A leaf's own frame about whatever bytes.
+        let mut framed = vec![0xa2, 0x00, 0x1b];
+        framed.extend(word.to_be_bytes());
+        framed.extend([0x01, 0x80 + sources.len() as u8]);
+        bytes.truncate(23);
+        for source in sources {
+            framed.extend([0xa2, 0x00, source, 0x01, 0xa3, 0x00, 0x1b]);
+            framed.extend(first.to_be_bytes());
+            for key in [1, 2] {
+                framed.extend([key, 0x40 + bytes.len() as u8]);
+                framed.extend(&bytes);
+            }
+        }
+        if let Ok(leaf) = Leaf::from_cbor(&framed) {
+            assert_eq!(leaf.to_cbor(), framed);
+            let header = QWEN3.header();
+            let rules = Rules::new(header, full(), [1; 32], 3, 2, 2).expect("a trace");
+            let words = rules.layout().words();
+            let none = surety_types::Digest::ZERO;
+            let digests = Digests {
+                plan: none, file: none, file_bytes: 1 << 20, rotary: none, given: none, output: none,
+            };
+            let statement = Statement::of(rules, digests).expect("short");
+            let trace = Trace::of_bytes(vec![1; 4 * words as usize]).expect("short");
+            let other = Trace::of_bytes(vec![2; 4 * words as usize]).expect("short");
+            let (game, _, _) = play(&trace, &other).expect("they differ");
+            assert!(judge(&statement, &game, &leaf).is_err());
+            assert!(judge(&statement, &Game::new(words).expect("a trace"), &leaf).is_err());
         }
     }
 }
