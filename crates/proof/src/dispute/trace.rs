@@ -4,7 +4,7 @@
 //! Out:    the trace under its tree; the leaf for a word of it.
 //! Touches: its own threads, while a trace is made.
 //! Holds:  the trace is what the rules give, word for word, on any number of threads. It takes [`Trace::memory`] bytes and
-//!         little besides.
+//!         little besides; of one that is kept elsewhere ([`Trace::build_in`]) a sixteenth of its length.
 //! Absent: running a model as it is served (`engine`); which word to show (`game`).
 //!
 //! Everything within a position depends on positions before it only through the stage before, since the ids are given
@@ -22,9 +22,12 @@ use surety_types::digest::domain;
 use super::game::{BYTES_CHUNKS_MAX, DIVISION_DEPTH, Game};
 use super::judge::{Digests, Leaf, Shown, Statement};
 use super::layout::{By, Coordinate, IDS, Layout, PART, Product, parts};
-use super::opening::{CHUNK_BYTES, Hashed, Node, OPENING_CHUNKS_MAX, Opening, Tree};
+use super::opening::{CHUNK_BYTES, Hashed, Node, OPENING_CHUNKS_MAX, Opening, STRING_BYTES_MAX, Tree};
 use super::plan::kernel_format;
 use super::rules::{Inputs, Reader, RuleError, Rules, Source};
+
+/// Blocks whose products are made together, at most.
+const TOGETHER_MAX: usize = 16;
 
 /// Why there is no trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +39,14 @@ pub enum TraceError {
         bytes: u64,
         /// What is allowed.
         max: u64,
+    },
+    /// The buffer is not the trace's.
+    #[error("a buffer of {found} bytes for a trace of {expected}")]
+    Buffer {
+        /// Its length.
+        found: u64,
+        /// The trace's.
+        expected: u64,
     },
     /// The strings are not those of this answer.
     #[error("the strings are not those of this answer")]
@@ -119,10 +130,10 @@ fn whole<B: AsRef<[u8]>>(string: &Hashed<B>) -> &[u8] {
     string.bytes_below(string.tree().root())
 }
 
-/// The trace of an answer, under its tree.
+/// The trace of an answer, under its tree. Its words are in memory, or wherever else `B` keeps bytes.
 #[derive(Clone, Debug)]
-pub struct Trace {
-    hashed: Hashed<Vec<u8>>,
+pub struct Trace<B = Vec<u8>> {
+    hashed: Hashed<B>,
 }
 
 impl Trace {
@@ -149,26 +160,50 @@ impl Trace {
         if memory > memory_max {
             return Err(TraceError::Memory { bytes: memory, max: memory_max });
         }
-        let mut bytes = vec![0; 4 * layout.words() as usize];
+        Trace::build_in(vec![0; 4 * layout.words() as usize], rules, strings, threads, progress)
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Trace<B> {
+    /// [`Trace::build`] into bytes that are there, such as a mapped file's: 4 for each word. In memory it keeps 64 for each
+    /// chunk, a sixteenth of the trace.
+    ///
+    /// # Errors
+    /// `TraceError` if there are more or fewer bytes, or the strings are not of this answer.
+    pub fn build_in<F: AsRef<[u8]> + Sync>(
+        mut buffer: B,
+        rules: &Rules,
+        strings: &Strings<F>,
+        threads: NonZeroUsize,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Trace<B>, TraceError> {
+        let layout = rules.layout();
+        let bytes = buffer.as_mut();
+        let (found, expected) = (bytes.len() as u64, 4 * layout.words());
+        if found != expected {
+            return Err(TraceError::Buffer { found, expected });
+        }
         let build = Build { rules, strings };
         let mut start = 0;
         for ends in stages(layout) {
-            build.stage(&mut bytes, start, &ends, threads)?;
+            build.stage(bytes, start, &ends, threads)?;
             start = ends.last().copied().unwrap_or(start);
             progress(start, layout.words());
         }
         assert_eq!(start, layout.words(), "the stages are the whole trace");
-        Trace::of_bytes(bytes).ok_or(TraceError::Memory { bytes: memory, max: memory_max })
+        Trace::of_bytes(buffer).ok_or(TraceError::Buffer { found, expected: STRING_BYTES_MAX })
     }
+}
 
+impl<B: AsRef<[u8]>> Trace<B> {
     /// A trace that is at hand. `None` if it is longer than any.
-    pub fn of_bytes(bytes: Vec<u8>) -> Option<Trace> {
-        let tree = Tree::derived(domain::TRACE, bytes.len() as u64)?;
+    pub fn of_bytes(bytes: B) -> Option<Trace<B>> {
+        let tree = Tree::derived(domain::TRACE, bytes.as_ref().len() as u64)?;
         Some(Trace { hashed: Hashed::new(tree, bytes) })
     }
 
     /// The trace with the values of its tree, for divisions and answers to them.
-    pub fn hashed(&self) -> &Hashed<Vec<u8>> {
+    pub fn hashed(&self) -> &Hashed<B> {
         &self.hashed
     }
 
@@ -258,15 +293,17 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
         let mut blocks = Vec::with_capacity(ends.len());
         for end in ends {
             let (own, more) = rest.split_at_mut(4 * (end - at) as usize);
-            blocks.push((at, own));
+            blocks.push(Block { first: at, own, filled: 0 });
             (at, rest) = (*end, more);
         }
-        let queue = Mutex::new(blocks.into_iter());
+        // Every thread gets some groups, so that none waits long for the last.
+        let together = (blocks.len() / (2 * threads.get())).clamp(1, TOGETHER_MAX);
+        let queue = Mutex::new(blocks.chunks_mut(together));
         let next = || queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
         let work = || {
             fpcr::set();
-            while let Some((first, own)) = next() {
-                self.block(done, first, own)?;
+            while let Some(blocks) = next() {
+                self.blocks(done, blocks)?;
             }
             Ok(())
         };
@@ -280,16 +317,33 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
         })
     }
 
-    /// The words of one block, the first of which is `first`.
-    fn block(&self, done: &[u8], first: u64, own: &mut [u8]) -> Result<(), RuleError> {
+    /// The words of some blocks of one stage. They hold the same products in the same order, which are made together.
+    fn blocks(&self, done: &[u8], blocks: &mut [Block<'_>]) -> Result<(), RuleError> {
+        loop {
+            let mut products = Vec::new();
+            for block in &mut *blocks {
+                products.extend(self.to_product(done, block)?);
+            }
+            if products.is_empty() {
+                return Ok(());
+            }
+            assert_eq!(products.len(), blocks.len(), "blocks of one stage hold the same products");
+            self.segments(done, blocks, &products)?;
+        }
+    }
+
+    /// The words of a block up to its next product, if there is one.
+    fn to_product(&self, done: &[u8], block: &mut Block<'_>) -> Result<Option<Product>, RuleError> {
         let layout = self.rules.layout();
-        let mut filled = 0;
-        while filled < own.len() {
-            let word = first + filled as u64 / 4;
+        while block.filled < block.own.len() {
+            let word = block.first + block.filled as u64 / 4;
             let Some((coordinate, 0)) = layout.coordinate(word) else {
                 unreachable!("word {word} begins a coordinate");
             };
-            let inputs = &mut Partial { strings: self.strings, done, own_at: 4 * first, own: &own[..filled] };
+            if let Coordinate::Segment { product, .. } = coordinate {
+                return Ok(Some(product));
+            }
+            let inputs = &mut block.inputs(self.strings, done);
             let words = match self.many(&coordinate, inputs)? {
                 Some(words) => words,
                 None => {
@@ -297,11 +351,40 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
                     words[..coordinate.words() as usize].to_vec()
                 }
             };
-            for (place, word) in own[filled..].as_chunks_mut().0.iter_mut().zip(&words) {
-                *place = word.to_le_bytes();
-            }
-            filled += 4 * words.len();
+            block.push(&words);
         }
+        Ok(None)
+    }
+
+    /// All segments of one product of each block: each row of weights is read once, each row of inputs quantised once.
+    fn segments(&self, done: &[u8], blocks: &mut [Block<'_>], products: &[Product]) -> Result<(), RuleError> {
+        let layout = self.rules.layout();
+        let (inputs, outputs) = (layout.inputs(products[0]), self.rules.product_outputs(products[0]));
+        let mut rows = Vec::with_capacity(blocks.len());
+        let mut matrix = None;
+        for (block, product) in blocks.iter().zip(products) {
+            let read = &mut Reader { layout, inputs: &mut block.inputs(self.strings, done) };
+            let own = self.rules.matrix(read, *product)?;
+            assert_eq!(*matrix.get_or_insert(own), own, "blocks of one stage hold the same products");
+            let row = read.floats_at(self.rules.product_input_at(*product), inputs)?;
+            let format = kernel_format(own.format);
+            let parts = row.chunks(PART as usize).map(|part| step::Inputs::new(format, part));
+            rows.push(parts.collect::<Vec<step::Inputs>>());
+        }
+        let Some(matrix) = matrix else { return Ok(()) };
+        let format = kernel_format(matrix.format);
+        let mut words = vec![Vec::with_capacity((outputs * parts(inputs)) as usize); blocks.len()];
+        for (output, part) in
+            (0..outputs).flat_map(|output| (0..parts(inputs)).map(move |part| (output, part)))
+        {
+            let read = &mut Reader { layout, inputs: &mut blocks[0].inputs(self.strings, done) };
+            let weights = self.rules.segment_weights(read, &matrix, products[0], output, part)?;
+            let weights = step::Weights::read(format, &weights);
+            for (words, row) in words.iter_mut().zip(&rows) {
+                words.push(step::word(step::product(&weights, &row[part as usize])));
+            }
+        }
+        blocks.iter_mut().zip(&words).for_each(|(block, words)| block.push(words));
         Ok(())
     }
 
@@ -311,7 +394,6 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
         let all = layout.vocabulary as usize;
         let read = &mut Reader { layout, inputs };
         Ok(Some(match *first {
-            Coordinate::Segment { product, output: 0, part: 0 } => self.segments(read, product)?,
             Coordinate::Presence { row, token: 0 } => {
                 let mut words = self.row_before(read, row, |row| Coordinate::Presence { row, token: 0 })?;
                 let first = row * IDS;
@@ -366,32 +448,33 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
         let all = self.rules.layout().vocabulary;
         row.checked_sub(1).map_or(Ok(vec![0; all as usize]), |before| read.words(at(before), all))
     }
-
-    /// All segments of a product; its inputs are quantised once.
-    fn segments(&self, read: &mut Reader<'_>, product: Product) -> Result<Vec<u32>, RuleError> {
-        let inputs = self.rules.layout().inputs(product);
-        let matrix = self.rules.matrix(read, product)?;
-        let format = kernel_format(matrix.format);
-        let row = read.floats_at(self.rules.product_input_at(product), inputs)?;
-        let row: Vec<step::Inputs> =
-            row.chunks(PART as usize).map(|part| step::Inputs::new(format, part)).collect();
-        let outputs = self.rules.product_outputs(product);
-        let mut words = Vec::with_capacity((outputs * parts(inputs)) as usize);
-        for output in 0..outputs {
-            for (part, inputs) in (0..).zip(&row) {
-                let weights = self.rules.segment_weights(read, &matrix, product, output, part)?;
-                let weights = step::Weights::read(format, &weights);
-                words.push(step::word(step::product(&weights, inputs)));
-            }
-        }
-        Ok(words)
-    }
 }
 
 /// Counts ids that are tokens.
 fn count(counts: &mut [u32], ids: &[u32]) {
     for id in ids {
         counts.get_mut(*id as usize).into_iter().for_each(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// Words of a stage that read nothing of it but each other.
+struct Block<'a> {
+    /// The first of them, by its index in the trace.
+    first: u64,
+    own: &'a mut [u8],
+    /// How many bytes are there.
+    filled: usize,
+}
+
+impl Block<'_> {
+    fn push(&mut self, words: &[u32]) {
+        let places = self.own[self.filled..].as_chunks_mut().0;
+        places.iter_mut().zip(words).for_each(|(place, word)| *place = word.to_le_bytes());
+        self.filled += 4 * words.len();
+    }
+
+    fn inputs<'a, F>(&'a self, strings: &'a Strings<F>, done: &'a [u8]) -> Partial<'a, F> {
+        Partial { strings, done, own_at: 4 * self.first, own: &self.own[..self.filled] }
     }
 }
 
@@ -424,14 +507,14 @@ impl<F: AsRef<[u8]>> Inputs for Partial<'_, F> {
 
 /// A whole trace and all its strings, for any rule.
 #[derive(Clone, Copy, Debug)]
-pub struct Whole<'a, F> {
+pub struct Whole<'a, F, B = Vec<u8>> {
     /// The trace.
-    pub trace: &'a Trace,
+    pub trace: &'a Trace<B>,
     /// Its strings.
     pub strings: &'a Strings<F>,
 }
 
-impl<F: AsRef<[u8]>> Inputs for Whole<'_, F> {
+impl<F: AsRef<[u8]>, B: AsRef<[u8]>> Inputs for Whole<'_, F, B> {
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
         if source != Source::Trace {
             return self.strings.read(source, at, out);

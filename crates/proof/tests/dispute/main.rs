@@ -362,6 +362,13 @@ fn every_thread_count_gives_one_trace_and_memory_is_bounded() {
         let words = case.rules.layout().words();
         assert_eq!(told.last(), Some(&(words, words)));
     }
+    let mut buffer = vec![7; case.bytes().len()];
+    let buffer = buffer.as_mut_slice();
+    let elsewhere =
+        Trace::build_in(buffer, &case.rules, &case.strings, THREADS, &mut |_, _| ()).expect("its own length");
+    assert_eq!(elsewhere.hashed().digest(), case.trace.hashed().digest());
+    let short = Trace::build_in(vec![0; 8], &case.rules, &case.strings, THREADS, &mut |_, _| ());
+    assert!(matches!(short.err(), Some(TraceError::Buffer { found: 8, .. })));
     let bytes = Trace::memory(case.rules.layout());
     let found = Trace::build(&case.rules, &case.strings, THREADS, bytes - 1, &mut |_, _| ());
     assert_eq!(found.err(), Some(TraceError::Memory { bytes, max: bytes - 1 }));
