@@ -24,7 +24,7 @@ use super::plan::{self, PlanHeader};
 use super::rules::{Inputs, RuleError, Rules, Source};
 
 /// Bytes that a leaf shows, with the values beside them, at most (D-5.8).
-pub const SHOWN_BYTES_MAX: usize = 16 << 10;
+pub const SHOWN_BYTES_MAX: usize = 20 << 10;
 /// Openings of a leaf, at most.
 pub const SHOWN_MAX: usize = 32;
 

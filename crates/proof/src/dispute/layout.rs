@@ -19,6 +19,8 @@ pub const SPAN: u64 = 512;
 pub const TILE: u64 = 512;
 /// Ids that one row of presence or repeats adds (D-3.8).
 pub const IDS: u64 = 256;
+/// Tokens of a model that is disputed, at most (D-3.11).
+pub const VOCABULARY_MAX: u32 = 1 << 19;
 /// Lanes of a norm.
 pub const LANES: u64 = 16;
 /// Rounds of a selection (D-3.9).
@@ -261,6 +263,9 @@ pub enum LayoutError {
         /// Those there are.
         context: u32,
     },
+    /// D-3.11: the sums of all tiles would be more than a judge reads.
+    #[error("a model of {0} tokens; those of at most {VOCABULARY_MAX} are disputed")]
+    Vocabulary(u32),
     /// D-3.11
     #[error("a trace of more than 2^41 words is not disputed")]
     TooLong,
@@ -435,6 +440,9 @@ impl Layout {
         let positions = u64::from(given) + u64::from(outputs) - 1;
         if positions > u64::from(header.context) {
             return Err(LayoutError::Context { positions, context: header.context });
+        }
+        if header.vocabulary > VOCABULARY_MAX {
+            return Err(LayoutError::Vocabulary(header.vocabulary));
         }
         let vocabulary = u64::from(header.vocabulary);
         let repetition = sampling.repetition_penalty != 1.0;

@@ -293,7 +293,10 @@ fn answers_without_a_trace_are_refused() {
     let layout = |outputs| Layout::new(&header, &good.sampling, 3, 0, outputs);
     assert!(layout(2).is_ok());
     assert_eq!(layout(3).err(), Some(LayoutError::Context { positions: 5, context: 4 }));
-    let sizes = [u32::MAX, u32::MAX, 1 << 16, 1 << 15, u32::MAX, u32::MAX, u32::MAX];
+    let header = PlanHeader { vocabulary: VOCABULARY_MAX + 1, ..good.header.clone() };
+    let many = Layout::new(&header, &good.sampling, 3, 0, 1);
+    assert_eq!(many.err(), Some(LayoutError::Vocabulary(VOCABULARY_MAX + 1)));
+    let sizes = [u32::MAX, u32::MAX, 1 << 16, 1 << 15, u32::MAX, u32::MAX, VOCABULARY_MAX];
     let huge = shape(sizes, [true; 2], good.sampling, [3, 0, 1]);
     let header = PlanHeader { context: u32::MAX, ..huge.header };
     let huge = Layout::new(&header, &huge.sampling, 1 << 31, 0, 1 << 30);
