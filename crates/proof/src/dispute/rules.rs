@@ -131,6 +131,8 @@ impl Rules {
 
     /// The words of a coordinate of this trace: the first [`Coordinate::words`] of those returned.
     ///
+    /// Panics if this trace has none like it, which none is that its layout gives.
+    ///
     /// # Errors
     /// `RuleError` if `inputs` lack something, or the plan is of no such model.
     pub fn compute(

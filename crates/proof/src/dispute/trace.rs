@@ -4,7 +4,7 @@
 //! Out:    the trace under its tree; the leaf for a word of it.
 //! Touches: its own threads, while a trace is made.
 //! Holds:  the trace is what the rules give, word for word, on any number of threads. It takes [`Trace::memory`] bytes and
-//!         little besides; of one that is kept elsewhere ([`Trace::build_in`]) a sixteenth of its length.
+//!         little besides; of one that is kept elsewhere ([`Trace::build_in`]) a 128th of its length.
 //! Absent: running a model as it is served (`engine`); which word to show (`game`).
 //!
 //! Everything within a position depends on positions before it only through the stage before, since the ids are given
@@ -137,10 +137,10 @@ pub struct Trace<B = Vec<u8>> {
 }
 
 impl Trace {
-    /// Bytes of memory that a trace takes: 4 for each word, and 64 for each chunk.
+    /// Bytes of memory that a trace takes: 4 for each word, and 64 for each eight chunks.
     pub fn memory(layout: &Layout) -> u64 {
         let bytes = 4 * layout.words();
-        bytes + 64 * bytes.div_ceil(CHUNK_BYTES)
+        bytes + 64 * bytes.div_ceil(8 * CHUNK_BYTES)
     }
 
     /// Computes a trace on so many threads, unless it takes more than `memory_max` bytes. `progress` is told now and then
@@ -166,7 +166,7 @@ impl Trace {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Trace<B> {
     /// [`Trace::build`] into bytes that are there, such as a mapped file's: 4 for each word. In memory it keeps 64 for each
-    /// chunk, a sixteenth of the trace.
+    /// eight chunks, a 128th of the trace.
     ///
     /// # Errors
     /// `TraceError` if there are more or fewer bytes, or the strings are not of this answer.
