@@ -374,6 +374,30 @@ fn every_thread_count_gives_one_trace_and_memory_is_bounded() {
     assert_eq!(found.err(), Some(TraceError::Memory { bytes, max: bytes - 1 }));
 }
 
+/// Version 1 of traces and leaves, as known answers: of each case its trace, and the leaves of some words, one after another.
+/// Another digest is another version, and a decision.
+#[test]
+fn traces_and_leaves_of_version_1_are_these() {
+    let recorded = [
+        ("llama", "c92e66348fa2b904a78a185dd3ed8453280948242bca52793e32ec22e898a090"),
+        ("qwen2", "212e361b74cec19ebebbfdf628c98777ef603c9428c3149a61758db8ef493e27"),
+        ("full", "d0d68da6a6b53167521aafe66297196dbf8094a2694f4104b7e0b2829b0d2a06"),
+    ];
+    let cases = answers();
+    for (name, expected) in recorded {
+        let case = cases.iter().find(|case| case.name == name).expect("an answer of this name");
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&case.trace.hashed().digest());
+        let words = case.rules.layout().words();
+        for word in (0..words).step_by(words as usize / 50) {
+            let other = case.corrupted(word, 1, false);
+            let (_, leaf) = dispute(case, &other, &case.trace).expect("they differ");
+            hasher.update(&leaf.to_cbor());
+        }
+        assert_eq!(hasher.finalize().to_hex().as_str(), expected, "{name}");
+    }
+}
+
 /// Of each kind in a trace some words: the first, the last, and some between.
 fn words_of_each_kind(case: &Case, rng: &mut Rng, each: usize) -> BTreeMap<&'static str, Vec<u64>> {
     let mut kinds: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
