@@ -34,6 +34,7 @@ pub use execute::{
 };
 pub use genesis::{Balance, Genesis, GenesisError, GenesisValidator, genesis_writes};
 pub use modules::{
+    claims::payee_proof_message,
     models::{LeafError, dispute_leaf_bytes},
     powers::{POWERS, Power, Who},
     receipts::{inclusion_path, leaf_hash, root_of, verify_inclusion},

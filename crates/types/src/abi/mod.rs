@@ -7,6 +7,8 @@
 //! Absent: what the functions do (`chain`).
 
 pub mod channels;
+pub mod claims;
+pub mod disputes;
 pub mod governance;
 pub mod hosting;
 pub mod models;
@@ -19,6 +21,8 @@ use alloy_json_abi::JsonAbi;
 use alloy_primitives::Address;
 
 pub use channels::IChannels;
+pub use claims::IClaims;
+pub use disputes::IDisputes;
 pub use governance::IGovernance;
 pub use hosting::IHosting;
 pub use models::IModels;
@@ -47,6 +51,10 @@ pub mod address {
     pub const PARAMS: Address = address!("0x0000000000000000000000000000000000000809");
     /// Who keeps which models, audited and paid.
     pub const HOSTING: Address = address!("0x000000000000000000000000000000000000080a");
+    /// Receipts contested and judged.
+    pub const DISPUTES: Address = address!("0x000000000000000000000000000000000000080b");
+    /// Acceptances without a receipt.
+    pub const CLAIMS: Address = address!("0x000000000000000000000000000000000000080c");
 }
 
 /// A module of the ledger.
@@ -68,11 +76,15 @@ pub enum Module {
     Params,
     /// Who keeps which models, audited and paid.
     Hosting,
+    /// Receipts contested and judged.
+    Disputes,
+    /// Acceptances without a receipt.
+    Claims,
 }
 
 impl Module {
     /// Every module, by address.
-    pub const ALL: [Module; 8] = [
+    pub const ALL: [Module; 10] = [
         Module::Staking,
         Module::Operators,
         Module::Models,
@@ -81,6 +93,8 @@ impl Module {
         Module::Governance,
         Module::Params,
         Module::Hosting,
+        Module::Disputes,
+        Module::Claims,
     ];
 
     /// Where it lives.
@@ -94,6 +108,8 @@ impl Module {
             Module::Governance => address::GOVERNANCE,
             Module::Params => address::PARAMS,
             Module::Hosting => address::HOSTING,
+            Module::Disputes => address::DISPUTES,
+            Module::Claims => address::CLAIMS,
         }
     }
 
@@ -113,6 +129,8 @@ impl Module {
             Module::Governance => "governance",
             Module::Params => "params",
             Module::Hosting => "hosting",
+            Module::Disputes => "disputes",
+            Module::Claims => "claims",
         }
     }
 
@@ -127,6 +145,8 @@ impl Module {
             Module::Governance => governance::IGovernance::abi::contract(),
             Module::Params => params::IParams::abi::contract(),
             Module::Hosting => hosting::IHosting::abi::contract(),
+            Module::Disputes => disputes::IDisputes::abi::contract(),
+            Module::Claims => claims::IClaims::abi::contract(),
         }
     }
 }

@@ -137,6 +137,20 @@ pub(crate) fn slots_of(chain_id: u64, input: &[u8]) -> Vec<Slot> {
     slots
 }
 
+/// What a channel holds and what was claimed of it, together: what its payer has put there and not taken back.
+pub(crate) fn held(host: &mut dyn Host, id: &B256) -> Outcome<u128> {
+    Ok(channel(host, id)?.0)
+}
+
+/// Whether a configuration is that of a channel, opened today or on a chain before.
+pub(crate) fn is_of(host: &mut dyn Host, config: &ChannelConfig, id: &B256) -> Outcome<bool> {
+    host.charge(GAS_DIGEST)?;
+    if ChannelDigests::new(host.surroundings().chain_id).channel_id(config) == *id {
+        return Ok(true);
+    }
+    Ok(earlier(host)?.iter().any(|before| before.channel_id(config) == *id))
+}
+
 pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
     let decoded = decode::<Calls>(call)?;
     if !matches!(decoded, Calls::deposit(_)) {

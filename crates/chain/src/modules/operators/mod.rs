@@ -4,7 +4,8 @@
 //! Out:    what anyone may look up: whose key it is, where the worker is reached, what a model costs there.
 //! Touches: its own storage.
 //! Holds:  a worker key belongs to one operator for ever and stays answerable after it retired; a new key shows that its
-//!         operator holds it; whoever registers workers or offers models has the worker's minimum stake.
+//!         operator holds it; whoever registers workers or offers models has the worker's minimum stake; while an operator's
+//!         workers are in jail none of them is in service, and nothing but time ends it.
 //! Absent: what workers did (`receipts`), stake (`staking`).
 
 use alloy_primitives::{Address, B256, U256};
@@ -34,6 +35,8 @@ mod tag {
     pub(super) const OFFER_PLACE: u8 = 10;
     /// Of an operator and a model: prices, two slots.
     pub(super) const OFFER: u8 = 11;
+    /// Of an operator: until when its workers are in jail.
+    pub(super) const JAILED_UNTIL: u8 = 12;
 }
 
 /// Bytes of a name, a page's address and an endpoint.
@@ -92,6 +95,10 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
         Calls::operatorOf(get) => {
             let operator = operator_of(host, get.account)?;
             Ok(IOperators::operatorOfCall::abi_encode_returns(&operator))
+        }
+        Calls::jailedUntil(get) => {
+            let until = host.load_u64(jail_slot(get.operator))?;
+            Ok(IOperators::jailedUntilCall::abi_encode_returns(&until))
         }
         Calls::worker(get) => Ok(IOperators::workerCall::abi_encode_returns(&worker(host, get.key)?)),
         Calls::operatorCount(_) => {
@@ -196,8 +203,33 @@ fn add_worker(
     host.emit(OPERATORS, &IOperators::WorkerAdded { operator, key, endpoint })
 }
 
+/// Whose a worker's key is, in service or not; zero if nobody's.
+pub(crate) fn holder(host: &mut dyn Host, key: &B256) -> Outcome<Address> {
+    host.load_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]))
+}
+
+fn jail_slot(operator: Address) -> Slot {
+    slot(tag::JAILED_UNTIL, &[operator.as_slice()])
+}
+
+/// Takes an operator's workers out of service for a time; a longer one that is under way stands.
+pub(crate) fn jail(host: &mut dyn Host, operator: Address, seconds: u64) -> Outcome<()> {
+    let before = host.load_u64(jail_slot(operator))?;
+    let until = host.surroundings().timestamp_s.saturating_add(seconds).max(before);
+    host.store_u64(jail_slot(operator), until)?;
+    host.emit(OPERATORS, &IOperators::WorkersJailed { operator, until })
+}
+
 /// Refuses a key that is not the operator's or not in service; the height since which it is.
 pub(crate) fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
+    let added = not_retired(host, operator, key)?;
+    let until = host.load_u64(jail_slot(operator))?;
+    require(host.surroundings().timestamp_s >= until, "the operator's workers are in jail")?;
+    Ok(added)
+}
+
+/// Refuses a key that is not the operator's or is retired; the height at which it was added.
+fn not_retired(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
     let holder = host.load_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]))?;
     require(holder == operator && !holder.is_zero(), "the key is not the caller's")?;
     let [_, _, added, retired] = host.load_quarters(slot(tag::WORKER_HEIGHTS, &[key.as_slice()]))?;
@@ -206,7 +238,7 @@ pub(crate) fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> 
 }
 
 fn retire_worker(host: &mut dyn Host, operator: Address, key: B256) -> Outcome<()> {
-    let added = in_service(host, operator, &key)?;
+    let added = not_retired(host, operator, &key)?;
     let height = host.surroundings().number.max(1);
     host.store_quarters(slot(tag::WORKER_HEIGHTS, &[key.as_slice()]), [0, 0, added, height])?;
     host.emit(OPERATORS, &IOperators::WorkerRetired { operator, key })
