@@ -1,7 +1,7 @@
 //! Disputes, from the opening to every verdict, and the money of each.
 
-use alloy_primitives::{B256, Bytes, U256, keccak256};
-use alloy_sol_types::SolCall;
+use alloy_primitives::{B256, Bytes, TxKind, U256, keccak256};
+use alloy_sol_types::{SolCall, SolEvent as _};
 use proptest::prelude::*;
 use surety_proof::{
     dispute::{
@@ -632,6 +632,63 @@ fn tokens_past_an_end_convict() {
     call(&mut chain, 9, collect(channel().to_cbor().into())).expect("collected");
     assert_eq!(chain.balance(address(PAYER)), payer + owed);
     refused(call(&mut chain, 9, collect(channel().to_cbor().into())), "nothing is owed");
+    check_stakes(&chain);
+}
+
+/// Who copies an accusation can commit to it no earlier than in the same block.
+#[test]
+fn a_commitment_of_the_same_block_earns_no_bounty() {
+    for earlier in [true, false] {
+        let mut chain = served();
+        let case = answered(&chain, |_, _, output| *output = vec![100, END, 101]);
+        let (order, worker) = case.ids();
+        let bytes =
+            [address(8).as_slice(), order.as_slice(), worker.as_slice(), ACCUSATION.as_slice()].concat();
+        let commit = IDisputes::commitCall { commitment: keccak256(bytes) }.abi_encode();
+        let past = IDisputes::pastEndCall {
+            papers: case.papers.clone(),
+            index: 1,
+            ids: id_opening(domain::OUTPUT_IDS, &case.output, 1),
+            channel: channel().to_cbor().into(),
+            salt: ACCUSATION,
+        };
+        let to = TxKind::Call(Module::Disputes.address());
+        let nonce = chain.account(address(8)).nonce;
+        let commit = chain.transaction(8, nonce, to, U256::ZERO, commit);
+        let past = chain.transaction(8, nonce + 1, to, U256::ZERO, past.abi_encode());
+        let executed = if earlier {
+            chain.block(&[commit]);
+            chain.block(&[past])
+        } else {
+            chain.block(&[commit, past])
+        };
+        let receipt = executed.receipts.last().expect("a receipt");
+        assert!(receipt.envelope.status());
+        let logs = receipt.envelope.logs();
+        let convicted = logs.iter().find_map(|log| IDisputes::Convicted::decode_log(log).ok());
+        let bounty = convicted.expect("an event").bounty;
+        assert_eq!(bounty > U256::ZERO, earlier, "{bounty}");
+        check_stakes(&chain);
+    }
+}
+
+/// An operator that has nothing left is convicted all the same.
+#[test]
+fn who_has_nothing_left_loses_nothing_and_is_convicted() {
+    let mut chain = served();
+    let unbond = IStaking::unbondCall { operator: address(OPERATOR), amount: U256::MAX };
+    chain.call(OPERATOR, Module::Staking, U256::ZERO, unbond);
+    chain.wait(chain.genesis.params.unbonding_s);
+    chain.block(&[]);
+    let withdraw = IStaking::withdrawCall { operator: address(OPERATOR) };
+    chain.call(OPERATOR, Module::Staking, U256::ZERO, withdraw);
+    let case = lie(&chain);
+    let id = open(&mut chain, &case);
+    chain.wait(2 * chain.genesis.params.dispute_move_s);
+    let challenger = chain.balance(address(CHALLENGER));
+    time_out(&mut chain, id).expect("over");
+    assert_eq!((dispute(&chain, id).state, dispute(&chain, id).owed), (4, U256::ZERO));
+    assert_eq!(chain.balance(address(CHALLENGER)), challenger + U256::from(CREDIT), "the bond");
     check_stakes(&chain);
 }
 
