@@ -36,7 +36,7 @@ mod tag {
     /// Of an operator and a model: prices, two slots.
     pub(super) const OFFER: u8 = 11;
     /// Of an operator: until when its workers are in jail.
-    pub(super) const JAILED_UNTIL: u8 = 12;
+    pub(super) const JAILED_UNTIL: u8 = 14;
 }
 
 /// Bytes of a name, a page's address and an endpoint.
