@@ -176,6 +176,24 @@ params! {
     hosting_chunks: u64 = 8, in 1 => 16;
     /// Share of a model's pool that is for the holders of an epoch, in millionths.
     hosting_payout_ppm: u64 = 100, in 1 => 1_000_000;
+    /// Share of what is settled for an operator that is for auditors of its receipts, in ten-thousandths.
+    auditors_bps: u64 = 400, in 0 => 2_000;
+    /// Share of what is settled for an operator that is for the proposer of the block, in ten-thousandths.
+    validators_bps: u64 = 100, in 0 => 1_000;
+    /// Of a million receipts of an operator that has passed audit_passes audits, so many are audited.
+    audit_ppm: u64 = 20_000, in 1 => 1_000_000;
+    /// However many audits an operator has passed, so many are.
+    audit_floor_ppm: u64 = 10_000, in 1 => 1_000_000;
+    /// Audits after which an operator's rate is audit_ppm; before it is more, in proportion, and afterwards less.
+    audit_passes: u64 = 64, in 1 => 1_000_000;
+    /// Receipts of one log that are audited, at most.
+    audit_log_max: u64 = 64, in 1 => 65_536;
+    /// Epochs that each step of an audit may take.
+    audit_epochs: u64 = 4, in 1 => 1_000;
+    /// Audits missed without one passed between them from which pay is withheld.
+    audit_misses_max: u64 = 3, in 1 => 1_000_000;
+    /// Epochs for which it is.
+    audit_withhold_epochs: u64 = 100, in 1 => 100_000;
 }
 
 impl Params {
@@ -206,6 +224,7 @@ impl Params {
                 self.channel_delay_min_s <= self.channel_delay_max_s,
                 "channel_delay_min_s exceeds channel_delay_max_s",
             ),
+            (self.audit_floor_ppm <= self.audit_ppm, "audit_floor_ppm exceeds audit_ppm"),
             (self.voting_s <= self.unbonding_s, "voting_s exceeds unbonding_s: stake could vote twice"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

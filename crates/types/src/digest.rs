@@ -25,6 +25,10 @@ pub mod domain {
     pub const OUTPUT_TEXT: &str = "surety 2026 output text";
     /// Worker key, salt and state digest.
     pub const STATE_COMMITMENT: &str = "surety 2026 state commitment";
+    /// An auditor's worker key, salt and state digest.
+    pub const AUDIT_COMMITMENT: &str = "surety 2026 audit commitment";
+    /// Canonical CBOR of a [`crate::AuditEvidence`].
+    pub const AUDIT_EVIDENCE: &str = "surety 2026 audit evidence";
     /// The sampling seed.
     pub const SAMPLING_SEED: &str = "surety 2026 sampling seed";
     /// A model's tokenizer.

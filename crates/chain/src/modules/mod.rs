@@ -7,6 +7,8 @@
 //!         accounts is one invalid instruction, so that they look like contracts and execute like none.
 //! Absent: the EVM itself (`machine`).
 
+pub(crate) mod audits;
+pub(crate) mod beacon;
 pub(crate) mod channels;
 pub(crate) mod governance;
 pub(crate) mod hosting;
@@ -95,6 +97,7 @@ pub(crate) fn run(module: Module, host: &mut dyn Host, call: &Call<'_>) -> Outco
         Module::Governance => governance::call(host, call),
         Module::Params => params::call(host, call),
         Module::Hosting => hosting::call(host, call),
+        Module::Audits => audits::call(host, call),
     }
 }
 

@@ -131,6 +131,19 @@ pub const POWERS: &[Power] = &[
     power(Module::Hosting, "pinOf", Who::Reader),
     power(Module::Hosting, "beacon", Who::Reader),
     power(Module::Hosting, "challenge", Who::Reader),
+    power(Module::Audits, "disclose", Who::Party("operator whose receipt was drawn")),
+    power(Module::Audits, "commit", Who::Party("operator that was drawn as auditor")),
+    power(Module::Audits, "reveal", Who::Party("auditor that committed")),
+    power(Module::Audits, "answer", Who::Anyone),
+    power(Module::Audits, "account", Who::Anyone),
+    power(Module::Audits, "drawOf", Who::Reader),
+    power(Module::Audits, "drawn", Who::Reader),
+    power(Module::Audits, "auditOf", Who::Reader),
+    power(Module::Audits, "logsOf", Who::Reader),
+    power(Module::Audits, "disclosedCount", Who::Reader),
+    power(Module::Audits, "disclosed", Who::Reader),
+    power(Module::Audits, "standingOf", Who::Reader),
+    power(Module::Audits, "exposureOf", Who::Reader),
 ];
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!         way round. No interface has an owner, an admin, a pause, a mint or an upgrade function.
 //! Absent: what the functions do (`chain`).
 
+pub mod audits;
 pub mod channels;
 pub mod governance;
 pub mod hosting;
@@ -18,6 +19,7 @@ pub mod staking;
 use alloy_json_abi::JsonAbi;
 use alloy_primitives::Address;
 
+pub use audits::IAudits;
 pub use channels::IChannels;
 pub use governance::IGovernance;
 pub use hosting::IHosting;
@@ -47,6 +49,8 @@ pub mod address {
     pub const PARAMS: Address = address!("0x0000000000000000000000000000000000000809");
     /// Who keeps which models, audited and paid.
     pub const HOSTING: Address = address!("0x000000000000000000000000000000000000080a");
+    /// Receipts that are computed again.
+    pub const AUDITS: Address = address!("0x000000000000000000000000000000000000080d");
 }
 
 /// A module of the ledger.
@@ -68,11 +72,13 @@ pub enum Module {
     Params,
     /// Who keeps which models, audited and paid.
     Hosting,
+    /// Receipts that are computed again.
+    Audits,
 }
 
 impl Module {
     /// Every module, by address.
-    pub const ALL: [Module; 8] = [
+    pub const ALL: [Module; 9] = [
         Module::Staking,
         Module::Operators,
         Module::Models,
@@ -81,6 +87,7 @@ impl Module {
         Module::Governance,
         Module::Params,
         Module::Hosting,
+        Module::Audits,
     ];
 
     /// Where it lives.
@@ -94,6 +101,7 @@ impl Module {
             Module::Governance => address::GOVERNANCE,
             Module::Params => address::PARAMS,
             Module::Hosting => address::HOSTING,
+            Module::Audits => address::AUDITS,
         }
     }
 
@@ -113,6 +121,7 @@ impl Module {
             Module::Governance => "governance",
             Module::Params => "params",
             Module::Hosting => "hosting",
+            Module::Audits => "audits",
         }
     }
 
@@ -127,6 +136,7 @@ impl Module {
             Module::Governance => governance::IGovernance::abi::contract(),
             Module::Params => params::IParams::abi::contract(),
             Module::Hosting => hosting::IHosting::abi::contract(),
+            Module::Audits => audits::IAudits::abi::contract(),
         }
     }
 }
