@@ -5,7 +5,7 @@
 //! Touches: nothing. No I/O, clock, randomness, async or floats.
 //! Holds:  the same input gives the same output everywhere; all balances together never change; nobody has power alone:
 //!         no function is reserved to an owner, and parameters change by vote and timelock only.
-//! Absent: agreement on blocks (`consensus`), pools, RPC and indexes (`validator`), audits and disputes.
+//! Absent: agreement on blocks (`consensus`), pools, RPC and indexes (`validator`), computing answers again (`worker`).
 
 mod crypto;
 pub mod execute;

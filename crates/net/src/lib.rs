@@ -22,7 +22,7 @@ pub use address::{
 pub use endpoint::{BindError, BindOptions, ConnectError, Endpoint, RelayError};
 pub use frame::{FrameDecoder, FrameError, encode_frame};
 pub use link::{Link, OpenError, StatusError};
-pub use listen::{BlobListener, BlobStream, Incoming, ListenLimits, Listener, StatusStream};
+pub use listen::{AuditStream, BlobListener, BlobStream, Incoming, ListenLimits, Listener, StatusStream};
 pub use protocol::{CloseCode, Lost, Protocol};
 pub use relay::{Relay, RelayCounts, RelayLimits};
 pub use stream::{OrderStream, ReceiveError, Receiver, SendError, Sender, ServeStream, Stream};

@@ -97,6 +97,7 @@ impl Echo {
                         Incoming::Status(stream) => {
                             let _ = stream.reply(&status_of(1)).await;
                         }
+                        Incoming::Audit(mut stream) => stream.reset(CloseCode::Failed),
                     }
                 });
             }

@@ -12,6 +12,7 @@
 pub mod abi;
 pub mod acceptance;
 pub mod amount;
+pub mod audit;
 pub mod channel;
 pub mod codec;
 pub mod cose;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use acceptance::Acceptance;
 pub use amount::{Amount, Price};
+pub use audit::{AuditEvidence, EvidenceRequest};
 pub use channel::{Channel, ChannelDigests, WEI_PER_MICRO_CREDIT};
 pub use codec::{Canonical, DecodeError, Invalid};
 pub use cose::{Kind, OpenError, Signable, Signed};

@@ -136,6 +136,7 @@ impl FakeWorker {
                         let status = status.lock().expect("no panic").clone();
                         orders.spawn(async move { drop(stream.reply(&status).await) });
                     }
+                    Incoming::Audit(_) => {}
                     Incoming::Order(stream) => {
                         let (key, diary, endpoint) = (key.clone(), Arc::clone(&seen), leaving.clone());
                         orders.spawn(async move {

@@ -86,7 +86,7 @@ sol! {
         /// Shows what was drawn: the receipt (COSE bytes), its inclusion in the log, and the digest of what the auditor is
         /// given. The operator of the log.
         function disclose(bytes32 id, bytes receipt, bytes32[] path, bytes32 evidence) external;
-        /// The drawn auditor: BLAKE3 of its worker's key, a salt and the state digest it computed.
+        /// The drawn auditor: BLAKE3 of its worker's key, a salt and the state digest it computed (U-4.2).
         function commit(bytes32 id, bytes32 commitment) external;
         /// The same auditor, in a later block: what it committed to.
         function reveal(bytes32 id, bytes32 salt, bytes32 stateDigest) external;

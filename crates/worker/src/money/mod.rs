@@ -24,6 +24,7 @@ use surety_types::{Digest, Price};
 pub use store::{BookError, Earned};
 
 pub(crate) use duties::{Duty, Registration};
+pub(crate) use store::Case;
 pub(crate) use till::{REFUSED_MAX, Tab, Till};
 
 use book::Book;
@@ -165,6 +166,6 @@ pub(crate) fn inclusion(till: &Till, epoch: u64, receipt: Digest) -> Option<Incl
 }
 
 /// The leaves of a log: a receipt's digest is its entry.
-fn leaf_hashes(digests: &[Digest]) -> Vec<[u8; 32]> {
+pub(crate) fn leaf_hashes(digests: &[Digest]) -> Vec<[u8; 32]> {
     digests.iter().map(|digest| surety_chain::leaf_hash(&digest.0)).collect()
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use surety_types::{Canonical, Channel, Digest, ModelId};
+use surety_types::{AuditEvidence, Canonical, Channel, Digest, ModelId};
 use tokio::sync::oneshot;
 
 use super::book::Row;
@@ -25,6 +25,14 @@ type KeptRow<'a> = (&'a [u8], u128, &'a [u8], u128);
 const CHANNELS: TableDefinition<'_, &[u8], KeptRow<'_>> = TableDefinition::new("channels");
 /// Epoch and place → receipt digest.
 const LEAVES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("leaves");
+/// Salt, state digest, evidence.
+type CaseRow<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+/// Receipt digest → what an audit of it needs.
+const CASES: TableDefinition<'_, &[u8], CaseRow<'_>> = TableDefinition::new("cases");
+/// Epoch and receipt digest → bytes of that.
+const CASES_BY_AGE: TableDefinition<'_, (u64, &[u8]), u64> = TableDefinition::new("cases by age");
+/// Bytes of all of that; the oldest go first.
+const CASES_BYTES_MAX: u64 = 1 << 30;
 /// Day (of Unix time) and model.
 type EarnedKey<'a> = (u64, &'a [u8]);
 /// Orders, prompt tokens, output tokens, wei.
@@ -101,7 +109,21 @@ pub struct Earned {
     pub wei: u128,
 }
 
+/// What an audit or a dispute of one receipt needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) evidence: AuditEvidence,
+    /// Opens the receipt's state commitment with the state digest; both zero for a failure.
+    pub(crate) salt: [u8; 32],
+    pub(crate) state_digest: Digest,
+}
+
 enum Job {
+    Case {
+        epoch: u64,
+        receipt: Digest,
+        case: Box<Case>,
+    },
     Keep {
         row: Option<Box<(Digest, Row)>>,
         leaf: Option<(u64, Digest)>,
@@ -163,6 +185,27 @@ impl Store {
         let _ =
             self.jobs.send(Job::Keep { row: row.map(Box::new), leaf, earned: earned.map(Box::new), done });
         Keeping(kept)
+    }
+
+    /// Hands over what an audit of a receipt needs; what is kept afterwards is on the disk no earlier.
+    pub(crate) fn keep_case(&self, epoch: u64, receipt: Digest, case: Case) {
+        let _ = self.jobs.send(Job::Case { epoch, receipt, case: Box::new(case) });
+    }
+
+    /// What an audit of a receipt needs, if it is still there. Reads the disk.
+    pub(crate) fn case(&self, receipt: &Digest) -> Result<Option<Case>, NotKept> {
+        let read = || -> Result<Option<Case>, redb::Error> {
+            let cases = self.database.begin_read()?.open_table(CASES)?;
+            let Some(row) = cases.get(&receipt.0[..])? else { return Ok(None) };
+            let (salt, state_digest, evidence) = row.value();
+            let broken = |_| redb::Error::Corrupted("the evidence of a receipt cannot be read".to_owned());
+            Ok(Some(Case {
+                evidence: AuditEvidence::from_cbor(evidence).map_err(broken)?,
+                salt: salt.try_into().unwrap_or_default(),
+                state_digest: Digest(state_digest.try_into().unwrap_or_default()),
+            }))
+        };
+        read().map_err(|error| NotKept(error.to_string()))
     }
 
     /// Forgets channels, at some time soon.
@@ -248,6 +291,8 @@ fn open(folder: &Path, path: &Path) -> Result<Database, redb::Error> {
     transaction.open_table(LEAVES)?;
     transaction.open_table(POSTED)?;
     transaction.open_table(EARNED)?;
+    transaction.open_table(CASES)?;
+    transaction.open_table(CASES_BY_AGE)?;
     transaction.commit()?;
     Ok(database)
 }
@@ -272,10 +317,11 @@ fn rows(database: &Database) -> Result<Vec<(Digest, Row)>, redb::Error> {
 
 /// The writing thread: takes what waits, commits it together, tells each.
 fn write_all(queue: &mpsc::Receiver<Job>, database: &Database) {
+    let mut room = Room { most: CASES_BYTES_MAX, taken: None };
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         jobs.extend(queue.try_iter().take(BATCH_MAX - 1));
-        let result = commit(database, &jobs).map_err(|error| NotKept(error.to_string()));
+        let result = commit(database, &jobs, &mut room).map_err(|error| NotKept(error.to_string()));
         if let Err(error) = &result {
             tracing::error!(%error, jobs = jobs.len(), "the book was not written");
         }
@@ -287,15 +333,49 @@ fn write_all(queue: &mpsc::Receiver<Job>, database: &Database) {
     }
 }
 
-fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
+/// How much the cases take.
+struct Room {
+    most: u64,
+    /// Not known before the first case, nor after a commit that failed.
+    taken: Option<u64>,
+}
+
+fn commit(database: &Database, jobs: &[Job], room: &mut Room) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
+    let mut taken = room.taken.take();
     {
+        let mut cases = transaction.open_table(CASES)?;
+        let mut by_age = transaction.open_table(CASES_BY_AGE)?;
         let mut channels = transaction.open_table(CHANNELS)?;
         let mut leaves = transaction.open_table(LEAVES)?;
         let mut posted = transaction.open_table(POSTED)?;
         let mut table = transaction.open_table(EARNED)?;
         for job in jobs {
             match job {
+                Job::Case { epoch, receipt, case } => {
+                    let Ok(evidence) = case.evidence.try_to_cbor() else { continue };
+                    let bytes = evidence.len() as u64;
+                    let mut sum = match taken {
+                        Some(taken) => taken,
+                        None => {
+                            let mut sum = 0;
+                            for entry in by_age.iter()? {
+                                sum += entry?.1.value();
+                            }
+                            sum
+                        }
+                    };
+                    let row = (&case.salt[..], &case.state_digest.0[..], &evidence[..]);
+                    cases.insert(&receipt.0[..], row)?;
+                    by_age.insert((*epoch, &receipt.0[..]), bytes)?;
+                    sum += bytes;
+                    while sum > room.most {
+                        let Some((key, bytes)) = by_age.pop_first()? else { break };
+                        cases.remove(key.value().1)?;
+                        sum = sum.saturating_sub(bytes.value());
+                    }
+                    taken = Some(sum);
+                }
                 Job::Keep { row, leaf, earned, .. } => {
                     if let Some(new) = earned.as_deref() {
                         let key = (new.day, &new.model.0.0[..]);
@@ -330,10 +410,73 @@ fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
                 Job::Prune { before } => {
                     leaves.retain_in((0, 0)..(*before, 0), |_, _| false)?;
                     posted.retain_in(0..*before, |_, _| false)?;
+                    let mut gone = Vec::new();
+                    for entry in by_age.range((0, &[][..])..(*before, &[][..]))? {
+                        gone.push(entry?.0.value().1.to_vec());
+                    }
+                    if !gone.is_empty() {
+                        by_age.retain_in((0, &[][..])..(*before, &[][..]), |_, _| false)?;
+                        for receipt in gone {
+                            cases.remove(&receipt[..])?;
+                        }
+                        taken = None;
+                    }
                 }
             }
         }
     }
     transaction.commit()?;
+    room.taken = taken;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(bytes: usize) -> Case {
+        let evidence = AuditEvidence { request: vec![7; bytes], ..AuditEvidence::default() };
+        Case { evidence, salt: [1; 32], state_digest: Digest([2; 32]) }
+    }
+
+    fn kept(database: &Database) -> (usize, u64) {
+        let read = database.begin_read().unwrap();
+        let by_age = read.open_table(CASES_BY_AGE).unwrap();
+        let cases = read.open_table(CASES).unwrap();
+        let bytes = by_age.iter().unwrap().map(|entry| entry.unwrap().1.value()).sum();
+        assert_eq!(by_age.iter().unwrap().count(), cases.iter().unwrap().count());
+        (cases.iter().unwrap().count(), bytes)
+    }
+
+    #[test]
+    fn cases_take_bounded_room_and_the_oldest_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = open(folder.path(), &folder.path().join(FILE)).unwrap();
+        let mut room = Room { most: 5_000, taken: None };
+        for number in 0..10u8 {
+            let (receipt, case) = (Digest([number; 32]), Box::new(case(1_000)));
+            commit(&database, &[Job::Case { epoch: number.into(), receipt, case }], &mut room).unwrap();
+        }
+        let (count, bytes) = kept(&database);
+        assert_eq!((count, room.taken), (4, Some(bytes)));
+        commit(&database, &[Job::Prune { before: 8 }], &mut room).unwrap();
+        assert_eq!((kept(&database).0, room.taken), (2, None));
+        let (receipt, case) = (Digest([20; 32]), Box::new(case(1_000)));
+        commit(&database, &[Job::Case { epoch: 20, receipt, case }], &mut room).unwrap();
+        assert_eq!((kept(&database).0, room.taken), (3, Some(kept(&database).1)));
+    }
+
+    #[test]
+    fn a_case_outlives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = open(folder.path(), &folder.path().join(FILE)).unwrap();
+        let mut room = Room { most: 5_000, taken: None };
+        let (receipt, case) = (Digest([3; 32]), case(10));
+        let job = Job::Case { epoch: 1, receipt, case: Box::new(case.clone()) };
+        commit(&database, &[job], &mut room).unwrap();
+        drop(database);
+        let (store, _) = Store::open(folder.path()).unwrap();
+        assert_eq!(store.case(&receipt).unwrap(), Some(case));
+        assert_eq!(store.case(&Digest([4; 32])).unwrap(), None);
+    }
 }

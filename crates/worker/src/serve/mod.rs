@@ -39,7 +39,7 @@ use surety_types::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -49,6 +49,7 @@ use self::{
     sequences::{Gauges, Sequences},
 };
 use crate::{
+    audit::{self, Desk, Means, Trickle},
     load::{Loader, ModelFile, OpenError},
     machine,
     money::{self, BookError, Duties, Duty, Earnings, Inclusion, Problem, Registration, Till, WorkerLedger},
@@ -68,6 +69,8 @@ const KV_BYTES_UNKNOWN: u64 = 2 << 30;
 const CONTEXT_TOKENS_MIN: u32 = 256;
 /// How often a worker that shuts down looks whether its last orders are done.
 const QUIET_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two answers of its own that a worker computes again.
+const TRICKLE_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the receipts of orders that were broken off may take to be sent.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -217,6 +220,8 @@ pub struct RunningWorker {
     accepting: Option<JoinHandle<JoinSet<()>>>,
     /// Aborted when dropped.
     holding: JoinSet<()>,
+    /// The audits and the trickle; aborted when dropped.
+    _tasks: JoinSet<()>,
     failures: mpsc::UnboundedReceiver<String>,
     duty: Option<Duty>,
 }
@@ -259,6 +264,7 @@ struct Shared {
     paused: AtomicBool,
     tokenising: Semaphore,
     till: Option<Arc<Till>>,
+    trickle: Trickle,
 }
 
 /// Starts a worker: self-test, endpoint, models. It answers questions for its status from the second on.
@@ -307,6 +313,7 @@ pub async fn start(
         paused: AtomicBool::new(paused),
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
+        trickle: Trickle::default(),
     });
     let (listener, mut holding) = (ListenLimits::default(), JoinSet::new());
     let listener = match sharing {
@@ -323,6 +330,7 @@ pub async fn start(
     };
     let accepting = tokio::spawn(accept(listener, shared.clone()));
     let (obituary, failures) = mpsc::unbounded_channel();
+    let (for_audits, of_trickle) = (executor.clone(), obituary.clone());
     let loading = blocking(move || {
         let room =
             kv_bytes.unwrap_or_else(|| machine::available_memory_bytes().map_or(KV_BYTES_UNKNOWN, |b| b / 2));
@@ -369,8 +377,20 @@ pub async fn start(
             });
         }
     };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(trickle(shared.clone(), backend, of_trickle));
     let duty = match (ledger, till) {
         (Some(ledger), Some(till)) => {
+            let models = shared.models().map(|served| (served.model.id(), served.model.clone()));
+            let (serving, key) = (shared.clone(), shared.worker());
+            let means = Means {
+                till: till.clone(),
+                endpoint: endpoint.clone(),
+                key,
+                models: models.collect(),
+                executor: for_audits,
+                busy: Arc::new(move || serving.is_busy()),
+            };
             let registered = |served: &Arc<ServedModel>| {
                 (served.model.id(), served.model.manifest().clone(), served.names.clone())
             };
@@ -379,14 +399,22 @@ pub async fn start(
                 endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().location),
                 models: shared.models().map(registered).collect(),
             };
-            Some(Duty::start(ledger, till, registration, ready))
+            let duty = Duty::start(ledger, till, registration, ready);
+            let mut state = duty.state();
+            tasks.spawn(async move {
+                // An error means that the duties have ended, and the worker with them.
+                if state.wait_for(|state| state.registered).await.is_ok() {
+                    Desk::new(means).run().await;
+                }
+            });
+            Some(duty)
         }
         _ => {
             ready();
             None
         }
     };
-    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), holding, failures, duty })
+    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), holding, _tasks: tasks, failures, duty })
 }
 
 impl RunningWorker {
@@ -523,6 +551,11 @@ impl Shared {
         self.models.get().into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Whether orders are being served.
+    fn is_busy(&self) -> bool {
+        self.models().any(|model| model.sequences.taken() > 0)
+    }
+
     /// The model an order asks for, if this worker takes orders for it.
     fn model(&self, id: ModelId) -> Result<Arc<ServedModel>, Refusal> {
         let overloaded = |message| Err(Refusal::new(FailureCode::Overloaded, message));
@@ -575,6 +608,47 @@ impl Shared {
     }
 }
 
+/// Computes own answers again, one now and then while nothing is served. If one comes out otherwise the worker takes no
+/// more orders, and says whose model it was: it computes wrongly, or its memory does not keep what is put there.
+async fn trickle(shared: Arc<Shared>, backend: Backend, failed: mpsc::UnboundedSender<String>) {
+    loop {
+        sleep(TRICKLE_INTERVAL).await;
+        if shared.is_busy() {
+            continue;
+        }
+        let Some((id, case)) = shared.trickle.take() else { continue };
+        let Some(served) = shared.models.get().and_then(|models| models.get(&id)).cloned() else { continue };
+        let (model, serving) = (served.model.clone(), shared.clone());
+        let wait = move || {
+            while serving.is_busy() && *serving.phase.borrow() == Phase::Ready {
+                std::thread::sleep(QUIET_INTERVAL);
+            }
+        };
+        let (told, result) = oneshot::channel();
+        let run = move || drop(told.send(audit::compute_again(&model, backend, case, wait)));
+        if std::thread::Builder::new().name("trickle".into()).spawn(run).is_err() {
+            continue;
+        }
+        if let Ok(Err(problem)) = result.await {
+            tracing::error!(
+                model = %id,
+                problem,
+                "an answer of this worker's own came out otherwise when it was computed again: faulty memory, an                  overclocked processor or a damaged model file; it takes no more orders"
+            );
+            shared.phase.send_if_modified(|phase| {
+                let ready = *phase == Phase::Ready;
+                if ready {
+                    *phase = Phase::Draining;
+                }
+                ready
+            });
+            let name = served.names.first().cloned().unwrap_or_default();
+            let _ = failed.send(name);
+            return;
+        }
+    }
+}
+
 /// The worker's endpoint, at the first relay that takes it on if it is to be at one.
 async fn open_endpoint(
     key: &SecretKey,
@@ -613,6 +687,9 @@ async fn accept(mut listener: Listener, shared: Arc<Shared>) -> JoinSet<()> {
                             tracing::debug!(%error, "a status was not delivered");
                         }
                     });
+                }
+                Some(Incoming::Audit(stream)) => {
+                    sessions.spawn(audit::give(shared.till.clone(), stream));
                 }
                 None => return sessions,
             },
