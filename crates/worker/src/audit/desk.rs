@@ -433,7 +433,7 @@ fn id(operator: Address, epoch: u64, number: u32) -> B256 {
 }
 
 /// What an auditor finds: the state digest, or all zeros where anything else differs (U-5.2); nothing if it could not compute.
-fn found(
+pub(super) fn found(
     model: &Model,
     executor: &Executor,
     audit: &IAudits::Audit,

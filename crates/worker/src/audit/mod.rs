@@ -13,6 +13,9 @@ mod desk;
 mod give;
 mod trickle;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use desk::{Desk, Means};
 pub(crate) use give::give;
 pub(crate) use trickle::{Trickle, compute_again};
