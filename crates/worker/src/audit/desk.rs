@@ -293,19 +293,18 @@ impl Desk {
     async fn look_for_tasks(&mut self) -> Result<(), AccountError> {
         let now = self.means.till.account().moment().await?.epoch;
         let operator = self.operator();
-        for id in std::mem::take(&mut self.watched) {
+        for _ in 0..self.watched.len() {
+            let Some(&id) = self.watched.front() else { break };
             let audit = match self.audit(id).await {
                 Ok(audit) => audit,
                 // Its beacon may come with the next block.
                 Err(error) if error.refused => {
-                    self.watched.push_back(id);
+                    self.watched.rotate_left(1);
                     continue;
                 }
-                Err(error) => {
-                    self.watched.push_back(id);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             };
+            self.watched.pop_front();
             let waits = matches!(audit.status, stage::DISCLOSED | stage::COMMITTED);
             if !waits || (audit.due == 0 && audit.disclosedIn < now) {
                 continue;

@@ -12,12 +12,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use surety_engine::Model;
+use surety_engine::{Model, replay::ReplayError};
 use surety_kernels::{Backend, Executor};
 use surety_proof::check::{Expected, check_answer};
 use surety_types::{ModelId, Receipt, Signed};
 
-use super::{answer_of, recompute};
+use super::{Discrepancy, answer_of, recompute};
 use crate::money::Case;
 
 /// An answer of more positions is not taken: the second pass is slow.
@@ -43,19 +43,31 @@ impl Trickle {
 }
 
 /// Computes an answer again with the kernels that define the arithmetic, or, where those served it, with the fastest; what is
-/// wrong, if anything. `wait` is called between pieces.
+/// wrong, if anything is. That it cannot be computed now is nothing wrong. `wait` is called between pieces.
 pub(crate) fn compute_again(
     model: &Model,
     served_by: Backend,
     case: Case,
     mut wait: impl FnMut(),
-) -> Result<(), String> {
+) -> Result<(), Discrepancy> {
     let backend = if served_by == Backend::Scalar { Backend::detect() } else { Backend::Scalar };
-    let executor = Executor::new(backend, NonZeroUsize::MIN).map_err(|error| error.to_string())?;
+    let executor = match Executor::new(backend, NonZeroUsize::MIN) {
+        Ok(executor) => executor,
+        Err(error) => {
+            tracing::debug!(%error, "an answer cannot be computed again");
+            return Ok(());
+        }
+    };
     let answer = answer_of(case.evidence, case.salt);
-    let checked = check_answer(&answer, &Expected::default()).map_err(|error| error.to_string())?;
+    let checked = match check_answer(&answer, &Expected::default()) {
+        Ok(checked) => checked,
+        Err(fault) => {
+            tracing::warn!(%fault, "an answer of this worker's own does not keep to its receipt");
+            return Ok(());
+        }
+    };
     match recompute(model, &executor, &checked, &answer, &mut |_, _| wait()) {
-        Ok(_) => Ok(()),
-        Err(discrepancy) => Err(discrepancy.to_string()),
+        Ok(_) | Err(Discrepancy::Replay(ReplayError::OutOfMemory(_))) => Ok(()),
+        Err(discrepancy) => Err(discrepancy),
     }
 }

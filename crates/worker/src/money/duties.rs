@@ -25,6 +25,7 @@ use surety_net::Location;
 use surety_types::{
     Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
     abi::{
+        IAudits,
         IChannels::{self, VoucherClaim},
         IOperators, IReceipts, IStaking, Module,
     },
@@ -479,19 +480,28 @@ impl Worker {
             };
             due.map(claim).collect()
         });
+        if claims.is_empty() {
+            return Ok(false);
+        }
+        let receiver = self.account.address();
+        // Pay that is withheld (U-6.3) can be claimed all the same: a claim is safe from the payer.
+        let standing = IAudits::standingOfCall { operator: receiver };
+        let withheld = view(&*self.account, Module::Audits, &standing).await?.withheldUntil;
+        if withheld != 0 {
+            tracing::warn!(until_epoch = withheld, "pay is withheld: too many audits went unanswered");
+        }
         for batch in claims.chunks(CLAIMS_MAX) {
             let voucher_claims = batch.iter().map(|(_, claim)| claim.clone()).collect();
-            let receiver = self.account.address();
-            let data = vec![
-                IChannels::claimCall { voucherClaims: voucher_claims }.abi_encode().into(),
-                IChannels::settleCall { receiver, token: Address::ZERO }.abi_encode().into(),
-            ];
+            let mut data = vec![IChannels::claimCall { voucherClaims: voucher_claims }.abi_encode().into()];
+            if withheld == 0 {
+                data.push(IChannels::settleCall { receiver, token: Address::ZERO }.abi_encode().into());
+            }
             let call = IChannels::multicallCall { data };
             self.send("claiming what was earned", ModuleCall::new(Module::Channels, &call)).await?;
             let ids: Vec<Digest> = batch.iter().map(|(id, _)| *id).collect();
             self.till.refresh(&ids).await?;
         }
-        Ok(!claims.is_empty())
+        Ok(true)
     }
 
     /// Posts the roots of epochs that are over.

@@ -632,7 +632,7 @@ async fn trickle(shared: Arc<Shared>, backend: Backend, failed: mpsc::UnboundedS
         if let Ok(Err(problem)) = result.await {
             tracing::error!(
                 model = %id,
-                problem,
+                %problem,
                 "an answer of this worker's own came out otherwise when it was computed again: faulty memory, an                  overclocked processor or a damaged model file; it takes no more orders"
             );
             shared.phase.send_if_modified(|phase| {

@@ -148,6 +148,7 @@ impl PacedWorker {
                         let status = status.clone();
                         orders.spawn(async move { drop(stream.reply(&status).await) });
                     }
+                    Incoming::Audit(_) => {}
                     Incoming::Order(stream) => {
                         let (key, sent) = (key.clone(), sent.clone());
                         orders.spawn(async move {

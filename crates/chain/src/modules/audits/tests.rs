@@ -656,3 +656,33 @@ fn an_answer_to_p_and_one_minus_p_bounds_what_a_stake_answers_for() {
     let cap = world.chain.view(Module::Audits, call).cap;
     assert_eq!(cap, credits(10) * U256::from(2) / U256::from(98));
 }
+
+#[test]
+fn an_audit_costs_what_is_said() {
+    let mut world = World::new();
+    world.earn(1_000).expect("settled");
+    world.post_some(1, 60);
+    let call = world.disclosure(2);
+    let send = |world: &mut World, who: u64, input: Vec<u8>| {
+        let bytes = input.len();
+        let receipt = world.chain.send(who, Module::Audits.address(), U256::ZERO, input);
+        assert!(receipt.envelope.status(), "{receipt:?}");
+        (receipt.gas_used, bytes)
+    };
+    let disclosed = send(&mut world, AUDITED, call.abi_encode());
+    world.epochs(1);
+    let (auditor, answer) = (world.auditor(2), world.answer_of(2));
+    let commitment = audit_commitment(&worker(auditor).public(), &[7; 32], &answer.state);
+    let (id, state) = (world.id(2), B256::from(answer.state.0));
+    let call = IAudits::commitCall { id, commitment: commitment.0.into() };
+    let committed = send(&mut world, auditor, call.abi_encode());
+    let call = IAudits::revealCall { id, salt: [7; 32].into(), stateDigest: state };
+    let revealed = send(&mut world, auditor, call.abi_encode());
+    let call = IAudits::answerCall { id, salt: answer.salt.into(), stateDigest: state };
+    let answered = send(&mut world, AUDITED, call.abi_encode());
+    let steps = [disclosed, committed, revealed, answered];
+    let gas: u64 = steps.iter().map(|(gas, _)| gas).sum();
+    let bytes: usize = steps.iter().map(|(_, bytes)| bytes).sum();
+    // docs/spec/audit.md, U-7.4.
+    assert!(gas < 750_000 && bytes < 2_000, "{steps:?}: {gas} gas, {bytes} bytes");
+}
