@@ -78,16 +78,14 @@ impl Transcript {
         self.progress.as_ref().map_or(0, |(progress, _)| progress.output_tokens)
     }
 
-    /// What an answer that broke off leaves behind; none if it was not accepted, or is receipted.
-    pub(crate) fn left(&mut self) -> Option<Answer> {
-        let acceptance = self.acceptance.take()?;
-        let (progress, text_bytes) = match self.progress.take() {
-            Some((progress, bytes)) => (Some(progress), bytes),
+    /// What would be left behind if the answer broke off now; none if it was not accepted, or is receipted.
+    pub(crate) fn so_far(&self) -> Option<Answer> {
+        let acceptance = self.acceptance.as_ref()?;
+        let (progress, text_bytes) = match &self.progress {
+            Some((progress, bytes)) => (Some(progress), *bytes),
             None => (None, 0),
         };
-        let signed = progress.as_ref().map_or(0, |progress| progress.output_tokens);
-        self.output_ids.truncate(signed as usize);
-        self.text.truncate(text_bytes);
+        let signed = self.signed_tokens() as usize;
         Some(Answer {
             order: self.order.bytes().to_vec(),
             request: self.request.to_cbor(),
@@ -95,9 +93,10 @@ impl Transcript {
             receipt: None,
             progress: progress.map(|progress| progress.bytes().to_vec()),
             salt: [0; 32],
-            output_ids: take(&mut self.output_ids),
-            resumed_ids: take(&mut self.resumed_ids),
-            text: take(&mut self.text),
+            // A receipt may have taken them already.
+            output_ids: self.output_ids.get(..signed)?.to_vec(),
+            resumed_ids: self.resumed_ids.clone(),
+            text: self.text.get(..text_bytes)?.to_owned(),
             prompt_ids: None,
         })
     }

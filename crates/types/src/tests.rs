@@ -553,6 +553,7 @@ fn receipts() -> impl Strategy<Value = Receipt> {
         FailureCode::Overloaded,
         FailureCode::NonFinite,
         FailureCode::DeadlineExceeded,
+        FailureCode::Leaving,
     ]);
     let outcome = prop_oneof![
         prop::sample::select(vec![

@@ -130,7 +130,7 @@ async fn follow(
             SessionEvent::Accepted(_) | SessionEvent::Prompt { .. } => {}
         }
         if tokens >= leave_at {
-            return Err(session.left().unwrap());
+            return Err(session.so_far().unwrap());
         }
     }
 }

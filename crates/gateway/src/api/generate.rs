@@ -6,7 +6,7 @@
 //!         checked and the evidence kept, or with one error frame; a client that leaves stops the work.
 //! Absent: understanding the request (`ask`), wording the reply (`reply`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{self, Body},
@@ -26,8 +26,8 @@ use super::{
     parameters::Route,
     reply::{self, Heading, Reply},
     shapes::{
-        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, PromptTokensDetails,
-        SuretyNote, Usage,
+        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
+        PromptTokensDetails, SuretyNote, Usage,
     },
     sse::{self, Events},
     unix_ms,
@@ -37,7 +37,7 @@ use crate::{
     gateway::{Active, Shared},
     id::RequestId,
     route::Resolved,
-    session::{self, Answering, Desk, Event, Finished, Share},
+    session::{self, Answering, Desk, Event, Finished, Share, Waited},
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
@@ -411,11 +411,18 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         model: model.id.to_string(),
         workers,
         handovers: (shares(finished).count() - finished.len()) as u32,
+        waits: finished.iter().flat_map(|finished| &finished.whole.waits).map(wait).collect(),
         cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
         note: None,
     }
+}
+
+fn wait(waited: &Waited) -> HandoverWait {
+    let ms = |time: Duration| time.as_millis() as u64;
+    let Waited { noticed, placed, began } = *waited;
+    HandoverWait { noticed_ms: ms(noticed), placed_ms: ms(placed), began_ms: ms(began) }
 }
 
 /// Keys as a header holds them.

@@ -484,6 +484,7 @@ mod tests {
             model: "blake3:00".to_owned(),
             workers: vec!["11".to_owned()],
             handovers: 0,
+            waits: Vec::new(),
             cost: "0".to_owned(),
             checked: Vec::new(),
             not_checked: Vec::new(),

@@ -221,6 +221,7 @@ impl Workers {
             }),
             price,
             gate: health.gate(now),
+            doubted: worker.is_doubted(),
             load,
             ours: worker.ours(),
             limit: health.limit(),

@@ -37,6 +37,7 @@ pub struct Diary {
     pub cancelled: AtomicU32,
     pub finished: AtomicU32,
     pub changed: Notify,
+    pub speaks: Notify,
 }
 
 impl Diary {
@@ -226,6 +227,7 @@ async fn serve(
         Some("REFUSE-BAD") => Some((FailureCode::BadRequest, "the template does not know the role `tool`")),
         Some("REFUSE-MEMORY") => Some((FailureCode::OutOfMemory, "no memory for 12 pages")),
         Some("REFUSE-MODEL") => Some((FailureCode::ModelUnknown, "it was removed")),
+        Some("REFUSE-LEAVING") => Some((FailureCode::Leaving, "the worker is shutting down")),
         Some("REFUSE-INTERNAL") => Some((FailureCode::Internal, "a thread panicked")),
         _ if answer.prompt.len() as u32 >= CONTEXT => {
             Some((FailureCode::ContextLengthExceeded, "The prompt takes too many tokens of 4096."))
@@ -325,10 +327,17 @@ async fn serve(
                 return end(&mut stream, receipt).await;
             }
             "GIVE-UP" => {
-                let failure = Some((FailureCode::Internal, "the worker is shutting down"));
+                let failure = Some((FailureCode::Internal, "a thread panicked"));
                 let receipt = answer.receipt(failure, FinishReason::Failed);
                 return end(&mut stream, receipt).await;
             }
+            "DRAIN" => {
+                let failure = Some((FailureCode::Leaving, "the worker is shutting down"));
+                let receipt = answer.receipt(failure, FinishReason::Failed);
+                return end(&mut stream, receipt).await;
+            }
+            // Silent until it is told to speak.
+            "HUSH" => diary.speaks.notified().await,
             "LATE" => {
                 let failure = Some((FailureCode::DeadlineExceeded, "12 of 100 tokens were done"));
                 let receipt = answer.receipt(failure, FinishReason::Failed);

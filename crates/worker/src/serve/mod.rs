@@ -525,16 +525,19 @@ impl Shared {
 
     /// The model an order asks for, if this worker takes orders for it.
     fn model(&self, id: ModelId) -> Result<Arc<ServedModel>, Refusal> {
-        let overloaded = |message| Err(Refusal::new(FailureCode::Overloaded, message));
+        let refused = |code, message| Err(Refusal::new(code, message));
         match *self.phase.borrow() {
             Phase::Starting => {
-                return overloaded("the worker is still loading its models, or registering on the ledger");
+                let message = "the worker is still loading its models, or registering on the ledger";
+                return refused(FailureCode::Overloaded, message);
             }
-            Phase::Draining | Phase::Stopping => return overloaded("the worker is shutting down"),
+            Phase::Draining | Phase::Stopping => {
+                return refused(FailureCode::Leaving, "the worker is shutting down");
+            }
             Phase::Ready => {}
         }
         if self.paused.load(Ordering::Relaxed) {
-            return overloaded("the worker is paused by its operator");
+            return refused(FailureCode::Leaving, "the worker is paused by its operator");
         }
         self.models.get().and_then(|models| models.get(&id)).cloned().ok_or_else(|| {
             Refusal::new(FailureCode::ModelUnknown, format!("this worker does not serve {id}"))

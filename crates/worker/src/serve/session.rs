@@ -349,7 +349,7 @@ impl Session {
                     return Err(Break::failed(FailureCode::PaymentRequired, message));
                 }
                 () = shared.stopping() => {
-                    return Err(Break::failed(FailureCode::Internal, "the worker is shutting down"));
+                    return Err(Break::failed(FailureCode::Leaving, "the worker is shutting down"));
                 }
             }
         }
@@ -408,7 +408,7 @@ impl Session {
                         return Err(Break::failed(FailureCode::DeadlineExceeded, "the answer was not done by its deadline"));
                     }
                     () = &mut stopping => {
-                        return Err(Break::failed(FailureCode::Internal, "the worker is shutting down"));
+                        return Err(Break::failed(FailureCode::Leaving, "the worker is shutting down"));
                     }
                 },
             };
