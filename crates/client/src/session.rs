@@ -406,6 +406,11 @@ impl Session {
         self.transcript.so_far()
     }
 
+    /// The last progress, and the tokens and text that it signs for; none before the first, or after the end.
+    pub fn signed(&self) -> Option<(&[u8], &[u32], &str)> {
+        self.transcript.signed()
+    }
+
     /// Asks the worker to stop. What it has delivered is still receipted: go on with [`Session::next`].
     pub async fn cancel(&mut self) {
         if self.ended || self.transcript.cancelled {

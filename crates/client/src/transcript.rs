@@ -101,6 +101,13 @@ impl Transcript {
         })
     }
 
+    /// The last progress, and what it signs for.
+    pub(crate) fn signed(&self) -> Option<(&[u8], &[u32], &str)> {
+        let (progress, text_bytes) = self.progress.as_ref()?;
+        let ids = self.output_ids.get(..progress.output_tokens as usize)?;
+        Some((progress.bytes(), ids, self.text.get(..*text_bytes)?))
+    }
+
     /// Takes the next message. None for one that has nothing to tell.
     pub(crate) fn take(&mut self, message: FromWorker) -> Result<Option<SessionEvent>, SessionError> {
         match message {

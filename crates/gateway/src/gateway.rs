@@ -35,6 +35,7 @@ use crate::{
     route::Workers,
     server,
     settings::{GatewaySettings, SettingsError},
+    streams::{self, Streams},
 };
 
 /// Why a gateway did not start.
@@ -119,6 +120,7 @@ pub(crate) struct Shared {
     pub(crate) started: u64,
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
+    pub(crate) streams: Streams,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
     pub(crate) answer_timeout: Duration,
@@ -203,6 +205,7 @@ impl Gateway {
         let key = key::load_or_create(&data_dir)?;
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
+        let (streams, stream_writer) = Streams::open(&data_dir)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -226,6 +229,7 @@ impl Gateway {
             started: unix_ms() / 1000,
             workers,
             receipts,
+            streams,
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
             answer_timeout: limits.answer_timeout,
@@ -244,7 +248,7 @@ impl Gateway {
             serving: Some(serving),
             tasks,
             endpoint,
-            writer: Some(writer),
+            writers: Some((writer, stream_writer)),
             payer,
             stop_grace: limits.stop_grace,
         })
@@ -287,7 +291,7 @@ pub struct RunningGateway {
     serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     endpoint: Endpoint,
-    writer: Option<Writer>,
+    writers: Option<(Writer, streams::Writer)>,
     payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
@@ -322,9 +326,12 @@ impl RunningGateway {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some(writer) = self.writer.take() {
-            // The last sender went with the last request, so the thread ends when all is written.
-            let joined = tokio::task::spawn_blocking(move || writer.join());
+        if let Some((receipts, streams)) = self.writers.take() {
+            // The last sender went with the last request, so the threads end when all is written.
+            let joined = tokio::task::spawn_blocking(move || {
+                receipts.join();
+                streams.join();
+            });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }
         info!(address = %self.address, "gateway stopped");

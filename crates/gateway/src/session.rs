@@ -12,6 +12,7 @@
 mod course;
 mod failure;
 mod place;
+mod restore;
 
 use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
@@ -28,8 +29,9 @@ use course::Course;
 pub(crate) use course::{Share, Waited, Whole};
 pub(crate) use place::Desk;
 use place::Leg;
+pub(crate) use restore::{Again, Restored};
 
-use crate::{api::ask::Ask, error::ApiError};
+use crate::{api::ask::Ask, error::ApiError, streams::StreamLog};
 
 /// For the receipts of orders that were cancelled.
 const LAST_RECEIPTS: Duration = Duration::from_secs(10);
@@ -86,6 +88,17 @@ enum Stepped {
 
 /// Finds workers for what is asked; returns when they have accepted.
 pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> {
+    let courses = courses(ask)?;
+    begin_with(desk, courses).await
+}
+
+/// Finds a worker for the rest of what was asked for before; returns when it has accepted. There is one answer.
+pub(crate) async fn go_on(desk: Desk, ask: &Ask, restored: Restored) -> Result<Answering, ApiError> {
+    let [request] = &ask.requests[..] else { return Err(ApiError::bug("several answers go on as one")) };
+    begin_with(desk, vec![Course::restored(Arc::new(request.clone()), restored)]).await
+}
+
+fn courses(ask: &Ask) -> Result<Vec<Course>, ApiError> {
     let mut courses = Vec::with_capacity(ask.answers());
     for request in &ask.requests {
         let request = Arc::new(request.clone());
@@ -95,6 +108,10 @@ pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> 
             courses.push(Course::new(Arc::clone(&request), choice, nonce));
         }
     }
+    Ok(courses)
+}
+
+async fn begin_with(desk: Desk, courses: Vec<Course>) -> Result<Answering, ApiError> {
     let mut answering = Answering {
         desk: Arc::new(desk),
         waiting: (0..courses.len()).collect(),
@@ -132,6 +149,18 @@ impl Answering {
     /// Who accepted at the beginning.
     pub(crate) fn workers(&self) -> &[PublicKey] {
         &self.workers
+    }
+
+    /// What the first answer's seed is drawn from.
+    pub(crate) fn nonce(&self) -> [u8; 32] {
+        self.courses.first().map_or([0; 32], |course| course.nonce)
+    }
+
+    /// Keeps what is signed for of the one answer from now on.
+    pub(crate) fn keep_in(&mut self, log: StreamLog) {
+        if let [course] = &mut self.courses[..] {
+            course.log = Some(log);
+        }
     }
 
     /// Whether nothing is paid for the answers so far.
@@ -342,6 +371,7 @@ impl Answering {
         if self.courses[index].lead(&mut leg) {
             leg.worker.spoke_again();
             leg.silence = leg.silence.max(leg.worker.silence());
+            leg.keep_signed();
             self.go_on(index, leg);
         } else {
             let_go(leg);
@@ -375,7 +405,7 @@ async fn step(
             heard = leg.session.hear() => match heard.transpose() {
                 Some(event) => return Stepped::Said(index, leg, event),
                 None if raced => return Stepped::Alive(index, leg),
-                None => {}
+                None => leg.keep_signed(),
             },
             () = sleep_until(patience_ends) => return Stepped::Slow(index, leg),
         }

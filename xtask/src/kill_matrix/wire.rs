@@ -174,7 +174,7 @@ fn events(
             let event: Vec<u8> = pending.drain(..at + 2).collect();
             let event = std::str::from_utf8(&event).context("an event is not UTF-8")?;
             // Other lines are comments.
-            let Some(data) = event.strip_prefix("data: ") else { continue };
+            let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
             if data.trim() == "[DONE]" {
                 done = true;
                 continue;

@@ -241,6 +241,8 @@ impl Worker {
         let recent = heard.at.is_some_and(|at| at.elapsed() <= self.trusted_for);
         let fitness = match heard.status.as_ref().filter(|_| recent).map(|status| status.state) {
             Some(WorkerState::Ready) if heard.leaving => Fitness::Draining,
+            // What it says comes by another connection than what it is ordered.
+            Some(WorkerState::Ready) if !self.connection.is_connected() => Fitness::Unreachable,
             Some(WorkerState::Ready) => Fitness::Ready,
             Some(WorkerState::Starting) => Fitness::Starting,
             Some(WorkerState::Draining) => Fitness::Draining,
@@ -271,8 +273,9 @@ impl Worker {
             id: self.key().to_string(),
             address: self.connection.address().location.to_string(),
             state: fitness.name(),
-            reason: (fitness == Fitness::Unreachable)
-                .then(|| heard.failure.unwrap_or_else(|| "it has not said anything lately".to_owned())),
+            reason: (fitness == Fitness::Unreachable).then(|| {
+                heard.failure.unwrap_or_else(|| "there is no connection to it at the moment".to_owned())
+            }),
             software: status.as_ref().map(|status| status.software.to_string()),
             active_requests: status.as_ref().map_or(0, |status| status.active_requests),
             waiting_requests: status.as_ref().map_or(0, |status| status.waiting_requests),

@@ -15,11 +15,14 @@ use tokio::time::Instant;
 
 use super::{
     Event, failure,
-    place::{Leg, Placement, Wanted},
+    place::{Leg, LegLog, Placement, Wanted},
+    restore::Restored,
 };
 use crate::{
+    api::unix_ms,
     error::ApiError,
     route::{Outcome, Worker},
+    streams::{Entry, StreamLog},
 };
 
 /// Breaks of one answer, before it is given up.
@@ -75,6 +78,10 @@ pub(super) struct Course {
     pub(super) legs: usize,
     /// The leg whose tokens count, once there are any.
     pub(super) leader: tokio::sync::watch::Sender<Option<u64>>,
+    /// It began before this gateway did.
+    began_before: bool,
+    /// Where what is signed for is kept, if it is.
+    pub(super) log: Option<StreamLog>,
     /// A leg that fell silent in mid-answer, while another worker is asked beside it.
     silent: Option<Silent>,
     /// When the caller was last given something new.
@@ -134,9 +141,25 @@ impl Course {
             broke: None,
             legs: 0,
             leader: tokio::sync::watch::Sender::new(None),
+            began_before: false,
+            log: None,
             silent: None,
             delivered_at: Instant::now(),
             waits: Vec::new(),
+        }
+    }
+
+    /// An answer that was begun before.
+    pub(super) fn restored(request: Arc<Request>, restored: Restored) -> Course {
+        let Restored { nonce, ids, text, first_byte_ms: _, shares, agreed } = restored;
+        Course {
+            began_before: true,
+            signed: Position { tokens: ids.len(), text: text.len() },
+            agreed,
+            ids,
+            text,
+            shares,
+            ..Course::new(request, 0, nonce)
         }
     }
 
@@ -155,7 +178,7 @@ impl Course {
             from,
             without: self.failed.iter().map(|(worker, _)| *worker).collect(),
             never: self.banned.clone(),
-            breaks: self.failed.len() as u32,
+            breaks: self.failed.len() as u32 + u32::from(self.began_before),
             stalls: self.stalls,
             beside: false,
         }
@@ -196,7 +219,16 @@ impl Course {
             None => {}
         }
         self.leader.send_replace(Some(leg.id));
+        self.keep_leg(leg);
         true
+    }
+
+    /// Keeps that a leg's tokens are what the caller is given from now on.
+    fn keep_leg(&self, leg: &mut Leg) {
+        let (Some(log), None) = (&self.log, &leg.log) else { return };
+        let Some(acceptance) = leg.session.so_far().and_then(|answer| answer.acceptance) else { return };
+        log.keep(Entry::Leg { order: leg.session.order().bytes().to_vec(), acceptance, at_ms: unix_ms() });
+        leg.log = Some(LegLog { log: log.clone(), kept: Position::default() });
     }
 
     /// Whether a leg runs beside one that only fell silent: then it has no part in the answer yet.
@@ -298,6 +330,15 @@ impl Course {
         }
         self.silent = None;
         let Refusal { answer, receipt } = refusal;
+        if let Some(LegLog { log, kept }) = &leg.log {
+            log.keep(Entry::Signed {
+                message: receipt.bytes().to_vec(),
+                is_receipt: true,
+                first: kept.tokens as u32,
+                ids: answer.output_ids[kept.tokens..].to_vec(),
+                text: answer.text[kept.text..].to_owned(),
+            });
+        }
         self.signed = Position {
             tokens: leg.from.tokens + answer.output_ids.len(),
             text: leg.from.text + answer.text.len(),

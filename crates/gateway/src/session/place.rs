@@ -32,6 +32,7 @@ use crate::{
     api::unix_ms,
     error::{ApiError, Code},
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
+    streams::{Entry, StreamLog},
 };
 
 /// How long one worker may take to accept before another is asked beside it.
@@ -122,12 +123,38 @@ pub(super) struct Leg {
     pub(super) silence: Duration,
     /// It fell silent in mid-answer, and another was asked: a sign of life counts.
     pub(super) raced: bool,
+    /// Where what it signs for is kept, and how much of it is there.
+    pub(super) log: Option<LegLog>,
     /// When it was begun to seek a worker, and when this one had accepted.
     pub(super) sought: Instant,
     pub(super) accepted: Instant,
 }
 
+/// What of a leg is kept.
+#[derive(Debug)]
+pub(super) struct LegLog {
+    pub(super) log: StreamLog,
+    pub(super) kept: Position,
+}
+
 impl Leg {
+    /// Keeps what it has signed for since the last time.
+    pub(super) fn keep_signed(&mut self) {
+        let Some(LegLog { log, kept }) = &mut self.log else { return };
+        let Some((progress, ids, text)) = self.session.signed() else { return };
+        let now = Position { tokens: ids.len(), text: text.len() };
+        if now != *kept {
+            log.keep(Entry::Signed {
+                message: progress.to_vec(),
+                is_receipt: false,
+                first: kept.tokens as u32,
+                ids: ids[kept.tokens..].to_vec(),
+                text: text[kept.text..].to_owned(),
+            });
+            *kept = now;
+        }
+    }
+
     pub(super) fn worker(&self) -> PublicKey {
         self.worker.key()
     }
@@ -369,6 +396,7 @@ async fn offer(
             hedge_at: Some(Instant::now() + timing.first_token_patience()),
             silence: worker.silence().mul_f32(manner.patience),
             raced: false,
+            log: None,
             sought: manner.sought,
             accepted: Instant::now(),
             session,

@@ -282,6 +282,12 @@ async fn serve(
                 return Ok(());
             }
             "BREAK-ONCE" => {}
+            "SILENT-ONCE" if answer.resumed.is_empty() => {
+                stream.send(&FromWorker::Progress(answer.progress())).await?;
+                let _ = stream.receive().await;
+                return Ok(());
+            }
+            "SILENT-ONCE" => {}
             "END-EARLY" => {
                 stream.finish().await?;
                 return Ok(());
