@@ -250,7 +250,7 @@ fn write_all(jobs: &Receiver<Job>, database: &Database) {
                 Err(RecvTimeoutError::Disconnected) => break true,
             }
         };
-        match commit(database, &batch, unix_ms()) {
+        match commit(database, &batch, BYTES_MAX, unix_ms()) {
             Ok(()) => batch.iter().for_each(|job| {
                 if let Job::Keep(_, _, Some(kept)) = job {
                     kept.store(true, Ordering::Relaxed);
@@ -264,7 +264,7 @@ fn write_all(jobs: &Receiver<Job>, database: &Database) {
     }
 }
 
-fn commit(database: &Database, jobs: &[Job], now_ms: u64) -> Result<(), redb::Error> {
+fn commit(database: &Database, jobs: &[Job], bytes_max: u64, now_ms: u64) -> Result<(), redb::Error> {
     // What came and went between two commits is not written at all.
     let ended: BTreeSet<u128> = jobs.iter().filter_map(Job::forgets).collect();
     let transaction = database.begin_write()?;
@@ -294,7 +294,7 @@ fn commit(database: &Database, jobs: &[Job], now_ms: u64) -> Result<(), redb::Er
             let oldest = begun.first()?.map(|(_, oldest)| oldest.value());
             let Some((id, at_ms)) = oldest else { break };
             let old = now_ms.saturating_sub(at_ms) >= KEPT_FOR.as_millis() as u64;
-            if !old && begun.len()? <= STREAMS_MAX && bytes <= BYTES_MAX {
+            if !old && begun.len()? <= STREAMS_MAX && bytes <= bytes_max {
                 break;
             }
             bytes -= forget(&mut log, &mut begun, id)?.min(bytes);
@@ -425,6 +425,7 @@ mod tests {
         let log = streams.go_on(id(2));
         assert!(log.is_kept());
         log.keep(entries[2].clone());
+        drop(log);
         streams.go_on(id(1)).forget();
         closed(streams, writer);
 
@@ -450,19 +451,20 @@ mod tests {
         let keep = |digit: u128, entry| Job::Keep(digit, entry, None);
         let day_ms = 24 * 3600 * 1000;
         let one = |digit: u128| keep(digit, Entry::Begun(begun(day_ms)));
-        commit(&database, &[one(1), one(2)], day_ms).expect("written");
-        commit(&database, &[one(3)], day_ms + KEPT_FOR.as_millis() as u64 - 1).expect("written");
+        let commit = |jobs: &[Job], now_ms| commit(&database, jobs, 10_000, now_ms).expect("written");
+        commit(&[one(1), one(2)], day_ms);
+        commit(&[one(3)], day_ms + KEPT_FOR.as_millis() as u64 - 1);
         let there = |digit: u128| !read(&database, digit).expect("read").is_empty();
         assert!((1..=3).all(there));
-        commit(&database, &[Job::Forget(9)], day_ms + KEPT_FOR.as_millis() as u64).expect("written");
+        commit(&[Job::Forget(9)], day_ms + KEPT_FOR.as_millis() as u64);
         assert_eq!([1, 2, 3].map(there), [false, false, true]);
         // Too much altogether: the oldest goes, and the newest stays.
-        let large = || signed(0, vec![], &"x".repeat(BYTES_MAX as usize / 2));
+        let large = || signed(0, vec![], &"x".repeat(5000));
         let now_ms = 3 * day_ms;
-        commit(&database, &[one(4), keep(4, large())], now_ms).expect("written");
-        commit(&database, &[one(5), keep(5, large())], now_ms).expect("written");
+        commit(&[one(4), keep(4, large())], now_ms);
+        commit(&[one(5), keep(5, large())], now_ms);
         assert_eq!([3, 4, 5].map(there), [false, false, true]);
-        commit(&database, &[Job::Forget(5)], now_ms).expect("written");
+        commit(&[Job::Forget(5)], now_ms);
         let totals = database.begin_read().expect("read").open_table(TOTALS).expect("a table");
         assert_eq!(totals.get(BYTES).expect("read").map(|total| total.value()), Some(0));
     }

@@ -104,6 +104,7 @@ async fn a_gateway_that_begins_anew_goes_on_with_streams() {
 
     let mut settings = settings(&directory);
     settings.workers = vec![worker.address];
+    settings.limits.stall_timeout = Duration::from_secs(60);
     settings.limits.search_timeout = Duration::from_secs(10);
     let gateway = Gateway::start(settings).await.expect("a gateway");
     let site = Site { address: gateway.address(), gateway, directory };
