@@ -41,6 +41,8 @@ const INTERVALS_TRUSTED: u32 = 4;
 const TRUSTED_MIN: Duration = Duration::from_secs(2);
 /// Who does not answer within this is doubted: others are asked first.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(700);
+/// And who does not within this is not there.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two questions to a worker that is doubted, at least.
 const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 /// How late a sign of life may be before another worker is asked beside it: so much at least …
@@ -370,12 +372,8 @@ async fn watch(worker: Weak<Worker>, doubted: Arc<Notify>, interval: Duration) {
             // Whoever is doubted is asked at once, and not over and over.
             () = doubted.notified() => sleep(DOUBT_PAUSE).await,
         }
-        let Some((connection, patience)) =
-            worker.upgrade().map(|worker| (worker.connection.clone(), worker.trusted_for))
-        else {
-            return;
-        };
-        let mut asking = std::pin::pin!(timeout(patience, connection.status()));
+        let Some(connection) = worker.upgrade().map(|worker| worker.connection.clone()) else { return };
+        let mut asking = std::pin::pin!(timeout(STATUS_PATIENCE, connection.status()));
         let answer = match timeout(ANSWER_PATIENCE, asking.as_mut()).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -388,7 +386,7 @@ async fn watch(worker: Weak<Worker>, doubted: Arc<Notify>, interval: Duration) {
         let result = match answer {
             Ok(Ok(status)) => Ok(status),
             Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
+            Err(_) => Err(format!("no answer within {} ms", STATUS_PATIENCE.as_millis())),
         };
         match worker.upgrade() {
             Some(worker) => worker.hear(result),
