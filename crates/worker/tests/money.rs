@@ -23,7 +23,7 @@ use surety_types::{
 use surety_worker::{
     WorkerLedger,
     load::{ModelFile, ModelPlace},
-    money::Claims,
+    money::{Claims, HostingSettings},
     serve::{self, ModelSettings, RunningWorker, WorkerSettings},
 };
 
@@ -70,6 +70,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
             endpoint: None,
             // Claims are made when the test says so, by stopping.
             claims: Claims { interval: Duration::from_secs(3600), threshold_wei: u128::MAX },
+            hosting: HostingSettings::default(),
         }),
         sharing: None,
     }

@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// A role that runs, and the line it printed when it was ready.
-struct Role {
-    child: Child,
-    ready: Value,
+pub struct Role {
+    pub child: Child,
+    pub ready: Value,
 }
 
 impl Role {
-    fn start(data_dir: &Path, args: &[&str]) -> Role {
+    pub fn start(data_dir: &Path, args: &[&str]) -> Role {
         let mut command = surety(data_dir);
         let mut child =
             command.args(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

@@ -24,7 +24,7 @@ use surety_net::{CloseCode, SendError, Sender};
 use surety_types::{Amount, Price, ToWorker, Voucher, channel::cover_wei};
 use tokio::sync::watch;
 
-pub use account::{Account, AccountError, ModuleCall, Moment, Wait, view};
+pub use account::{Account, AccountError, ModuleCall, Moment, Noted, Wait, view};
 pub use book::{Exhausted, PayerBook, Ticket};
 pub use on_ledger::account_on;
 

@@ -6,8 +6,8 @@ use alloy_primitives::{Address, B256, U256};
 use surety_chain::{CallRequest, Params};
 use surety_types::abi::Module;
 
-use super::account::{Account, AccountError, ModuleCall, Moment, Wait};
-use crate::ledger::{Ledger, LedgerError, TransactionCall, Wallet};
+use super::account::{Account, AccountError, ModuleCall, Moment, Noted, Wait};
+use crate::ledger::{Landed, Ledger, LedgerError, TransactionCall, Wallet};
 
 /// A wallet's account on a ledger, for the money of a gateway or the duties of a worker. One process at a time uses it.
 pub fn account_on(ledger: Ledger, wallet: Wallet) -> Arc<dyn Account> {
@@ -63,7 +63,7 @@ impl Account for OnLedger {
         })
     }
 
-    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()> {
+    fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>> {
         Box::pin(async move {
             let calls = calls.into_iter().map(|call| TransactionCall {
                 to: call.module.address(),
@@ -72,10 +72,11 @@ impl Account for OnLedger {
                 gas: None,
             });
             let landed = self.ledger.submit(&self.wallet, calls.collect()).await.map_err(told)?;
-            match landed.into_iter().find(|landed| !landed.success) {
-                Some(failed) => Err(refused(failed.revert_reason)),
-                None => Ok(()),
-            }
+            let noted = |landed: Landed| match landed.success {
+                true => Ok(Noted { logs: landed.logs, fee: landed.fee }),
+                false => Err(refused(landed.revert_reason)),
+            };
+            landed.into_iter().map(noted).collect()
         })
     }
 }

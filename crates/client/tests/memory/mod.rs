@@ -17,7 +17,7 @@ use surety_chain::{
 };
 use surety_client::{
     Account, AccountError,
-    channel::{ModuleCall, Moment, Wait},
+    channel::{ModuleCall, Moment, Noted, Wait},
     ledger::Wallet,
 };
 use surety_types::{SecretKey, abi::Module};
@@ -247,8 +247,9 @@ impl Account for MemoryAccount {
         })
     }
 
-    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()> {
+    fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>> {
         self.with(move |chain| {
+            let mut noted = Vec::new();
             for call in calls {
                 let transaction = TxEip1559 {
                     chain_id: CHAIN_ID,
@@ -267,8 +268,10 @@ impl Account for MemoryAccount {
                 if !receipt.envelope.status() {
                     return Err(refused(String::from_utf8_lossy(&receipt.output).into_owned()));
                 }
+                let fee = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
+                noted.push(Noted { logs: receipt.envelope.logs().to_vec(), fee });
             }
-            Ok(())
+            Ok(noted)
         })
     }
 }

@@ -35,7 +35,12 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{Duties, Problem, WorkerLedger, leaf_hashes, till::Till};
+use super::{
+    Duties, Hosted, Hosts, Problem, WorkerLedger,
+    hosting::{Hosting, Start},
+    leaf_hashes,
+    till::Till,
+};
 
 /// Between two looks at the ledger.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
@@ -65,6 +70,7 @@ pub(crate) struct Registration {
 /// The duties, being done.
 pub(crate) struct Duty {
     state: watch::Receiver<Duties>,
+    hosted: watch::Receiver<Vec<Hosted>>,
     stop: Option<oneshot::Sender<Leave>>,
     task: JoinHandle<Option<Problem>>,
 }
@@ -73,14 +79,16 @@ pub(crate) struct Duty {
 struct Leave;
 
 impl Duty {
-    /// Begins; `ready` is called once, when the ledger names the worker.
+    /// Begins; `ready` is called once, when the ledger names the worker. Without `hosts` nothing is pinned.
     pub(crate) fn start(
         ledger: WorkerLedger,
         till: Arc<Till>,
         registration: Registration,
+        hosts: Option<Hosts>,
         ready: impl FnOnce() + Send + 'static,
     ) -> Duty {
         let (state, seen) = watch::channel(Duties::default());
+        let (pins, hosted) = watch::channel(Vec::new());
         let (stop, stopped) = oneshot::channel();
         let worker = Worker {
             account: Arc::clone(&ledger.account),
@@ -90,12 +98,18 @@ impl Duty {
             state,
             turn: AtomicUsize::new(0),
         };
-        let task = tokio::spawn(worker.run(ready, stopped));
-        Duty { state: seen, stop: Some(stop), task }
+        let hosts = hosts.map(|hosts| (hosts, pins));
+        let task = tokio::spawn(worker.run(ready, hosts, stopped));
+        Duty { state: seen, hosted, stop: Some(stop), task }
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<Duties> {
         self.state.clone()
+    }
+
+    /// How it stands with each model that is hosted or might be.
+    pub(crate) fn hosted(&self) -> watch::Receiver<Vec<Hosted>> {
+        self.hosted.clone()
     }
 
     /// Claims what is left to claim, takes the worker off the ledger, and ends; why it is still there, if it is.
@@ -154,7 +168,12 @@ fn problem(message: impl Into<String>, hint: impl Into<String>) -> AccountError 
 }
 
 impl Worker {
-    async fn run(self, ready: impl FnOnce(), mut stopped: oneshot::Receiver<Leave>) -> Option<Problem> {
+    async fn run(
+        self,
+        ready: impl FnOnce(),
+        hosts: Option<(Hosts, watch::Sender<Vec<Hosted>>)>,
+        mut stopped: oneshot::Receiver<Leave>,
+    ) -> Option<Problem> {
         let params = tokio::select! {
             params = self.register() => params,
             told = &mut stopped => return if told.is_ok() { self.leave().await } else { None },
@@ -162,6 +181,18 @@ impl Worker {
         ready();
         self.state.send_modify(|state| {
             *state = Duties { registered: true, doing: "serving".to_owned(), problem: None };
+        });
+        let hosting = hosts.map(|(hosts, state)| {
+            let models = self.registration.models.iter();
+            Hosting::start(Start {
+                account: Arc::clone(&self.account),
+                worker: self.registration.key.public(),
+                settings: self.ledger.hosting.clone(),
+                hosts,
+                store: self.till.store().clone(),
+                serves: models.map(|(id, manifest, _)| (*id, manifest.clone())).collect(),
+                state,
+            })
         });
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,7 +219,16 @@ impl Worker {
                 Err(error) => self.tell(error),
             }
             match stop {
-                Some(true) => return self.leave().await,
+                Some(true) => {
+                    // Pins first: a worker that is not in service proves nothing.
+                    let unpinned = match hosting {
+                        Some(hosting) => hosting.leave().await,
+                        None => Ok(()),
+                    };
+                    let kept =
+                        unpinned.err().map(|AccountError { message, hint, .. }| Problem { message, hint });
+                    return self.leave().await.or(kept);
+                }
                 Some(false) => return None,
                 None => {}
             }

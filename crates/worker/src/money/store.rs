@@ -1,6 +1,6 @@
-//! What of the book outlives the process: channels and the receipts' log, in one file.
+//! What of the book outlives the process: channels, the receipts' log, and what hosting came to, in one file.
 //!
-//! In:     rows and leaves, each to be on the disk before its receipt leaves. Out: what was kept.
+//! In:     rows and leaves, each to be on the disk before its receipt leaves; proofs that landed. Out: what was kept.
 //! Touches: `book.redb` in the worker's folder, and one thread that writes it.
 //! Holds:  what [`Store::keep`] returned from is on the disk; many at once share one commit; a leaf's place in its epoch's
 //!         log never changes.
@@ -31,6 +31,12 @@ type EarnedKey<'a> = (u64, &'a [u8]);
 type EarnedRow = (u64, u64, u64, u128);
 /// What was charged.
 const EARNED: TableDefinition<'_, EarnedKey<'_>, EarnedRow> = TableDefinition::new("earned");
+/// Proofs, wei paid for them, wei of gas.
+type ProvenRow = (u64, u128, u128);
+/// What proofs of hosting were paid, by day and model.
+const PROVEN: TableDefinition<'_, EarnedKey<'_>, ProvenRow> = TableDefinition::new("proven");
+/// Models that were fetched in order to host them → their file's digest and its size.
+const FETCHED: TableDefinition<'_, &[u8], (&[u8], u64)> = TableDefinition::new("fetched");
 /// Days of which this is kept.
 const EARNED_DAYS: u64 = 400;
 /// Epochs whose root stands on the ledger.
@@ -101,7 +107,36 @@ pub struct Earned {
     pub wei: u128,
 }
 
+/// What proofs of hosting of one model were paid on one day (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proven {
+    /// Days since 1970.
+    pub day: u64,
+    /// The model.
+    pub model: ModelId,
+    /// Epochs in which it was proven.
+    pub proofs: u64,
+    /// What was paid for that; nothing to those who come after enough others.
+    pub wei: u128,
+    /// What their gas cost.
+    pub gas_wei: u128,
+}
+
+/// A model that was fetched in order to host it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    pub(crate) model: ModelId,
+    pub(crate) file: Digest,
+    pub(crate) bytes: u64,
+}
+
 enum Job {
+    Proven {
+        new: Proven,
+        done: oneshot::Sender<Result<(), NotKept>>,
+    },
+    Fetched(Fetched),
+    LetGo(ModelId),
     Keep {
         row: Option<Box<(Digest, Row)>>,
         leaf: Option<(u64, Digest)>,
@@ -170,6 +205,55 @@ impl Store {
         if !channels.is_empty() {
             let _ = self.jobs.send(Job::Forget(channels));
         }
+    }
+
+    /// Hands over that a proof of hosting landed.
+    pub(crate) fn proven(&self, new: Proven) -> Keeping {
+        let (done, kept) = oneshot::channel();
+        let _ = self.jobs.send(Job::Proven { new, done });
+        Keeping(kept)
+    }
+
+    /// A model's file was fetched in order to host it.
+    pub(crate) fn fetched(&self, fetched: Fetched) {
+        let _ = self.jobs.send(Job::Fetched(fetched));
+    }
+
+    /// A model that was fetched is hosted no more.
+    pub(crate) fn let_go(&self, model: ModelId) {
+        let _ = self.jobs.send(Job::LetGo(model));
+    }
+
+    /// What proofs of hosting were paid, by day and model, the oldest first. Reads the disk.
+    pub(crate) fn all_proven(&self) -> Result<Vec<Proven>, NotKept> {
+        let read = || -> Result<Vec<Proven>, redb::Error> {
+            let proven = self.database.begin_read()?.open_table(PROVEN)?;
+            let mut rows = Vec::new();
+            for entry in proven.iter()? {
+                let (key, value) = entry?;
+                let ((day, model), (proofs, wei, gas_wei)) = (key.value(), value.value());
+                let model = ModelId(Digest(model.try_into().unwrap_or_default()));
+                rows.push(Proven { day, model, proofs, wei, gas_wei });
+            }
+            Ok(rows)
+        };
+        read().map_err(|error| NotKept(error.to_string()))
+    }
+
+    /// The models that were fetched and not let go. Reads the disk.
+    pub(crate) fn all_fetched(&self) -> Result<Vec<Fetched>, NotKept> {
+        let read = || -> Result<Vec<Fetched>, redb::Error> {
+            let fetched = self.database.begin_read()?.open_table(FETCHED)?;
+            let mut rows = Vec::new();
+            for entry in fetched.iter()? {
+                let (model, value) = entry?;
+                let (file, bytes) = value.value();
+                let digest = |bytes: &[u8]| Digest(bytes.try_into().unwrap_or_default());
+                rows.push(Fetched { model: ModelId(digest(model.value())), file: digest(file), bytes });
+            }
+            Ok(rows)
+        };
+        read().map_err(|error| NotKept(error.to_string()))
     }
 
     /// An epoch's root stands on the ledger.
@@ -248,6 +332,8 @@ fn open(folder: &Path, path: &Path) -> Result<Database, redb::Error> {
     transaction.open_table(LEAVES)?;
     transaction.open_table(POSTED)?;
     transaction.open_table(EARNED)?;
+    transaction.open_table(PROVEN)?;
+    transaction.open_table(FETCHED)?;
     transaction.commit()?;
     Ok(database)
 }
@@ -280,7 +366,7 @@ fn write_all(queue: &mpsc::Receiver<Job>, database: &Database) {
             tracing::error!(%error, jobs = jobs.len(), "the book was not written");
         }
         for job in jobs {
-            if let Job::Keep { done, .. } = job {
+            if let Job::Keep { done, .. } | Job::Proven { done, .. } = job {
                 let _ = done.send(result.clone());
             }
         }
@@ -294,6 +380,8 @@ fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
         let mut leaves = transaction.open_table(LEAVES)?;
         let mut posted = transaction.open_table(POSTED)?;
         let mut table = transaction.open_table(EARNED)?;
+        let mut proven = transaction.open_table(PROVEN)?;
+        let mut fetched = transaction.open_table(FETCHED)?;
         for job in jobs {
             match job {
                 Job::Keep { row, leaf, earned, .. } => {
@@ -321,6 +409,22 @@ fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
                         leaves.insert((*epoch, place), &digest.0[..])?;
                     }
                 }
+                Job::Proven { new, .. } => {
+                    let key = (new.day, &new.model.0.0[..]);
+                    let before = proven.get(key)?.map(|row| row.value()).unwrap_or_default();
+                    let row = (
+                        before.0.saturating_add(new.proofs),
+                        before.1.saturating_add(new.wei),
+                        before.2.saturating_add(new.gas_wei),
+                    );
+                    proven.insert(key, row)?;
+                    let oldest = new.day.saturating_sub(EARNED_DAYS);
+                    proven.retain_in((0, &[][..])..(oldest, &[][..]), |_, _| false)?;
+                }
+                Job::Fetched(new) => {
+                    fetched.insert(&new.model.0.0[..], (&new.file.0[..], new.bytes))?;
+                }
+                Job::LetGo(model) => drop(fetched.remove(&model.0.0[..])?),
                 Job::Forget(ids) => {
                     for id in ids {
                         channels.remove(&id.0[..])?;

@@ -36,7 +36,7 @@ use super::{
 };
 
 /// A day.
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 /// For the ledger to say what a channel holds.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A channel that looks too poor is looked at again at most so often.

@@ -51,7 +51,10 @@ use self::{
 use crate::{
     load::{Loader, ModelFile, OpenError},
     machine,
-    money::{self, BookError, Duties, Duty, Earnings, Inclusion, Problem, Registration, Till, WorkerLedger},
+    money::{
+        self, BookError, Duties, Duty, Earnings, Hosted, Hosts, Inclusion, Problem, Registration, Till,
+        WorkerLedger,
+    },
     progress::Progress,
     receipt::SOFTWARE,
 };
@@ -308,12 +311,13 @@ pub async fn start(
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
     });
-    let (listener, mut holding) = (ListenLimits::default(), JoinSet::new());
+    let (listener, mut holding, mut hosts) = (ListenLimits::default(), JoinSet::new(), None);
     let listener = match sharing {
         None => endpoint.listen(listener),
         Some(Sharing { view, limits }) => {
             let (listener, blobs) = endpoint.listen_with_blobs(listener, ListenLimits::default());
             let view = Arc::new(view);
+            hosts = Some(Hosts { view: view.clone(), endpoint: endpoint.clone() });
             holding.spawn(hold(blobs, endpoint.key(), view.clone(), limits));
             // Each is read once, now, rather than when the first stranger asks.
             let files: Vec<Digest> = models.iter().map(|model| model.file.blake3).collect();
@@ -379,7 +383,7 @@ pub async fn start(
                 endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().location),
                 models: shared.models().map(registered).collect(),
             };
-            Some(Duty::start(ledger, till, registration, ready))
+            Some(Duty::start(ledger, till, registration, hosts, ready))
         }
         _ => {
             ready();
@@ -409,6 +413,11 @@ impl RunningWorker {
     /// How its dealings with the ledger stand, as they change; none without a ledger.
     pub fn duties(&self) -> Option<watch::Receiver<Duties>> {
         self.duty.as_ref().map(Duty::state)
+    }
+
+    /// How it stands with the models that are hosted, or might be, as that changes; none without a ledger.
+    pub fn hosted(&self) -> Option<watch::Receiver<Vec<Hosted>>> {
+        self.duty.as_ref().map(Duty::hosted)
     }
 
     /// Shows that a receipt is in the log of an epoch, if it is. Reads the disk.

@@ -16,7 +16,7 @@ use surety_net::{Location, RelayAddress, WorkerAddress};
 use surety_types::Digest;
 use surety_worker::{
     WorkerLedger, machine,
-    money::{Claims, Duties},
+    money::{Claims, Duties, HostingPolicy, HostingSettings, Room},
     serve::{self, Sharing, WorkerSettings},
 };
 use tokio::{sync::watch, time::timeout};
@@ -117,11 +117,40 @@ pub struct ServeArgs {
     /// Which files to give to those who ask for them by their BLAKE3.
     #[arg(long, value_enum, default_value_t)]
     share: Share,
+    /// Which models to pin on the ledger, and prove in every epoch: `paid`, those whose pools pay more than the proofs cost;
+    /// `wanted`, also unpaid ones that fewer keep than are wanted; `off`, none.
+    #[arg(long, value_enum, default_value_t, requires = "genesis")]
+    hosting: HostingArg,
+    /// Also fetch and keep models that are paid for and too few keep, in so many bytes of the disk [default: none].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), requires = "genesis")]
+    host_max_bytes: Option<u64>,
     /// Send no more than this of the models' files to those who ask for them, all together.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     share_bytes_per_second: Option<u64>,
     #[command(flatten)]
     pub child: ChildArgs,
+}
+
+/// For what models are pinned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum HostingArg {
+    /// For pay alone.
+    #[default]
+    Paid,
+    /// Also for nothing, where fewer keep a model than are wanted.
+    Wanted,
+    /// Never.
+    Off,
+}
+
+impl From<HostingArg> for HostingPolicy {
+    fn from(arg: HostingArg) -> Self {
+        match arg {
+            HostingArg::Paid => HostingPolicy::Paid,
+            HostingArg::Wanted => HostingPolicy::Wanted,
+            HostingArg::Off => HostingPolicy::Off,
+        }
+    }
 }
 
 /// How a model is computed.
@@ -231,6 +260,14 @@ async fn serve_until_stopped(
     reached: Reached,
 ) -> anyhow::Result<Outcome> {
     let models = Models::new(data_dir);
+    if args.host_max_bytes.is_some() && args.share != Share::Store {
+        return Err(hinted(
+            "what is fetched to be hosted would be given to nobody",
+            "leave --share away (store), or --host-max-bytes",
+        ));
+    }
+    let room = args.host_max_bytes.map(|bytes_max| Room { bytes_max, store: models.store().clone() });
+    let hosting = HostingSettings { policy: args.hosting.into(), room };
     let mut wanted = Vec::new();
     for arg in if args.models.is_empty() { vec![ModelArg::default()] } else { args.models } {
         models.find_or_download(&arg.reference).await?;
@@ -250,6 +287,7 @@ async fn serve_until_stopped(
         name: args.operator_name.unwrap_or(name),
         endpoint: reached.announce.map(Location::Direct),
         claims: Claims::default(),
+        hosting: hosting.clone(),
     });
     let served: Vec<Digest> = wanted.iter().map(|model| model.file.blake3).collect();
     // What is served is not collected.
@@ -280,7 +318,8 @@ async fn serve_until_stopped(
     if let Some(duties) = worker.duties() {
         tokio::spawn(report(duties));
     }
-    let steered = Steered { control: worker.control(), duties: worker.duties(), account, pause };
+    let (duties, hosted) = (worker.duties(), worker.hosted());
+    let steered = Steered { control: worker.control(), duties, hosted, account, pause };
     let mut server = ControlServer::start(listener, socket, steered);
     let served = worker.models();
     for model in &served {
