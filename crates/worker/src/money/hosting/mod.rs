@@ -51,8 +51,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// After something failed; doubles up to the second.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Transactions about one model that may fail in an epoch: each may have cost its gas.
-const FAILURES_MAX: u32 = 4;
+/// Doublings after which the pause is the longest.
+const PAUSES_MAX: u32 = 5;
+/// Refusals about one model after which it is left alone for the epoch: each may have cost its gas.
+const REFUSALS_MAX: u32 = 4;
 /// Places in the ledger's list of a model's pins that are looked at.
 const PLACES_MAX: u64 = 1_000;
 /// What a page of a list on the ledger holds.
@@ -158,8 +160,10 @@ struct Model {
     fetched: bool,
     /// The epoch in which nothing more is to be done about it.
     settled: Option<u64>,
-    /// The epoch that failures are counted in, how many, and when to try again.
-    failed: (u64, u32),
+    /// The epoch in which refusals are counted, and how many there were.
+    refused: (u64, u32),
+    /// Failures since something went well, and when to try again.
+    failed: u32,
     again: Option<Instant>,
     shown: Hosted,
 }
@@ -181,7 +185,7 @@ impl Model {
             doing: "looking at the ledger".to_owned(),
             problem: None,
         };
-        Model { manifest, fetched, settled: None, failed: (0, 0), again: None, shown }
+        Model { manifest, fetched, settled: None, refused: (0, 0), failed: 0, again: None, shown }
     }
 
     fn is_due(&self, epoch: u64) -> bool {
@@ -194,17 +198,20 @@ impl Model {
             Ok(Done { doing, settled }) => {
                 (self.shown.doing, self.shown.problem) = (doing, None);
                 self.settled = settled.then_some(epoch);
+                self.failed = 0;
             }
-            Err(AccountError { message, hint, .. }) => {
-                if self.failed.0 != epoch {
-                    self.failed = (epoch, 0);
+            Err(AccountError { message, hint, refused }) => {
+                if self.refused.0 != epoch {
+                    self.refused = (epoch, 0);
                 }
-                self.failed.1 += 1;
-                if self.failed.1 >= FAILURES_MAX {
+                // What was refused may have cost its gas; a ledger that is not reached costs nothing.
+                self.refused.1 += u32::from(refused);
+                if self.refused.1 >= REFUSALS_MAX {
                     self.settled = Some(epoch);
-                } else {
-                    self.again = Some(Instant::now() + (PAUSE_MIN * 2_u32.pow(self.failed.1)).min(PAUSE_MAX));
                 }
+                self.failed = self.failed.saturating_add(1);
+                let pause = PAUSE_MIN * 2_u32.saturating_pow(self.failed.min(PAUSES_MAX));
+                self.again = Some(Instant::now() + pause.min(PAUSE_MAX));
                 let problem = Some(Problem { message, hint });
                 if self.shown.problem != problem {
                     let Some(Problem { message, hint }) = &problem else { return };
