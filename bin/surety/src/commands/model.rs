@@ -4,9 +4,9 @@ mod audit;
 mod collect;
 mod fund;
 mod inspect;
-mod network;
+pub mod network;
 mod publish;
-mod pull;
+pub mod pull;
 mod serve;
 
 use std::{

@@ -8,6 +8,7 @@ use crate::{
     join::Role,
     look::{prepare, start},
     process::{assert_status, json, run, wait},
+    transfer::Model,
 };
 
 /// What a command prints as JSON.
@@ -60,4 +61,76 @@ fn a_funded_model_is_pinned_proven_and_paid_and_its_record_is_shown() {
     let later = asked(dir, &[&["worker", "earnings", "--account", "host"][..], &on].concat());
     assert_eq!(later["hosting"]["pins"][0]["pinned"], false, "{later}");
     assert!(later["hosting"]["days"][0]["proofs"].as_u64() >= Some(2), "{later}");
+}
+
+#[test]
+fn a_machine_that_joins_pulls_what_it_chose_and_says_whether_it_is_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = &folder.path().join("network");
+    std::fs::create_dir(dir).unwrap();
+    prepare(dir, &["host", "joiner"]);
+    let validator = start(dir);
+    let genesis = dir.join("genesis-given.json");
+    let on = ["--genesis", genesis.to_str().unwrap(), "--rpc-url", &validator.rpc];
+    let model = Model::new(4 << 20);
+    let path = dir.join("wanted.gguf");
+    std::fs::write(&path, &model.bytes).unwrap();
+    let served = format!("wanted={}", path.display());
+    let worker = ["worker", "run", "--threads", "1", "--account", "host", "--bond", "20", "--model", &served];
+    let holder = Role::start(dir, &[&worker[..], &on].concat());
+    let id = holder.ready["models"][0]["id"].as_str().unwrap().to_owned();
+    wait(|| asked(dir, &["worker", "status"])["state"] == "ready", "the holder registers");
+
+    // A bare machine, but for an account that has credits.
+    let bare = &folder.path().join("bare");
+    std::fs::create_dir_all(bare.join("keys")).unwrap();
+    for key in std::fs::read_dir(dir.join("keys")).unwrap().map(|key| key.unwrap()) {
+        let name = key.file_name().into_string().unwrap();
+        if name.starts_with("joiner") {
+            std::fs::copy(key.path(), bare.join("keys").join(name)).unwrap();
+        }
+    }
+    let join = ["worker", "join", "--threads", "1", "--account", "joiner", "--bond", "20"];
+    let join = [&join[..], &on].concat();
+    let looked = asked(bare, &[&join[..], &["--dry-run"]].concat());
+    let row = looked["models"].as_array().unwrap().iter().find(|row| row["id"] == id.as_str()).unwrap();
+    assert_eq!((&row["here"], row["bytes"].as_u64()), (&Value::from(false), Some(4 << 20)), "{looked}");
+    let bandwidth = looked["findings"].as_array().unwrap().iter().find(|found| found["what"] == "bandwidth");
+    assert!(bandwidth.unwrap()["found"].as_str().unwrap().starts_with("not measured"), "{looked}");
+    assert!(asked(bare, &["model", "list"])["models"].as_array().unwrap().len() == 1, "nothing was pulled");
+
+    let relay = Role::start(&folder.path().join("relay"), &["relay", "run", "--listen", "127.0.0.1:0"]);
+    let reach = relay.ready["relay"].as_str().unwrap().replace("relay+http://", "relay=");
+    let joined = Role::start(bare, &[&join[..], &["--yes", "--reach", &reach]].concat());
+    let serves: Vec<&str> = joined.ready["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
+    assert!(serves.contains(&id.as_str()), "{serves:?} and not {id}");
+    let stored = asked(bare, &["model", "list"]);
+    let stored =
+        stored["models"].as_array().unwrap().iter().find(|entry| entry["id"] == id.as_str()).unwrap().clone();
+    assert!(std::fs::read(stored["path"].as_str().unwrap()).unwrap() == model.bytes, "the file's bytes");
+    let reached = || asked(bare, &["worker", "status"])["reached"].clone();
+    wait(|| reached()["usable"].is_boolean(), "it looks whether it is reached");
+    let found = reached();
+    assert!(
+        found["usable"] == true && found["found"].as_str().unwrap().contains("through its relay"),
+        "{found}"
+    );
+    assert!(found["fix"].is_null(), "{found}");
+    drop(joined);
+
+    // Announced where nobody listens: said, with what to do.
+    let lost = ["worker", "run", "--threads", "1", "--account", "joiner", "--bond", "20"];
+    let _lost = Role::start(bare, &[&lost[..], &["--reach", "direct=127.0.0.1:9"], &on].concat());
+    wait(|| reached()["usable"].is_boolean(), "it looks whether it is reached");
+    let found = reached();
+    assert!(
+        found["usable"] == false && found["found"].as_str().unwrap().starts_with("not at 127.0.0.1:9"),
+        "{found}"
+    );
+    assert!(found["fix"].as_str().unwrap().contains("UDP port 9"), "{found}");
 }

@@ -55,12 +55,19 @@ pub struct Args {
 }
 
 /// What is to be fetched, and from whom.
-struct Wanted {
-    digest: Digest,
-    bytes: Option<u64>,
+pub struct Wanted {
+    pub digest: Digest,
+    pub bytes: Option<u64>,
     /// What it is to turn out to be, if the ledger named it.
-    model: Option<ModelId>,
-    holders: Vec<WorkerAddress>,
+    pub model: Option<ModelId>,
+    pub holders: Vec<WorkerAddress>,
+}
+
+/// A file that is here, loaded once, and how it came if it was not here before.
+pub struct Brought {
+    pub entry: Entry,
+    pub model: Model,
+    pub pulled: Option<Pulled>,
 }
 
 /// The whole digits of a reference, if it is nothing else.
@@ -121,16 +128,35 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
         ));
     }
     check_name(args.name.as_deref())?;
-    let Wanted { digest, bytes, model: id, holders } = wanted(data_dir, &args).await?;
+    let wanted = wanted(data_dir, &args).await?;
     let Args { reference, name, .. } = args;
-    check_free(store, digest, name.as_deref())?;
+    check_free(store, wanted.digest, name.as_deref())?;
+    let asked = match reference {
+        Reference::Name { name, .. } if name.parse::<Digest>().is_err() => Some(name),
+        _ => None,
+    };
+    let brought = bring(data_dir, models, wanted, name.as_deref(), asked).await?;
+    print(global, &brought.entry, &brought.model, brought.pulled.as_ref())
+}
+
+/// Fetches a file unless it is here, enters and loads it. `name`: what it is to be called; `asked`: what it was asked for by,
+/// which it is called if that is free.
+pub async fn bring(
+    data_dir: &DataDir,
+    models: &Models,
+    wanted: Wanted,
+    name: Option<&str>,
+    asked: Option<String>,
+) -> anyhow::Result<Brought> {
+    let store = models.store();
+    let Wanted { digest, bytes, model: id, holders } = wanted;
     if let Some(found) = already_here(store, digest)? {
         output::note(format_args!("the file is here already, at {}", found.path.display()));
         let file = ModelFile { place: ModelPlace::File(found.path.clone()), blake3: digest };
         let model = open(&file, data_dir, &found.name)?;
         store.note_model(digest, model.id());
         check_model(&model, id, &found.name)?;
-        return print(global, &found, &model, None);
+        return Ok(Brought { entry: found, model, pulled: None });
     }
     let place = store.pulled(digest);
     // A collection that is about to delete what an earlier pull left is waited for.
@@ -161,19 +187,15 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
     let _held = models.hold(&place, digest);
     let file = ModelFile { place: ModelPlace::File(place), blake3: digest };
     let called = format!("blake3-{}", &digest.to_string()[..12]);
-    let loaded = open(&file, data_dir, name.as_deref().unwrap_or(&called));
-    let asked = match reference {
-        Reference::Name { name, .. } if name.parse::<Digest>().is_err() => Some(name),
-        _ => None,
-    };
+    let loaded = open(&file, data_dir, name.unwrap_or(&called));
     let called =
         asked.unwrap_or_else(|| loaded.as_ref().map_or(called, |model| model.manifest().name.clone()));
     // What does not load has a name all the same, so that it can be removed and need not come again.
-    let entry = store.enter_pulled(digest, name.as_deref(), &called)?;
+    let entry = store.enter_pulled(digest, name, &called)?;
     let model = loaded?;
     store.note_model(digest, model.id());
     check_model(&model, id, &entry.name)?;
-    print(global, &entry, &model, pulled.as_ref())
+    Ok(Brought { entry, model, pulled })
 }
 
 /// A manifest that was published need not be true of the file it names.

@@ -40,7 +40,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::pause::{Pause, PauseFile, now_ms};
+use super::{
+    pause::{Pause, PauseFile, now_ms},
+    reached::Seen,
+};
 use crate::{
     data_dir::DataDir,
     output::{hinted, io_failure},
@@ -97,6 +100,7 @@ pub struct Steered {
     pub control: Control,
     pub duties: Option<watch::Receiver<Duties>>,
     pub hosted: Option<watch::Receiver<Vec<Hosted>>>,
+    pub reached: watch::Receiver<Option<Seen>>,
     pub account: Option<Arc<dyn Account>>,
     pub pause: PauseFile,
 }
@@ -331,6 +335,7 @@ fn status(steered: &Steered) -> Value {
         "waiting_requests": status.waiting_requests,
         "models": models,
         "ledger": ledger,
+        "reached": steered.reached.borrow().as_ref().map(Seen::told),
         "hosting": steered.hosted.as_ref().map(|hosted| hosted.borrow().iter().map(told_hosted).collect::<Vec<_>>()),
     })
 }

@@ -4,6 +4,7 @@ mod control;
 mod join;
 mod pause;
 mod reach;
+mod reached;
 mod steer;
 
 use std::{net::ToSocketAddrs as _, num::NonZeroUsize, time::Duration};
@@ -19,14 +20,14 @@ use surety_worker::{
     money::{Claims, Duties, HostingPolicy, HostingSettings, Room},
     serve::{self, Sharing, WorkerSettings},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use self::{
     control::{ControlServer, Steered},
     pause::{PauseFile, now_ms},
     reach::{Reach, ReachArgs, Reached, Standing},
 };
-use super::Outcome;
+use super::{Outcome, doctor};
 use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
@@ -318,8 +319,21 @@ async fn serve_until_stopped(
     if let Some(duties) = worker.duties() {
         tokio::spawn(report(duties));
     }
+    let (seen, reached) = watch::channel(None);
+    // Ends with this function.
+    let mut looking = JoinSet::new();
+    if let (Some(duties), Some(account)) = (worker.duties(), account.clone()) {
+        let quiet = global.json;
+        let changed = move |finding: &_| {
+            // Where a script reads, `worker status` tells it.
+            if !quiet && let Err(error) = doctor::show(std::slice::from_ref(finding)) {
+                tracing::debug!(%error, "it could not be said whether the worker is reached");
+            }
+        };
+        looking.spawn(reached::watch(account, worker.address().key, duties, seen, changed));
+    }
     let (duties, hosted) = (worker.duties(), worker.hosted());
-    let steered = Steered { control: worker.control(), duties, hosted, account, pause };
+    let steered = Steered { control: worker.control(), duties, hosted, reached, account, pause };
     let mut server = ControlServer::start(listener, socket, steered);
     let served = worker.models();
     for model in &served {

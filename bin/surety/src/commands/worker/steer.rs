@@ -136,6 +136,13 @@ fn show_status(global: &Global, told: &Value) -> anyhow::Result<Outcome> {
             if connected { "connected" } else { "NOT connected: nobody reaches this worker at the moment" };
         output::line(format_args!("relay    {how}"))?;
     }
+    if let Some(found) = told["reached"]["found"].as_str() {
+        let mark = if told["reached"]["usable"] == true { "" } else { "NOT " };
+        output::line(format_args!("reached  {mark}{}", output::printable(found)))?;
+    }
+    if let Some(fix) = told["reached"]["fix"].as_str() {
+        output::line(format_args!("         {}", output::printable(fix)))?;
+    }
     if let Some(problem) = told["ledger"]["problem"].as_str() {
         output::line(format_args!("ledger   {}", output::printable(problem)))?;
     } else if let Some(doing) = told["ledger"]["doing"].as_str() {
