@@ -16,7 +16,7 @@ use std::{
 };
 
 use surety_client::Reach;
-use surety_net::{BindError, BindOptions, Endpoint, Location};
+use surety_net::{BindError, BindOptions, Endpoint, Location, WorkerAddress};
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
     net::TcpListener,
@@ -195,7 +195,7 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, data_dir, workers, ledger, aliases, limits } = settings;
+        let GatewaySettings { listen, open, data_dir, workers, nearby, ledger, aliases, limits } = settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -208,13 +208,16 @@ impl Gateway {
             None => None,
         };
         let towards = workers.iter().map(|worker| worker.location);
-        let local = local_for(towards, payer.is_some());
+        let local = local_for(towards, payer.is_some() || nearby.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
+        let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
+        if let Some(nearby) = nearby {
+            tasks.spawn(follow_nearby(nearby, Arc::clone(&workers), reach));
+        }
         if let Some(payer) = &payer {
-            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
         }
         let (phase, phases) = watch::channel(Phase::Open);
@@ -251,6 +254,17 @@ impl Gateway {
     }
 }
 
+/// Takes over who is found nearby, as far as that can and should be called.
+async fn follow_nearby(mut nearby: watch::Receiver<Vec<WorkerAddress>>, workers: Arc<Workers>, reach: Reach) {
+    loop {
+        let found = nearby.borrow_and_update().clone().into_iter();
+        workers.set_nearby(found.filter(|found| reach.check(&found.location.to_string()).is_ok()).collect());
+        if nearby.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Makes a directory for its owner only, unless it is there.
 fn make_private(directory: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
@@ -263,7 +277,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     builder.create(directory)
 }
 
-/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone. Those
+/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger or the network alone. Those
 /// at a relay are reached from any.
 fn local_for(workers: impl Iterator<Item = Location>, anywhere: bool) -> SocketAddr {
     let workers: Vec<Location> = workers.collect();

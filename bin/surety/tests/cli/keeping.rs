@@ -1,13 +1,14 @@
-//! Workers that keep models on a real validator's ledger: paid for pins, joined with what they pulled.
+//! Workers that keep models on a real validator's ledger: paid for pins, joined with what they pulled; and found without one.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::{
+    http::{ask, question, try_ask},
     join::Role,
     look::{prepare, start},
-    process::{assert_status, json, run, wait},
+    process::{assert_status, assert_stderr, json, run, told, wait},
     transfer::Model,
 };
 
@@ -133,4 +134,31 @@ fn a_machine_that_joins_pulls_what_it_chose_and_says_whether_it_is_reached() {
         "{found}"
     );
     assert!(found["fix"].as_str().unwrap().contains("UDP port 9"), "{found}");
+}
+
+#[test]
+fn a_gateway_finds_the_worker_that_announces_itself_in_its_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let refused = run(&place("x"), &["gateway", "run", "--mdns", "--genesis", "g.json"]);
+    assert_status(&refused, 2);
+    let worker = Role::try_start(&place("worker"), &["worker", "run", "--threads", "1", "--mdns=127.0.0.1"]);
+    let gateway = ["gateway", "run", "--listen", "127.0.0.1:0", "--mdns=127.0.0.1"];
+    let (Some(worker), Some(gateway)) = (worker, Role::try_start(&place("gateway"), &gateway)) else {
+        eprintln!("SKIPPED: this machine does not multicast on its loopback interface");
+        return;
+    };
+    let address = worker.ready["address"].as_str().unwrap().to_owned();
+    let found =
+        run(&place("finder"), &["model", "pull", &format!("blake3:{}", "0".repeat(64)), "--mdns=127.0.0.1"]);
+    if told(&found).contains("0 worker(s) are found") {
+        eprintln!("SKIPPED: no multicast comes back on the loopback interface");
+        return;
+    }
+    assert_stderr(&found, "1 worker(s) are found in this network");
+    assert_stderr(&found, "it does not have the file");
+    let base_url = gateway.ready["base_url"].as_str().unwrap().to_owned();
+    wait(|| try_ask(&base_url, &question(4)).is_some(), "an answer of who was found");
+    let (head, _) = ask(&base_url, &question(8));
+    assert!(head.contains(address.split_once('@').unwrap().0), "{head}");
 }

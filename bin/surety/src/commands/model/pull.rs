@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, stderr},
+    net::Ipv4Addr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -27,6 +28,7 @@ use crate::{
     data_dir::DataDir,
     look::LookArgs,
     models::Models,
+    nearby,
     output::{self, Style, hinted, out_style, size},
     progress::Shown,
 };
@@ -44,6 +46,10 @@ pub struct Args {
     /// leave. A file named by its whole BLAKE3 then needs no ledger.
     #[arg(long, value_name = "KEY@IP:PORT", num_args = 1..)]
     from: Vec<WorkerAddress>,
+    /// Also ask the workers that announce themselves in this private network; IP: this machine's address there [default: the
+    /// system's choice].
+    #[arg(long, value_name = "IP", num_args = 0..=1, require_equals = true)]
+    mdns: Option<Option<Ipv4Addr>>,
     /// What to call it [default: the name that was asked for, else what the model calls itself].
     #[arg(long)]
     name: Option<String>,
@@ -119,8 +125,14 @@ async fn wanted(data_dir: &DataDir, args: &Args) -> anyhow::Result<Wanted> {
 }
 
 /// Fetches a file from its holders, then enters and loads it as `model add` does.
-pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Args) -> anyhow::Result<()> {
+pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, mut args: Args) -> anyhow::Result<()> {
     let store = models.store();
+    if let Some(interface) = args.mdns {
+        let found = nearby::found_now(nearby::network(interface)).await?;
+        output::note(format_args!("{} worker(s) are found in this network", found.len()));
+        let left = HOLDERS_MAX.saturating_sub(args.from.len());
+        args.from.extend(found.into_iter().take(left));
+    }
     if args.from.len() > HOLDERS_MAX {
         return Err(hinted(
             format!("{} holders are too many", args.from.len()),

@@ -7,7 +7,11 @@ mod reach;
 mod reached;
 mod steer;
 
-use std::{net::ToSocketAddrs as _, num::NonZeroUsize, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use surety_blobs::HoldLimits;
@@ -36,6 +40,7 @@ use crate::{
     keystore::Keystore,
     ledger::LedgerArgs,
     models::{ModelArg, Models, Share},
+    nearby,
     output::{self, hinted, size},
     passphrase::PassphraseArgs,
     progress::Shown,
@@ -96,6 +101,10 @@ pub struct ServeArgs {
     models: Vec<ModelArg>,
     #[command(flatten)]
     reach: ReachArgs,
+    /// Announce key and address to this private network, where gateways look for them (`surety gateway run --mdns`); IP:
+    /// this machine's address there, at which it then listens [default: the system's choice].
+    #[arg(long, value_name = "IP", num_args = 0..=1, require_equals = true, conflicts_with = "genesis")]
+    mdns: Option<Option<Ipv4Addr>>,
     /// The key that names this worker and signs its receipts; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "worker")]
     key: String,
@@ -206,7 +215,10 @@ async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         Some(place) if wants_relay(&serve.reach, &ledger) => relays_on(&place.ledger).await,
         _ => Vec::new(),
     };
-    let reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
+    let mut reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
+    if let (Some(interface), None) = (serve.mdns, serve.reach.listen) {
+        reached.listen = SocketAddr::from((nearby::network(interface).interface, 0));
+    }
     serve_until_stopped(global, &data_dir, serve, ledger, reached).await
 }
 
@@ -335,6 +347,14 @@ async fn serve_until_stopped(
     let (duties, hosted) = (worker.duties(), worker.hosted());
     let steered = Steered { control: worker.control(), duties, hosted, reached, account, pause };
     let mut server = ControlServer::start(listener, socket, steered);
+    // Until this function ends.
+    let _announced = match args.mdns {
+        Some(interface) => {
+            let network = nearby::network(interface);
+            Some(surety_net::announce(worker.address(), network).map_err(nearby::told)?)
+        }
+        None => None,
+    };
     let served = worker.models();
     for model in &served {
         models.store().note_model(model.file.blake3, model.id);
