@@ -101,6 +101,23 @@ fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
 }
 
 #[test]
+fn a_worker_behind_the_relay_of_up_answers_and_outlives_the_relay() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--workers", "1", "--validators", "0", "--relay"]);
+    let (head, answer) = ask(&up.base_url(), &question(8));
+    assert_eq!(answer["usage"]["completion_tokens"], 8, "{head}");
+    let status = json(&run(dir, &["worker", "status", "--json"]));
+    let relay = up.ready["relay"]["address"].as_str().unwrap();
+    assert!(status["address"].as_str().unwrap().ends_with(&format!("@{relay}")), "{status}");
+    assert_eq!(status["relay_connected"], true);
+    // It is started again at the same place, and the worker is found there again.
+    kill_process(crate::process::pid(up.ready["relay"]["pid"].as_i64().unwrap()), Signal::KILL).unwrap();
+    up.wait_for("the relay runs again");
+    wait(|| crate::http::try_ask(&up.base_url(), &question(4)).is_some(), "an answer through the new relay");
+}
+
+#[test]
 fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
