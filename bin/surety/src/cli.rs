@@ -69,7 +69,7 @@ pub enum Command {
     Status(commands::status::Args),
     /// Show who controls what, computed from the ledger.
     Powers(commands::powers::Args),
-    /// Show what there is, where it is, and who paid whom.
+    /// Show what there is, where it is, who paid whom; or simulate whether honesty pays.
     Economics(commands::economics::Args),
     /// List, make and decide proposals.
     #[command(subcommand)]
@@ -144,6 +144,7 @@ mod tests {
         check("surety status --watch");
         check("surety powers --rpc-url http://127.0.0.1:1 --rpc-url http://127.0.0.1:2 --genesis g.json");
         check("surety economics --json");
+        check("surety economics --simulate --jobs 100000 --seed 7 --json");
         check("surety gov list");
         check("surety gov show 3 --json");
         check("surety gov propose parameter pace_ms=500 voting_s=60 --title faster --account mine");

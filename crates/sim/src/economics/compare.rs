@@ -222,7 +222,9 @@ pub struct Comparison {
     pub honest: Estimate,
     /// The first less the second, run by run.
     pub difference: Estimate,
-    /// Answers, over all runs; all that follow too.
+    /// Answers that its stake's share would be asked for, over all runs; all that follow too.
+    pub asked: u64,
+    /// Answers it gave.
     pub served: u64,
     /// Wrong ones among them.
     pub wrong: u64,
@@ -303,6 +305,7 @@ pub fn compare(
         profit: Estimate::of(&profits),
         honest: Estimate::of(&twin_profits),
         difference: Estimate::of(&differences),
+        asked: (fair_jobs * effort.runs as f64) as u64,
         served: sum(|tally| tally.served),
         wrong: sum(|tally| tally.wrong),
         lies: sum(|tally| tally.lies),

@@ -13,6 +13,7 @@ mod compare;
 mod detection;
 mod random;
 mod rules;
+mod simulation;
 mod sweeps;
 mod world;
 
@@ -23,6 +24,7 @@ pub use compare::{Comparison, Effort, Estimate, Strategy, Twins, compare, strate
 pub use detection::{Detection, FlakyRun, detection, flaky_run};
 pub use random::Random;
 pub use rules::{BPS, Gwei, Market, PPM, Rules};
+pub use simulation::{Simulation, simulate};
 pub use sweeps::{FlakyPoint, Sweep, SweepPoint, flaky_limits, sweeps};
 pub use world::{Outcome, Outsider, Party, Setting, Tally, run};
 

@@ -16,6 +16,8 @@ pub const BPS: u64 = 10_000;
 pub const PPM: u64 = 1_000_000;
 const CREDIT: Gwei = 1_000_000_000;
 const DAY_S: u64 = 86_400;
+/// Nothing is larger: sums of many still fit 64 bits.
+const VALUE_MAX: u64 = 1 << 44;
 
 /// What the ledger enforces. Where a parameter of the ledger has the same name, it is that parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,6 +115,59 @@ impl Default for Rules {
             dispute_memory_bps: 2_000,
             dispute_jail_s: DAY_S,
         }
+    }
+}
+
+impl Rules {
+    /// Sets a rule by the name of its parameter, to the parameter's value: amounts are wei there. False if no rule has
+    /// that name, or the value is too large to be simulated.
+    pub fn set(&mut self, name: &str, value: u128) -> bool {
+        const AMOUNTS: [&str; 6] = [
+            "minimum_gas_price",
+            "worker_stake_min",
+            "claim_bond",
+            "claim_fixed",
+            "dispute_bond_min",
+            "dispute_words_price",
+        ];
+        let field = match name {
+            "minimum_gas_price" => &mut self.minimum_gas_price,
+            "worker_stake_min" => &mut self.worker_stake_min,
+            "unbonding_s" => &mut self.unbonding_s,
+            "auditors_bps" => &mut self.auditors_bps,
+            "validators_bps" => &mut self.validators_bps,
+            "audit_ppm" => &mut self.audit_ppm,
+            "audit_floor_ppm" => &mut self.audit_floor_ppm,
+            "audit_passes" => &mut self.audit_passes,
+            "audit_log_max" => &mut self.audit_log_max,
+            "audit_epochs" => &mut self.audit_epochs,
+            "audit_misses_max" => &mut self.audit_misses_max,
+            "audit_withhold_epochs" => &mut self.audit_withhold_epochs,
+            "audit_miss_charges" => &mut self.audit_miss_charges,
+            "claim_bond" => &mut self.claim_bond,
+            "claim_fixed" => &mut self.claim_fixed,
+            "claim_cost_bps" => &mut self.claim_cost_bps,
+            "claim_day_bps" => &mut self.claim_day_bps,
+            "dispute_move_s" => &mut self.dispute_move_s,
+            "dispute_bond_min" => &mut self.dispute_bond_min,
+            "dispute_words_price" => &mut self.dispute_words_price,
+            "dispute_move_gas" => &mut self.dispute_move_gas,
+            "dispute_open_max" => &mut self.dispute_open_max,
+            "dispute_slash_bps" => &mut self.dispute_slash_bps,
+            "dispute_slash_charges" => &mut self.dispute_slash_charges,
+            "dispute_slash_max_bps" => &mut self.dispute_slash_max_bps,
+            "dispute_refund_bps" => &mut self.dispute_refund_bps,
+            "dispute_bounty_bps" => &mut self.dispute_bounty_bps,
+            "dispute_memory_bps" => &mut self.dispute_memory_bps,
+            "dispute_jail_s" => &mut self.dispute_jail_s,
+            _ => return false,
+        };
+        let scaled = if AMOUNTS.contains(&name) { value / 1_000_000_000 } else { value };
+        match u64::try_from(scaled) {
+            Ok(scaled) if scaled <= VALUE_MAX => *field = scaled,
+            _ => return false,
+        }
+        true
     }
 }
 

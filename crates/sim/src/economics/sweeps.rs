@@ -75,13 +75,12 @@ fn point(
     let mut best: Option<SweepPoint> = None;
     for strategy in tried {
         let compared = compare(strategy, rules, market, effort, &mut twins)?;
-        let asked = (effort.jobs * effort.runs / market.operators.max(1)).max(1);
         let found = SweepPoint {
             at: at.clone(),
             deviation: compared.strategy,
             difference: compared.difference,
             formula,
-            served_ppm: compared.served.saturating_mul(PPM) / asked,
+            served_ppm: compared.served.saturating_mul(PPM) / compared.asked.max(1),
         };
         if best.as_ref().is_none_or(|best| found.difference.mean > best.difference.mean) {
             best = Some(found);

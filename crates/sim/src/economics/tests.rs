@@ -85,6 +85,17 @@ fn rates_and_caps_are_the_ledgers() {
 }
 
 #[test]
+fn rules_are_set_by_the_names_of_parameters() {
+    let mut rules = Rules::default();
+    assert!(rules.set("audit_ppm", 5_000) && rules.audit_ppm == 5_000);
+    assert!(
+        rules.set("worker_stake_min", 2_000_000_000_000_000_000) && rules.worker_stake_min == 2_000_000_000
+    );
+    assert!(!rules.set("pace_ms", 1) && !rules.set("worker_stake_min", u128::MAX));
+    assert_eq!(rules, Rules { audit_ppm: 5_000, worker_stake_min: 2_000_000_000, ..Rules::default() });
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let market = Market { operators: 4, ..Market::default() };
     let cheater = || Cheater { share_ppm: 100_000, on_draw: OnDraw::Shows };
