@@ -246,6 +246,15 @@ pub struct Comparison {
     pub withheld_blocks: u64,
 }
 
+impl Comparison {
+    /// Wrong answers that came to something: convictions, and draws that were not disclosed. None if nothing was wrong.
+    /// Where there were few, what is rare and dear may have been missed by chance, and the interval knows nothing of it.
+    #[must_use]
+    pub fn events(&self) -> Option<u64> {
+        (self.wrong > 0).then_some(self.lies + self.memory_faults + self.missed)
+    }
+}
+
 /// Runs of honest twins, kept for those strategies whose twins are alike.
 #[derive(Debug, Default)]
 pub struct Twins(Vec<(u64, Vec<Outcome>)>);

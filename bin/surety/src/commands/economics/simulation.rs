@@ -18,6 +18,8 @@ use crate::{
 
 /// Runs of each strategy.
 const RUNS: u64 = 20;
+/// Convictions from which on a mean says something about what they cost.
+const EVENTS_MIN: u64 = 10;
 /// Jobs of a run, at most: the books count in 64 bits.
 const JOBS_MAX: u64 = 10_000_000;
 
@@ -62,9 +64,13 @@ fn estimate(estimate: &Estimate) -> String {
     format!("{:.1} ± {:.1}", estimate.mean, estimate.half_width)
 }
 
-/// What a difference says.
-fn word(difference: &Estimate) -> &'static str {
-    if difference.mean == 0.0 && difference.half_width == 0.0 {
+/// What a difference says, after so many convictions and other events, if anything was wrong, and beside a formula for one
+/// lie, if there is one.
+fn word(difference: &Estimate, events: Option<u64>, formula: Option<f64>) -> &'static str {
+    let agreed = difference.positive() && formula.is_some_and(|formula| formula > 0.0);
+    if events.is_some_and(|events| events < EVENTS_MIN) && !difference.negative() && !agreed {
+        "too rare to tell"
+    } else if difference.mean == 0.0 && difference.half_width == 0.0 {
         "honest: the same"
     } else if difference.negative() {
         "honesty is better"
@@ -177,7 +183,7 @@ fn comparisons(comparisons: &[Comparison]) -> Vec<String> {
             estimate(&found.profit),
             estimate(&found.honest),
             estimate(&found.difference),
-            word(&found.difference).to_owned(),
+            word(&found.difference, found.events(), None).to_owned(),
             found.wrong.to_string(),
             (found.lies + found.memory_faults).to_string(),
             gwei(found.slashed),
@@ -198,14 +204,15 @@ fn limits(points: &[FlakyPoint]) -> Vec<String> {
 }
 
 fn swept(sweep: &Sweep) -> Vec<String> {
-    let head = ["  at", "best deviation tried", "difference", "", "one lie, by formula", "served"];
+    let head = ["  at", "best deviation tried", "difference", "", "events", "one lie, by formula", "served"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(sweep.points.iter().map(|point| {
         vec![
             format!("  {}", point.at),
             point.deviation.clone(),
             estimate(&point.difference),
-            word(&point.difference).to_owned(),
+            word(&point.difference, point.events, point.formula).to_owned(),
+            point.events.map_or_else(String::new, |events| events.to_string()),
             point.formula.map_or_else(String::new, |formula| format!("{formula:.1}")),
             format!("{:.0} %", point.served_ppm as f64 / 10_000.0),
         ]
@@ -229,11 +236,15 @@ mod tests {
 
     #[test]
     fn tables_say_who_is_better() {
-        let difference = |mean, half_width| word(&Estimate { mean, half_width });
+        let difference = |mean, half_width| word(&Estimate { mean, half_width }, None, None);
         assert_eq!(difference(-2.0, 1.0), "honesty is better");
         assert_eq!(difference(2.0, 1.0), "DEVIATING PAYS");
         assert_eq!(difference(1.0, 2.0), "not told apart");
         assert_eq!(difference(0.0, 0.0), "honest: the same");
+        let lucky = Estimate { mean: 2.0, half_width: 1.0 };
+        assert_eq!(word(&lucky, Some(9), Some(-5.0)), "too rare to tell");
+        assert_eq!(word(&lucky, Some(9), Some(5.0)), "DEVIATING PAYS");
+        assert_eq!(word(&lucky, Some(10), Some(-5.0)), "DEVIATING PAYS");
         let effort = Effort { jobs: 1_000, runs: 2, seed: 1 };
         let page = simulate(&Rules::default(), &Market::default(), &effort, |_| {}).unwrap();
         let text = text(&page, &[]).join("\n");
