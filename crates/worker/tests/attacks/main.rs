@@ -10,6 +10,7 @@ mod liar;
 mod engine;
 
 mod cached_reply;
+mod disclosure;
 mod drafts;
 mod early_stop;
 mod edited_text;

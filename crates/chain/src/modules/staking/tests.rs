@@ -78,6 +78,33 @@ fn stake_leaves_after_the_delay_and_not_before() {
     check_solvency(&chain);
 }
 
+/// A bond stands for one operator, and while it leaves for none: what is bonded once cannot be bonded again before it is back.
+#[test]
+fn a_bond_stands_for_one_operator_at_a_time() {
+    let mut chain = Chain::new();
+    for operator in [5, 7] {
+        bond(&mut chain, operator, credits(50));
+    }
+    let owned = chain.balance(address(6));
+    delegate(&mut chain, 6, 5, credits(30));
+    let fee =
+        |chain: &Chain| U256::from(chain.last.as_ref().expect("a block").gas_used) * U256::from(GAS_PRICE);
+    let mut left = owned - credits(30) - fee(&chain);
+    assert_eq!(chain.balance(address(6)), left);
+    unbond(&mut chain, 6, 5, credits(30));
+    left -= fee(&chain);
+    let of = |chain: &Chain| [bonded(chain, 5, 6), bonded(chain, 7, 6)];
+    assert_eq!((of(&chain), chain.balance(address(6))), ([U256::ZERO; 2], left), "on its way, and nobody's");
+    chain.wait(chain.genesis.params.unbonding_s);
+    withdraw(&mut chain, 6, 5).expect("matured");
+    left = left + credits(30) - fee(&chain);
+    assert_eq!(chain.balance(address(6)), left);
+    delegate(&mut chain, 6, 7, credits(30));
+    assert_eq!(of(&chain), [U256::ZERO, credits(30)]);
+    assert_eq!(chain.balance(address(6)), left - credits(30) - fee(&chain));
+    check_solvency(&chain);
+}
+
 #[test]
 fn bonds_are_refused_where_they_mean_nothing() {
     let mut chain = Chain::new();
