@@ -1,7 +1,7 @@
 //! Row 51: what those who see a receipt learn of the prompt.
 
 use surety_proof::commit::prompt_digest;
-use surety_types::{Canonical, Prompt, Receipt, Signed};
+use surety_types::{Prompt, Receipt, Signed};
 
 use crate::CASE;
 
@@ -20,7 +20,7 @@ fn a_receipt_holds_nothing_of_the_prompt_or_the_answer() {
         let bytes: Vec<u8> = ids[..2].iter().flat_map(|id| id.to_le_bytes()).collect();
         assert!(!holds(&bytes));
     }
-    assert!(case.request.to_cbor().len() > 32 && holds(case.receipt.prompt_digest.as_bytes()));
+    assert!(holds(case.receipt.prompt_digest.as_bytes()), "what it holds is found");
 }
 
 /// Out of reach: the digests are not salted, so whoever has the receipt and guesses the prompt knows that it guessed right.
