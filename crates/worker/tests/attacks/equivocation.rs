@@ -14,10 +14,16 @@ fn two_receipts_for_one_order_prove_it_by_themselves_and_one_is_refused() {
     let [first, second] = [&case.honest, &other].map(|claim| case.sign(claim, |_, _| {}));
     // Each is in order, so that whoever sees one alone believes it until it is recomputed.
     let checked = [&first, &second].map(|answer| check_answer(answer, &Expected::default()).unwrap());
-    // Together they are two signatures of one key under two receipts for one order (D-4.2).
+    // Together they are one key's word that one order has two answers (D-4.2).
     let [a, b]: [Signed<Receipt>; 2] = checked.map(|checked| checked.receipt.unwrap());
     assert_eq!((a.order, a.worker), (b.order, b.worker));
-    assert_ne!(a.digest(), b.digest());
+    assert!(a.failure().is_none() && b.failure().is_none());
+    assert_ne!(a.output_digest, b.output_digest);
     case.judge(&first).unwrap();
     case.refused_at_a_token(&other);
+
+    // An order that comes twice is answered twice: at another time, with the same answer.
+    let again = case.sign(&case.honest, |_, receipt| receipt.done_ms += 1);
+    assert_ne!(again.receipt, first.receipt);
+    case.judge(&again).unwrap();
 }
