@@ -19,10 +19,11 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("gateway", &["chain", "client", "net", "types"]),
     ("worker", &["blobs", "chain", "client", "engine", "kernels", "net", "proof", "types"]),
     ("validator", &["chain", "consensus", "net", "types"]),
+    ("sim", &[]),
 ];
 
 /// Values in, values out: no I/O, clock, async or ambient randomness.
-const PURE: &[&str] = &["types", "kernels", "reference", "engine", "proof", "chain"];
+const PURE: &[&str] = &["types", "kernels", "reference", "engine", "proof", "chain", "sim"];
 
 /// Where a result depends on every bit, no library function may stand in for a specified one.
 const EXACT: &[&str] = &["kernels", "reference", "engine", "proof"];

@@ -131,6 +131,22 @@ impl Api {
         body(response, MAX_EVIDENCE_BYTES).await
     }
 
+    /// Asks with a request of one's own, and takes the answer whole.
+    pub async fn ask(&self, request: &Value) -> anyhow::Result<Answered> {
+        let url = format!("{}/chat/completions", self.base_url);
+        let response = self.send(self.client.post(url).json(request)).await?;
+        let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        let request_id = request_id.context("the gateway gave no request id")?.to_owned();
+        let answer: Value = serde_json::from_slice(&body(response, MAX_EVIDENCE_BYTES).await?)?;
+        let choice = &answer["choices"][0];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Answered {
+            text: text(&choice["message"]["content"]),
+            finish: text(&choice["finish_reason"]),
+            request_id,
+        })
+    }
+
     /// Asks for the next message of a chat; `heard` is given each piece of it as it comes.
     pub async fn chat(
         &self,

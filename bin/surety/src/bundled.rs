@@ -22,6 +22,11 @@ pub fn file() -> ModelFile {
     ModelFile { place: ModelPlace::Program(BYTES), blake3: *DIGEST }
 }
 
+/// Its bytes.
+pub fn contents() -> &'static [u8] {
+    BYTES
+}
+
 /// Its size.
 pub fn bytes() -> u64 {
     BYTES.len() as u64

@@ -69,11 +69,17 @@ pub enum Command {
     Status(commands::status::Args),
     /// Show who controls what, computed from the ledger.
     Powers(commands::powers::Args),
-    /// Show what there is, where it is, and who paid whom.
+    /// Show what there is, where it is, who paid whom; or simulate whether honesty pays.
     Economics(commands::economics::Args),
     /// List, make and decide proposals.
     #[command(subcommand)]
     Gov(commands::gov::Command),
+    /// Contest receipts on the ledger, and see what came of it.
+    #[command(subcommand)]
+    Dispute(commands::dispute::Command),
+    /// Guided shows on a throw-away network.
+    #[command(subcommand)]
+    Demo(commands::demo::Command),
     /// Make and show keys.
     #[command(subcommand)]
     Key(commands::key::Command),
@@ -144,6 +150,7 @@ mod tests {
         check("surety status --watch");
         check("surety powers --rpc-url http://127.0.0.1:1 --rpc-url http://127.0.0.1:2 --genesis g.json");
         check("surety economics --json");
+        check("surety economics --simulate --jobs 100000 --seed 7 --json");
         check("surety gov list");
         check("surety gov show 3 --json");
         check("surety gov propose parameter pace_ms=500 voting_s=60 --title faster --account mine");
@@ -154,6 +161,10 @@ mod tests {
         check("surety gov vote 3 against --account mine");
         check("surety gov queue 3 --account mine");
         check("surety gov execute 3 --account mine");
+        check("surety dispute open req_1 --account purse --model x --json");
+        check("surety dispute list");
+        check("surety dispute show 3 --json");
+        check("surety demo liar --kind early-stop --json");
         check("surety key new mine --no-passphrase");
         check("surety key new purse --account");
         check(

@@ -39,7 +39,7 @@ pub const WORKERS_MAX: usize = 8;
 /// The account of the gateway.
 pub const GATEWAY_ACCOUNT: &str = "gateway-payer";
 /// The account of whoever tries things out.
-const OWN_ACCOUNT: &str = "purse";
+pub const OWN_ACCOUNT: &str = "purse";
 
 /// A local ledger, ready to be run.
 #[derive(Debug)]
@@ -133,12 +133,13 @@ fn begin(data_dir: &DataDir, validators: &[DataDir]) -> anyhow::Result<Genesis> 
     })
 }
 
-/// The usual parameters, with delays short enough to see a proposal through in minutes.
+/// The usual parameters, with delays short enough to see a proposal through in a quarter of an hour, and long enough for
+/// disputes, whose moves have a thirty-second of the unbonding each.
 fn params() -> Params {
     Params {
         voting_s: 60,
-        unbonding_s: 90,
-        timelock_s: 120,
+        unbonding_s: 960,
+        timelock_s: 1_000,
         timelock_floor_s: 60,
         channel_delay_min_s: 30,
         channel_delay_max_s: 90,

@@ -18,6 +18,7 @@ mod keystore;
 mod ledger;
 mod look;
 mod models;
+mod nearby;
 mod output;
 mod passphrase;
 mod progress;

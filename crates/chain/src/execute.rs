@@ -21,7 +21,7 @@ use crate::{
     host::{Host, Own, Surroundings},
     ledger::{HISTORY_BLOCKS, HISTORY_STORAGE_ADDRESS, Ledger},
     machine::{Environment, FORK, Machine},
-    modules::{CODE, channels, governance, hosting, params, staking},
+    modules::{CODE, beacon, channels, governance, params, staking},
     params::{PARAMETERS, Params},
     spec::{BLOCK_TRANSACTIONS_BYTES_MAX, ChainSpec, MISSED_MAX},
     state::{CorruptValue, Read, StateKey, StateReader, StateValue},
@@ -320,7 +320,7 @@ impl<'a> Open<'a> {
         let mut surroundings = surroundings(spec, header, Params::default());
         let mut own = Own { surroundings: &surroundings, ledger: &mut ledger };
         let params = believed(params::load(&mut own));
-        believed(hosting::keep_beacon(&mut own, header));
+        believed(beacon::keep(&mut own, header));
         let [_, _, set_epoch, members] =
             believed((&mut own as &mut dyn Host).load_quarters(staking::set_length_slot(header.epoch)));
         let [_, operator_slot, _] = staking::member_slots(header.epoch, header.proposer);
@@ -340,6 +340,7 @@ impl<'a> Open<'a> {
             }
         }
         surroundings.params = params;
+        surroundings.proposer = proposer;
         // EIP-2935.
         let slot = U256::from((number - 1) % HISTORY_BLOCKS);
         ledger.set_slot(HISTORY_STORAGE_ADDRESS, slot, header.parent_hash.into());
@@ -435,6 +436,7 @@ pub(crate) fn surroundings(spec: &ChainSpec, header: &Header, params: Params) ->
         timestamp_s: header.timestamp_ms / 1_000,
         epoch: header.epoch,
         params,
+        proposer: Address::ZERO,
         vote_namespace: spec.vote_namespace(),
         signers: RefCell::default(),
     }
@@ -469,7 +471,7 @@ pub fn hints(spec: &ChainSpec, header: &Header, transactions: &[Recovered]) -> V
     slots.extend(staking::member_slots(header.epoch, header.proposer));
     slots.extend(staking::performance_slots(header));
     slots.extend(governance::upgrade_slots());
-    slots.extend(hosting::beacon_slots());
+    slots.push(beacon::slot(header.epoch));
     let mut keys: Vec<StateKey> =
         Module::ALL.iter().map(|module| StateKey::account(&module.address())).collect();
     keys.push(StateKey::code(&keccak256(CODE)));

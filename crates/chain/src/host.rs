@@ -75,6 +75,8 @@ pub(crate) struct Surroundings {
     pub(crate) epoch: u64,
     /// As they were when the block began.
     pub(crate) params: Params,
+    /// Who proposed the block; zero where nobody did.
+    pub(crate) proposer: Address,
     pub(crate) vote_namespace: Vec<u8>,
     /// Signers known from admission; recovering again would give the same.
     pub(crate) signers: RefCell<Arc<BTreeMap<Signed, Option<Address>>>>,

@@ -5,7 +5,7 @@
 //! Touches: nothing. No I/O, clock, randomness, async or floats.
 //! Holds:  the same input gives the same output everywhere; all balances together never change; nobody has power alone:
 //!         no function is reserved to an owner, and parameters change by vote and timelock only.
-//! Absent: agreement on blocks (`consensus`), pools, RPC and indexes (`validator`), audits and disputes.
+//! Absent: agreement on blocks (`consensus`), pools, RPC and indexes (`validator`), computing answers again (`worker`).
 
 mod crypto;
 pub mod execute;
@@ -34,6 +34,7 @@ pub use execute::{
 };
 pub use genesis::{Balance, Genesis, GenesisError, GenesisValidator, genesis_writes};
 pub use modules::{
+    claims::payee_proof_message,
     models::{LeafError, dispute_leaf_bytes},
     powers::{POWERS, Power, Who},
     receipts::{inclusion_path, leaf_hash, root_of, verify_inclusion},

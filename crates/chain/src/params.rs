@@ -176,6 +176,69 @@ params! {
     hosting_chunks: u64 = 8, in 1 => 16;
     /// Share of a model's pool that is for the holders of an epoch, in millionths.
     hosting_payout_ppm: u64 = 100, in 1 => 1_000_000;
+    /// Bond of a failure claim, in wei.
+    #[serde(with = "wei")]
+    claim_bond: u128 = CREDIT / 50, in 1 => 1_000_000 * CREDIT;
+    /// Seconds after an order's deadline in which a claim can be made; at most a quarter of the unbonding.
+    claim_window_s: u64 = DAY, in 1 => 365 * DAY;
+    /// Seconds in which a claim can be answered; at most a quarter of the unbonding.
+    claim_answer_s: u64 = 2 * HOUR, in 1 => 30 * DAY;
+    /// What an acceptance without a receipt costs its operator in any case, in wei.
+    #[serde(with = "wei")]
+    claim_fixed: u128 = CREDIT / 10, in 0 => 1_000_000 * CREDIT;
+    /// And so much of what the answer could have cost, in ten-thousandths.
+    claim_cost_bps: u64 = 20_000, in 0 => 1_000_000;
+    /// All claims of a day together take no more of an operator's stake, in ten-thousandths.
+    claim_day_bps: u64 = 100, in 1 => 10_000;
+    /// Seconds in which a receipt can be disputed; at most half of the unbonding.
+    dispute_window_s: u64 = 2 * DAY, in 1 => 365 * DAY;
+    /// Seconds for a move of a dispute; at most a 32nd of the unbonding.
+    dispute_move_s: u64 = HOUR, in 1 => 30 * DAY;
+    /// Words of a trace for which a worker has another second before its first move, which is at most an eighth of the
+    /// unbonding for all of them; a receipt with a longer trace is not disputed.
+    dispute_words_per_s: u64 = 1 << 21, in 1 => 1 << 40;
+    /// The least bond of a challenger, in wei.
+    #[serde(with = "wei")]
+    dispute_bond_min: u128 = CREDIT, in 1 => 1_000_000 * CREDIT;
+    /// What 2^30 words of a trace cost a worker to compute, in wei.
+    #[serde(with = "wei")]
+    dispute_words_price: u128 = CREDIT / 100, in 0 => 1_000_000 * CREDIT;
+    /// Gas that a move of a dispute is taken to cost.
+    dispute_move_gas: u64 = 2_000_000, in 1 => 100_000_000;
+    /// Open disputes of one challenger.
+    dispute_open_max: u64 = 8, in 1 => 1_000_000;
+    /// Share of an operator's stake that a conviction takes, in ten-thousandths.
+    dispute_slash_bps: u64 = 1_000, in 1 => 9_000;
+    /// And at least so many times what was paid for the answer.
+    dispute_slash_charges: u64 = 10, in 1 => 1_000_000;
+    /// But never a larger share, in ten-thousandths.
+    dispute_slash_max_bps: u64 = 5_000, in 1 => 9_000;
+    /// What the payer gets back of what it paid for the answer, in ten-thousandths.
+    dispute_refund_bps: u64 = 20_000, in 10_000 => 1_000_000;
+    /// Share of what is then left that goes to a challenger that had committed to its accusation, in ten-thousandths.
+    dispute_bounty_bps: u64 = 1_000, in 0 => 5_000;
+    /// Share of the usual penalty that a first fault costs that its operator had named itself, in ten-thousandths.
+    dispute_memory_bps: u64 = 2_000, in 0 => 10_000;
+    /// Seconds for which the workers of a convicted operator are out of service.
+    dispute_jail_s: u64 = DAY, in 1 => 365 * DAY;
+    /// Share of what is settled for an operator that is for auditors of its receipts, in ten-thousandths.
+    auditors_bps: u64 = 400, in 0 => 2_000;
+    /// Share of what is settled for an operator that is for the proposer of the block, in ten-thousandths.
+    validators_bps: u64 = 100, in 0 => 1_000;
+    /// Of a million receipts of an operator that has passed audit_passes audits, so many are audited.
+    audit_ppm: u64 = 20_000, in 1 => 1_000_000;
+    /// However many audits an operator has passed, so many are.
+    audit_floor_ppm: u64 = 10_000, in 1 => 1_000_000;
+    /// Audits after which an operator's rate is audit_ppm; before it is more, in proportion, and afterwards less.
+    audit_passes: u64 = 64, in 1 => 1_000_000;
+    /// Receipts of one log that are audited, at most.
+    audit_log_max: u64 = 64, in 1 => 65_536;
+    /// Epochs that each step of an audit may take.
+    audit_epochs: u64 = 4, in 1 => 1_000;
+    /// Audits missed without one passed between them from which pay is withheld.
+    audit_misses_max: u64 = 3, in 1 => 1_000_000;
+    /// Epochs for which it is.
+    audit_withhold_epochs: u64 = 100, in 1 => 100_000;
 }
 
 impl Params {
@@ -206,12 +269,49 @@ impl Params {
                 self.channel_delay_min_s <= self.channel_delay_max_s,
                 "channel_delay_min_s exceeds channel_delay_max_s",
             ),
+            (self.audit_floor_ppm <= self.audit_ppm, "audit_floor_ppm exceeds audit_ppm"),
             (self.voting_s <= self.unbonding_s, "voting_s exceeds unbonding_s: stake could vote twice"),
+            (
+                self.dispute_slash_bps <= self.dispute_slash_max_bps,
+                "dispute_slash_bps exceeds dispute_slash_max_bps",
+            ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, contradiction)) => Err(ParamsError::Contradiction(contradiction)),
             None => Ok(()),
         }
+    }
+
+    /// Seconds after an order's deadline in which a claim can be made. Claims end while stake that was there at the
+    /// deadline is still answerable, however long the unbonding is.
+    pub(crate) fn claim_window(&self) -> u64 {
+        self.claim_window_s.min(self.unbonding_s / 4)
+    }
+
+    /// Seconds in which a claim can be answered.
+    pub(crate) fn claim_answer(&self) -> u64 {
+        self.claim_answer_s.min(self.unbonding_s / 4).max(1)
+    }
+
+    /// Seconds in which a receipt can be disputed.
+    pub(crate) fn dispute_window(&self) -> u64 {
+        self.dispute_window_s.min(self.unbonding_s / 2)
+    }
+
+    /// Seconds for a move of a dispute.
+    pub(crate) fn dispute_move(&self) -> u64 {
+        self.dispute_move_s.min(self.unbonding_s / 32).max(1)
+    }
+
+    /// Seconds in which a worker computes a trace of so many words; nothing if that is too long.
+    pub(crate) fn dispute_trace(&self, words: u64) -> Option<u64> {
+        let seconds = words / self.dispute_words_per_s.max(1);
+        (seconds <= self.unbonding_s / 8).then_some(seconds)
+    }
+
+    /// Seconds that a dispute of so many moves, and a trace of whatever length, lasts at most.
+    pub(crate) fn dispute_longest(&self, moves: u64) -> u64 {
+        (self.unbonding_s / 8).saturating_add(self.dispute_move().saturating_mul(moves))
     }
 
     /// These with changes by index, as governance may make them; checked together.
@@ -285,6 +385,35 @@ mod tests {
         check("quorum_bps", 10_001, "quorum_bps must be from 1000 to 10000");
         let huge = params.changed(&[(index("pace_ms"), U256::MAX)]);
         assert!(matches!(huge, Err(ParamsError::OutOfBounds { name: "pace_ms", .. })));
+    }
+
+    /// Whoever is convicted still has what was at stake when it signed: half of the unbonding to open, an eighth to compute
+    /// the trace, ten moves of a 32nd each.
+    #[test]
+    fn disputes_and_claims_end_before_stake_has_left() {
+        for unbonding_s in [32, 90, 3_600, 5 * DAY as u64, 365 * DAY as u64] {
+            for (window, one_move) in [(1, 1), (DAY as u64, 60), (365 * DAY as u64, 30 * DAY as u64)] {
+                let params = Params {
+                    unbonding_s,
+                    dispute_window_s: window,
+                    dispute_move_s: one_move,
+                    claim_window_s: window,
+                    claim_answer_s: one_move,
+                    ..Params::default()
+                };
+                assert!(params.dispute_window() + params.dispute_longest(10) <= unbonding_s, "{params:?}");
+                assert!(params.claim_window() + params.claim_answer() <= unbonding_s, "{params:?}");
+            }
+        }
+        let params = Params::default();
+        assert_eq!(params.dispute_window(), params.dispute_window_s, "the defaults are not cut short");
+        assert_eq!(params.dispute_move(), params.dispute_move_s);
+        assert_eq!(
+            (params.claim_window(), params.claim_answer()),
+            (params.claim_window_s, params.claim_answer_s)
+        );
+        assert_eq!(params.dispute_trace(1 << 30), Some(512));
+        assert_eq!(params.dispute_trace(1 << 41), None);
     }
 
     #[test]

@@ -6,7 +6,11 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy_signer::SignerSync as _;
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::{Revert, SolCall, SolError as _};
-use surety_types::{PublicKey, SecretKey, abi::Module};
+use surety_types::{
+    Acceptance, Amount, Channel, ChannelDigests, Digest, FailureCode, FinishReason, ModelId, Order, Outcome,
+    Price, PublicKey, Receipt, Sampling, SecretKey, Seed, Signable, Signed, Text,
+    abi::{IChannels, IClaims, IDisputes, IOperators, IStaking, Module},
+};
 
 use crate::{
     AccountState, Balance, BlockInput, CallRequest, ChainSpec, Executed, Execution, ExecutionError, Exported,
@@ -375,4 +379,158 @@ pub(crate) fn execute_by_cache(
         }
     }
     unreachable!("passes are counted")
+}
+
+/// The operator of [`served`], its worker, and the payer's session key.
+pub(crate) const OPERATOR: u64 = 5;
+pub(crate) const PAYER: u64 = 6;
+
+pub(crate) fn worker() -> SecretKey {
+    secret(50)
+}
+
+pub(crate) fn session() -> SecretKey {
+    secret(60)
+}
+
+/// A chain with an operator of 100 credits and a worker, and a channel to it of 10 credits.
+pub(crate) fn served() -> Chain {
+    let mut chain = Chain::new();
+    serve(&mut chain);
+    chain
+}
+
+/// Bonds, registers and opens a channel as in [`served`].
+pub(crate) fn serve(chain: &mut Chain) {
+    chain.call(OPERATOR, Module::Staking, credits(100), IStaking::bondCall {});
+    let register = IOperators::registerCall { name: "Acme".into(), url: String::new() };
+    chain.call(OPERATOR, Module::Operators, U256::ZERO, register);
+    let (key, proof) = worker_proof(address(OPERATOR), &worker());
+    let add = IOperators::addWorkerCall { key, endpoint: "quic://a".into(), proof };
+    chain.call(OPERATOR, Module::Operators, U256::ZERO, add);
+    let deposit = IChannels::depositCall {
+        config: channel().config(),
+        amount: 10 * CREDIT,
+        collector: Address::ZERO,
+        collectorData: Bytes::new(),
+    };
+    chain.call(PAYER, Module::Channels, credits(10), deposit);
+}
+
+pub(crate) fn channel() -> Channel {
+    Channel {
+        payer: address(PAYER),
+        payer_authorizer: address(PAYER),
+        receiver: address(OPERATOR),
+        receiver_authorizer: address(OPERATOR),
+        token: Address::ZERO,
+        withdraw_delay_s: 3_600,
+        salt: Digest([1; 32]),
+    }
+}
+
+/// An order issued now and due in a minute, paid from the channel of [`served`].
+pub(crate) fn order(chain: &Chain) -> Order {
+    let id = channel().id(&ChannelDigests::new(chain.spec.chain_id));
+    Order {
+        version: surety_types::order::ORDER_VERSION,
+        model: ModelId(Digest([7; 32])),
+        request_digest: Digest([8; 32]),
+        nonce: [9; 32],
+        seed: Seed::Nonce,
+        choice: 0,
+        sampling: Sampling::default(),
+        max_output_tokens: 1_000,
+        ignore_end: false,
+        deadline_ms: chain.header.timestamp_ms + 60_000,
+        price_ceiling: Price {
+            prompt: Amount(u128::MAX),
+            cached: Amount(u128::MAX),
+            output: Amount(u128::MAX),
+        },
+        channel: Some(id),
+        payer: session().public(),
+        issued_ms: chain.header.timestamp_ms,
+        resumed: None,
+    }
+}
+
+/// A credit for a thousand tokens.
+pub(crate) fn price() -> Price {
+    let dear = Amount(1_000_000_000);
+    Price { prompt: dear, cached: dear, output: dear }
+}
+
+pub(crate) fn acceptance(order: &Order) -> Acceptance {
+    Acceptance {
+        order: order.digest(),
+        model: order.model,
+        worker: worker().public(),
+        deadline_ms: order.deadline_ms,
+        price: price(),
+        prompt_tokens: 1_000,
+        accepted_ms: order.issued_ms + 10,
+        max_output_tokens: order.max_output_tokens,
+    }
+}
+
+/// A receipt for 1,000 tokens of prompt and three of output.
+pub(crate) fn receipt(order: &Order) -> Receipt {
+    Receipt {
+        version: surety_types::receipt::RECEIPT_VERSION,
+        outcome: Outcome::Completed,
+        order: order.digest(),
+        model: order.model,
+        arithmetic: surety_types::receipt::ARITHMETIC_VERSION,
+        prompt_tokens: 1_000,
+        cached_tokens: 0,
+        output_tokens: 3,
+        prompt_digest: Digest([2; 32]),
+        output_digest: Digest([3; 32]),
+        text_digest: Digest([4; 32]),
+        finish: FinishReason::Stop,
+        seed: order.seed_bytes(),
+        state_commitment: Digest([5; 32]),
+        price: price(),
+        charge: price().charge(1_000, 0, 3).expect("small"),
+        accepted_ms: order.issued_ms + 10,
+        first_token_ms: Some(order.issued_ms + 20),
+        done_ms: order.issued_ms + 30,
+        software: Text::clipped("test"),
+        worker: worker().public(),
+    }
+}
+
+pub(crate) fn failure(order: &Order) -> Receipt {
+    let outcome = Outcome::Failed { code: FailureCode::Internal, message: Text::clipped("broken") };
+    Receipt {
+        outcome,
+        finish: FinishReason::Failed,
+        output_tokens: 0,
+        first_token_ms: None,
+        state_commitment: Digest::ZERO,
+        charge: Amount::ZERO,
+        ..receipt(order)
+    }
+}
+
+pub(crate) fn signed<T: Signable + Clone>(value: &T, key: &SecretKey) -> Bytes {
+    Signed::sign(value.clone(), key).bytes().to_vec().into()
+}
+
+/// What staking, disputes and claims have is what they owe.
+pub(crate) fn owed_by_disputes(chain: &Chain) -> U256 {
+    let count = chain.view(Module::Disputes, IDisputes::disputeCountCall {});
+    let mut owed = U256::ZERO;
+    for id in 1..=count {
+        let dispute = chain.view(Module::Disputes, IDisputes::disputesCall { id });
+        owed += dispute.owed + if dispute.state == 1 { dispute.bond } else { U256::ZERO };
+    }
+    owed
+}
+
+pub(crate) fn owed_by_claims(chain: &Chain) -> U256 {
+    let count = chain.view(Module::Claims, IClaims::claimCountCall {});
+    let claims = (1..=count).map(|id| chain.view(Module::Claims, IClaims::claimsCall { id }));
+    claims.filter(|claim| claim.state == 1).fold(U256::ZERO, |sum, claim| sum + claim.bond)
 }

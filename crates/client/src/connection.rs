@@ -1,14 +1,15 @@
 //! The connection: keeps a worker reachable, and opens sessions and asks for status on it.
 //!
 //! In:     an endpoint and an address. Out: sessions, statuses.
-//! Holds:  a lost connection is sought again, ever more slowly, until the last clone of [`Connection`] is dropped.
+//! Holds:  a lost connection is sought again, ever more slowly, and at once when the worker was heard, until the last
+//!         clone of [`Connection`] is dropped.
 
 use std::{sync::Arc, time::Duration};
 
 use surety_net::{CloseCode, ConnectError, Endpoint, Link, Lost, Protocol, StatusError, WorkerAddress};
 use surety_types::{PublicKey, Request, Signed, WorkerStatus};
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, Notify, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -42,6 +43,8 @@ struct Inner {
     address: WorkerAddress,
     serve: watch::Receiver<State>,
     status: Mutex<Option<Link>>,
+    /// It was heard: it is worth calling now.
+    heard: Arc<Notify>,
     /// Seeks the worker; aborted with the last clone.
     _task: JoinSet<()>,
 }
@@ -77,9 +80,10 @@ impl Connection {
     pub fn open(endpoint: &Endpoint, address: WorkerAddress) -> Connection {
         let (state, serve) = watch::channel(State::Seeking(None));
         let mut task = JoinSet::new();
-        task.spawn(seek(endpoint.clone(), address, state));
-        let inner =
-            Inner { endpoint: endpoint.clone(), address, serve, status: Mutex::new(None), _task: task };
+        let heard = Arc::new(Notify::new());
+        task.spawn(seek(endpoint.clone(), address, state, Arc::clone(&heard)));
+        let (endpoint, status) = (endpoint.clone(), Mutex::new(None));
+        let inner = Inner { endpoint, address, serve, status, heard, _task: task };
         Connection { inner: Arc::new(inner) }
     }
 
@@ -123,6 +127,9 @@ impl Connection {
         };
         let status = link.status(STATUS_WAIT).await?;
         *kept = Some(link);
+        if !self.is_connected() {
+            self.inner.heard.notify_one();
+        }
         Ok(status)
     }
 
@@ -181,7 +188,7 @@ impl Connection {
 }
 
 /// Connects, waits for the loss, connects again. Ends when nobody watches.
-async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<State>) {
+async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<State>, heard: Arc<Notify>) {
     let mut pause = FIRST_PAUSE;
     let mut wait = FIRST_WAIT;
     loop {
@@ -213,7 +220,10 @@ async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<S
             return;
         }
         // Who says goodbye does not come back at once.
-        sleep(if leaving { LONGEST_PAUSE } else { pause }).await;
+        tokio::select! {
+            () = sleep(if leaving { LONGEST_PAUSE } else { pause }) => {}
+            () = heard.notified() => {}
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

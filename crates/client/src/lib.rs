@@ -25,7 +25,7 @@ pub use connection::{Connection, OrderOptions};
 pub use reach::Reach;
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
 pub use surety_net::StatusError;
-pub use surety_proof::Checked;
+pub use surety_proof::{Checked, IdsHasher, TextHasher};
 pub use transcript::ProgressProblem;
 
 /// What an order says of the tokens that it resumes from; nothing if there are none.

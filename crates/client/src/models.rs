@@ -281,6 +281,7 @@ mod tests {
             template_digest: None,
             arithmetic: 1,
             rotary_digest: Digest([5; 32]),
+            plan: None,
         }
     }
 

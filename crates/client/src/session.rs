@@ -334,6 +334,7 @@ impl Session {
             }
         }
         let (sender, receiver) = stream.split();
+        let channel = purse.0.as_ref().map(|purse| purse.channel().to_cbor());
         let towards = match purse.0.take() {
             Some(purse) => Towards::Paying(Till::open(sender, purse)),
             None => Towards::Free(sender),
@@ -341,7 +342,7 @@ impl Session {
         Ok(Session {
             towards,
             receiver,
-            transcript: Transcript::new(order, request, resumed, worker, options.context_tokens),
+            transcript: Transcript::new(order, request, resumed, channel, worker, options.context_tokens),
             worker,
             stall: options.stall,
             acceptance: options.acceptance,
@@ -365,34 +366,50 @@ impl Session {
     ///
     /// After `Finished`, `Refused` or an error there is none: then it is [`SessionError::Ended`].
     pub async fn next(&mut self) -> Result<SessionEvent, SessionError> {
-        if self.ended {
-            return Err(SessionError::Ended);
-        }
         loop {
-            match self.step().await {
-                Ok(None) => {}
-                Ok(Some(event @ (SessionEvent::Finished(_) | SessionEvent::Refused(_)))) => {
-                    self.end(CloseCode::Done);
-                    return Ok(event);
-                }
-                Ok(Some(event)) => return Ok(event),
-                Err(error) => {
-                    self.end(match error {
-                        SessionError::Stalled { .. } | SessionError::DeadlineExceeded { .. } => {
-                            CloseCode::Timeout
-                        }
-                        _ => CloseCode::BadMessage,
-                    });
-                    return Err(error);
-                }
+            if let Some(event) = self.hear().await? {
+                return Ok(event);
             }
         }
     }
 
-    /// After an error: what the worker had signed, and the tokens and text it had signed for. None if it had not
-    /// accepted.
-    pub fn left(&mut self) -> Option<Answer> {
-        self.transcript.left()
+    /// As [`Session::next`], but returns for a sign of life too: then there is no event. May be cancelled without loss.
+    pub async fn hear(&mut self) -> Result<Option<SessionEvent>, SessionError> {
+        if self.ended {
+            return Err(SessionError::Ended);
+        }
+        match self.step().await {
+            Ok(Some(event @ (SessionEvent::Finished(_) | SessionEvent::Refused(_)))) => {
+                self.end(CloseCode::Done);
+                Ok(Some(event))
+            }
+            Ok(event) => Ok(event),
+            Err(error) => {
+                self.end(match error {
+                    SessionError::Stalled { .. } | SessionError::DeadlineExceeded { .. } => {
+                        CloseCode::Timeout
+                    }
+                    _ => CloseCode::BadMessage,
+                });
+                Err(error)
+            }
+        }
+    }
+
+    /// When the worker last said something.
+    pub fn heard_at(&self) -> Instant {
+        self.heard
+    }
+
+    /// What the worker has signed, and the tokens and text it has signed for: what is left if it breaks off now, or has
+    /// . None if it had not accepted.
+    pub fn so_far(&self) -> Option<Answer> {
+        self.transcript.so_far()
+    }
+
+    /// The last progress, and the tokens and text that it signs for; none before the first, or after the end.
+    pub fn signed(&self) -> Option<(&[u8], &[u32], &str)> {
+        self.transcript.signed()
     }
 
     /// Asks the worker to stop. What it has delivered is still receipted: go on with [`Session::next`].

@@ -23,6 +23,7 @@ pub(crate) struct Transcript {
     order: Signed<Order>,
     request: Request,
     resumed_ids: Vec<u32>,
+    channel: Option<Vec<u8>>,
     worker: PublicKey,
     context_tokens: Option<u32>,
     acceptance: Option<Signed<Acceptance>>,
@@ -41,6 +42,7 @@ impl Transcript {
         order: Signed<Order>,
         request: Request,
         resumed_ids: Vec<u32>,
+        channel: Option<Vec<u8>>,
         worker: PublicKey,
         context_tokens: Option<u32>,
     ) -> Self {
@@ -48,6 +50,7 @@ impl Transcript {
             order,
             request,
             resumed_ids,
+            channel,
             worker,
             context_tokens,
             acceptance: None,
@@ -78,16 +81,14 @@ impl Transcript {
         self.progress.as_ref().map_or(0, |(progress, _)| progress.output_tokens)
     }
 
-    /// What an answer that broke off leaves behind; none if it was not accepted, or is receipted.
-    pub(crate) fn left(&mut self) -> Option<Answer> {
-        let acceptance = self.acceptance.take()?;
-        let (progress, text_bytes) = match self.progress.take() {
-            Some((progress, bytes)) => (Some(progress), bytes),
+    /// What would be left behind if the answer broke off now; none if it was not accepted, or is receipted.
+    pub(crate) fn so_far(&self) -> Option<Answer> {
+        let acceptance = self.acceptance.as_ref()?;
+        let (progress, text_bytes) = match &self.progress {
+            Some((progress, bytes)) => (Some(progress), *bytes),
             None => (None, 0),
         };
-        let signed = progress.as_ref().map_or(0, |progress| progress.output_tokens);
-        self.output_ids.truncate(signed as usize);
-        self.text.truncate(text_bytes);
+        let signed = self.signed_tokens() as usize;
         Some(Answer {
             order: self.order.bytes().to_vec(),
             request: self.request.to_cbor(),
@@ -95,11 +96,20 @@ impl Transcript {
             receipt: None,
             progress: progress.map(|progress| progress.bytes().to_vec()),
             salt: [0; 32],
-            output_ids: take(&mut self.output_ids),
-            resumed_ids: take(&mut self.resumed_ids),
-            text: take(&mut self.text),
+            // A receipt may have taken them already.
+            output_ids: self.output_ids.get(..signed)?.to_vec(),
+            resumed_ids: self.resumed_ids.clone(),
+            text: self.text.get(..text_bytes)?.to_owned(),
+            channel: self.channel.clone(),
             prompt_ids: None,
         })
+    }
+
+    /// The last progress, and what it signs for.
+    pub(crate) fn signed(&self) -> Option<(&[u8], &[u32], &str)> {
+        let (progress, text_bytes) = self.progress.as_ref()?;
+        let ids = self.output_ids.get(..progress.output_tokens as usize)?;
+        Some((progress.bytes(), ids, self.text.get(..*text_bytes)?))
     }
 
     /// Takes the next message. None for one that has nothing to tell.
@@ -233,6 +243,7 @@ impl Transcript {
             output_ids: take(&mut self.output_ids),
             resumed_ids: take(&mut self.resumed_ids),
             text: take(&mut self.text),
+            channel: take(&mut self.channel),
             prompt_ids,
         };
         let expected = Expected {

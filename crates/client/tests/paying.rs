@@ -37,6 +37,7 @@ struct Noting {
     notes: Arc<Mutex<Notes>>,
     order: Digest,
     most: u128,
+    channel: Channel,
 }
 
 fn channel() -> Channel {
@@ -52,6 +53,10 @@ fn channel() -> Channel {
 }
 
 impl Purse for Noting {
+    fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
     fn cover(&mut self, wei: u128, output_tokens: u32) -> Signing<'_> {
         Box::pin(async move {
             if wei > self.most {
@@ -101,7 +106,8 @@ async fn trial<F: Future<Output = ()> + Send + 'static>(
     let channel = Some(Digest([4; 32]));
     let order = Order { price_ceiling: PRICE, channel, max_output_tokens: LIMIT, ..order_for(&request()) };
     let notes = Arc::new(Mutex::new(Notes::default()));
-    let purse = Box::new(Noting { notes: Arc::clone(&notes), order: order.digest(), most });
+    let purse =
+        Box::new(Noting { notes: Arc::clone(&notes), order: order.digest(), most, channel: channel() });
     let order = Signed::sign(order, &key(2));
     let session =
         connection.order_paid(order, request(), Vec::new(), OrderOptions::default(), purse).await.unwrap();

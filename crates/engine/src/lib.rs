@@ -16,6 +16,7 @@ mod generation;
 pub mod image;
 pub mod model;
 mod pages;
+mod plan;
 pub mod replay;
 pub mod sampler;
 pub mod scheduler;

@@ -22,6 +22,7 @@ use crate::architecture::{Architecture, ArchitectureError, Family};
 use crate::chat_template::{ChatTemplate, RenderOptions, TemplateError, TemplateMessage};
 use crate::gguf::{Gguf, GgufError, TensorType};
 use crate::image::{self, LayerMatrix, Placed, Plan};
+use crate::plan;
 use crate::tokenizer::{Special, Tokenizer, TokenizerError};
 
 /// Bytes that live as long as the model: a memory map or a buffer.
@@ -164,6 +165,7 @@ pub struct Model {
     context_tokens: u32,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    dispute_plan: Option<surety_types::Plan>,
     manifest: Manifest,
     id: ModelId,
 }
@@ -213,15 +215,19 @@ impl Model {
         let rotary = RotaryTable::new(architecture.rotary_parameters(context_tokens as usize, factors))?;
         let (embedding, format) = image::matrix(&gguf, "token_embd.weight", rows, width)?;
         let range = embedding.range.clone();
-        let manifest = manifest(
-            &gguf,
-            bytes.len(),
-            source_digest,
-            &architecture,
-            &tokenizer,
-            template.as_ref(),
-            &rotary,
-        );
+        let dispute_plan = plan::plan(&gguf, &architecture, tokenizer.ends_of_generation()).ok();
+        let manifest = Manifest {
+            plan: dispute_plan.as_ref().map(surety_types::Plan::digest),
+            ..manifest(
+                &gguf,
+                bytes.len(),
+                source_digest,
+                &architecture,
+                &tokenizer,
+                template.as_ref(),
+                &rotary,
+            )
+        };
         let id = manifest.id();
         let tied = range == plan.output().source;
         let embedding = (!tied).then(|| (format, source.clone(), range));
@@ -236,6 +242,7 @@ impl Model {
             context_tokens,
             tokenizer,
             template,
+            dispute_plan,
             manifest,
             id,
         })
@@ -249,6 +256,11 @@ impl Model {
     /// Everything that determines the model's answers.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The model's plan (D-2), whose digest the manifest holds; none if what it says cannot be disputed.
+    pub fn plan(&self) -> Option<&surety_types::Plan> {
+        self.dispute_plan.as_ref()
     }
 
     /// The model's numbers.
@@ -333,6 +345,13 @@ impl Model {
 
     pub(crate) fn output_norm(&self) -> &[f32] {
         &self.output_norm
+    }
+
+    /// The rotary table of the model's whole context, as its digest in the manifest has it.
+    pub fn rotary_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.rotary.digest(|row| bytes.extend_from_slice(row));
+        bytes
     }
 
     pub(crate) fn rotary(&self) -> &RotaryTable {
@@ -459,6 +478,7 @@ fn manifest(
         template_digest: template.map(|template| Digest::of(domain::TEMPLATE, template.source().as_bytes())),
         arithmetic: ARITHMETIC_VERSION,
         rotary_digest: Digest(*rotary_hasher.finalize().as_bytes()),
+        plan: None,
     }
 }
 

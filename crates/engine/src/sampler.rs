@@ -8,11 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use surety_kernels::Executor;
+use surety_kernels::{Executor, step};
+use surety_types::sampling::random;
 use surety_types::{Alternative, Sampling, TokenLogprob};
-
-/// log2 e, as uses it.
-const LOG2E: f32 = std::f32::consts::LOG2_E;
 
 /// What was said before the position being sampled, as the penalties need it.
 #[derive(Clone, Debug, Default)]
@@ -38,24 +36,18 @@ impl History {
 pub fn adjust(logits: &mut [f32], sampling: &Sampling, history: &History) {
     for &(token, bias) in &sampling.logit_bias {
         if let Some(logit) = logits.get_mut(token as usize) {
-            *logit += bias;
+            *logit = step::biased(*logit, bias);
         }
     }
     if sampling.repetition_penalty != 1.0 {
-        let penalty = sampling.repetition_penalty;
         for &token in &history.seen {
             let logit = &mut logits[token as usize];
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit = step::repeated(*logit, sampling.repetition_penalty);
         }
     }
     for (&token, &count) in &history.output {
         let logit = &mut logits[token as usize];
-        if sampling.presence_penalty != 0.0 {
-            *logit -= sampling.presence_penalty;
-        }
-        if sampling.frequency_penalty != 0.0 {
-            *logit = (-sampling.frequency_penalty).mul_add(count as f32, *logit);
-        }
+        *logit = step::penalised(*logit, count, sampling.presence_penalty, sampling.frequency_penalty);
     }
 }
 
@@ -75,13 +67,12 @@ pub fn sample(
         return best;
     }
     weights.resize(logits.len(), 0);
-    executor.sampling_weights(logits, max, LOG2E / sampling.temperature, weights);
+    executor.sampling_weights(logits, max, step::sampling_scale(sampling.temperature), weights);
     keep(logits, sampling, weights);
 
     // the greatest weight is 2³², so the total is never 0.
     let total: u64 = weights.iter().sum();
-    let random = random(seed, position);
-    let threshold = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    let threshold = step::draw(random(seed, position), total);
     let mut running = 0;
     for (token, &weight) in weights.iter().enumerate() {
         running += weight;
@@ -90,12 +81,6 @@ pub fn sample(
         }
     }
     unreachable!("the threshold is below the total");
-}
-
-/// the random number of one position.
-fn random(seed: &[u8; 32], position: u64) -> u64 {
-    let hash = blake3::keyed_hash(seed, &position.to_le_bytes());
-    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
 }
 
 /// sets the weight of every token that is not kept to 0.
@@ -108,27 +93,25 @@ fn keep(logits: &[f32], sampling: &Sampling, weights: &mut [u64]) {
             weights[token as usize] = 0;
         }
     }
-    let fixed = |p: f32| (f64::from(p) * 4_294_967_296.0) as u64;
     if sampling.min_p > 0.0 {
-        let least = fixed(sampling.min_p);
+        let least = step::fraction(sampling.min_p);
         for weight in weights.iter_mut().filter(|weight| **weight < least) {
             *weight = 0;
         }
     }
     if sampling.top_p < 1.0 {
-        let total: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
-        let enough = (u128::from(fixed(sampling.top_p)) * total).div_ceil(1 << 32);
+        let enough = step::nucleus(step::fraction(sampling.top_p), weights.iter().sum());
         let mut order = Descending::new(logits);
         let mut sum = 0;
         let mut kept = 0;
         let mut sorted = 0;
         // A token dropped above has weight 0: taking it in its turn adds nothing and keeps the order simple.
-        while kept < logits.len() && (kept == 0 || sum < enough) {
+        while kept < logits.len() && sum < enough {
             if kept == sorted {
                 sorted = (sorted * 8).clamp(128, logits.len());
                 order.sort_prefix(sorted);
             }
-            sum += u128::from(weights[order.tokens[kept] as usize]);
+            sum += weights[order.tokens[kept] as usize];
             kept += 1;
         }
         for &token in &order.tokens[kept..] {

@@ -12,6 +12,7 @@
 //! waits; it is recomputed later, bit for bit the same.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use surety_kernels::{Executor, KvCache, OutOfMemory};
@@ -318,9 +319,9 @@ impl Scheduler {
             let positions = self.outputs(share);
             let first_state = states;
             states += positions.len();
-            if faulty {
+            if let Some(row) = faulty {
                 let sequence = &mut self.running[share.sequence];
-                sequence.end = Some(Err(NonFinite { position: sequence.computed as u64 }));
+                sequence.end = Some(Err(NonFinite { position: (sequence.computed + row) as u64 }));
             } else {
                 self.take_outputs(share, positions, first_state, &mut events);
             }
@@ -403,8 +404,8 @@ impl Scheduler {
         first..last.max(first)
     }
 
-    /// Runs the forward pass; says for each share whether a non-finite value turned up in it.
-    fn run(&mut self, shares: &[Share]) -> Vec<bool> {
+    /// Runs the forward pass; says for each share in which of its rows a non-finite value first turned up, if in any.
+    fn run(&mut self, shares: &[Share]) -> Vec<Option<usize>> {
         let mut tokens = Vec::new();
         let mut segments = Vec::with_capacity(shares.len());
         let mut outputs = Vec::new();
@@ -422,7 +423,9 @@ impl Scheduler {
         }
         let faults =
             self.forward.run(&self.model, &self.executor, &mut self.cache, &tokens, &segments, &outputs);
-        segments.iter().map(|segment| faults.iter().any(|row| segment.rows.contains(row))).collect()
+        let first =
+            |rows: &Range<usize>| faults.iter().find(|row| rows.contains(row)).map(|row| row - rows.start);
+        segments.iter().map(|segment| first(&segment.rows)).collect()
     }
 
     /// Takes the logits of one share: prompt log-probabilities, then the next token.

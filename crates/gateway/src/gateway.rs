@@ -16,7 +16,7 @@ use std::{
 };
 
 use surety_client::Reach;
-use surety_net::{BindError, BindOptions, Endpoint, Location};
+use surety_net::{BindError, BindOptions, Endpoint, Location, WorkerAddress};
 use surety_types::{PublicKey, SecretKey};
 use tokio::{
     net::TcpListener,
@@ -35,6 +35,7 @@ use crate::{
     route::Workers,
     server,
     settings::{GatewaySettings, SettingsError},
+    streams::{self, Streams},
 };
 
 /// Why a gateway did not start.
@@ -119,6 +120,7 @@ pub(crate) struct Shared {
     pub(crate) started: u64,
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
+    pub(crate) streams: Streams,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
     pub(crate) answer_timeout: Duration,
@@ -195,7 +197,7 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, data_dir, workers, ledger, aliases, limits } = settings;
+        let GatewaySettings { listen, open, data_dir, workers, nearby, ledger, aliases, limits } = settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -203,18 +205,22 @@ impl Gateway {
         let key = key::load_or_create(&data_dir)?;
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
+        let (streams, stream_writer) = Streams::open(&data_dir)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
         };
         let towards = workers.iter().map(|worker| worker.location);
-        let local = local_for(towards, payer.is_some());
+        let local = local_for(towards, payer.is_some() || nearby.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
+        let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
+        if let Some(nearby) = nearby {
+            tasks.spawn(follow_nearby(nearby, Arc::clone(&workers), reach));
+        }
         if let Some(payer) = &payer {
-            let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
         }
         let (phase, phases) = watch::channel(Phase::Open);
@@ -226,6 +232,7 @@ impl Gateway {
             started: unix_ms() / 1000,
             workers,
             receipts,
+            streams,
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
             answer_timeout: limits.answer_timeout,
@@ -244,10 +251,21 @@ impl Gateway {
             serving: Some(serving),
             tasks,
             endpoint,
-            writer: Some(writer),
+            writers: Some((writer, stream_writer)),
             payer,
             stop_grace: limits.stop_grace,
         })
+    }
+}
+
+/// Takes over who is found nearby, as far as that can and should be called.
+async fn follow_nearby(mut nearby: watch::Receiver<Vec<WorkerAddress>>, workers: Arc<Workers>, reach: Reach) {
+    loop {
+        let found = nearby.borrow_and_update().clone().into_iter();
+        workers.set_nearby(found.filter(|found| reach.check(&found.location.to_string()).is_ok()).collect());
+        if nearby.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -263,7 +281,7 @@ fn make_private(directory: &Path) -> io::Result<()> {
     builder.create(directory)
 }
 
-/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger alone. Those
+/// The address to speak to workers from: loopback if all of them are there, and none is known by the ledger or the network alone. Those
 /// at a relay are reached from any.
 fn local_for(workers: impl Iterator<Item = Location>, anywhere: bool) -> SocketAddr {
     let workers: Vec<Location> = workers.collect();
@@ -287,7 +305,7 @@ pub struct RunningGateway {
     serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     endpoint: Endpoint,
-    writer: Option<Writer>,
+    writers: Option<(Writer, streams::Writer)>,
     payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
@@ -322,9 +340,12 @@ impl RunningGateway {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some(writer) = self.writer.take() {
-            // The last sender went with the last request, so the thread ends when all is written.
-            let joined = tokio::task::spawn_blocking(move || writer.join());
+        if let Some((receipts, streams)) = self.writers.take() {
+            // The last sender went with the last request, so the threads end when all is written.
+            let joined = tokio::task::spawn_blocking(move || {
+                receipts.join();
+                streams.join();
+            });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }
         info!(address = %self.address, "gateway stopped");

@@ -5,12 +5,14 @@
 //! Touches: the network, through `client`.
 //! Holds: : an answer whose worker is lost, stalls, errs or breaks the protocol is continued by another, with the same
 //!         tokens, as long as there is one; what the caller was given is never taken back or given twice. A worker slow to
-//!         begin has another asked beside it. Dropping a session cancels what is still running.
+//!         begin, or silent where a sign of life was due, has another asked beside it. Dropping a session cancels what is
+//!         still running.
 //! Absent: OpenAI's words (`api`), the checks themselves (`client`, `proof`), who is asked (`route`).
 
 mod course;
 mod failure;
 mod place;
+mod restore;
 
 use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
@@ -24,11 +26,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use course::Course;
-pub(crate) use course::{Share, Whole};
+pub(crate) use course::{Share, Waited, Whole};
 pub(crate) use place::Desk;
 use place::Leg;
+pub(crate) use restore::{Again, Restored};
 
-use crate::{api::ask::Ask, error::ApiError};
+use crate::{api::ask::Ask, error::ApiError, streams::StreamLog};
 
 /// For the receipts of orders that were cancelled.
 const LAST_RECEIPTS: Duration = Duration::from_secs(10);
@@ -73,16 +76,29 @@ type Step = Pin<Box<dyn Future<Output = Stepped> + Send>>;
 enum Stepped {
     /// A worker said something, or failed to.
     Said(usize, Box<Leg>, Result<SessionEvent, SessionError>),
-    /// A worker is slow to begin.
+    /// A worker is slow to begin, or silent.
     Slow(usize, Box<Leg>),
-    /// A worker has accepted; or nobody did.
-    Placed(usize, Result<Box<Leg>, ApiError>),
+    /// A worker that was silent gave a sign of life.
+    Alive(usize, Box<Leg>),
+    /// A worker has accepted; or nobody did, perhaps only because somebody else was at it.
+    Placed(usize, bool, Result<Box<Leg>, ApiError>),
     /// A worker was let go, because another was first.
     LetGo(usize),
 }
 
 /// Finds workers for what is asked; returns when they have accepted.
 pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> {
+    let courses = courses(ask)?;
+    begin_with(desk, courses).await
+}
+
+/// Finds a worker for the rest of what was asked for before; returns when it has accepted. There is one answer.
+pub(crate) async fn go_on(desk: Desk, ask: &Ask, restored: Restored) -> Result<Answering, ApiError> {
+    let [request] = &ask.requests[..] else { return Err(ApiError::bug("several answers go on as one")) };
+    begin_with(desk, vec![Course::restored(Arc::new(request.clone()), restored)]).await
+}
+
+fn courses(ask: &Ask) -> Result<Vec<Course>, ApiError> {
     let mut courses = Vec::with_capacity(ask.answers());
     for request in &ask.requests {
         let request = Arc::new(request.clone());
@@ -92,6 +108,10 @@ pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> 
             courses.push(Course::new(Arc::clone(&request), choice, nonce));
         }
     }
+    Ok(courses)
+}
+
+async fn begin_with(desk: Desk, courses: Vec<Course>) -> Result<Answering, ApiError> {
     let mut answering = Answering {
         desk: Arc::new(desk),
         waiting: (0..courses.len()).collect(),
@@ -106,12 +126,12 @@ pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> 
     let mut accepted = Vec::with_capacity(first);
     while accepted.len() < first {
         match answering.running.next().await {
-            Some(Stepped::Placed(index, Ok(leg))) => {
+            Some(Stepped::Placed(index, _, Ok(leg))) => {
                 answering.courses[index].accepted(&leg)?;
                 answering.paid |= leg.paid;
                 accepted.push((index, leg));
             }
-            Some(Stepped::Placed(_, Err(error))) => return Err(error),
+            Some(Stepped::Placed(_, _, Err(error))) => return Err(error),
             _ => return Err(ApiError::bug("an answer went on before it began")),
         }
     }
@@ -131,6 +151,18 @@ impl Answering {
         &self.workers
     }
 
+    /// What the first answer's seed is drawn from.
+    pub(crate) fn nonce(&self) -> [u8; 32] {
+        self.courses.first().map_or([0; 32], |course| course.nonce)
+    }
+
+    /// Keeps what is signed for of the one answer from now on.
+    pub(crate) fn keep_in(&mut self, log: StreamLog) {
+        if let [course] = &mut self.courses[..] {
+            course.log = Some(log);
+        }
+    }
+
     /// Whether nothing is paid for the answers so far.
     pub(crate) fn is_free(&self) -> bool {
         !self.paid
@@ -145,14 +177,22 @@ impl Answering {
                     self.hedge(index, leg);
                     continue;
                 }
-                Stepped::Placed(index, Ok(leg)) => match self.placed(index, leg) {
+                Stepped::Alive(index, leg) => {
+                    self.alive(index, leg);
+                    continue;
+                }
+                Stepped::Placed(index, _, Ok(leg)) => match self.placed(index, leg) {
                     Ok(()) => continue,
                     Err(error) => Err(error),
                 },
-                Stepped::Placed(index, Err(error)) => {
+                Stepped::Placed(index, beside, Err(error)) => {
                     self.courses[index].legs -= 1;
                     // Nobody beside a slow worker is no loss.
                     if self.courses[index].legs > 0 {
+                        continue;
+                    }
+                    if beside {
+                        self.place(index, None);
                         continue;
                     }
                     // That somebody broke the answer off matters more than that nobody went on with it.
@@ -179,7 +219,20 @@ impl Answering {
         event: Result<SessionEvent, SessionError>,
     ) -> Result<Option<Event>, ApiError> {
         leg.timing.saw(&event);
+        if let Err(error) = &event {
+            place::gone(&leg.worker, error);
+        }
         let course = &mut self.courses[index];
+        let speaks = matches!(event, Ok(SessionEvent::Tokens { .. } | SessionEvent::Finished(_)));
+        let others = course.leader.borrow().is_some_and(|leader| leader != leg.id);
+        if others || (speaks && !course.lead(&mut leg)) {
+            // Another was first.
+            if event.is_ok() {
+                let_go(leg);
+            }
+            self.let_go(index);
+            return Ok(None);
+        }
         match event {
             Ok(SessionEvent::Accepted(_)) => Err(ApiError::bug("an order was accepted twice")),
             Ok(SessionEvent::Prompt { index: first, logprobs, .. }) => {
@@ -189,20 +242,12 @@ impl Answering {
             }
             Ok(SessionEvent::Tokens { tokens, text, logprobs }) => {
                 leg.hedge_at = None;
-                // The others are let go.
-                course.leader.send_if_modified(|leader| {
-                    let first = leader.is_none();
-                    leader.get_or_insert(leg.id);
-                    first
-                });
                 let event = course.output(&mut leg, &tokens, &text, logprobs)?;
                 self.go_on(index, leg);
                 Ok(event)
             }
             Ok(SessionEvent::Finished(completed)) => {
                 course.legs -= 1;
-                // Whoever is slow to say nothing at all has lost to this one.
-                course.leader.send_replace(Some(leg.id));
                 let finish = completed.receipt.finish;
                 let Some(reason) = reason(finish) else {
                     return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
@@ -214,11 +259,11 @@ impl Answering {
             Ok(SessionEvent::Refused(refusal)) => {
                 let error = failure::refused(leg.worker(), &refusal);
                 let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
+                place::leaves(&leg.worker, &refusal);
                 course.given_up(&leg, *refusal);
                 self.replace(index, &leg, retryable, error)
             }
             Err(error) => {
-                place::gone(&leg.worker, &error);
                 course.broken(&mut leg, &error);
                 let told = failure::failed(leg.worker(), &error);
                 self.replace(index, &leg, error.is_retryable(), told)
@@ -245,7 +290,7 @@ impl Answering {
             let (worker, code) = (leg.worker().short(), error.code().as_str());
             warn!(worker, code, tokens = leg.at.tokens, "another worker is to go on with an answer");
             course.broke = Some(error);
-            self.place(index, Vec::new());
+            self.place(index, None);
         }
         Ok(None)
     }
@@ -253,19 +298,26 @@ impl Answering {
     /// Begins the next answer that waits, if one does.
     fn begin_next(&mut self) {
         if let Some(index) = self.waiting.pop_front() {
-            self.place(index, Vec::new());
+            self.place(index, None);
         }
     }
 
-    /// Seeks a worker for an answer, or the rest of it.
-    fn place(&mut self, index: usize, beside: Vec<PublicKey>) {
+    /// Seeks a worker for an answer, or the rest of it; perhaps beside one that is at it.
+    fn place(&mut self, index: usize, beside: Option<PublicKey>) {
         let course = &mut self.courses[index];
         course.legs += 1;
         let mut placement = course.placement();
-        placement.without.extend(beside);
-        let desk = Arc::clone(&self.desk);
+        placement.never.extend(beside);
+        placement.beside = beside.is_some();
+        let (desk, mut leader) = (Arc::clone(&self.desk), course.leader.subscribe());
         self.running.push(Box::pin(async move {
-            Stepped::Placed(index, place::place(desk, placement).await.map(Box::new))
+            tokio::select! {
+                placed = place::place(desk, placement) => {
+                    Stepped::Placed(index, beside.is_some(), placed.map(Box::new))
+                }
+                // An error means that nobody wants the answer.
+                _ = leader.wait_for(Option::is_some) => Stepped::LetGo(index),
+            }
         }));
     }
 
@@ -289,18 +341,42 @@ impl Answering {
         let course = &mut self.courses[index];
         course.legs -= 1;
         if course.legs == 0 && !course.ended {
-            self.place(index, Vec::new());
+            course.leader.send_replace(None);
+            self.place(index, None);
         }
     }
 
-    /// A worker is slow to begin: another is asked beside it, once.
+    /// A worker is slow to begin, or silent: another is asked beside it, if nobody is yet.
     fn hedge(&mut self, index: usize, mut leg: Box<Leg>) {
-        leg.hedge_at = None;
-        if self.courses[index].legs == 1 {
-            info!(worker = leg.worker().short(), "worker is slow to begin; another is asked beside it");
-            self.place(index, vec![leg.worker()]);
+        leg.hedge_at = leg.hedge_at.filter(|hedge_at| *hedge_at > Instant::now());
+        let silent = leg.is_silent();
+        if silent {
+            leg.worker.doubt();
+            leg.silence += leg.silence;
+        }
+        let course = &mut self.courses[index];
+        if course.legs == 1 {
+            let (worker, tokens) = (leg.worker().short(), leg.at.tokens);
+            info!(worker, tokens, silent, "worker is slow; another is asked beside it");
+            if silent {
+                course.race(&mut leg);
+            }
+            self.place(index, Some(leg.worker()));
         }
         self.go_on(index, leg);
+    }
+
+    /// A worker that was silent is there all the same: whoever was asked beside it was too slow.
+    fn alive(&mut self, index: usize, mut leg: Box<Leg>) {
+        if self.courses[index].lead(&mut leg) {
+            leg.worker.spoke_again();
+            leg.silence = leg.silence.max(leg.worker.silence());
+            leg.keep_signed();
+            self.go_on(index, leg);
+        } else {
+            let_go(leg);
+            self.let_go(index);
+        }
     }
 
     fn go_on(&self, index: usize, leg: Box<Leg>) {
@@ -317,7 +393,7 @@ async fn step(
     mut leave: watch::Receiver<bool>,
 ) -> Stepped {
     loop {
-        let (id, hedge_at) = (leg.id, leg.hedge_at);
+        let (id, raced, patience_ends) = (leg.id, leg.raced, leg.patience_ends());
         if leader.borrow_and_update().is_some_and(|leader| leader != id) {
             let_go(leg);
             return Stepped::LetGo(index);
@@ -326,10 +402,12 @@ async fn step(
             biased;
             Ok(()) = leave.changed() => leg.session.cancel().await,
             Ok(()) = leader.changed() => {}
-            event = leg.session.next() => return Stepped::Said(index, leg, event),
-            () = sleep_until(hedge_at.unwrap_or_else(Instant::now)), if hedge_at.is_some() => {
-                return Stepped::Slow(index, leg);
-            }
+            heard = leg.session.hear() => match heard.transpose() {
+                Some(event) => return Stepped::Said(index, leg, event),
+                None if raced => return Stepped::Alive(index, leg),
+                None => leg.keep_signed(),
+            },
+            () = sleep_until(patience_ends) => return Stepped::Slow(index, leg),
         }
     }
 }
@@ -360,8 +438,10 @@ impl Drop for Answering {
         runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
             // What runs is let go as soon as it is seen; the leader of an answer that nobody wants is nobody.
             while let Some(stepped) = running.next().await {
-                if let Stepped::Said(_, leg, Ok(_)) | Stepped::Slow(_, leg) | Stepped::Placed(_, Ok(leg)) =
-                    stepped
+                if let Stepped::Said(_, leg, Ok(_))
+                | Stepped::Slow(_, leg)
+                | Stepped::Alive(_, leg)
+                | Stepped::Placed(_, _, Ok(leg)) = stepped
                 {
                     let_go(leg);
                 }

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use alloy_primitives::U256;
 use surety_net::{Location, WorkerAddress};
+use tokio::sync::watch;
 
 use crate::payer::GatewayLedger;
 
@@ -27,6 +28,8 @@ pub struct GatewaySettings {
     pub data_dir: PathBuf,
     /// The workers to use.
     pub workers: Vec<WorkerAddress>,
+    /// Further workers, as they are found in a private network; believed to be where they say, once they have shown their keys.
+    pub nearby: Option<watch::Receiver<Vec<WorkerAddress>>>,
     /// How further workers are found, and how all are paid; without this, only those that ask nothing are used.
     pub ledger: Option<GatewayLedger>,
     /// Further names for models: what callers may ask for, and the served name or id that is meant.
@@ -153,6 +156,7 @@ impl GatewaySettings {
             open: false,
             data_dir: data_dir.into(),
             workers: Vec::new(),
+            nearby: None,
             ledger: None,
             aliases: BTreeMap::new(),
             limits: Limits::default(),

@@ -6,7 +6,7 @@
 //! Absent: GELU. No supported architecture has one.
 
 use crate::lane::{Lanes, WIDTH, instances};
-use crate::{Activations, Executor, Faults};
+use crate::{Activations, Executor, Faults, step};
 
 /// log2(e), as the rules write it.
 pub(crate) const LOG2E: f32 = 1.44269504;
@@ -43,32 +43,12 @@ instances! {
     fn silu_mul = scalar::silu_mul | kernel::silu_mul, (gate: &[f32], up: &[f32], out: &mut [f32]);
 }
 
-pub(crate) mod scalar {
+mod scalar {
     use super::*;
 
-    /// `exp2(t; m)`.
-    pub(crate) fn exp2(t: f32, m: i32) -> f32 {
-        let n = t.round_ties_even();
-        let f = t - n;
-        let p = EXP2[1..].iter().fold(EXP2[0], |p, c| p.mul_add(f, *c));
-        p * power_of_two(n, m)
-    }
-
-    /// 2^(n − m) for an integral n: +0 below 2⁻¹²⁰, and infinity from 2¹²⁸, where binary32 ends.
-    fn power_of_two(n: f32, m: i32) -> f32 {
-        let exponent = (n - m as f32).min(128.0) as i32;
-        if exponent < EXPONENT_MIN { 0.0 } else { f32::from_bits(((exponent + 127) as u32) << 23) }
-    }
-
-    ///
-    pub(crate) fn silu(x: f32) -> f32 {
-        let t = (x * -LOG2E).clamp(-100.0, 100.0);
-        x / (1.0 + exp2(t, 0))
-    }
-
-    pub(crate) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    pub(super) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
         for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-            *out = silu(*gate) * up;
+            *out = step::gated(*gate, *up);
         }
     }
 }
@@ -144,20 +124,20 @@ mod tests {
         for i in -12_000..12_000 {
             let t = i as f32 / 100.0;
             let exact = f64::from(t).exp2();
-            let found = f64::from(scalar::exp2(t, 0));
+            let found = f64::from(step::exp2(t, 0));
             if t.round_ties_even() < -120.0 {
                 assert_eq!(found.to_bits(), 0, "{t}");
             } else {
                 assert!((found - exact).abs() <= 3e-7 * exact, "{t}: {found} for {exact}");
             }
         }
-        assert_eq!(scalar::exp2(-120.0, 0), 2f32.powi(-120));
-        assert_eq!(scalar::exp2(-121.0, 0), 0.0);
-        assert_eq!(scalar::exp2(-3.0, 117), 2f32.powi(-120));
-        assert_eq!(scalar::exp2(127.0, 0), 2f32.powi(127));
-        assert_eq!(scalar::exp2(128.0, 0), f32::INFINITY);
-        assert_eq!(scalar::exp2(3e38, -5), f32::INFINITY);
-        assert_eq!(scalar::exp2(-3e38, 5), 0.0);
+        assert_eq!(step::exp2(-120.0, 0), 2f32.powi(-120));
+        assert_eq!(step::exp2(-121.0, 0), 0.0);
+        assert_eq!(step::exp2(-3.0, 117), 2f32.powi(-120));
+        assert_eq!(step::exp2(127.0, 0), 2f32.powi(127));
+        assert_eq!(step::exp2(128.0, 0), f32::INFINITY);
+        assert_eq!(step::exp2(3e38, -5), f32::INFINITY);
+        assert_eq!(step::exp2(-3e38, 5), 0.0);
     }
 
     #[test]
@@ -165,7 +145,7 @@ mod tests {
         for i in -4_000..4_000 {
             let x = i as f32 / 40.0;
             let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
-            let error = (f64::from(scalar::silu(x)) - exact).abs();
+            let error = (f64::from(step::silu(x)) - exact).abs();
             // Far below zero the clamped exponent is what counts: there the result is next to nothing.
             assert!(error <= 4e-6 * exact.abs() || error < 1e-25, "{x}: {error:e}");
         }

@@ -112,6 +112,17 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
     u16::from_le_bytes([bytes[offset], bytes[offset + 1]])
 }
 
+/// `w` of element `e` of a `Q8_0` block.
+pub(crate) fn q8_0_code(block: &[u8], e: usize) -> i8 {
+    block[2 + e] as i8
+}
+
+/// `w` of element `e` of a `Q4_0` block.
+pub(crate) fn q4_0_code(block: &[u8], e: usize) -> i8 {
+    let byte = block[2 + e % 16];
+    (if e < 16 { byte & 15 } else { byte >> 4 }) as i8 - 8
+}
+
 /// The scale and minimum of sub-block `s` of a `Q4_K` block.
 pub(crate) fn q4_k_scale(block: &[u8], s: usize) -> (u8, u8) {
     let c = &block[4..16];
@@ -138,6 +149,53 @@ pub(crate) fn q6_k_code(block: &[u8], e: usize) -> u8 {
     low | high << 4
 }
 
+/// `w` of element `e` of a `Q6_K` block.
+pub(crate) fn q6_k_weight(block: &[u8], e: usize) -> i8 {
+    q6_k_code(block, e) as i8 - 32
+}
+
+/// The scale of elements 16·half … +15 of a `Q6_K` block.
+pub(crate) fn q6_k_scale(block: &[u8], half: usize) -> i8 {
+    block[192 + half] as i8
+}
+
+/// Element `index` of a GGUF block.
+///
+/// Panics unless `block` is `format.block_bytes()` long and has the element.
+pub fn element(format: Format, block: &[u8], index: usize) -> f32 {
+    assert_eq!(block.len(), format.block_bytes(), "one block of {format}");
+    assert!(index < format.block_elements(), "element {index} of a block of {format}");
+    let d = |at: usize| half::widen(u16_at(block, at));
+    match format {
+        Format::F32 => f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
+        Format::F16 => d(0),
+        Format::BF16 => half::widen_bf16(u16_at(block, 0)),
+        Format::Q8_0 => simple(q8_0_code(block, index), d(0)),
+        Format::Q4_0 => simple(q4_0_code(block, index), d(0)),
+        Format::Q4_K => {
+            let (scale, minimum) = q4_k_scale(block, index / 32);
+            let (sw, mw) = (d(0) * f32::from(scale), d(2) * f32::from(minimum));
+            with_minimum(q4_k_nibble(block, index), sw, mw)
+        }
+        Format::Q6_K => of_half(q6_k_weight(block, index), d(208), q6_k_scale(block, index / 16)),
+    }
+}
+
+/// The value of a `Q8_0` or `Q4_0` weight.
+pub(crate) fn simple(w: i8, d: f32) -> f32 {
+    f32::from(w) * d
+}
+
+/// The value of a `Q4_K` weight.
+pub(crate) fn with_minimum(n: u8, sw: f32, mw: f32) -> f32 {
+    sw * f32::from(n) - mw
+}
+
+/// The value of a `Q6_K` weight.
+pub(crate) fn of_half(w: i8, d: f32, scale: i8) -> f32 {
+    (d * f32::from(scale)) * f32::from(w)
+}
+
 /// Widens one GGUF row into f32.
 ///
 /// Panics unless `row` is `format.row_bytes(out.len())` long.
@@ -155,18 +213,16 @@ pub(crate) fn widen_row(format: Format, row: &[u8], out: &mut [f32]) {
         Format::Q8_0 => {
             for (block, out) in blocks {
                 let d = half::widen(u16_at(block, 0));
-                for (w, out) in block[2..].iter().zip(out) {
-                    *out = f32::from(*w as i8) * d;
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = simple(q8_0_code(block, i), d);
                 }
             }
         }
         Format::Q4_0 => {
             for (block, out) in blocks {
                 let d = half::widen(u16_at(block, 0));
-                for j in 0..16 {
-                    let byte = block[2 + j];
-                    out[j] = (f32::from(byte & 15) - 8.0) * d;
-                    out[j + 16] = (f32::from(byte >> 4) - 8.0) * d;
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = simple(q4_0_code(block, i), d);
                 }
             }
         }
@@ -177,7 +233,7 @@ pub(crate) fn widen_row(format: Format, row: &[u8], out: &mut [f32]) {
                     let (scale, minimum) = q4_k_scale(block, s);
                     let (sw, mw) = (d * f32::from(scale), dmin * f32::from(minimum));
                     for (i, out) in out.iter_mut().enumerate() {
-                        *out = sw * f32::from(q4_k_nibble(block, 32 * s + i)) - mw;
+                        *out = with_minimum(q4_k_nibble(block, 32 * s + i), sw, mw);
                     }
                 }
             }
@@ -186,8 +242,7 @@ pub(crate) fn widen_row(format: Format, row: &[u8], out: &mut [f32]) {
             for (block, out) in blocks {
                 let d = half::widen(u16_at(block, 208));
                 for (e, out) in out.iter_mut().enumerate() {
-                    let scale = f32::from(block[192 + e / 16] as i8);
-                    *out = (d * scale) * (f32::from(q6_k_code(block, e)) - 32.0);
+                    *out = of_half(q6_k_weight(block, e), d, q6_k_scale(block, e / 16));
                 }
             }
         }

@@ -11,6 +11,7 @@ use crate::generate::Generator;
 use crate::{
     Activations, AttentionStep, Backend, Embedding, Executor, Faults, Format, Forms, HeadNorms, KvCache,
     KvShape, Matrix, Output, RotaryPairs, RotaryParameters, RotaryTable, Scaling, Segment, packed_bytes,
+    step,
 };
 use std::num::NonZeroUsize;
 
@@ -36,8 +37,12 @@ pub struct GoldenMismatch {
 
 /// Runs every golden vector on `backend`. Panics if this machine cannot run it.
 pub fn check(backend: Backend) -> Result<(), GoldenMismatch> {
+    check_against(backend, RECORDED)
+}
+
+fn check_against(backend: Backend, recorded: &str) -> Result<(), GoldenMismatch> {
     let executor = Executor::new(backend, NonZeroUsize::MIN).expect("an available backend");
-    let mut recorded = RECORDED.lines();
+    let mut recorded = recorded.lines();
     for (case, run) in cases() {
         let found = line(&run(&executor));
         let recorded =
@@ -89,6 +94,12 @@ fn cases() -> Vec<Case> {
     add("attention/pairs=halves/norms=yes".into(), attention, 0);
     add("attention/pairs=interleaved/norms=no".into(), attention, 1);
     add("sample".into(), sample, 0);
+    for (i, format) in Format::ALL.into_iter().enumerate() {
+        add(format!("step/segment/format={format}"), step_segment, i);
+    }
+    add("step/norm".into(), step_norm, 0);
+    add("step/attention".into(), step_attention, 0);
+    add("step/sample".into(), step_sample, 0);
     cases
 }
 
@@ -237,6 +248,106 @@ fn sample(executor: &Executor, generator: &mut Generator, _: usize) -> Vec<u32> 
     words
 }
 
+/// Elements, and segments of a whole row, of a short one, of one that is not finite; their total with a bias. Like all steps the
+/// same on every backend.
+fn step_segment(_: &Executor, generator: &mut Generator, format: usize) -> Vec<u32> {
+    let format = Format::ALL[format];
+    let row = generator.matrix(format, 1, 1280, 0.02);
+    let mut x = normals(generator, 1280, 1.0);
+    let block = &row[..format.block_bytes()];
+    let mut words: Vec<u32> =
+        (0..format.block_elements()).map(|i| step::word(step::element(format, block, i))).collect();
+    let segments: Vec<f32> = row
+        .chunks(format.row_bytes(step::SEGMENT_ELEMENTS))
+        .zip(x.chunks(step::SEGMENT_ELEMENTS))
+        .map(|(row, x)| step::segment(format, row, x))
+        .collect();
+    words.extend(bits(&segments));
+    words.push(step::word(step::total(&segments, Some(generator.normal(1.0)))));
+    x[1030] = f32::INFINITY;
+    words.push(step::word(step::segment(format, &row[format.row_bytes(1024)..], &x[1024..])));
+    words
+}
+
+/// Lanes over two parts, `inv`, y, residuals and gated units.
+fn step_norm(_: &Executor, generator: &mut Generator, _: usize) -> Vec<u32> {
+    let (x, y) = (normals(generator, 1280, 1.0), normals(generator, 1280, 4.0));
+    let first = step::squares([0.0; step::LANES], &x[..1024]);
+    let last = step::squares(first, &x[1024..]);
+    let inverse = step::norm_inverse(last, x.len(), 1e-6);
+    let mut words: Vec<u32> = bits(&first).chain(bits(&last)).collect();
+    words.extend([step::word(step::tree(last)), step::word(inverse)]);
+    for (x, y) in x.iter().zip(&y).take(200) {
+        let steps = [step::normed(*x, inverse, *y), step::residual(*x, *y), step::gated(8.0 * x, *y)];
+        words.extend(steps.map(step::word));
+    }
+    words
+}
+
+/// One head over 600 positions: pairs, stored keys and values, scores, greatest, m, weights, normaliser, sums, output.
+fn step_attention(_: &Executor, generator: &mut Generator, _: usize) -> Vec<u32> {
+    let query = normals(generator, 32, 2.0);
+    let (scores, values): (Vec<f32>, Vec<f32>) = (0..600)
+        .map(|_| {
+            let key: Vec<f32> = normals(generator, 32, 2.0).into_iter().map(step::stored).collect();
+            (step::score(&query, &key), step::stored(generator.normal(1.0)))
+        })
+        .unzip();
+    let (mut greatest, mut normaliser, mut sum) = (None, 0.0, None);
+    for scores in scores.chunks(step::SPAN_POSITIONS) {
+        greatest = Some(step::greatest(greatest, scores));
+    }
+    let m = step::ceiling(greatest.expect("a score"));
+    let weights: Vec<f32> = scores.iter().map(|score| step::attention_weight(*score, m)).collect();
+    let mut words: Vec<u32> = bits(&scores).chain(bits(&values)).chain(bits(&weights)).collect();
+    for (weights, values) in weights.chunks(step::SPAN_POSITIONS).zip(values.chunks(step::SPAN_POSITIONS)) {
+        normaliser = step::normaliser(normaliser, weights);
+        sum = Some(step::value_sum(sum, weights, values));
+        words.extend([normaliser, sum.expect("just set")].map(step::word));
+    }
+    let reciprocal = step::reciprocal(normaliser);
+    words.extend([m, reciprocal, step::attended(sum.expect("a position"), reciprocal)].map(step::word));
+    for pair in query.chunks_exact(4) {
+        let (a, b) = step::rotated(pair[0], pair[1], pair[2], pair[3]);
+        words.extend([a, b].map(step::word));
+    }
+    words
+}
+
+/// Adjusted logits, the best, weights, ranks, thresholds and draws.
+fn step_sample(_: &Executor, generator: &mut Generator, _: usize) -> Vec<u32> {
+    let halves = |x: u64| [x as u32, (x >> 32) as u32];
+    let mut logits = Vec::new();
+    for (i, logit) in normals(generator, 300, 4.0).into_iter().enumerate() {
+        let by = step::Adjustment {
+            bias: (i % 3 == 0).then(|| generator.normal(2.0)),
+            repetition: (i % 2 == 0).then_some(1.1),
+            count: i as u32 % 5,
+            presence: 0.5,
+            frequency: 0.25,
+        };
+        logits.push(step::adjusted(logit, &by));
+    }
+    let (greatest, id) = step::best(None, 0, &logits);
+    let scale = step::sampling_scale(0.7);
+    let mut words: Vec<u32> = bits(&logits).chain([step::word(greatest), id, step::word(scale)]).collect();
+    let mut sum = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        let weight = step::sampling_weight(*logit, greatest, scale);
+        sum += weight;
+        words.extend([weight, step::rank(*logit, id as u32)].map(halves).as_flattened());
+    }
+    for p in [0.05, 0.9, 1.0] {
+        let fraction = step::fraction(p);
+        words.extend(
+            [fraction, step::nucleus(fraction, sum), step::draw(generator.next(), sum)]
+                .map(halves)
+                .as_flattened(),
+        );
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +356,21 @@ mod tests {
     fn every_backend_computes_version_0() {
         for backend in Backend::available() {
             assert_eq!(check(backend), Ok(()));
+        }
+    }
+
+    /// A build that computes anything else than what is recorded is told which.
+    #[test]
+    fn any_other_bits_are_a_mismatch_in_their_case() {
+        let names: Vec<String> = cases().into_iter().map(|(case, _)| case).collect();
+        for (index, name) in names.iter().enumerate().step_by(7) {
+            let mut lines: Vec<String> = RECORDED.lines().map(str::to_owned).collect();
+            let last = lines[index].pop().expect("a digit");
+            lines[index].push(if last == '0' { '1' } else { '0' });
+            let mismatch =
+                check_against(Backend::detect(), &lines.join("\n")).expect_err("one digit differs");
+            assert_eq!(&mismatch.case, name);
+            assert_ne!(mismatch.found, mismatch.recorded);
         }
     }
 

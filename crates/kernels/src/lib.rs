@@ -38,6 +38,7 @@ mod pool;
 mod quantise;
 mod rotary;
 mod sample;
+pub mod step;
 #[cfg(test)]
 mod testing;
 

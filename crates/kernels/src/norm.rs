@@ -7,7 +7,7 @@
 
 use crate::lane::{Lanes, WIDTH, instances};
 use crate::parts::Parts;
-use crate::{Activations, Executor, Faults};
+use crate::{Activations, Executor, Faults, step};
 
 impl Executor {
     /// Norms the rows `x` [rows, columns] with `weight` `[columns]` into `out`.
@@ -82,40 +82,22 @@ instances! {
     fn add = scalar::add | kernel::add, (x: &mut [f32], y: &[f32]);
 }
 
-/// Lanes of the sums of squares and of attention's normaliser.
-pub(crate) const LANES: usize = 16;
-
-/// Closes 16 lanes by the tree of.
-pub(crate) fn tree(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            lanes[l] += lanes[l + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
 pub(crate) mod scalar {
     use super::*;
+    use step::LANES;
 
     /// of one row.
     pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let mut lanes = [0.0f32; LANES];
-        for (i, x) in x.iter().enumerate() {
-            lanes[i % LANES] = x.mul_add(*x, lanes[i % LANES]);
-        }
-        let inv = 1.0 / (tree(lanes) / x.len() as f32 + eps).sqrt();
+        let inverse = step::norm_inverse(step::squares([0.0; LANES], x), x.len(), eps);
         for ((y, x), w) in out.iter_mut().zip(x).zip(weight) {
-            *y = (x * inv) * w;
+            *y = step::normed(*x, inverse, *w);
         }
     }
 
     ///
     pub(crate) fn add(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {
-            *x += y;
+            *x = step::residual(*x, *y);
         }
     }
 }
@@ -228,10 +210,10 @@ mod tests {
 
     #[test]
     fn the_tree_closes_as_written() {
-        let lanes: [f32; LANES] = std::array::from_fn(|l| 1.1f32.powi(3 * l as i32));
+        let lanes: [f32; step::LANES] = std::array::from_fn(|l| 1.1f32.powi(3 * l as i32));
         let eight: [f32; 8] = std::array::from_fn(|l| lanes[l] + lanes[l + 8]);
         let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
-        assert_eq!(tree(lanes), (four[0] + four[2]) + (four[1] + four[3]));
+        assert_eq!(step::tree(lanes), (four[0] + four[2]) + (four[1] + four[3]));
     }
 
     #[test]

@@ -22,7 +22,10 @@
 //! Scales are padded to 64 bytes. A tile of a float format is `[k][row]`.
 
 use crate::activations::BLOCK;
-use crate::format::{Format, non_finite_block, q4_k_scale, q6_k_code, u16_at};
+use crate::format::{
+    Format, element, non_finite_block, of_half, q4_0_code, q4_k_nibble, q4_k_scale, q6_k_code, q6_k_scale,
+    q6_k_weight, q8_0_code, simple, u16_at, with_minimum,
+};
 use crate::parts::Parts;
 use crate::{Executor, half};
 
@@ -332,7 +335,7 @@ fn put_four(codes: &mut [u8], j: usize, r: usize, four: u32) {
     codes[(j * ROWS + r) * 4..][..4].copy_from_slice(&four.to_le_bytes());
 }
 
-/// One row of a packed matrix as the rules of A-3 name its parts; per block of 32 elements where not said.
+/// A row, or some blocks of one, as the rules of A-3 name its parts; per block of 32 elements where not said.
 #[derive(Debug, PartialEq)]
 pub(crate) enum UnpackedRow {
     /// `F32`, `F16`, `BF16`: the widened elements.
@@ -346,6 +349,65 @@ pub(crate) enum UnpackedRow {
 }
 
 impl UnpackedRow {
+    /// Reads whole blocks of a GGUF row. Panics unless they are that.
+    pub(crate) fn from_gguf(format: Format, bytes: &[u8]) -> UnpackedRow {
+        let (blocks, rest) = (bytes.chunks_exact(format.block_bytes()), bytes.len() % format.block_bytes());
+        assert_eq!(rest, 0, "whole blocks of {format}");
+        let d = |at: usize| move |block: &[u8]| half::widen(u16_at(block, at));
+        match format {
+            Format::F32 | Format::F16 | Format::BF16 => {
+                UnpackedRow::Float { weights: blocks.map(|block| element(format, block, 0)).collect() }
+            }
+            Format::Q8_0 | Format::Q4_0 => {
+                let code = if format == Format::Q8_0 { q8_0_code } else { q4_0_code };
+                let codes = |block| (0..BLOCK).map(move |e| i32::from(code(block, e)));
+                UnpackedRow::Simple {
+                    scales: blocks.clone().map(d(0)).collect(),
+                    weights: blocks.flat_map(codes).collect(),
+                }
+            }
+            Format::Q4_K => {
+                let scale = |block, s| d(0)(block) * f32::from(q4_k_scale(block, s).0);
+                let minimum = |block, s| d(2)(block) * f32::from(q4_k_scale(block, s).1);
+                let nibbles = |block| (0..256).map(move |e| i32::from(q4_k_nibble(block, e)));
+                UnpackedRow::Minimum {
+                    scales: blocks
+                        .clone()
+                        .flat_map(|block| (0..GROUP).map(move |s| scale(block, s)))
+                        .collect(),
+                    minima: blocks
+                        .clone()
+                        .flat_map(|block| (0..GROUP).map(move |s| minimum(block, s)))
+                        .collect(),
+                    weights: blocks.flat_map(nibbles).collect(),
+                }
+            }
+            Format::Q6_K => {
+                let halves = |block, b| [2 * b, 2 * b + 1].map(|half| i32::from(q6_k_scale(block, half)));
+                UnpackedRow::Halves {
+                    scales: blocks.clone().flat_map(|block| [d(208)(block); GROUP]).collect(),
+                    halves: blocks
+                        .clone()
+                        .flat_map(|block| (0..GROUP).map(move |b| halves(block, b)))
+                        .collect(),
+                    weights: blocks
+                        .flat_map(|block| (0..256).map(move |e| i32::from(q6_k_weight(block, e))))
+                        .collect(),
+                }
+            }
+        }
+    }
+
+    /// How many elements it has.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            UnpackedRow::Float { weights } => weights.len(),
+            UnpackedRow::Simple { weights, .. }
+            | UnpackedRow::Minimum { weights, .. }
+            | UnpackedRow::Halves { weights, .. } => weights.len(),
+        }
+    }
+
     /// The row's values by A-2, in order: bit for bit those of the GGUF row that was packed.
     pub(crate) fn values(&self) -> Vec<f32> {
         let per_element = |weights: &[i32], value: &dyn Fn(usize, i32) -> f32| {
@@ -354,13 +416,13 @@ impl UnpackedRow {
         match self {
             UnpackedRow::Float { weights } => weights.clone(),
             UnpackedRow::Simple { scales, weights } => {
-                per_element(weights, &|k, w| w as f32 * scales[k / BLOCK])
+                per_element(weights, &|k, w| simple(w as i8, scales[k / BLOCK]))
             }
             UnpackedRow::Minimum { scales, minima, weights } => {
-                per_element(weights, &|k, w| scales[k / BLOCK] * w as f32 - minima[k / BLOCK])
+                per_element(weights, &|k, w| with_minimum(w as u8, scales[k / BLOCK], minima[k / BLOCK]))
             }
             UnpackedRow::Halves { scales, halves, weights } => per_element(weights, &|k, w| {
-                (scales[k / BLOCK] * halves[k / BLOCK][k % BLOCK / 16] as f32) * w as f32
+                of_half(w as i8, scales[k / BLOCK], halves[k / BLOCK][k % BLOCK / 16] as i8)
             }),
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::activations::{BLOCK, Block, RowBlocks};
 use crate::lane::{Lanes, WIDTH, instances};
-use crate::{Activations, Executor, Faults};
+use crate::{Activations, Executor, Faults, step};
 
 impl Executor {
     /// Copies the rows `x` [rows, columns] into `out` and quantises them if it keeps quantised rows.
@@ -52,17 +52,10 @@ pub(crate) mod scalar {
     pub(crate) fn quantise_row(x: &[f32], blocks: Option<&mut RowBlocks<'_>>) -> bool {
         let mut finite = x.iter().all(|x| x.is_finite());
         let Some(blocks) = blocks else { return finite };
-        for (b, x) in x.chunks_exact(BLOCK).enumerate() {
-            let a = x.iter().fold(0.0f32, |a, x| a.max(x.abs()));
-            let d = a / 127.0;
-            let r = if a > 0.0 { 127.0 / a } else { 0.0 };
-            finite &= r.is_finite();
-            let mut quants = [0; BLOCK];
-            for (q, x) in quants.iter_mut().zip(x) {
-                *q = (x * r).round_ties_even() as i8;
-            }
-            let sum = |quants: &[i8]| quants.iter().map(|q| i32::from(*q)).sum();
-            blocks.set(b, Block::new(quants, d, [sum(&quants[..16]), sum(&quants[16..])]));
+        for (b, x) in x.as_chunks().0.iter().enumerate() {
+            let block = step::quantise(x);
+            finite &= block.is_some();
+            blocks.set(b, block.unwrap_or_else(|| Block::new([0; BLOCK], 0.0, [0; 2])));
         }
         finite
     }

@@ -8,6 +8,8 @@
 
 use std::sync::OnceLock;
 
+use crate::step;
+
 /// Positions computed together.
 const PIECE_POSITIONS: usize = 256;
 
@@ -287,9 +289,7 @@ pub(crate) mod scalar {
                 RotaryPairs::Interleaved => (2 * i, 2 * i + 1),
                 RotaryPairs::Halves => (i, i + h),
             };
-            let (a, b, c, s) = (head[first], head[second], row[i], row[h + i]);
-            head[first] = a.mul_add(c, b * (0.0 - s));
-            head[second] = b.mul_add(c, a * s);
+            (head[first], head[second]) = step::rotated(head[first], head[second], row[i], row[h + i]);
         }
     }
 }

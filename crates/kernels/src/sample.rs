@@ -8,12 +8,8 @@
 use crate::activation::LOG2E;
 use crate::lane::{Lanes, WIDTH, instances};
 use crate::parts::Parts;
-use crate::{Executor, rotary};
-
-/// 2³², the scale of sampling weights.
-const UNIT: f32 = 4_294_967_296.0;
-/// Exponents below this weigh nothing.
-const WEIGHT_EXPONENT_MIN: f32 = -64.0;
+use crate::step::{UNIT, WEIGHT_EXPONENT_MIN};
+use crate::{Executor, rotary, step};
 
 impl Executor {
     /// the weight of every logit, `floor(2³²·exp2((l − max)·scale))`, or 0 if the exponent is under −64.
@@ -67,17 +63,15 @@ instances! {
 
 mod scalar {
     use super::*;
-    use crate::activation::scalar::exp2;
 
     pub(super) fn weights(logits: &[f32], max: f32, scale: f32, out: &mut [u64]) {
         for (out, logit) in out.iter_mut().zip(logits) {
-            let e = (logit - max) * scale;
-            *out = if e < WEIGHT_EXPONENT_MIN { 0 } else { (exp2(e, 0) * UNIT) as u64 };
+            *out = step::sampling_weight(*logit, max, scale);
         }
     }
 
     pub(super) fn argmax(logits: &[f32]) -> usize {
-        (1..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best })
+        step::best(None, 0, logits).1 as usize
     }
 
     pub(super) fn all_finite(x: &[f32]) -> bool {
@@ -85,7 +79,7 @@ mod scalar {
     }
 
     pub(super) fn sum_exp(logits: &[f32], max: f32) -> f64 {
-        logits.iter().fold(0.0, |sum, logit| sum + f64::from(exp2((logit - max) * LOG2E, 0)))
+        logits.iter().fold(0.0, |sum, logit| sum + f64::from(step::exp2((logit - max) * LOG2E, 0)))
     }
 }
 

@@ -48,6 +48,7 @@ fn status_of(seed: u8) -> WorkerStatus {
         template_digest: None,
         arithmetic: 0,
         rotary_digest: Digest::ZERO,
+        plan: None,
     };
     WorkerStatus {
         worker: key(seed).public(),
@@ -97,6 +98,7 @@ impl Echo {
                         Incoming::Status(stream) => {
                             let _ = stream.reply(&status_of(1)).await;
                         }
+                        Incoming::Audit(mut stream) => stream.reset(CloseCode::Failed),
                     }
                 });
             }

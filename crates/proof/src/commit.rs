@@ -32,6 +32,16 @@ pub fn state_commitment(worker: &PublicKey, salt: &[u8; 32], state_digest: &Dige
         .digest()
 }
 
+/// What an auditor commits to before it says which state it computed: bound to its key, as [`state_commitment`] is to the
+/// audited worker's, so that another's commitment is of no use (U-4.2).
+pub fn audit_commitment(auditor: &PublicKey, salt: &[u8; 32], state_digest: &Digest) -> Digest {
+    Digest::hasher(domain::AUDIT_COMMITMENT)
+        .update(auditor.as_bytes())
+        .update(salt)
+        .update(state_digest.as_bytes())
+        .digest()
+}
+
 /// The running digest of token ids.
 #[derive(Clone, Debug)]
 pub struct IdsHasher {

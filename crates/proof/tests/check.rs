@@ -194,6 +194,7 @@ impl Case {
             salt: self.salt,
             output_ids: self.output_ids.clone(),
             resumed_ids: Vec::new(),
+            channel: None,
             text: self.text.clone(),
             prompt_ids: self.prompt_ids.clone(),
         }
@@ -562,6 +563,30 @@ fn whole_evidence_holds() {
 
     let checked = check_evidence(&evidence, None, &Expected::default()).unwrap();
     assert_eq!(checked.unchecked, [Unchecked::Gateway]);
+}
+
+/// A gateway that orders something else than it was asked for signs evidence that holds, and that says so: the request in it is
+/// the one that was answered, for the caller to compare with its own.
+#[test]
+fn a_gateway_that_asks_for_something_else_shows_what() {
+    let asked = honest().request;
+    let mut other = honest();
+    other.request.prompt = Prompt::Chat {
+        messages: vec![Message {
+            role: "user".into(),
+            content: "Say the sponsor's name.".into(),
+            name: None,
+        }],
+    };
+    let evidence = evidence_of(&[other.reorder()], |_| {});
+    let checked = check_evidence(&evidence, Some(&gateway().public()), &honest().expected).unwrap();
+    assert_ne!(checked.answers[0].request, asked);
+
+    // It cannot show the caller's request in its place.
+    let mut shown = evidence;
+    shown.answers[0].request = asked.to_cbor();
+    let fault = check_evidence(&shown, None, &Expected::default()).unwrap_err();
+    assert!(matches!(fault, EvidenceFault::Answer { index: 0, fault: Fault::OtherRequest }), "{fault:?}");
 }
 
 #[test]

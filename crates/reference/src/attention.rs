@@ -19,13 +19,13 @@ pub fn attention_head(q: &[f32], keys: &[Vec<u16>], values: &[Vec<u16>]) -> Resu
     let scores: Vec<f32> = keys.iter().map(|key| score(q, key)).collect();
     check_finite("an attention score", &scores)?;
     let m = maximum(&scores);
-    let weights: Vec<f32> = scores.iter().map(|&score| exp2(score.max(m as f32 - 1000.0), m)).collect();
+    let weights: Vec<f32> = scores.iter().map(|&score| weight(score, m)).collect();
     let inverse = 1.0 / normaliser(&weights);
     Ok(weighted_sum(&weights, values).iter().map(|total| total * inverse).collect())
 }
 
 /// a base-2 logit.
-fn score(q: &[f32], key: &[u16]) -> f32 {
+pub fn score(q: &[f32], key: &[u16]) -> f32 {
     assert_eq!(q.len(), key.len(), "query and key differ in length");
     let mut acc = 0.0_f32;
     for (q, &k) in q.iter().zip(key) {
@@ -36,13 +36,18 @@ fn score(q: &[f32], key: &[u16]) -> f32 {
 }
 
 ///
-fn maximum(scores: &[f32]) -> i32 {
+pub fn maximum(scores: &[f32]) -> i32 {
     let greatest = scores.iter().fold(f32::NEG_INFINITY, |greatest, &score| greatest.max(score));
     greatest.ceil().max(-1e6).min(1e6) as i32
 }
 
+///
+pub fn weight(score: f32, m: i32) -> f32 {
+    exp2(score.max(m as f32 - 1000.0), m)
+}
+
 ///
-fn normaliser(weights: &[f32]) -> f32 {
+pub fn normaliser(weights: &[f32]) -> f32 {
     let mut l = 0.0;
     for segment in weights.chunks(SEGMENT) {
         let mut lanes = [0.0; 16];
@@ -55,7 +60,7 @@ fn normaliser(weights: &[f32]) -> f32 {
 }
 
 /// before the division.
-fn weighted_sum(weights: &[f32], values: &[Vec<u16>]) -> Vec<f32> {
+pub fn weighted_sum(weights: &[f32], values: &[Vec<u16>]) -> Vec<f32> {
     let head_dim = values[0].len();
     let mut total: Option<Vec<f32>> = None;
     for (weights, values) in weights.chunks(SEGMENT).zip(values.chunks(SEGMENT)) {

@@ -137,12 +137,22 @@ pub fn embedding_row(format: Format, row: &[u8]) -> Vec<f32> {
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     assert_eq!(x.len(), weight.len(), "a norm's weight differs in length from its row");
     assert!(x.len().is_multiple_of(16), "a norm over {} values, not a multiple of 16", x.len());
+    let inv = norm_inverse(square_lanes(x), x.len(), eps);
+    x.iter().zip(weight).map(|(x, w)| (x * inv) * w).collect()
+}
+
+/// The sixteen chains of squares of.
+pub fn square_lanes(x: &[f32]) -> [f32; 16] {
     let mut lanes = [0.0_f32; 16];
     for (i, &x) in x.iter().enumerate() {
         lanes[i % 16] = x.mul_add(x, lanes[i % 16]);
     }
-    let inv = 1.0 / (close_lanes(lanes) / x.len() as f32 + eps).sqrt();
-    x.iter().zip(weight).map(|(x, w)| (x * inv) * w).collect()
+    lanes
+}
+
+/// `inv` of, of the lanes of `n` values.
+pub fn norm_inverse(lanes: [f32; 16], n: usize, eps: f32) -> f32 {
+    1.0 / (close_lanes(lanes) / n as f32 + eps).sqrt()
 }
 
 /// The tree of: sixteen lanes to one sum.

@@ -159,7 +159,7 @@ pub fn sample(
     let least = fraction(parameters.min_p);
     tokens.retain(|&token| weight(token) >= least);
     if parameters.top_p < 1.0 {
-        let needed = (u128::from(fraction(parameters.top_p)) * sum(&tokens)).div_ceil(1 << 32);
+        let needed = needed(parameters.top_p, sum(&tokens));
         let mut kept = 1;
         let mut prefix = sum(&tokens[..1]);
         while prefix < needed {
@@ -170,7 +170,7 @@ pub fn sample(
     }
 
     //
-    let r = (u128::from(draw(seed, position)) * sum(&tokens)) >> 64;
+    let r = threshold(draw(seed, position), sum(&tokens));
     tokens.sort();
     let mut running = 0;
     for &token in &tokens {
@@ -182,8 +182,18 @@ pub fn sample(
     unreachable!("r is below the sum of the kept weights")
 }
 
+/// what the kept prefix must sum to, of the sum of all.
+pub fn needed(top_p: f32, sum: u128) -> u128 {
+    (u128::from(fraction(top_p)) * sum).div_ceil(1 << 32)
+}
+
+/// `r`, of the random bits and the sum of the kept weights.
+pub fn threshold(u: u64, sum: u128) -> u128 {
+    (u128::from(u) * sum) >> 64
+}
+
 /// `floor(p·2³²)` for p in [0, 1]; the product is exact.
-fn fraction(p: f32) -> u64 {
+pub fn fraction(p: f32) -> u64 {
     (p * 4294967296.0).floor() as u64
 }
 

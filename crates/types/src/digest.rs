@@ -25,12 +25,18 @@ pub mod domain {
     pub const OUTPUT_TEXT: &str = "surety 2026 output text";
     /// Worker key, salt and state digest.
     pub const STATE_COMMITMENT: &str = "surety 2026 state commitment";
+    /// An auditor's worker key, salt and state digest.
+    pub const AUDIT_COMMITMENT: &str = "surety 2026 audit commitment";
+    /// Canonical CBOR of a [`crate::AuditEvidence`].
+    pub const AUDIT_EVIDENCE: &str = "surety 2026 audit evidence";
     /// The sampling seed.
     pub const SAMPLING_SEED: &str = "surety 2026 sampling seed";
     /// A model's tokenizer.
     pub const TOKENIZER: &str = "surety 2026 tokenizer";
     /// A model's chat template.
     pub const TEMPLATE: &str = "surety 2026 chat template";
+    /// A model's plan (D-2).
+    pub const PLAN: &str = "surety 2026 plan";
     /// The trace of a disputed answer (D-1.3).
     pub const TRACE: &str = "surety 2026 trace";
 }

@@ -74,6 +74,10 @@ pub struct Answer {
     pub resumed_ids: Vec<u32>,
     /// The delivered text.
     pub text: String,
+    /// The channel that the order names, canonical CBOR, where it is known: who contests the answer says by it whom a
+    /// refund is paid to.
+    #[serde(with = "optional_base64_bytes")]
+    pub channel: Option<Vec<u8>>,
     /// Ids of the prompt's tokens, where they are known.
     #[serde(deserialize_with = "present")]
     pub prompt_ids: Option<Vec<u32>>,

@@ -67,6 +67,9 @@ pub struct Manifest {
     ///
     #[n(15)]
     pub rotary_digest: Digest,
+    /// Digest of the plan (D-2); without one nothing the model says can be disputed.
+    #[n(16)]
+    pub plan: Option<Digest>,
 }
 
 /// One file of a model.

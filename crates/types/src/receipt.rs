@@ -170,6 +170,9 @@ pub enum FailureCode {
     /// The worker asks a price, and no channel of the payer's covers it.
     #[n(9)]
     PaymentRequired,
+    /// The worker stops or was paused: it breaks no word, and its status says when it serves again.
+    #[n(10)]
+    Leaving,
 }
 
 impl FailureCode {
@@ -179,7 +182,8 @@ impl FailureCode {
             FailureCode::Overloaded
             | FailureCode::ModelUnknown
             | FailureCode::OutOfMemory
-            | FailureCode::Internal => true,
+            | FailureCode::Internal
+            | FailureCode::Leaving => true,
             FailureCode::BadRequest
             | FailureCode::ContextLengthExceeded
             | FailureCode::NonFinite
@@ -204,6 +208,7 @@ impl fmt::Display for FailureCode {
             FailureCode::Cancelled => "cancelled",
             FailureCode::DeadlineExceeded => "deadline exceeded",
             FailureCode::PaymentRequired => "payment required",
+            FailureCode::Leaving => "leaving",
         })
     }
 }

@@ -1,6 +1,10 @@
 //! One value of each kind, for tests.
 
-use crate::{digest::domain, *};
+use crate::{
+    digest::domain,
+    plan::{LayerSlot, Pairs, Slot, TensorEntry, TensorFormat},
+    *,
+};
 
 pub(crate) fn payer() -> SecretKey {
     SecretKey::from_bytes(&[1; 32])
@@ -161,7 +165,7 @@ pub(crate) fn manifest() -> Manifest {
         width: 64,
         heads: 4,
         kv_heads: 2,
-        head_dim: 16,
+        head_dim: 32,
         feed_forward: 128,
         vocabulary: 512,
         context: 256,
@@ -173,7 +177,38 @@ pub(crate) fn manifest() -> Manifest {
         template_digest: Some(digest(10)),
         arithmetic: 0,
         rotary_digest: digest(11),
+        plan: Some(plan().digest()),
     }
+}
+
+pub(crate) fn plan() -> Plan {
+    let header = PlanHeader {
+        pairs: Pairs::Interleaved,
+        layers: 2,
+        width: 64,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 32,
+        feed_forward: 128,
+        vocabulary: 512,
+        context: 256,
+        eps: 1e-5,
+        q_norm: false,
+        k_norm: false,
+        end_tokens: vec![2, 9],
+    };
+    let shapes = header.clone();
+    Plan::new(header, |slot| {
+        let format = if slot.is_matrix() { TensorFormat::Q8_0 } else { TensorFormat::F32 };
+        let (rows, columns) = slot.shape(&shapes);
+        let offset = (1 << 32) + 4_096 * (slot.index() as u64 + 1);
+        let absent = matches!(
+            slot,
+            Slot::OutputBias | Slot::Layer(_, LayerSlot::Bias(_) | LayerSlot::QueryNorm | LayerSlot::KeyNorm)
+        );
+        (!absent).then_some(TensorEntry { format, columns, rows, offset })
+    })
+    .expect("a sound plan")
 }
 
 pub(crate) fn envelope(receipt: &Signed<Receipt>) -> Envelope {
@@ -209,6 +244,7 @@ pub(crate) fn evidence() -> Evidence {
             salt: [4; 32],
             output_ids: vec![10, 20, 2],
             resumed_ids: Vec::new(),
+            channel: None,
             text: "Là.".into(),
             prompt_ids: None,
         }],

@@ -45,6 +45,12 @@ pub struct Sampling {
     pub logit_bias: Vec<(u32, f32)>,
 }
 
+/// the 64 random bits under a seed for the token at `position`; the prompt's first token has position 0.
+pub fn random(seed: &[u8; 32], position: u64) -> u64 {
+    let hash = blake3::keyed_hash(seed, &position.to_le_bytes());
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}
+
 /// Everything off: temperature 1, the model's own distribution.
 impl Default for Sampling {
     fn default() -> Self {

@@ -37,6 +37,13 @@ fn vectors() -> Vec<(&'static str, String)> {
     vec![
         ("request.json", plain(&samples::request(), samples::request().digest())),
         ("manifest.json", plain(&samples::manifest(), samples::manifest().id().0)),
+        (
+            "plan.json",
+            pretty(&serde_json::json!({
+                "bytes": hex(&samples::plan().to_bytes()),
+                "digest": samples::plan().digest(),
+            })),
+        ),
         ("order.json", signed(&order, &payer)),
         ("resumed_order.json", signed(&samples::resumed_order(), &payer)),
         (
@@ -553,6 +560,7 @@ fn receipts() -> impl Strategy<Value = Receipt> {
         FailureCode::Overloaded,
         FailureCode::NonFinite,
         FailureCode::DeadlineExceeded,
+        FailureCode::Leaving,
     ]);
     let outcome = prop_oneof![
         prop::sample::select(vec![
@@ -739,6 +747,7 @@ proptest! {
     fn statuses_survive(index: prop::sample::Index, byte: u8) {
         check_codec(samples::status(), index, byte)?;
         check_codec(samples::manifest(), index, byte)?;
+        check_codec(Manifest { plan: None, ..samples::manifest() }, index, byte)?;
         check_codec(StatusRequest {}, index, byte)?;
     }
 

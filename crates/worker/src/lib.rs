@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod clock;
+pub mod dispute;
 pub mod load;
 pub mod machine;
 mod map;

@@ -47,6 +47,21 @@ pub enum ModelPlace {
     Program(&'static [u8]),
 }
 
+impl ModelFile {
+    /// Its bytes, mapped.
+    ///
+    /// # Errors
+    /// `OpenError::File` if it cannot be mapped.
+    pub fn open(&self) -> Result<Bytes, OpenError> {
+        match &self.place {
+            ModelPlace::File(path) => {
+                map::map(path).map_err(|source| OpenError::File { path: path.clone(), source })
+            }
+            ModelPlace::Program(bytes) => Ok(Arc::new(*bytes)),
+        }
+    }
+}
+
 impl std::fmt::Debug for ModelPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -170,7 +185,7 @@ impl Loader<'_> {
     }
 
     fn write_part(&self, file: &ModelFile, part: &Path, report: &mut Report<'_>) -> Result<(), BuildError> {
-        let source = open(file)?;
+        let source = file.open()?;
         let mut out = BufWriter::with_capacity(1 << 20, File::create(part)?);
         self.pack((*source).as_ref(), file.blake3, &mut out, report).map_err(|error| match error {
             LoadError::WriteImage(error) => BuildError::Cache(error),
@@ -181,7 +196,7 @@ impl Loader<'_> {
     }
 
     fn build_in_memory(&self, file: &ModelFile, report: &mut Report<'_>) -> Result<Model, OpenError> {
-        let source = open(file)?;
+        let source = file.open()?;
         let bytes = usize::try_from(image_bytes((*source).as_ref())?).map_err(|_| LoadError::TooLarge)?;
         let mut image = Region::zeroed(bytes)?;
         self.pack((*source).as_ref(), file.blake3, &mut &mut image[..], report)?;
@@ -203,7 +218,7 @@ impl Loader<'_> {
 
     /// The model. Its file is mapped anew, so that pages that packing read do not stay in this process's memory.
     fn assemble(&self, file: &ModelFile, image: Bytes) -> Result<Model, OpenError> {
-        Ok(Model::load(open(file)?, file.blake3, image, self.context_tokens)?)
+        Ok(Model::load(file.open()?, file.blake3, image, self.context_tokens)?)
     }
 }
 
@@ -237,14 +252,5 @@ struct InMemory(Region);
 impl AsRef<[u8]> for InMemory {
     fn as_ref(&self) -> &[u8] {
         &self.0
-    }
-}
-
-fn open(file: &ModelFile) -> Result<Bytes, OpenError> {
-    match &file.place {
-        ModelPlace::File(path) => {
-            map::map(path).map_err(|source| OpenError::File { path: path.clone(), source })
-        }
-        ModelPlace::Program(bytes) => Ok(Arc::new(*bytes)),
     }
 }

@@ -1,7 +1,7 @@
 //! What the machine has to offer, as its system tells.
 //!
 //! In:     `/proc`, `/sys`, where there are any.
-//! Out:    memory, cores, links, the address one speaks from, and whether large pages are given.
+//! Out:    memory, cores, room on disks, links, the address one speaks from, and whether large pages are given.
 //! Touches: reads only; no packet is sent.
 //! Absent: instructions and vector widths. `kernels` detects those.
 
@@ -9,6 +9,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
+    path::Path,
     thread,
 };
 
@@ -23,6 +24,12 @@ pub fn available_memory_bytes() -> Option<u64> {
         Some(limit.saturating_sub(used))
     };
     Some(group().map_or(system, |group| group.min(system)))
+}
+
+/// Bytes that may still be written to the disk that a path is on. `None` where there is no such path.
+pub fn free_disk_bytes(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Bytes of memory in the machine. `None` where the system does not tell.

@@ -13,17 +13,17 @@ use surety_client::{
 };
 use surety_net::{BindOptions, Endpoint, Link, OrderStream, Protocol};
 use surety_types::{
-    Acceptance, Amount, Canonical, Channel, ChannelDigests, Digest, FailureCode, FinishReason, FromWorker,
-    Message, ModelId, Order, Price, Progress, Prompt, Receipt, Request, Sampling, SecretKey, Seed, Signed,
-    ToWorker, Voucher, WEI_PER_MICRO_CREDIT,
-    abi::{IChannels, IModels, IOperators, IReceipts, IStaking, Module},
+    Acceptance, Amount, AuditEvidence, Canonical, Channel, ChannelDigests, Digest, EvidenceRequest,
+    FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price, Progress, Prompt, Receipt,
+    Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WEI_PER_MICRO_CREDIT,
+    abi::{IAudits, IChannels, IModels, IOperators, IReceipts, IStaking, Module},
     channel::cover_wei,
     order::ORDER_VERSION,
 };
 use surety_worker::{
     WorkerLedger,
     load::{ModelFile, ModelPlace},
-    money::Claims,
+    money::{Claims, HostingSettings},
     serve::{self, ModelSettings, RunningWorker, WorkerSettings},
 };
 
@@ -70,8 +70,10 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
             endpoint: None,
             // Claims are made when the test says so, by stopping.
             claims: Claims { interval: Duration::from_secs(3600), threshold_wei: u128::MAX },
+            hosting: HostingSettings::default(),
         }),
         sharing: None,
+        lie: None,
     }
 }
 
@@ -533,4 +535,71 @@ async fn a_second_worker_of_an_account_is_told_so() {
     let workers = IOperators::workersOfCall { operator, offset: 0 };
     assert_eq!(view(&*account, Module::Operators, &workers).await.unwrap().len(), 1);
     bench.stop().await;
+}
+
+/// Looks until it is so.
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..3_000 {
+        if let Some(found) = look() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} did not happen in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_computed_again_by_another_worker_which_is_paid_for_it() {
+    const AUDITOR: u64 = 3;
+    let ledger = MemoryLedger::new();
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut auditor = settings(&ledger, other.path());
+    auditor.key = SecretKey::from_bytes(&[3; 32]);
+    let its = auditor.ledger.as_mut().unwrap();
+    (its.account, its.name) = (ledger.account(AUDITOR), "Umbra".into());
+    let auditor = serve::start(auditor, |_| {}).await.unwrap();
+    registered(&auditor).await;
+    let mut bench = Bench::resume(ledger.clone(), Arc::new(folder)).await;
+    bench.deposit(10_000).await;
+    let (epoch, limit) = (ledger.epoch(), 40);
+    let mut order = bench.order("Who goes there?", limit).await;
+    order.accepted().await;
+    let receipt = order.paid_to_the_end(0, limit).await;
+    // It claims what it earned, and a part of that is for auditors.
+    bench.stop().await;
+    let mut bench = Bench::resume(ledger.clone(), bench.folder.clone()).await;
+    let operator = wallet(OPERATOR).address();
+    let standing = || ledger.view(Module::Audits, &IAudits::standingOfCall { operator });
+    assert_eq!(standing().pool, U256::from(receipt.charge.to_wei().unwrap() / 25));
+
+    ledger.next_epoch();
+    until("the log", || (standing().logs == 1).then_some(())).await;
+    ledger.next_epoch();
+    let mut id = [0; 32];
+    id[..20].copy_from_slice(operator.as_slice());
+    id[20..28].copy_from_slice(&epoch.to_be_bytes());
+    let id = B256::from(id);
+    let audit = || ledger.view(Module::Audits, &IAudits::auditOfCall { id });
+    until("the disclosure", || (audit().status == 1).then_some(())).await;
+
+    // Nobody but the auditor is given the evidence.
+    let mut stream = {
+        let address = bench.worker.as_ref().unwrap().address();
+        let link = bench._endpoint.connect(&address, Protocol::Audit).await.unwrap();
+        link.open_stream::<EvidenceRequest, AuditEvidence>().await.unwrap()
+    };
+    stream.send(&EvidenceRequest { id: Digest(id.0) }).await.unwrap();
+    stream.receive_within(TIME).await.expect_err("a stranger gets nothing");
+
+    ledger.next_epoch();
+    until("the result", || (audit().status == 5).then_some(())).await;
+    let audit = audit();
+    assert_eq!(audit.auditor, wallet(AUDITOR).address());
+    assert_eq!(audit.auditorKey.0, SecretKey::from_bytes(&[3; 32]).public().0);
+    assert_ne!(audit.found, B256::ZERO, "it found what the worker found");
+    // All was audited, so that the auditor got all that there was for it.
+    let found = standing();
+    assert_eq!((found.passed, found.missed, found.pool), (1, 0, U256::ZERO));
+    bench.stop().await;
+    auditor.shutdown(TIME).await;
 }

@@ -59,6 +59,7 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
         kv_bytes: Some(64 << 20),
         ledger: None,
         sharing: None,
+        lie: None,
     }
 }
 
@@ -345,7 +346,7 @@ async fn a_worker_that_stops_signs_off_what_it_breaks() {
     let stopping = tokio::spawn(worker.shutdown(Duration::from_millis(1)));
     let refusal = refused(session).await;
     let (code, message) = refusal.receipt.failure().unwrap();
-    assert_eq!((code, message), (FailureCode::Internal, "the worker is shutting down"));
+    assert_eq!((code, message), (FailureCode::Leaving, "the worker is shutting down"));
     assert!(refusal.receipt.output_tokens >= 1);
     stopping.await.unwrap();
 }
@@ -365,7 +366,7 @@ async fn a_pause_refuses_what_is_new_and_finishes_what_is_there() {
     let session = bench.send(bench.order(&chat("Who goes there?")), chat("Who goes there?")).await;
     let refusal = refused(session).await;
     let (code, message) = refusal.receipt.failure().unwrap();
-    assert_eq!((code, message), (FailureCode::Overloaded, "the worker is paused by its operator"));
+    assert_eq!((code, message), (FailureCode::Leaving, "the worker is paused by its operator"));
     assert_eq!(bench.connection.status().await.unwrap().state, surety_types::WorkerState::Draining);
     assert_eq!(completed(running).await.receipt.output_tokens, 200);
     control.resume();

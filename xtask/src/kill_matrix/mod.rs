@@ -24,10 +24,12 @@ use serde_json::{Value, json};
 use crate::rng::Rng;
 use money::{Account, Charges};
 use network::{Member, Up};
-use wire::{Ended, Heard, Progress};
+use wire::{Ended, Heard, Progress, Wait};
 
 /// Questions that are asked again and again.
 const QUESTIONS: usize = 24;
+/// Of so many of the slowest answers it is told where the time went.
+const SLOWEST: usize = 12;
 /// The longest added silence that 95 of 100 disturbed answers may have.
 const STALL_P95_MAX: Duration = Duration::from_secs(2);
 /// Of a hundred answers so many are to be whole.
@@ -124,6 +126,40 @@ struct Judged {
     told: Option<String>,
     cut: Option<String>,
     added: Duration,
+    /// Of which fault.
+    number: usize,
+    /// Where the time went, the longest takeover's.
+    longest: Wait,
+    takeovers: usize,
+}
+
+impl Judged {
+    fn form(&self) -> String {
+        format!("{}, {}", self.fault.name(), if self.stream { "stream" } else { "document" })
+    }
+
+    fn json(&self) -> Value {
+        let ms = |time: Duration| time.as_millis() as u64;
+        let Wait { noticed, placed, began } = self.longest;
+        json!({
+            "answers": self.form(), "fault": self.number, "added_ms": ms(self.added), "takeovers": self.takeovers,
+            "noticed_ms": ms(noticed), "placed_ms": ms(placed), "began_ms": ms(began),
+        })
+    }
+
+    fn line(&self) -> String {
+        let Wait { noticed, placed, began } = self.longest;
+        format!(
+            "{:18} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9}",
+            self.form(),
+            self.number,
+            self.added.as_millis(),
+            self.takeovers,
+            noticed.as_millis(),
+            placed.as_millis(),
+            began.as_millis()
+        )
+    }
 }
 
 /// What was found.
@@ -383,7 +419,7 @@ impl Matrix<'_> {
         *self.struck.entry(fault).or_default() += 1;
         let victim = self.members[victim].id.clone();
         for (question, heard) in asked.iter().zip(heard) {
-            let judged = self.judge(question, heard, fault, &victim)?;
+            let judged = Judged { number, ..self.judge(question, heard, fault, &victim)? };
             if let Some(why) = judged.cut.as_ref().or(judged.told.as_ref()) {
                 eprintln!("fault {number} ({}): not whole: {why}", fault.name());
             } else if !judged.equal {
@@ -438,6 +474,9 @@ impl Matrix<'_> {
             told,
             cut,
             added,
+            number: 0,
+            longest: heard.waits.iter().copied().max_by_key(Wait::sum).unwrap_or_default(),
+            takeovers: heard.waits.len(),
         })
     }
 
@@ -605,6 +644,15 @@ impl Report {
         rows
     }
 
+    /// The answers that were disturbed most, the slowest first.
+    fn slowest(&self) -> Vec<&Judged> {
+        let mut struck: Vec<&Judged> =
+            self.judged.iter().filter(|judged| judged.struck && judged.whole).collect();
+        struck.sort_by_key(|judged| std::cmp::Reverse(judged.added));
+        struck.truncate(SLOWEST);
+        struck
+    }
+
     fn all(&self) -> Row {
         Row::of("all", self.judged.iter())
     }
@@ -695,6 +743,7 @@ impl Report {
             "seed": self.seed, "holds": failures.is_empty(), "failures": failures,
             "faults": struck, "no_cuts": self.no_cuts,
             "answers": self.rows().iter().map(Row::json).collect::<Vec<_>>(),
+            "slowest": self.slowest().into_iter().map(Judged::json).collect::<Vec<_>>(),
             "charged": self.charges.total.to_string(), "receipts": self.charges.receipts,
             "charges_not_receipts": self.charges.mismatches,
             "drain": self.drained.as_ref().map(|drained| json!({
@@ -743,6 +792,14 @@ impl Report {
                 row.max.as_millis()
             ));
         }
+        let slowest = self.slowest();
+        if !slowest.is_empty() {
+            lines.push(format!(
+                "{:18} {:>8} {:>9} {:>9} {:>10} {:>9} {:>9}",
+                "slowest", "fault", "added ms", "takeovers", "noticed ms", "placed ms", "began ms"
+            ));
+        }
+        lines.extend(slowest.into_iter().map(Judged::line));
         if let Some(drained) = &self.drained {
             lines.push(format!(
                 "drain: {} workers left under load, {} requests, {} failed",
@@ -785,6 +842,9 @@ mod tests {
             told: (!whole && !cut).then(|| "lost".into()),
             cut: cut.then(|| "cut".into()),
             added: Duration::from_millis(added_ms),
+            number: 0,
+            longest: Wait::default(),
+            takeovers: 0,
         }
     }
 
@@ -846,6 +906,23 @@ mod tests {
         let drained = |failures| Some(Drained { workers: 2, requests: 9, failures });
         check(good(), |report| report.drained = drained(Vec::new()), &[]);
         check(good(), |report| report.drained = drained(vec!["lost".into()]), &["1 of 9 requests failed"]);
+    }
+
+    #[test]
+    fn the_slowest_come_with_where_their_time_went() {
+        let of = |added_ms, noticed_ms| Judged {
+            longest: Wait { noticed: Duration::from_millis(noticed_ms), ..Wait::default() },
+            ..judged(true, true, false, added_ms)
+        };
+        check(
+            (0..100).map(|number| of(number, 2 * number)).collect(),
+            |report| {
+                assert_eq!(report.json()["slowest"].as_array().map(Vec::len), Some(SLOWEST));
+                assert_eq!(report.json()["slowest"][0]["noticed_ms"], 198);
+                assert_eq!(report.slowest()[SLOWEST - 1].added.as_millis(), 88);
+            },
+            &[],
+        );
     }
 
     #[test]

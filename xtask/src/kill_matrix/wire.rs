@@ -44,10 +44,35 @@ pub struct Heard {
     pub workers: Vec<String>,
     /// What it cost, in micro-credits.
     pub cost: Option<u128>,
+    /// Where the gateway says the time went when one worker took over from another.
+    pub waits: Vec<Wait>,
     /// The longest time without text: from the question to the first, between two, from the last to the end.
     pub silence: Duration,
     /// From the question to the end.
     pub took: Duration,
+}
+
+/// Where the time went when one worker took over from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// Until the gateway looked for another.
+    pub noticed: Duration,
+    /// From then until one had accepted.
+    pub placed: Duration,
+    /// From then until something new came.
+    pub began: Duration,
+}
+
+impl Wait {
+    fn of(json: &Value) -> Self {
+        let ms = |name: &str| Duration::from_millis(json[name].as_u64().unwrap_or(0));
+        Wait { noticed: ms("noticed_ms"), placed: ms("placed_ms"), began: ms("began_ms") }
+    }
+
+    /// All of it.
+    pub fn sum(&self) -> Duration {
+        self.noticed + self.placed + self.began
+    }
 }
 
 /// How far an answer is, for whoever watches.
@@ -85,6 +110,7 @@ pub fn ask(host: &str, path: &str, body: &Value, progress: &Progress) -> Heard {
         request_id: None,
         workers: Vec::new(),
         cost: None,
+        waits: Vec::new(),
         silence: Duration::ZERO,
         took: Duration::ZERO,
     };
@@ -148,7 +174,7 @@ fn events(
             let event: Vec<u8> = pending.drain(..at + 2).collect();
             let event = std::str::from_utf8(&event).context("an event is not UTF-8")?;
             // Other lines are comments.
-            let Some(data) = event.strip_prefix("data: ") else { continue };
+            let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
             if data.trim() == "[DONE]" {
                 done = true;
                 continue;
@@ -190,6 +216,7 @@ fn take(json: &Value, heard: &mut Heard) -> usize {
     if let Some(cost) = json["surety"]["cost"].as_str() {
         heard.cost = cost.parse().ok();
     }
+    heard.waits.extend(json["surety"]["waits"].as_array().into_iter().flatten().map(Wait::of));
     text_bytes
 }
 
@@ -347,6 +374,11 @@ mod tests {
                 assert!(matches!(heard.ended, Ended::Cut(_)), "{cut:?}: {heard:?}")
             });
         }
+        let note = r#"data: {"surety":{"waits":[{"noticed_ms":3,"placed_ms":2,"began_ms":1}]}}"#;
+        let waited = chunk(&format!("{note}\n\ndata: [DONE]\n\n"));
+        check(leak(format!("{STREAM}{waited}{end}")), |heard| {
+            assert_eq!(heard.waits.iter().map(Wait::sum).collect::<Vec<_>>(), [Duration::from_millis(6)]);
+        });
         let document = "HTTP/1.1 200 OK\r\ncontent-length: 29\r\n\r\n";
         let whole = "{\"choices\":[{\"text\":\"abcd\"}]}";
         assert_eq!(whole.len(), 29);

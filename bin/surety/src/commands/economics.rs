@@ -1,4 +1,7 @@
-//! `surety economics`: what there is, where it is, and who paid whom.
+//! `surety economics`: what there is, where it is, who paid whom, and what answers for it; with `--simulate`, whether
+//! honesty pays.
+
+mod simulation;
 
 use std::collections::BTreeMap;
 
@@ -6,13 +9,14 @@ use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolEvent;
 use serde::Serialize;
 use serde_json::{Value, json};
+use surety_chain::{PARAMETERS, Params};
 use surety_client::ledger::{
     Ledger,
     survey::{Survey, SurveyedBalance},
 };
 use surety_types::abi::{
-    IChannels, IStaking, Module,
-    address::{CHANNELS, STAKING},
+    IChannels, IHosting, IStaking, Module,
+    address::{CHANNELS, HOSTING, STAKING},
 };
 
 use super::Outcome;
@@ -33,6 +37,15 @@ const PARTIES_MAX: usize = 20;
 pub struct Args {
     #[command(flatten)]
     look: LookArgs,
+    /// Look at no ledger: simulate what each way of cheating brings under the default parameters.
+    #[arg(long, conflicts_with_all = ["genesis", "rpc_urls"])]
+    simulate: bool,
+    /// Jobs of each run of the simulation.
+    #[arg(long, requires = "simulate", default_value_t = 100_000, value_name = "N")]
+    jobs: u64,
+    /// Seed of the simulation.
+    #[arg(long, requires = "simulate", default_value_t = 1, value_name = "N")]
+    seed: u64,
 }
 
 /// What there is. Amounts are wei, as decimal text.
@@ -47,10 +60,28 @@ struct Economics {
     genesis: Vec<Given>,
     /// A node's word: what happened in the last whole epoch.
     flows: Option<Flows>,
+    /// Proven: the parameters that decide who is paid, and what lies and failures cost.
+    parameters: Vec<Setting>,
     /// What audits cost.
-    audits: &'static str,
+    audits: Audits,
     /// Proven.
     at_risk: AtRisk,
+}
+
+#[derive(Serialize)]
+struct Setting {
+    name: &'static str,
+    value: String,
+}
+
+#[derive(Serialize)]
+struct Audits {
+    /// Of a million receipts of an established operator, so many are audited; none: this ledger draws no audits.
+    rate_ppm: Option<u64>,
+    /// What of the price is for auditors, in ten-thousandths; none: nothing.
+    share_bps: Option<u64>,
+    /// What was audited, and what it cost.
+    done: &'static str,
 }
 
 #[derive(Serialize)]
@@ -79,6 +110,8 @@ struct Flows {
     settlements: Parties,
     refunds: Parties,
     withdrawals: Parties,
+    hosting_funded: Parties,
+    hosting_paid: Parties,
     slashes: Parties,
     /// Gas, by who proposed the block; none: too many blocks to add up.
     fees: Option<Parties>,
@@ -120,10 +153,16 @@ struct OperatorAtRisk {
     operator: String,
     bonded: String,
     claimed_unpaid: String,
+    /// The least share of its receipts that must be audited, in millionths, so that p·S ≥ (1−p)·g for what it has claimed
+    /// and not been paid; none: it has bonded nothing, and no share is enough but all.
+    audit_ppm_needed: Option<u64>,
 }
 
 /// Shows it.
 pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
+    if args.simulate {
+        return simulation::run(global.json, args.jobs, args.seed);
+    }
     let look = args.look.open(&DataDir::of(&global)?)?;
     let survey = look.ledger.survey().await?;
     let flows = flows(&look.ledger, &survey).await.ok().flatten();
@@ -149,7 +188,7 @@ fn places(supply: U256, survey: &Survey) -> Vec<(String, U256)> {
     let others: U256 = survey
         .modules
         .iter()
-        .filter(|(module, _)| !matches!(module, Module::Staking | Module::Channels))
+        .filter(|(module, _)| !matches!(module, Module::Staking | Module::Channels | Module::Hosting))
         .map(|(_, balance)| *balance)
         .sum();
     let named: U256 = survey.genesis.iter().map(|balance| balance.balance).sum();
@@ -158,6 +197,7 @@ fn places(supply: U256, survey: &Survey) -> Vec<(String, U256)> {
         ("leaving bonds, and remainders of division".to_owned(), leaving),
         ("forfeited, on its way to bonds".to_owned(), survey.forfeited),
         ("in channels".to_owned(), in_module(Module::Channels)),
+        ("in pools for hosting".to_owned(), in_module(Module::Hosting)),
         ("in other modules".to_owned(), others),
         ("free, with accounts that genesis names".to_owned(), named),
     ];
@@ -184,7 +224,8 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>) -> Economics {
         held: held.collect(),
         genesis: survey.genesis.iter().map(given).collect(),
         flows,
-        audits: "none: this version draws no audits, so nothing is paid for them and nothing is known of their cost",
+        parameters: parameters(&survey.params),
+        audits: audits(&survey.params),
         at_risk: AtRisk {
             bonded: bonded.to_string(),
             in_channels: in_channels.to_string(),
@@ -196,9 +237,64 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>) -> Economics {
                     operator: operator.account.to_string(),
                     bonded: operator.bonded.to_string(),
                     claimed_unpaid: operator.unsettled.to_string(),
+                    audit_ppm_needed: audit_ppm_needed(operator.bonded, operator.unsettled),
                 })
                 .collect(),
             unclaimed_by_operator: "unknown: the state lists no channels; only their sum is proven",
+        },
+    }
+}
+
+/// The least p, in millionths and rounded up, for which p·S ≥ (1−p)·g; none without stake.
+fn audit_ppm_needed(stake: U256, exposure: U256) -> Option<u64> {
+    let all = stake.checked_add(exposure)?;
+    if stake.is_zero() {
+        return None;
+    }
+    let ppm = exposure.checked_mul(U256::from(1_000_000))?.div_ceil(all);
+    u64::try_from(ppm).ok()
+}
+
+/// A parameter by its name; none if this ledger does not have it.
+fn parameter(params: &Params, name: &str) -> Option<u64> {
+    let index = PARAMETERS.iter().position(|parameter| parameter.name == name)?;
+    u64::try_from(params.value(index)?).ok()
+}
+
+/// Those that decide who is paid, and what lies and failures cost.
+fn parameters(params: &Params) -> Vec<Setting> {
+    const BEGINNINGS: [&str; 12] = [
+        "minimum_gas_price",
+        "worker_stake_min",
+        "unbonding_s",
+        "auditors_",
+        "validators_bps",
+        "audit_",
+        "claim_",
+        "dispute_",
+        "slash_",
+        "report_",
+        "channel_",
+        "hosting_",
+    ];
+    let decides = |name: &str| BEGINNINGS.iter().any(|beginning| name.starts_with(beginning));
+    let settings = PARAMETERS.iter().enumerate().filter(|(_, parameter)| decides(parameter.name));
+    settings
+        .map(|(index, parameter)| Setting {
+            name: parameter.name,
+            value: params.value(index).unwrap_or_default().to_string(),
+        })
+        .collect()
+}
+
+fn audits(params: &Params) -> Audits {
+    let rate_ppm = parameter(params, "audit_ppm");
+    Audits {
+        rate_ppm,
+        share_bps: parameter(params, "auditors_bps"),
+        done: match rate_ppm {
+            Some(_) => "unknown here: what was audited and paid for is in the logs of the audits",
+            None => "none: this ledger draws no audits, so nothing is paid for them",
         },
     }
 }
@@ -221,7 +317,7 @@ async fn flows(ledger: &Ledger, survey: &Survey) -> anyhow::Result<Option<Flows>
         ((epoch * epoch_blocks).max(genesis.first_block() + 1), (epoch + 1) * epoch_blocks - 1);
     let mut flows = Flows { epoch, first_block: first, last_block: last, ..Flows::default() };
     let filter = json!([{
-        "address": [CHANNELS, STAKING],
+        "address": [CHANNELS, HOSTING, STAKING],
         "fromBlock": format!("{first:#x}"), "toBlock": format!("{last:#x}"),
     }]);
     let logs: Vec<alloy_primitives::Log> = match ledger.unverified("eth_getLogs", filter).await? {
@@ -268,6 +364,12 @@ impl Flows {
             if let Ok(event) = IStaking::Slashed::decode_log(log) {
                 self.slashes.add(event.operator, event.amount);
             }
+        } else if log.address == HOSTING {
+            if let Ok(event) = IHosting::Funded::decode_log(log) {
+                self.hosting_funded.add(event.from, event.amount);
+            } else if let Ok(event) = IHosting::Proven::decode_log(log) {
+                self.hosting_paid.add(event.operator, event.paid);
+            }
         } else if let Ok(event) = IChannels::Deposited::decode_log(log) {
             self.deposits.add(event.sender, U256::from(event.amount));
         } else if let Ok(event) = IChannels::Claimed::decode_log(log) {
@@ -280,6 +382,10 @@ impl Flows {
             self.withdrawals.add(event.sender, U256::from(event.amount));
         }
     }
+}
+
+fn percent(ppm: u64) -> String {
+    format!("{} %", ppm as f64 / 10_000.0)
 }
 
 fn text(page: &Economics, survey: &Survey) -> Vec<String> {
@@ -324,6 +430,8 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
                 ("paid out to", &flows.settlements),
                 ("refunded by", &flows.refunds),
                 ("withdrawn by", &flows.withdrawals),
+                ("given to hosting by", &flows.hosting_funded),
+                ("paid for hosting to", &flows.hosting_paid),
                 ("slashed from", &flows.slashes),
                 ("gas paid to", flows.fees.as_ref().unwrap_or(&nothing)),
             ];
@@ -343,7 +451,22 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
         }
     }
 
-    lines.extend([String::new(), format!("{}  {}", heading("Audits"), page.audits)]);
+    lines.extend([String::new(), heading("Parameters of money (proven)")]);
+    let rows: Vec<Vec<String>> =
+        page.parameters.iter().map(|set| vec![format!("  {}", set.name), set.value.clone()]).collect();
+    lines.extend(aligned(&rows));
+
+    lines.extend([String::new(), heading("Audits")]);
+    let audits = &page.audits;
+    lines.push(match audits.rate_ppm {
+        Some(ppm) => format!("  of an established operator's receipts  {}", percent(ppm)),
+        None => "  of an operator's receipts  none".into(),
+    });
+    lines.push(match audits.share_bps {
+        Some(bps) => format!("  of the price, for auditors  {}", percent(bps.saturating_mul(100))),
+        None => "  of the price, for auditors  nothing".into(),
+    });
+    lines.push(format!("  done  {}", audits.done));
     let risk = &page.at_risk;
     lines.extend([String::new(), heading("Bond per credit at risk (proven)")]);
     lines.push(format!("  bonds of operators with workers  {}", amount(&risk.bonded)));
@@ -352,6 +475,7 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
         Some(percent) => format!("  bond for each credit             {}.{:02}", percent / 100, percent % 100),
         None => "  nothing is in channels".into(),
     });
+    lines.push("  an operator's stake S answers for what it has claimed, g, if p·S ≥ (1−p)·g:".into());
     let rows: Vec<Vec<String>> = risk
         .operators
         .iter()
@@ -362,10 +486,41 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
                 format!("  {}", operator.operator),
                 format!("bonded {bonded}"),
                 format!("claimed, not paid {claimed}"),
+                match operator.audit_ppm_needed {
+                    Some(ppm) => format!("p must be at least {}", percent(ppm)),
+                    None => "nothing bonded: it answers for nothing".into(),
+                },
             ]
         })
         .collect();
     lines.extend(aligned(&rows));
     lines.push(format!("  not claimed yet, by operator: {}", risk.unclaimed_by_operator));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_share_keeps_the_bound() {
+        let needed = |stake: u64, exposure: u64| audit_ppm_needed(U256::from(stake), U256::from(exposure));
+        assert_eq!((needed(0, 5), needed(5, 0)), (None, Some(0)));
+        assert_eq!(needed(980, 20), Some(20_000));
+        for (stake, exposure) in [(10, 1), (10, 3), (7, 1_000), (1 << 40, 12_345)] {
+            let p = u128::from(needed(stake, exposure).unwrap());
+            let holds = |p: u128| p * u128::from(stake) >= (1_000_000 - p) * u128::from(exposure);
+            assert!(holds(p) && (p == 0 || !holds(p - 1)), "{stake} {exposure}: {p}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_found_by_name_or_said_to_be_missing() {
+        let params = Params::default();
+        assert_eq!(parameter(&params, "unbonding_s"), Some(params.unbonding_s));
+        assert_eq!(parameter(&params, "no_such_parameter"), None);
+        let names: Vec<&str> = parameters(&params).iter().map(|set| set.name).collect();
+        assert!(names.contains(&"slash_equivocation_bps") && !names.contains(&"pace_ms"), "{names:?}");
+        assert_eq!(audits(&params).rate_ppm, parameter(&params, "audit_ppm"));
+    }
 }

@@ -1,6 +1,9 @@
 //! `surety gateway run`
 
-use std::{error::Error, net::SocketAddr};
+use std::{
+    error::Error,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,7 @@ use crate::{
     credits::{Credits, TokenPrice},
     data_dir::DataDir,
     ledger::LedgerArgs,
+    nearby::{self, found_in},
     output,
 };
 
@@ -31,8 +35,12 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// A worker, as `surety worker run` prints it. May be given several times; those on the ledger are found by themselves.
-    #[arg(long = "worker", value_name = "KEY@IP:PORT", required_unless_present = "genesis")]
+    #[arg(long = "worker", value_name = "KEY@IP:PORT", required_unless_present_any = ["genesis", "mdns"])]
     workers: Vec<WorkerAddress>,
+    /// Also use the workers that announce themselves in this private network (`surety worker run --mdns`); IP: this
+    /// machine's address there [default: the system's choice].
+    #[arg(long, value_name = "IP", num_args = 0..=1, require_equals = true, conflicts_with = "genesis")]
+    mdns: Option<Option<Ipv4Addr>>,
     #[command(flatten)]
     ledger: LedgerArgs,
     /// Credits to lock in a channel to each operator; topped up when half of them are spent.
@@ -68,6 +76,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let mut settings = GatewaySettings::new(args.listen, data_dir.gateway());
     settings.open = args.open;
     settings.workers = args.workers;
+    settings.nearby = args.mdns.map(|interface| found_in(nearby::network(interface))).transpose()?;
     settings.ledger = args.ledger.open(&data_dir)?.map(|(_, account)| GatewayLedger {
         account,
         deposit: args.deposit.0,

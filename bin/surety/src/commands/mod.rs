@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod chat;
 pub mod completions;
+pub mod demo;
+pub mod dispute;
 pub mod doctor;
 pub mod economics;
 pub mod gateway;
@@ -53,6 +55,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Powers(args) => wait(powers::run(global, args)),
         Command::Economics(args) => wait(economics::run(global, args)),
         Command::Gov(command) => wait(gov::run(global, command)),
+        Command::Dispute(command) => wait(dispute::run(global, command)),
+        Command::Demo(command) => wait(demo::run(global, command)),
         Command::Key(command) => key::run(&global, command),
         Command::Bench(command) => bench::run(&global, command),
         Command::Doctor(args) => doctor::run(&global, &args),

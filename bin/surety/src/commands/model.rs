@@ -1,11 +1,12 @@
-//! `surety model add|list|inspect|pull|serve|publish|audit|pin|unpin|gc|remove`
+//! `surety model add|list|inspect|pull|serve|publish|fund|audit|pin|unpin|gc|remove`
 
 mod audit;
 mod collect;
+mod fund;
 mod inspect;
-mod network;
+pub mod network;
 mod publish;
-mod pull;
+pub mod pull;
 mod serve;
 
 use std::{
@@ -57,6 +58,8 @@ pub enum Command {
     Serve(serve::Args),
     /// Put a model's manifest, and names for it, on the ledger.
     Publish(publish::Args),
+    /// Give credits for the hosting of a model: who keeps it and shows it is paid from them.
+    Fund(fund::Args),
     /// See whether the workers that offer a model really hold its file; what they miss is recorded.
     Audit(audit::Args),
     /// Keep a model's file whatever `model gc` deletes.
@@ -86,6 +89,7 @@ pub async fn run(global: Global, command: Command) -> anyhow::Result<Outcome> {
         Command::Pull(args) => pull::run(&global, &data_dir, &models, args).await?,
         Command::Serve(args) => return serve::run(&global, &data_dir, &models, args).await,
         Command::Publish(args) => publish::run(&global, &data_dir, &models, args).await?,
+        Command::Fund(args) => fund::run(&global, &data_dir, args).await?,
         Command::Audit(args) => return audit::run(&global, &data_dir, args).await,
         Command::Pin(args) => collect::pin(&global, &models, &args, true)?,
         Command::Unpin(args) => collect::pin(&global, &models, &args, false)?,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use anyhow::Context;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use surety_net::{Relay, RelayLimits};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -43,6 +43,15 @@ pub struct Args {
     pub child: ChildArgs,
 }
 
+/// The line a relay prints when it passes packets on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Always true.
+    pub ready: bool,
+    /// `relay+http://IP:PORT`
+    pub relay: String,
+}
+
 /// Passes packets on until told to stop.
 pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let Args { listen, connections, connections_per_ip, bytes_per_second, child } = args;
@@ -51,7 +60,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         Relay::start(listen, limits).await.with_context(|| format!("cannot listen on {listen} (TCP)"))?;
     let address = relay.address();
     if global.json {
-        output::json(&json!({ "ready": true, "relay": address.to_string() }))?;
+        output::json(&Ready { ready: true, relay: address.to_string() })?;
     } else {
         output::line(format_args!("relay {address}"))?;
         if address.0.ip().is_unspecified() {

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use surety_kernels::Backend;
+use surety_net::Location;
 use surety_worker::machine;
 use tokio::{
     sync::watch,
@@ -19,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Outcome, gateway, validator, worker};
+use super::{Outcome, gateway, relay, validator, worker};
 use crate::{
     api::Api,
     child::{ChildArgs, Running, describe, start, stop_requested},
@@ -61,6 +62,9 @@ pub struct Args {
     /// How many validators keep the ledger; 0 for none: then nothing is bonded, paid or posted [default: 4].
     #[arg(long, value_name = "N")]
     validators: Option<usize>,
+    /// Run a relay too, and have the last worker be reached through it, as one behind a NAT is.
+    #[arg(long)]
+    relay: bool,
     /// Keep nothing: use a data directory that is deleted at the end.
     #[arg(long)]
     ephemeral: bool,
@@ -75,17 +79,28 @@ pub struct Args {
     context: Option<u32>,
 }
 
-/// Everything that runs.
-struct Network {
-    validators: Vec<(Role, validator::Ready)>,
-    workers: Vec<(Role, worker::Ready)>,
-    gateway: (Role, gateway::Ready),
+/// Everything that runs. Dropped, it is cut off.
+pub(super) struct Network {
+    relay: Option<(Role, relay::Ready)>,
+    pub(super) validators: Vec<(Role, validator::Ready)>,
+    pub(super) workers: Vec<(Role, worker::Ready)>,
+    pub(super) gateway: (Role, gateway::Ready),
     /// The ledger's genesis, if there is a ledger.
-    genesis: Option<PathBuf>,
+    pub(super) genesis: Option<PathBuf>,
+}
+
+/// A worker that is started otherwise than the others.
+pub(super) struct Swap {
+    /// Its number, from one.
+    pub(super) number: usize,
+    /// What it serves; what the others do if not given.
+    pub(super) model: Option<ModelArg>,
+    /// What it is told besides.
+    pub(super) args: Vec<OsString>,
 }
 
 /// A role that is kept running.
-struct Role {
+pub(super) struct Role {
     /// What it is called in notes.
     name: String,
     /// How it is started again: with the address it has now.
@@ -125,7 +140,7 @@ async fn serve(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Resu
     let mut stop_requested = std::pin::pin!(stop_requested);
     // Dropping what has been started so far ends it.
     let network = tokio::select! {
-        started = start_all(global, args, data_dir) => started?,
+        started = start_all(global, args, data_dir, None) => started?,
         stop = &mut stop_requested => return stop,
     };
     let running = data_dir.running();
@@ -145,6 +160,7 @@ async fn serve(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Resu
     };
     let workers = keep_all(network.workers.into_iter().map(|(role, _)| role).collect());
     let validators = keep_all(network.validators.into_iter().map(|(role, _)| role).collect());
+    let relays = keep_all(network.relay.into_iter().map(|(role, _)| role).collect());
     let requested = stop_requested.await;
     stop.send_replace(true);
     if !global.json {
@@ -163,6 +179,7 @@ async fn serve(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Resu
     }
     stop_all(workers).await;
     stop_all(validators).await;
+    stop_all(relays).await;
     requested
 }
 
@@ -178,7 +195,12 @@ async fn stop_all(mut kept: JoinSet<Option<Running>>) {
 }
 
 /// Starts the validators, then the workers, then the gateway, and waits until it sees them.
-async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::Result<Network> {
+pub(super) async fn start_all(
+    global: &Global,
+    args: &Args,
+    data_dir: &DataDir,
+    swap: Option<&Swap>,
+) -> anyhow::Result<Network> {
     let ip = if args.open { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     let listen = SocketAddr::new(IpAddr::V4(ip), args.port);
     check_port(listen)?;
@@ -208,12 +230,22 @@ async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::
         ledger.extend(["--account".into(), account.into()]);
         ledger
     };
+    let relay = match args.relay {
+        true => Some(start_relay(global, data_dir).await?),
+        false => None,
+    };
     let workers: Vec<_> = (1..=args.workers.get())
         .map(|number| {
-            let mut worker = worker_args(global, args, data_dir, &wanted, number);
+            let swap = swap.filter(|swap| swap.number == number);
+            let served = swap.and_then(|swap| swap.model.as_ref()).map_or(&wanted[..], std::slice::from_ref);
+            let mut worker = worker_args(global, args, data_dir, served, number);
+            worker.extend(swap.iter().flat_map(|swap| swap.args.iter().cloned()));
             if devnet.is_some() {
                 worker.extend(ledger(&devnet::worker_account(number)));
                 worker.extend(["--price".into(), Pace::of(number, machine::cores()).price.into()]);
+            }
+            if let Some((_, ready)) = relay.as_ref().filter(|_| number == args.workers.get()) {
+                worker.extend(through(ready));
             }
             (format!("worker {number}"), worker)
         })
@@ -221,8 +253,9 @@ async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::
     let mut workers: Vec<(Role, worker::Ready)> = start_roles(workers).await?;
     for (role, ready) in &mut workers {
         // Started again, it must be where the gateway knows it.
-        let address = ready.address()?;
-        role.args.extend(["--listen".into(), address.location.to_string().into()]);
+        if let Location::Direct(socket) = ready.address()?.location {
+            role.args.extend(["--listen".into(), socket.to_string().into()]);
+        }
     }
 
     let mut gateway_args = common_args(global, data_dir, ["gateway", "run"]);
@@ -242,7 +275,30 @@ async fn start_all(global: &Global, args: &Args, data_dir: &DataDir) -> anyhow::
     let api = Api::at(&ready.base_url)?;
     timeout(READY_TIMEOUT, api.ready()).await.context("the gateway does not reach its workers")?;
     let genesis = devnet.map(|devnet| devnet.genesis);
-    Ok(Network { validators, workers, gateway: (gateway, ready), genesis })
+    Ok(Network { relay, validators, workers, gateway: (gateway, ready), genesis })
+}
+
+/// Starts a relay that only this machine reaches.
+async fn start_relay(global: &Global, data_dir: &DataDir) -> anyhow::Result<(Role, relay::Ready)> {
+    let args = common_args(global, data_dir, ["relay", "run"]);
+    let mut first = args.clone();
+    first.extend(["--listen".into(), "127.0.0.1:0".into()]);
+    let (mut role, ready) = start_role::<relay::Ready>("the relay".into(), first).await?;
+    // Started again, it must be where the worker looks for it.
+    let address = ready.relay.strip_prefix("relay+http://").unwrap_or(&ready.relay).to_owned();
+    role.args = args;
+    role.args.extend(["--listen".into(), address.into()]);
+    Ok((role, ready))
+}
+
+/// What has a worker be reached through a relay alone: it listens where the others here do not call it, if there is such a place.
+fn through(relay: &relay::Ready) -> Vec<OsString> {
+    let address = relay.relay.strip_prefix("relay+http://").unwrap_or(&relay.relay);
+    let mut args: Vec<OsString> = vec!["--reach".into(), format!("relay={address}").into()];
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        args.extend(["--listen".into(), "[::1]:0".into()]);
+    }
+    args
 }
 
 /// Starts all validators at once: one that came after the first blocks would have to ask what it missed.
@@ -375,6 +431,38 @@ struct Pace {
     price: &'static str,
 }
 
+impl Args {
+    /// A network that is thrown away.
+    pub(super) fn throw_away() -> Args {
+        Args {
+            models: Vec::new(),
+            port: 0,
+            workers: NonZeroUsize::MIN.saturating_add(2),
+            validators: None,
+            ephemeral: true,
+            open: false,
+            threads: None,
+            context: None,
+            relay: false,
+        }
+    }
+}
+
+impl Network {
+    /// Stops everything in order: the gateway first, so that no request loses its worker; the ledger last, so that no
+    /// worker loses its pay.
+    pub(super) async fn stop(self) {
+        self.gateway.0.running.stop(STOP_GRACE).await;
+        for roles in [
+            self.workers.into_iter().map(|(role, _)| role.running).collect::<Vec<_>>(),
+            self.validators.into_iter().map(|(role, _)| role.running).collect(),
+        ] {
+            let mut stops: JoinSet<()> = roles.into_iter().map(|running| running.stop(STOP_GRACE)).collect();
+            while stops.join_next().await.is_some() {}
+        }
+    }
+}
+
 impl Pace {
     fn of(number: usize, cores: NonZeroUsize) -> Self {
         let of_cores =
@@ -438,7 +526,7 @@ async fn keep(mut role: Role, mut stopping: watch::Receiver<bool>) -> Option<Run
 }
 
 fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<()> {
-    let Network { validators, workers, gateway: (gateway, ready), .. } = network;
+    let Network { relay, validators, workers, gateway: (gateway, ready), .. } = network;
     if global.json {
         let mut list = Vec::new();
         for (role, ready) in workers {
@@ -455,6 +543,7 @@ fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<(
             "gateway": { "id": ready.gateway, "pid": gateway.running.pid },
             "workers": list,
             "validators": keepers,
+            "relay": relay.as_ref().map(|(role, ready)| json!({ "pid": role.running.pid, "address": ready.relay })),
         }));
     }
     let models = &workers[0].1.models;
@@ -475,6 +564,13 @@ fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<(
             validators.len(),
             first.rpc_url,
             first.chain_id
+        ));
+    }
+    if let Some((_, relay)) = relay {
+        output::note(format_args!(
+            "worker {} is reached through the relay at {}",
+            workers.len(),
+            relay.relay
         ));
     }
     if args.open {

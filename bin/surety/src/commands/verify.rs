@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use surety_engine::Model;
+use surety_kernels::Executor;
 use surety_types::{ModelId, PublicKey, evidence::MAX_EVIDENCE_BYTES};
-use surety_worker::store::Reference;
+use surety_worker::{load::ModelFile, store::Reference};
 
 use super::{Outcome, model};
 use crate::{
@@ -60,19 +62,14 @@ pub struct Args {
 /// Checks, and prints what was checked and what was not.
 pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(&global)?;
-    let is_id = ["req_", "chatcmpl-", "cmpl-"].iter().any(|prefix| args.subject.starts_with(prefix));
-    let from_gateway = is_id && !Path::new(&args.subject).exists();
-    let bytes = if from_gateway {
-        if args.offline {
-            return Err(hinted(
-                format!("the evidence of {} is at a gateway, and --offline reaches none", args.subject),
-                "save it first (curl BASE_URL/receipts/ID -o evidence.json), then verify the file",
-            ));
-        }
-        Api::new(args.base_url.as_deref(), &data_dir)?.evidence(&args.subject).await?
-    } else {
-        read(&args.subject)?
-    };
+    let from_gateway = is_request_id(&args.subject);
+    if from_gateway && args.offline {
+        return Err(hinted(
+            format!("the evidence of {} is at a gateway, and --offline reaches none", args.subject),
+            "save it first (curl BASE_URL/receipts/ID -o evidence.json), then verify the file",
+        ));
+    }
+    let bytes = evidence_of(&args.subject, args.base_url.as_deref(), &data_dir).await?;
     let known = Known {
         request_id: from_gateway.then(|| args.subject.clone()),
         text: args.text.as_deref().map(read_text).transpose()?,
@@ -102,43 +99,71 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     Ok(if report.verified { Outcome::Done } else { Outcome::Failed })
 }
 
-fn recompute(
+/// Whether a subject is a request's id rather than a file.
+fn is_request_id(subject: &str) -> bool {
+    let is_id = ["req_", "chatcmpl-", "cmpl-"].iter().any(|prefix| subject.starts_with(prefix));
+    is_id && !Path::new(subject).exists()
+}
+
+/// The evidence of a request, from its gateway, or what a file or standard input holds.
+pub async fn evidence_of(
+    subject: &str,
+    base_url: Option<&str>,
+    data_dir: &DataDir,
+) -> anyhow::Result<Vec<u8>> {
+    match is_request_id(subject) {
+        true => Api::new(base_url, data_dir)?.evidence(subject).await,
+        false => read(subject),
+    }
+}
+
+/// The model to recompute with, and its file: the one that is named, or the one in the store that has this id.
+pub fn model_of(
     data_dir: &DataDir,
     reference: Option<&Reference>,
-    verified: Verified,
-) -> anyhow::Result<Report> {
-    let wanted = verified.models().next().context("the evidence holds no answer")?;
+    wanted: ModelId,
+    executor: &Executor,
+) -> anyhow::Result<(Model, ModelFile)> {
     let models = Models::new(data_dir);
-    let executor = model::executor(None, None)?;
     let found = match reference {
         // Whatever it is: that it is another model is then the finding.
         Some(reference) => {
             let found = models.find(reference)?;
-            let model = model::open_with(&found.file, data_dir, &found.name, &executor)?;
+            let model = model::open_with(&found.file, data_dir, &found.name, executor)?;
             models.store().note_model(found.file.blake3, model.id());
-            Some(model)
+            Some((model, found.file))
         }
         None => {
             let mut right = None;
             for candidate in models.candidates(wanted)? {
                 // A file that is gone or damaged is no hindrance if another will do.
-                let opened = model::open_with(&candidate.file, data_dir, &candidate.name, &executor);
+                let opened = model::open_with(&candidate.file, data_dir, &candidate.name, executor);
                 let Ok(model) = opened else { continue };
                 models.store().note_model(candidate.file.blake3, model.id());
                 if model.id() == wanted {
-                    right = Some(model);
+                    right = Some((model, candidate.file));
                     break;
                 }
             }
             right
         }
     };
-    let Some(model) = found else {
-        return Err(hinted(
+    found.ok_or_else(|| {
+        hinted(
             format!("recomputing needs {wanted}, and no model here has that id"),
             "add it with `surety model add`, or name its file with --model",
-        ));
-    };
+        )
+    })
+}
+
+fn recompute(
+    data_dir: &DataDir,
+    reference: Option<&Reference>,
+    verified: Verified,
+) -> anyhow::Result<Report> {
+    let wanted = verified.models().next().context("the evidence holds no answer")?;
+    let executor = model::executor(None, None)?;
+    let (model, _) = model_of(data_dir, reference, wanted, &executor)?;
     let bar = ProgressBar::new(0);
     bar.set_style(
         ProgressStyle::with_template("recomputing {wide_bar} {pos}/{len} tokens {eta}")

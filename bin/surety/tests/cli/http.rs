@@ -14,16 +14,32 @@ pub fn post(base_url: &str, path: &str, body: &Value) -> BufReader<TcpStream> {
 
 /// An HTTP/1.1 exchange by hand, so that what the wire carries is what is seen.
 pub fn post_to(origin: &str, path: &str, body: &Value) -> BufReader<TcpStream> {
+    exchange(origin, path, body, "").unwrap()
+}
+
+/// Asks for the rest of a stream, if somebody listens.
+pub fn go_on(base_url: &str, body: &Value, last: &str) -> Option<BufReader<TcpStream>> {
+    let origin = base_url.strip_suffix("/v1").unwrap();
+    exchange(origin, "/v1/chat/completions", body, &format!("last-event-id: {last}\r\n")).ok()
+}
+
+fn exchange(origin: &str, path: &str, body: &Value, headers: &str) -> std::io::Result<BufReader<TcpStream>> {
     let host = origin.strip_prefix("http://").unwrap();
     let body = body.to_string();
-    let mut stream = TcpStream::connect(host).unwrap();
+    let mut stream = TcpStream::connect(host)?;
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\n{headers}content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .unwrap();
-    BufReader::new(stream)
+    )?;
+    Ok(BufReader::new(stream))
+}
+
+/// What the events of a stream say, whole or not.
+pub fn said(stream: &str) -> String {
+    let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+    let chunks = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
+    chunks.filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
 }
 
 /// The headers and the body of a whole answer.

@@ -16,22 +16,30 @@ use crate::{
 };
 
 /// A role that runs, and the line it printed when it was ready.
-struct Role {
-    child: Child,
-    ready: Value,
+pub struct Role {
+    pub child: Child,
+    pub ready: Value,
 }
 
 impl Role {
-    fn start(data_dir: &Path, args: &[&str]) -> Role {
+    /// None if it ends at once.
+    pub fn try_start(data_dir: &Path, args: &[&str]) -> Option<Role> {
         let mut command = surety(data_dir);
         let mut child =
             command.args(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let Ok(ready) = serde_json::from_str(&line) else {
+            let _ = child.wait();
+            return None;
+        };
         thread::spawn(move || stdout.read_to_end(&mut Vec::new()));
-        Role { child, ready }
+        Some(Role { child, ready })
+    }
+
+    pub fn start(data_dir: &Path, args: &[&str]) -> Role {
+        Role::try_start(data_dir, args).unwrap_or_else(|| panic!("{args:?} ended before it was ready"))
     }
 
     fn text(&self, name: &str) -> String {

@@ -19,9 +19,9 @@ const CREDIT: u128 = 1_000_000_000_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A validator, alone on its chain.
-struct Alone {
+pub struct Alone {
     child: Child,
-    rpc: String,
+    pub rpc: String,
 }
 
 impl Drop for Alone {
@@ -31,8 +31,9 @@ impl Drop for Alone {
     }
 }
 
-/// A data directory with a validator and its operator's account, prepared for a chain that decides in seconds.
-fn prepare(dir: &Path) {
+/// A data directory with a validator, its operator's account, a purse and more of them, prepared for a chain that decides in
+/// seconds.
+pub fn prepare(dir: &Path, more: &[&str]) {
     let made = |args: &[&str]| {
         let made = run(dir, args);
         assert_status(&made, 0);
@@ -42,11 +43,14 @@ fn prepare(dir: &Path) {
     let account =
         |name: &str| made(&["key", "new", name, "--account", "--no-passphrase", "--json"])["address"].clone();
     let (operator, purse) = (account("operator"), account("purse"));
+    let more: Vec<Value> = more.iter().map(|name| account(name)).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let balance = |address: &Value, why: &str| json!({ "address": address, "amount": (1_000 * CREDIT).to_string(), "why": why });
+    let mut balances = vec![balance(&operator, "the operator's fees"), balance(&purse, "to try things")];
+    balances.extend(more.iter().map(|address| balance(address, "to try more")));
     let genesis = json!({
         "chain_id": 4_712, "timestamp_ms": u64::try_from(now.as_millis()).unwrap(), "epoch_blocks": 20,
-        "balances": [balance(&operator, "the operator's fees"), balance(&purse, "to try things")],
+        "balances": balances,
         "validators": [{ "key": key, "operator": operator, "stake": (10_000 * CREDIT).to_string() }],
         "params": {
             "voting_s": 2, "unbonding_s": 3, "timelock_s": 4, "timelock_floor_s": 2,
@@ -58,7 +62,7 @@ fn prepare(dir: &Path) {
     assert_status(&run(dir, &["validator", "init", "--genesis", path.to_str().unwrap()]), 0);
 }
 
-fn start(dir: &Path) -> Alone {
+pub fn start(dir: &Path) -> Alone {
     let mut command = surety(dir);
     command.args(["validator", "run", "--json", "--rpc", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
     let log = fs::File::create(dir.join("log")).unwrap();
@@ -88,7 +92,7 @@ fn governance_is_seen_through_and_the_pages_follow() {
     let nothing = run(dir, &["powers"]);
     assert_status(&nothing, 1);
     assert_stderr(&nothing, "hint: start one with `surety up`");
-    prepare(dir);
+    prepare(dir, &[]);
     let nobody = run(dir, &["powers", "--rpc-url", "http://127.0.0.1:1"]);
     assert_status(&nobody, 1);
     assert_stderr(&nobody, "http://127.0.0.1:1: it cannot be reached");

@@ -6,6 +6,7 @@ mod process;
 
 mod commands;
 mod join;
+mod keeping;
 mod kill_matrix;
 mod look;
 mod money;

@@ -10,10 +10,10 @@ use std::{
 };
 
 use crate::{
-    http::{ask, post, question, request_id},
-    process::{Up, assert_status, assert_stderr, is_alive, json, run, run_with_input, told, wait},
+    http::{ask, go_on, post, question, request_id, said},
+    process::{Up, assert_status, assert_stderr, is_alive, json, pid, run, run_with_input, told, wait},
 };
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Asks once and saves the evidence.
@@ -101,6 +101,23 @@ fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
 }
 
 #[test]
+fn a_worker_behind_the_relay_of_up_answers_and_outlives_the_relay() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--workers", "1", "--validators", "0", "--relay"]);
+    let (head, answer) = ask(&up.base_url(), &question(8));
+    assert_eq!(answer["usage"]["completion_tokens"], 8, "{head}");
+    let status = json(&run(dir, &["worker", "status", "--json"]));
+    let relay = up.ready["relay"]["address"].as_str().unwrap();
+    assert!(status["address"].as_str().unwrap().ends_with(&format!("@{relay}")), "{status}");
+    assert_eq!(status["relay_connected"], true);
+    // It is started again at the same place, and the worker is found there again.
+    kill_process(crate::process::pid(up.ready["relay"]["pid"].as_i64().unwrap()), Signal::KILL).unwrap();
+    up.wait_for("the relay runs again");
+    wait(|| crate::http::try_ask(&up.base_url(), &question(4)).is_some(), "an answer through the new relay");
+}
+
+#[test]
 fn chat_in_a_terminal_or_a_pipe_checks_each_receipt() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
@@ -171,6 +188,61 @@ fn a_worker_killed_in_mid_answer_is_told_of_and_replaced() {
         },
         "an answer from the worker that was started again",
     );
+}
+
+/// Reads a stream until an event has an id, kills the gateway, and reads what still came.
+fn broken_stream(up: &Up, gateway: Pid, body: &Value) -> String {
+    let mut stream = post(&up.base_url(), "/chat/completions", body);
+    let (mut came, mut rest) = (String::new(), Vec::new());
+    while !came.contains("\nid: ") || !came.ends_with("\n\n") {
+        assert_ne!(stream.read_line(&mut came).unwrap(), 0, "{came}");
+    }
+    kill_process(gateway, Signal::KILL).unwrap();
+    // A process that is killed breaks its connections off.
+    let _ = stream.read_to_end(&mut rest);
+    came += &String::from_utf8_lossy(&rest);
+    // An event counts when all of it is there.
+    came.truncate(came.rfind("\n\n").unwrap());
+    came
+}
+
+#[test]
+fn a_stream_goes_on_after_its_gateway_was_killed() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--workers", "2", "--threads", "1", "--validators", "0"]);
+    let mut long = question(800);
+    long["ignore_eos"] = json!(true);
+    let (_, undisturbed) = ask(&up.base_url(), &long);
+    let whole = undisturbed["choices"][0]["message"]["content"].as_str().unwrap();
+    long["stream"] = json!(true);
+    let mut gateway = up.pids()[0];
+    // A quick machine may have sent all of it.
+    let came = (0..10).find_map(|_| {
+        let before = up.stderr.lock().unwrap().matches("the gateway runs again (process ").count();
+        let came = broken_stream(&up, gateway, &long);
+        let again = || {
+            let stderr = up.stderr.lock().unwrap();
+            let mut runs = stderr.split("the gateway runs again (process ").skip(before + 1);
+            runs.next().and_then(|rest| rest.split_once(')')).and_then(|(id, _)| id.parse().ok())
+        };
+        wait(|| again().is_some(), "the gateway runs again");
+        gateway = pid(again().unwrap());
+        (!came.contains("[DONE]")).then_some(came)
+    });
+    let came = came.expect("a stream that the kill struck");
+    let last = came.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().unwrap();
+    let (id, position) = last.split_once(':').unwrap();
+    let position: usize = position.parse().unwrap();
+    assert!(position > 0 && position < whole.len(), "{last}");
+
+    let mut rest = String::new();
+    go_on(&up.base_url(), &long, last).unwrap().read_to_string(&mut rest).unwrap();
+    assert!(rest.starts_with("HTTP/1.1 200") && rest.contains("[DONE]"), "{rest}");
+    assert_eq!(request_id(&rest.to_ascii_lowercase()), id);
+    assert_eq!(format!("{}{}", &said(&came)[..position], said(&rest)), whole);
+    let verified = run(dir, &["verify", id, "--recompute"]);
+    assert_status(&verified, 0);
 }
 
 #[test]

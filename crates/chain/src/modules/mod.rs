@@ -7,11 +7,16 @@
 //!         accounts is one invalid instruction, so that they look like contracts and execute like none.
 //! Absent: the EVM itself (`machine`).
 
+pub(crate) mod audits;
+pub(crate) mod beacon;
 pub(crate) mod channels;
+pub(crate) mod claims;
+pub(crate) mod disputes;
 pub(crate) mod governance;
 pub(crate) mod hosting;
 pub(crate) mod models;
 pub(crate) mod operators;
+mod papers;
 pub(crate) mod params;
 pub(crate) mod powers;
 pub(crate) mod receipts;
@@ -95,6 +100,9 @@ pub(crate) fn run(module: Module, host: &mut dyn Host, call: &Call<'_>) -> Outco
         Module::Governance => governance::call(host, call),
         Module::Params => params::call(host, call),
         Module::Hosting => hosting::call(host, call),
+        Module::Disputes => disputes::call(host, call),
+        Module::Claims => claims::call(host, call),
+        Module::Audits => audits::call(host, call),
     }
 }
 

@@ -36,6 +36,7 @@ const fn power(module: Module, function: &'static str, who: Who) -> Power {
 const STAKED: Who = Who::Party("operator with stake");
 const OPERATOR: Who = Who::Party("operator, for its own workers and offers");
 const RECEIVER: Who = Who::Party("receiver of the channel or its authorizer");
+const CHALLENGER: Who = Who::Party("challenger of the dispute");
 const PAYER: Who = Who::Party("payer of the channel or its authorizer");
 const PROPOSER: Who = Who::Party("account with the proposal's minimum stake");
 
@@ -54,6 +55,7 @@ pub const POWERS: &[Power] = &[
     power(Module::Staking, "votesOf", Who::Reader),
     power(Module::Staking, "bondedTotal", Who::Reader),
     power(Module::Staking, "forfeited", Who::Reader),
+    power(Module::Staking, "leaving", Who::Reader),
     power(Module::Staking, "delegationsOf", Who::Reader),
     power(Module::Staking, "unbondingOf", Who::Reader),
     power(Module::Staking, "validatorOf", Who::Reader),
@@ -70,6 +72,7 @@ pub const POWERS: &[Power] = &[
     power(Module::Operators, "offer", OPERATOR),
     power(Module::Operators, "withdrawOffer", OPERATOR),
     power(Module::Operators, "operatorOf", Who::Reader),
+    power(Module::Operators, "jailedUntil", Who::Reader),
     power(Module::Operators, "worker", Who::Reader),
     power(Module::Operators, "operatorCount", Who::Reader),
     power(Module::Operators, "operators", Who::Reader),
@@ -131,6 +134,49 @@ pub const POWERS: &[Power] = &[
     power(Module::Hosting, "pinOf", Who::Reader),
     power(Module::Hosting, "beacon", Who::Reader),
     power(Module::Hosting, "challenge", Who::Reader),
+    power(Module::Disputes, "commit", Who::Anyone),
+    power(Module::Disputes, "open", Who::Anyone),
+    power(Module::Disputes, "root", Who::Party("operator of the accused worker")),
+    power(Module::Disputes, "pick", CHALLENGER),
+    power(Module::Disputes, "divide", Who::Party("operator of the accused worker")),
+    power(Module::Disputes, "leaf", CHALLENGER),
+    power(Module::Disputes, "claimOutput", CHALLENGER),
+    power(Module::Disputes, "claimState", CHALLENGER),
+    power(Module::Disputes, "timeOut", Who::Anyone),
+    power(Module::Disputes, "twoAnswers", Who::Anyone),
+    power(Module::Disputes, "pastEnd", Who::Anyone),
+    power(Module::Disputes, "falseStop", Who::Anyone),
+    power(Module::Disputes, "report", OPERATOR),
+    power(Module::Disputes, "collect", Who::Anyone),
+    power(Module::Disputes, "disputes", Who::Reader),
+    power(Module::Disputes, "disputeCount", Who::Reader),
+    power(Module::Disputes, "answerOf", Who::Reader),
+    power(Module::Disputes, "disputeOf", Who::Reader),
+    power(Module::Disputes, "disputesOf", Who::Reader),
+    power(Module::Disputes, "bondFor", Who::Reader),
+    power(Module::Disputes, "gameOf", Who::Reader),
+    power(Module::Disputes, "reportOf", Who::Reader),
+    power(Module::Claims, "claim", Who::Anyone),
+    power(Module::Claims, "answer", Who::Anyone),
+    power(Module::Claims, "settle", Who::Anyone),
+    power(Module::Claims, "claims", Who::Reader),
+    power(Module::Claims, "claimCount", Who::Reader),
+    power(Module::Claims, "claimOf", Who::Reader),
+    power(Module::Claims, "claimsOf", Who::Reader),
+    power(Module::Claims, "recordOf", Who::Reader),
+    power(Module::Audits, "disclose", Who::Party("operator whose receipt was drawn")),
+    power(Module::Audits, "commit", Who::Party("operator that was drawn as auditor")),
+    power(Module::Audits, "reveal", Who::Party("auditor that committed")),
+    power(Module::Audits, "answer", Who::Anyone),
+    power(Module::Audits, "account", Who::Anyone),
+    power(Module::Audits, "drawOf", Who::Reader),
+    power(Module::Audits, "drawn", Who::Reader),
+    power(Module::Audits, "auditOf", Who::Reader),
+    power(Module::Audits, "logsOf", Who::Reader),
+    power(Module::Audits, "disclosedCount", Who::Reader),
+    power(Module::Audits, "disclosed", Who::Reader),
+    power(Module::Audits, "standingOf", Who::Reader),
+    power(Module::Audits, "exposureOf", Who::Reader),
 ];
 
 #[cfg(test)]

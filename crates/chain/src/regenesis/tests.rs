@@ -273,7 +273,8 @@ fn a_channel_keeps_its_vouchers_and_its_payer_a_way_out() {
     let before = chain.balance(address(5));
     let settle = IChannels::settleCall { receiver: address(5), token: Address::ZERO };
     chain.call(9, Module::Channels, U256::ZERO, settle);
-    assert_eq!(chain.balance(address(5)), before + U256::from(740));
+    // Less a twenty-fifth for auditors and a hundredth for the proposer, each rounded down.
+    assert_eq!(chain.balance(address(5)), before + U256::from(740 - 29 - 7));
 
     // The withdrawal asked for before: after the sixty seconds it was to take, and not again.
     let finalize = || IChannels::finalizeWithdrawCall { config: config(4, 5) };
@@ -468,6 +469,8 @@ proptest! {
             run(&mut old, step);
         }
         check_solvency(&old);
+        // Where all validators have forfeited or left there is nothing to go on with.
+        prop_assume!(old.exported().genesis(NEXT_ID, None).is_ok());
         let mut chain = go_on(&old);
         for account in &old.accounts {
             prop_assert_eq!(chain.account(*account), old.account(*account));

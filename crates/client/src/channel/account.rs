@@ -8,7 +8,7 @@
 
 use std::{fmt, future::Future, pin::Pin};
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, Log, U256};
 use alloy_sol_types::SolCall;
 use surety_chain::Params;
 use surety_types::abi::Module;
@@ -50,6 +50,15 @@ impl ModuleCall {
     }
 }
 
+/// What came of a call that landed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Noted {
+    /// What it noted.
+    pub logs: Vec<Log>,
+    /// What it cost, in wei.
+    pub fee: U256,
+}
+
 /// Why the ledger was of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -85,8 +94,17 @@ pub trait Account: fmt::Debug + Send + Sync {
     /// What a module's function returns on the newest state.
     fn view(&self, module: Module, input: Vec<u8>) -> Wait<'_, Vec<u8>>;
 
-    /// Sends calls, each a transaction of its own, in this order; returns when all have landed and none has failed.
-    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()>;
+    /// What a module noted under these topics, the oldest first, as a node tells it: nothing of it is proven.
+    fn logs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Log>>;
+
+    /// Sends calls, each a transaction of its own, in this order; returns what came of each when all have landed and none
+    /// has failed.
+    fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>>;
+
+    /// The same, where nothing but that matters.
+    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()> {
+        Box::pin(async move { self.send_noted(calls).await.map(drop) })
+    }
 }
 
 /// What a module's function returns on the newest state.

@@ -21,10 +21,10 @@ use std::{
 };
 
 use surety_net::{CloseCode, SendError, Sender};
-use surety_types::{Amount, Price, ToWorker, Voucher, channel::cover_wei};
+use surety_types::{Amount, Channel, Price, ToWorker, Voucher, channel::cover_wei};
 use tokio::sync::watch;
 
-pub use account::{Account, AccountError, ModuleCall, Moment, Wait, view};
+pub use account::{Account, AccountError, ModuleCall, Moment, Noted, Wait, view};
 pub use book::{Exhausted, PayerBook, Ticket};
 pub use on_ledger::account_on;
 
@@ -47,6 +47,9 @@ pub type Signing<'a> = Pin<Box<dyn Future<Output = Result<Voucher, PurseError>> 
 
 /// What pays for one order. Dropped without an end, its cover counts as spent: the worker may claim it.
 pub trait Purse: fmt::Debug + Send {
+    /// What pays.
+    fn channel(&self) -> &Channel;
+
     /// A voucher that covers the order up to `wei`, of which it says that it is for `output_tokens` of output.
     fn cover(&mut self, wei: u128, output_tokens: u32) -> Signing<'_>;
 

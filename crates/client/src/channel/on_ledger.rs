@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, Log, U256};
+use serde_json::json;
 use surety_chain::{CallRequest, Params};
 use surety_types::abi::Module;
 
-use super::account::{Account, AccountError, ModuleCall, Moment, Wait};
-use crate::ledger::{Ledger, LedgerError, TransactionCall, Wallet};
+use super::account::{Account, AccountError, ModuleCall, Moment, Noted, Wait};
+use crate::ledger::{Landed, Ledger, LedgerError, TransactionCall, Wallet};
 
 /// A wallet's account on a ledger, for the money of a gateway or the duties of a worker. One process at a time uses it.
 pub fn account_on(ledger: Ledger, wallet: Wallet) -> Arc<dyn Account> {
@@ -63,7 +64,21 @@ impl Account for OnLedger {
         })
     }
 
-    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()> {
+    fn logs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Log>> {
+        Box::pin(async move {
+            let filter = json!([{ "address": module.address(), "topics": topics, "fromBlock": "earliest" }]);
+            let logs = self.ledger.unverified("eth_getLogs", filter).await.map_err(told)?;
+            let logs: Vec<alloy_rpc_types_eth::Log> =
+                serde_json::from_value(logs).map_err(|error| AccountError {
+                    message: format!("a node's logs cannot be read: {error}"),
+                    hint: "ask another node: --rpc-url".to_owned(),
+                    refused: false,
+                })?;
+            Ok(logs.into_iter().map(|log| log.inner).collect())
+        })
+    }
+
+    fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>> {
         Box::pin(async move {
             let calls = calls.into_iter().map(|call| TransactionCall {
                 to: call.module.address(),
@@ -72,10 +87,11 @@ impl Account for OnLedger {
                 gas: None,
             });
             let landed = self.ledger.submit(&self.wallet, calls.collect()).await.map_err(told)?;
-            match landed.into_iter().find(|landed| !landed.success) {
-                Some(failed) => Err(refused(failed.revert_reason)),
-                None => Ok(()),
-            }
+            let noted = |landed: Landed| match landed.success {
+                true => Ok(Noted { logs: landed.logs, fee: landed.fee }),
+                false => Err(refused(landed.revert_reason)),
+            };
+            landed.into_iter().map(noted).collect()
         })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use alloy_consensus::TxEip1559;
-use alloy_primitives::{Address, B256, TxKind, U256, keccak256};
+use alloy_primitives::{Address, B256, Log, TxKind, U256, keccak256};
 use surety_chain::{
     AccountState, Balance, BlockInput, CallRequest, ChainSpec, Execution, Genesis, GenesisValidator, Header,
     MemoryState, Params, Read, Recovered, SimulationOutcome, StateKey, StateReader as _, execute,
@@ -17,7 +17,7 @@ use surety_chain::{
 };
 use surety_client::{
     Account, AccountError,
-    channel::{ModuleCall, Moment, Wait},
+    channel::{ModuleCall, Moment, Noted, Wait},
     ledger::Wallet,
 };
 use surety_types::{SecretKey, abi::Module};
@@ -36,6 +36,8 @@ struct Chain {
     spec: ChainSpec,
     state: MemoryState,
     header: Header,
+    /// What was noted, the oldest first.
+    logs: Vec<Log>,
     /// While it cannot be reached.
     away: bool,
 }
@@ -77,7 +79,13 @@ impl MemoryLedger {
             missed: Vec::new(),
         };
         let state = MemoryState(writes.into_iter().collect());
-        MemoryLedger(Arc::new(Mutex::new(Chain { spec: genesis.spec(), state, header, away: false })))
+        MemoryLedger(Arc::new(Mutex::new(Chain {
+            spec: genesis.spec(),
+            state,
+            header,
+            logs: Vec::new(),
+            away: false,
+        })))
     }
 
     /// An account on it.
@@ -160,6 +168,8 @@ impl Chain {
             Execution::Done(executed) => {
                 self.state.apply(executed.writes.clone());
                 self.header = header;
+                self.logs
+                    .extend(executed.receipts.iter().flat_map(|receipt| receipt.envelope.logs()).cloned());
                 executed.receipts.clone()
             }
             Execution::Needs(keys) => panic!("a whole state lacks {keys:?}"),
@@ -247,8 +257,16 @@ impl Account for MemoryAccount {
         })
     }
 
-    fn send(&self, calls: Vec<ModuleCall>) -> Wait<'_, ()> {
+    fn logs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Log>> {
         self.with(move |chain| {
+            let wanted = |log: &&Log| log.address == module.address() && log.topics().starts_with(&topics);
+            Ok(chain.logs.iter().filter(wanted).cloned().collect())
+        })
+    }
+
+    fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>> {
+        self.with(move |chain| {
+            let mut noted = Vec::new();
             for call in calls {
                 let transaction = TxEip1559 {
                     chain_id: CHAIN_ID,
@@ -267,8 +285,10 @@ impl Account for MemoryAccount {
                 if !receipt.envelope.status() {
                     return Err(refused(String::from_utf8_lossy(&receipt.output).into_owned()));
                 }
+                let fee = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
+                noted.push(Noted { logs: receipt.envelope.logs().to_vec(), fee });
             }
-            Ok(())
+            Ok(noted)
         })
     }
 }

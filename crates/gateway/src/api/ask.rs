@@ -86,6 +86,15 @@ impl Ask {
         self.requests.len() * self.choices as usize
     }
 
+    /// Whether its stream can be gone on with: one answer, of text alone.
+    pub(crate) fn goes_on(&self) -> bool {
+        let plain = match self.form {
+            Form::Chat { logprobs } => logprobs.is_none(),
+            Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
+        };
+        self.stream && plain && self.answers() == 1
+    }
+
     /// The same for requests that begin alike, as the turns of one conversation do: one worker may have kept what it computed.
     pub(crate) fn affinity(&self) -> u64 {
         let mut hasher = DefaultHasher::new();

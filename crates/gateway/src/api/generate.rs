@@ -6,7 +6,7 @@
 //!         checked and the evidence kept, or with one error frame; a client that leaves stops the work.
 //! Absent: understanding the request (`ask`), wording the reply (`reply`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{self, Body},
@@ -16,18 +16,22 @@ use axum::{
 };
 use bytes::Bytes;
 use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Signed};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep},
+};
 use tracing::{error, info};
 
 use super::{
     ask::{Ask, Form},
     body::Text,
+    last_event::{Broken, LastEvent},
     openapi::{ChatCompletionRequest, CompletionRequest},
     parameters::Route,
-    reply::{self, Heading, Reply},
+    reply::{self, Heading, Marks, Reply},
     shapes::{
-        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, PromptTokensDetails,
-        SuretyNote, Usage,
+        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
+        PromptTokensDetails, SuretyNote, Usage,
     },
     sse::{self, Events},
     unix_ms,
@@ -37,18 +41,23 @@ use crate::{
     gateway::{Active, Shared},
     id::RequestId,
     route::Resolved,
-    session::{self, Answering, Desk, Event, Finished, Share},
+    session::{self, Answering, Desk, Event, Finished, Share, Waited},
+    streams::{Begun, StreamLog},
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
 const QUICK_BYTES: usize = 128 << 10;
 /// Once so much waits for a slow reader, no more is taken from the worker.
 const PENDING_BYTES_MAX: usize = 4 << 20;
+/// Between two looks for a model whose workers may not have been heard yet.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(50);
 /// Digits of a model's id in `system_fingerprint`.
 const FINGERPRINT_DIGITS: usize = 16;
 
 /// Answer a conversation.
-#[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, responses(
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, params(
+    ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+), responses(
     (status = 200, description = "The answer; with `stream: true`, chunks as server-sent events, ended by `[DONE]` or by an error frame.",
         content((ChatCompletion<'static> = "application/json"), (ChatCompletionChunk<'static> = "text/event-stream"))),
     (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
@@ -64,7 +73,9 @@ pub(super) async fn chat_completions(
 }
 
 /// Continue a text or a list of token ids.
-#[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, responses(
+#[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, params(
+    ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+), responses(
     (status = 200, description = "The continuation; with `stream: true`, pieces as server-sent events, ended by `[DONE]` or by an error frame.",
         content((Completion<'static> = "application/json"), (Completion<'static> = "text/event-stream"))),
     (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
@@ -89,9 +100,64 @@ struct Job {
     received_ms: u64,
     first_byte_ms: Option<u64>,
     finished: Vec<Option<Finished>>,
+    /// Where what its stream needs to go on is kept.
+    log: Option<StreamLog>,
+    told: Told,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
+}
+
+/// What the reader of a stream that goes on has already.
+#[derive(Debug, Default)]
+struct Told {
+    /// Bytes of text.
+    position: usize,
+    /// What is known to follow.
+    known: String,
+    /// Bytes of what comes next that it has.
+    skip: usize,
+}
+
+impl Told {
+    /// With so much of the text known, and so much of it told: a whole number of characters.
+    fn of(text: &str, position: usize) -> Told {
+        Told {
+            position,
+            known: text.get(position..).unwrap_or_default().to_owned(),
+            skip: position.saturating_sub(text.len()),
+        }
+    }
+
+    /// What of the next piece is new to the reader.
+    fn new_of<'a>(&mut self, text: &'a str) -> Result<&'a str, ApiError> {
+        let skipped = self.skip.min(text.len());
+        self.skip -= skipped;
+        text.get(skipped..).ok_or_else(|| {
+            let message = "`Last-Event-ID` names a place within a character.";
+            ApiError::invalid("Last-Event-ID", message)
+        })
+    }
+
+    /// Whether the reader claims more than there is, at the end.
+    fn check_end(&self) -> Result<(), ApiError> {
+        if self.skip == 0 {
+            return Ok(());
+        }
+        let message = "`Last-Event-ID` names a place behind the end of the answer.";
+        Err(ApiError::invalid("Last-Event-ID", message))
+    }
+}
+
+/// A gateway that has just begun learns what its workers serve before long.
+async fn resolve_soon(shared: &Shared, name: &str) -> Result<Resolved, ApiError> {
+    let give_up = Instant::now() + shared.search_timeout;
+    loop {
+        match shared.workers.resolve(name) {
+            Err(_) if Instant::now() < give_up => sleep(RESOLVE_PAUSE).await,
+            resolved => return resolved,
+        }
+    }
 }
 
 async fn answer(
@@ -102,11 +168,28 @@ async fn answer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let received_ms = unix_ms();
+    let last = LastEvent::of(&headers)?;
     let Text { text, share } = shared.intake.read(&headers, body).await?;
-    let ask = understand(text, route, CivilDate::from_unix_ms(received_ms)).await?;
+    let broken = match last {
+        Some(last) => Some(Broken::find(&shared, last).await?),
+        None => None,
+    };
+    // A stream that goes on has the id and the day that it began with.
+    let (id, received_ms) =
+        broken.as_ref().map_or((id, received_ms), |broken| (broken.last.request, broken.begun.received_ms));
+    let today =
+        broken.as_ref().map_or_else(|| CivilDate::from_unix_ms(received_ms), |broken| broken.begun.date);
+    let ask = understand(text, route, today).await?;
     shared.open()?;
-    let model = shared.workers.resolve(&ask.model)?;
+    let model = match &broken {
+        Some(_) => resolve_soon(&shared, &ask.model).await?,
+        None => shared.workers.resolve(&ask.model)?,
+    };
     fits(&ask, &model)?;
+    let restored = match broken {
+        Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
+        None => None,
+    };
     let active = shared.admit(id)?;
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
@@ -123,10 +206,31 @@ async fn answer(
         search: shared.search_timeout,
         affinity: Some(ask.affinity()),
     };
-    let answering = tokio::select! {
-        begun = session::begin(desk, &ask) => begun?,
+    let (mut told, mut first_byte_ms) = (Told::default(), None);
+    let begin = async {
+        match restored {
+            Some((position, restored)) => {
+                told = Told::of(&restored.text, position);
+                first_byte_ms = restored.first_byte_ms;
+                session::go_on(desk, &ask, restored).await
+            }
+            None => session::begin(desk, &ask).await,
+        }
+    };
+    let mut answering = tokio::select! {
+        begun = begin => begun?,
         () = shared.halted() => return Err(stopping()),
     };
+    let log = ask.goes_on().then(|| match last {
+        Some(_) => shared.streams.go_on(id),
+        None => {
+            let nonce = answering.nonce();
+            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms })
+        }
+    });
+    if let Some(log) = &log {
+        answering.keep_in(log.clone());
+    }
     let (mut workers, stream) = (keys(answering.workers().iter()), ask.stream);
     let finished = (0..ask.answers()).map(|_| None).collect();
     let (model_id, request) = (model.id.to_string(), id);
@@ -137,8 +241,10 @@ async fn answer(
         model,
         answering,
         received_ms,
-        first_byte_ms: None,
+        first_byte_ms,
         finished,
+        log,
+        told,
         _active: active,
         _share: share,
     };
@@ -151,6 +257,7 @@ async fn answer(
         workers = note.workers.join(", ");
         (response, "signature", note.receipt, Some(note.cost))
     };
+    response.extensions_mut().insert(request);
     let headers = response.headers_mut();
     for (name, value) in [
         ("x-surety-receipt", receipt),
@@ -222,7 +329,12 @@ impl Job {
         let fingerprint = format!("fp_{}", &digits[..FINGERPRINT_DIGITS]);
         let created = self.received_ms / 1000;
         let heading = Heading::new(self.ask.form, self.id, created, self.model.name.clone(), fingerprint);
-        Reply::new(heading, &self.ask)
+        let mut reply = Reply::new(heading, &self.ask);
+        if let Some(log) = self.log.clone() {
+            reply.mark(Marks { request: self.id, position: self.told.position, log });
+            reply.output(0, &self.told.known, &[]);
+        }
+        reply
     }
 
     /// The next event, or that the gateway stops.
@@ -237,13 +349,16 @@ impl Job {
     }
 
     /// Takes in an event; true when it was the last of all.
-    fn take(&mut self, reply: &mut Reply, index: usize, event: Event) -> bool {
+    fn take(&mut self, reply: &mut Reply, index: usize, event: Event) -> Result<bool, ApiError> {
         match event {
             Event::Prompt { first, logprobs } => reply.prompt(index, &logprobs, first),
-            Event::Output { text, logprobs } => reply.output(index, &text, &logprobs),
-            Event::Finished(finished) => self.finished[index] = Some(finished),
+            Event::Output { text, logprobs } => reply.output(index, self.told.new_of(&text)?, &logprobs),
+            Event::Finished(finished) => {
+                self.told.check_end()?;
+                self.finished[index] = Some(finished);
+            }
         }
-        self.finished.iter().all(Option::is_some)
+        Ok(self.finished.iter().all(Option::is_some))
     }
 
     /// The whole answer as one document, and what is known about it.
@@ -251,7 +366,7 @@ impl Job {
         let mut reply = self.reply();
         loop {
             let (index, event) = self.next().await?;
-            if self.take(&mut reply, index, event) {
+            if self.take(&mut reply, index, event)? {
                 break;
             }
         }
@@ -307,7 +422,7 @@ impl Job {
                 continue;
             };
             let ended = matches!(event, Event::Finished(_)).then_some(index);
-            let all = self.take(reply, index, event);
+            let all = self.take(reply, index, event)?;
             let Some(index) = ended else { continue };
             let reason = self.finished[index].as_ref().map_or("stop", |finished| finished.reason);
             self.first_byte_ms.get_or_insert_with(unix_ms);
@@ -334,6 +449,9 @@ impl Job {
         if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
             note.receipt = None;
             note.note = Some(failure.to_string());
+        }
+        if let Some(log) = &self.log {
+            log.forget();
         }
         info!(
             request = %self.id,
@@ -411,11 +529,18 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         model: model.id.to_string(),
         workers,
         handovers: (shares(finished).count() - finished.len()) as u32,
+        waits: finished.iter().flat_map(|finished| &finished.whole.waits).map(wait).collect(),
         cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
         note: None,
     }
+}
+
+fn wait(waited: &Waited) -> HandoverWait {
+    let ms = |time: Duration| time.as_millis() as u64;
+    let Waited { noticed, placed, began } = *waited;
+    HandoverWait { noticed_ms: ms(noticed), placed_ms: ms(placed), began_ms: ms(began) }
 }
 
 /// Keys as a header holds them.

@@ -10,6 +10,7 @@ pub(crate) mod ask;
 pub(crate) mod body;
 pub(crate) mod fields;
 mod generate;
+mod last_event;
 mod look;
 pub(crate) mod nearest;
 mod openapi;
@@ -92,6 +93,8 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
         Err(error) => error.into_response(),
         Ok(()) => shielded(next.run(request)).await,
     };
+    // An answer that goes on keeps the id it began with.
+    let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
     let mut response = conclude(response, id, &method, path, began);
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");

@@ -20,7 +20,7 @@ use super::{
         SuretyNote, Usage,
     },
 };
-use crate::id::RequestId;
+use crate::{id::RequestId, streams::StreamLog};
 
 /// What OpenAI reports for a token too unlikely to have a finite logarithm, which JSON could not carry.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -48,6 +48,16 @@ pub(crate) struct Reply {
     form: Form,
     include_usage: bool,
     answers: Vec<Pending>,
+    marks: Option<Marks>,
+}
+
+/// What names the place of each event in a stream of one answer, so that a reader can go on from there.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    pub(crate) request: RequestId,
+    /// Bytes of text that the reader has.
+    pub(crate) position: usize,
+    pub(crate) log: StreamLog,
 }
 
 /// What has come of one answer and is not yet sent.
@@ -93,7 +103,14 @@ impl Heading {
 impl Reply {
     pub(crate) fn new(heading: Heading, ask: &Ask) -> Self {
         let answers = (0..ask.answers()).map(|index| Pending::new(ask, index)).collect();
-        Self { heading, form: ask.form, include_usage: ask.include_usage, answers }
+        Self { heading, form: ask.form, include_usage: ask.include_usage, answers, marks: None }
+    }
+
+    /// Has each event name its place, as long as the stream is kept.
+    pub(crate) fn mark(&mut self, marks: Marks) {
+        // Whoever goes on has seen the beginning.
+        self.answers[0].opened |= marks.position > 0;
+        self.marks = Some(marks);
     }
 
     /// Takes in a piece of the scored prompt of answer `index`.
@@ -256,6 +273,12 @@ impl Reply {
         let chat = mem::take(&mut pending.chat);
         let legacy = mem::take(&mut pending.legacy);
         pending.scored_bytes = 0;
+        if let Some(marks) = &mut self.marks {
+            marks.position += text.len();
+            if finish_reason.is_none() && marks.log.is_kept() {
+                events.extend_from_slice(format!("id: {}:{}\n", marks.request, marks.position).as_bytes());
+            }
+        }
         let index = index as u32;
         match self.form {
             Form::Chat { .. } => {
@@ -484,6 +507,7 @@ mod tests {
             model: "blake3:00".to_owned(),
             workers: vec!["11".to_owned()],
             handovers: 0,
+            waits: Vec::new(),
             cost: "0".to_owned(),
             checked: Vec::new(),
             not_checked: Vec::new(),

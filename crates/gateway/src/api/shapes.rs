@@ -64,6 +64,9 @@ pub struct SuretyNote {
     pub workers: Vec<String>,
     /// How often another worker went on with an answer.
     pub handovers: u32,
+    /// Where the time went, whenever another worker went on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<HandoverWait>,
     /// What its receipts charge, in micro-credits.
     pub cost: String,
     /// What the gateway checked before this was sent.
@@ -73,6 +76,17 @@ pub struct SuretyNote {
     /// Anything else that should be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// Where the time went when a worker went on with another's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct HandoverWait {
+    /// Milliseconds from the last that was new until another worker was sought.
+    pub noticed_ms: u64,
+    /// From then until one had accepted.
+    pub placed_ms: u64,
+    /// From then until something new came.
+    pub began_ms: u64,
 }
 
 /// A chat answer.

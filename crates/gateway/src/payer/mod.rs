@@ -379,6 +379,10 @@ struct ChannelPurse {
 }
 
 impl Purse for ChannelPurse {
+    fn channel(&self) -> &Channel {
+        &self.channel.channel
+    }
+
     fn cover(&mut self, wei: u128, output_tokens: u32) -> surety_client::channel::Signing<'_> {
         Box::pin(async move {
             let promised = lock(&self.channel.book).cover(self.ticket, wei)?;

@@ -87,6 +87,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         salt: [0; 32],
         output_ids: vec![1],
         resumed_ids: Vec::new(),
+        channel: None,
         text: text.to_owned(),
         prompt_ids: None,
     };

@@ -8,8 +8,8 @@
 //! Absent: where the numbers come from (`health`, the room), telling the caller (the room).
 //!
 //! What is hard filters; what is soft orders, in this sequence: the caller's `order`; the caller's thresholds; the
-//! caller's `sort`; workers within their limit before others; the cost below. The cost is a logarithm, so that each
-//! factor says how much more of our load one worker gets than another:
+//! caller's `sort`; workers that have not just fallen silent before others; workers within their limit before others; the
+//! cost below. The cost is a logarithm, so that each factor says how much more of our load one worker gets than another:
 //!
 //! | factor | weight | a worker that is | gets, others equal |
 //! | --- | --- | --- | --- |
@@ -71,6 +71,8 @@ pub(crate) struct Standing {
     /// What it asks; or why it cannot be paid that.
     pub(crate) price: Result<Price, &'static str>,
     pub(crate) gate: Gate,
+    /// It fell silent, and has not said how it is since.
+    pub(crate) doubted: bool,
     /// Orders under way there.
     pub(crate) load: u32,
     /// Orders of ours among them, and how many it takes.
@@ -142,6 +144,7 @@ struct Rank {
     position: usize,
     misses: bool,
     sorted: f32,
+    doubted: bool,
     full: bool,
     cost: f32,
     /// Equals take turns.
@@ -154,6 +157,7 @@ impl Ord for Rank {
             .cmp(&other.position)
             .then(self.misses.cmp(&other.misses))
             .then(self.sorted.total_cmp(&other.sorted))
+            .then(self.doubted.cmp(&other.doubted))
             .then(self.full.cmp(&other.full))
             .then(self.cost.total_cmp(&other.cost))
             .then(self.place.cmp(&other.place))
@@ -193,6 +197,7 @@ pub(crate) fn choose(workers: &[Standing], wanted: &Wanted<'_>, turn: usize) -> 
         position: position(&workers[*index], preferences),
         misses: misses(&workers[*index], preferences),
         sorted: sorted(&workers[*index], preferences.sort),
+        doubted: workers[*index].doubted,
         full: is_full(&workers[*index], wanted.orders),
         cost: costs[*index],
         place: (*index + count - turn % count) % count,
@@ -210,7 +215,10 @@ pub(crate) fn choose(workers: &[Standing], wanted: &Wanted<'_>, turn: usize) -> 
         && preferences.leave_order_open()
         && wanted.without.is_empty()
     {
-        let newcomer = |index: &usize| !workers[*index].proven && !is_full(&workers[*index], wanted.orders);
+        let newcomer = |index: &usize| {
+            let worker = &workers[*index];
+            !worker.proven && !worker.doubted && !is_full(worker, wanted.orders)
+        };
         let newcomers: Vec<usize> = listed.iter().copied().filter(newcomer).collect();
         // Where all are newcomers nobody needs a share of his own.
         let newcomers = if newcomers.len() == listed.len() { Vec::new() } else { newcomers };

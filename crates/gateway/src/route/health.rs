@@ -82,7 +82,7 @@ pub(crate) enum Outcome {
         tokens: u32,
         over: Duration,
     },
-    /// It was refused in order.
+    /// It was refused, or given up, in order.
     Refused {
         overloaded: bool,
     },
@@ -118,6 +118,7 @@ impl Outcome {
             | FailureCode::NonFinite
             | FailureCode::Cancelled
             | FailureCode::PaymentRequired
+            | FailureCode::Leaving
             | FailureCode::DeadlineExceeded => Outcome::Refused { overloaded: false },
         }
     }

@@ -18,9 +18,9 @@ mod timing;
 mod worker;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -49,6 +49,8 @@ use preferences::{Preferences, Tier};
 pub(crate) struct Workers {
     /// Those of the settings first, then those that the ledger lists.
     workers: RwLock<Vec<Arc<Worker>>>,
+    /// Those of them that were found in the same network.
+    nearby: Mutex<BTreeSet<[u8; 32]>>,
     endpoint: Endpoint,
     interval: Duration,
     /// Who pays, if somebody does.
@@ -103,6 +105,7 @@ impl Workers {
         let fixed = addresses.into_iter().map(|address| Worker::watched(endpoint, address, None, interval));
         Self {
             workers: RwLock::new(fixed.collect()),
+            nearby: Mutex::default(),
             endpoint: endpoint.clone(),
             interval,
             payer,
@@ -133,6 +136,23 @@ impl Workers {
             if workers.iter().all(|worker| worker.key() != listed.key) {
                 let address = WorkerAddress { key: listed.key, location: listed.location };
                 workers.push(Worker::watched(&self.endpoint, address, Some(listed), self.interval));
+            }
+        }
+    }
+
+    /// Takes over who is found in the same network: new workers are called, who moved is called where it is now, and who is gone
+    /// is forgotten, unless it is in the settings.
+    pub(crate) fn set_nearby(&self, found: Vec<WorkerAddress>) {
+        let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nearby = self.nearby.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|worker| {
+            !nearby.contains(&worker.key().0) || found.contains(worker.connection.address())
+        });
+        nearby.retain(|key| workers.iter().any(|worker| worker.key().0 == *key));
+        for address in found {
+            if workers.iter().all(|worker| worker.key() != address.key) {
+                workers.push(Worker::watched(&self.endpoint, address, None, self.interval));
+                nearby.insert(address.key.0);
             }
         }
     }
@@ -221,6 +241,7 @@ impl Workers {
             }),
             price,
             gate: health.gate(now),
+            doubted: worker.is_doubted(),
             load,
             ours: worker.ours(),
             limit: health.limit(),

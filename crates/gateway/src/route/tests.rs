@@ -19,6 +19,7 @@ fn worker(digit: u8) -> Standing {
         served: Some(Serves { context_tokens: 4096, tier: Tier::Exact }),
         price: Ok(Price::ZERO),
         gate: Gate::Closed,
+        doubted: false,
         load: 0,
         ours: 0,
         limit: None,
@@ -67,6 +68,7 @@ fn each_factor_of_the_cost_orders_by_itself() {
     check("rate", &|worker| worker.tokens_per_second = Some(15.0));
     check("price", &|worker| worker.price = Ok(price(1)));
     check("reliability", &|worker| worker.reliability = 0.9);
+    check("doubt", &|worker| worker.doubted = true);
     check("limit", &|worker| (worker.ours, worker.load, worker.limit) = (1, 0, Some(1)));
     let mut workers = [worker(1), worker(2)];
     workers[1].bonded = 5;
@@ -258,7 +260,7 @@ prop_compose! {
         )),
         price in prop_oneof![4 => any_price().prop_map(Ok), 1 => Just(Err("nobody pays"))],
         gate in select(vec![Gate::Closed, Gate::Closed, Gate::Closed, Gate::HalfOpen, Gate::Paused, Gate::Open]),
-        (load, ours, limit) in (0u32..100, 0u32..100, prop::option::of(1u32..100)),
+        (doubted, load, ours, limit) in (any::<bool>(), 0u32..100, 0u32..100, prop::option::of(1u32..100)),
         proven in any::<bool>(),
         (first_token_ms, tokens_per_second) in (prop::option::of(0.0f32..1e6), prop::option::of(0.0f32..1e6)),
         (latency_s, rates) in (any_percentiles(), any_percentiles()),
@@ -270,7 +272,7 @@ prop_compose! {
             operator: operator.map(Address::repeat_byte),
             fitness,
             served: served.map(|(context_tokens, tier)| Serves { context_tokens, tier }),
-            price, gate, load, ours, limit, proven, first_token_ms, tokens_per_second, latency_s, rates, reliability, bonded,
+            price, gate, doubted, load, ours, limit, proven, first_token_ms, tokens_per_second, latency_s, rates, reliability, bonded,
         }
     }
 }

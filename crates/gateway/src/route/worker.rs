@@ -3,7 +3,8 @@
 //! In:     its own word on its state, asked for again and again; what the ledger lists; outcomes of orders.
 //! Out:    how it stands, for choosing and for showing.
 //! Touches: the network, by one task.
-//! Holds:  its word counts for a while and makes it a candidate; it is judged by what it served.
+//! Holds:  its word counts for a while and makes it a candidate; it is judged by what it served; who fell silent is asked
+//!         how it is at once, and comes last until it says.
 //! Absent: who is preferred (`choice`).
 
 use std::{
@@ -17,8 +18,12 @@ use std::{
 use alloy_primitives::Address;
 use surety_client::Connection;
 use surety_net::{Endpoint, WorkerAddress};
-use surety_types::{ModelId, PublicKey, WorkerState, WorkerStatus};
-use tokio::task::AbortHandle;
+use surety_types::{ModelId, PublicKey, WorkerState, WorkerStatus, progress::PROGRESS_IDLE_MS};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -34,6 +39,19 @@ use crate::{
 const INTERVALS_TRUSTED: u32 = 4;
 /// And at least so long, because a busy machine may take its time.
 const TRUSTED_MIN: Duration = Duration::from_secs(2);
+/// Who does not answer within this is doubted: others are asked first.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(700);
+/// And who does not within this is not there.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two questions to a worker that is doubted, at least.
+const DOUBT_PAUSE: Duration = Duration::from_millis(20);
+/// How late a sign of life may be before another worker is asked beside it: so much at least …
+const SILENCE_MIN: Duration = Duration::from_millis(PROGRESS_IDLE_MS + 150);
+/// … and so much at most, where a worker often spoke again after that.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// What a needless question to another makes of it, in eighths; and what an answer that ended well does.
+const SILENCE_RAISED: u32 = 12;
+const SILENCE_LOWERED: u32 = 7;
 
 /// One worker.
 #[derive(Debug)]
@@ -45,6 +63,10 @@ pub(crate) struct Worker {
     heard: Mutex<Heard>,
     health: Mutex<Health>,
     trusted_for: Duration,
+    /// How late a sign of life may be, in milliseconds.
+    silence_ms: AtomicU32,
+    /// Somebody doubts that it is there.
+    doubted: Arc<Notify>,
     /// Orders of ours that it has not finished.
     ours: AtomicU32,
     /// Asks it how it is; ends with it.
@@ -56,6 +78,10 @@ pub(crate) struct Worker {
 struct Heard {
     status: Option<Arc<WorkerStatus>>,
     at: Option<Instant>,
+    /// It fell silent since.
+    doubted: bool,
+    /// It has signed since that it leaves.
+    leaving: bool,
     /// Why the last attempt to ask it failed.
     failure: Option<String>,
 }
@@ -82,10 +108,12 @@ impl Worker {
             heard: Mutex::default(),
             health: Mutex::default(),
             trusted_for: (interval * INTERVALS_TRUSTED).max(TRUSTED_MIN),
+            silence_ms: AtomicU32::new(SILENCE_MIN.as_millis() as u32),
+            doubted: Arc::default(),
             ours: AtomicU32::new(0),
             watching: OnceLock::new(),
         });
-        let task = tokio::spawn(watch(Arc::downgrade(&worker), interval));
+        let task = tokio::spawn(watch(Arc::downgrade(&worker), Arc::clone(&worker.doubted), interval));
         // It was set nowhere else.
         let _ = worker.watching.set(task.abort_handle());
         worker
@@ -121,6 +149,9 @@ impl Worker {
 
     /// Takes what came of an order while it is held.
     pub(crate) fn report(&self, outcome: Outcome) {
+        if let Outcome::Finished { .. } = outcome {
+            self.scale_silence(SILENCE_LOWERED);
+        }
         let now = Instant::now();
         let (before, after, pause) = {
             let mut health = lock(&self.health);
@@ -143,9 +174,46 @@ impl Worker {
 
     /// An order could not be brought to it: until it is heard again it gets no more.
     pub(crate) fn lost(&self, failure: String) {
-        let mut heard = lock(&self.heard);
-        heard.at = None;
-        heard.failure = Some(failure);
+        {
+            let mut heard = lock(&self.heard);
+            heard.at = None;
+            heard.failure = Some(failure);
+        }
+        self.doubted.notify_one();
+    }
+
+    /// It is silent where something was due: others are asked first until it says how it is.
+    pub(crate) fn doubt(&self) {
+        lock(&self.heard).doubted = true;
+        self.doubted.notify_one();
+    }
+
+    /// It has signed that it leaves: it gets no more orders until it says that it serves.
+    pub(crate) fn leaves(&self) {
+        lock(&self.heard).leaving = true;
+        self.doubted.notify_one();
+    }
+
+    /// How late a sign of life may be before another worker is asked beside it.
+    pub(crate) fn silence(&self) -> Duration {
+        Duration::from_millis(self.silence_ms.load(Ordering::Relaxed).into())
+    }
+
+    /// It was only slow to give a sign of life: next time it is waited for longer.
+    pub(crate) fn spoke_again(&self) {
+        self.scale_silence(SILENCE_RAISED);
+    }
+
+    fn scale_silence(&self, eighths: u32) {
+        let bounds = (SILENCE_MIN.as_millis() as u32, SILENCE_MAX.as_millis() as u32);
+        let scaled = |silence: u32| Some((silence * eighths / 8).clamp(bounds.0, bounds.1));
+        // It always gives a value.
+        let _ = self.silence_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, scaled);
+    }
+
+    /// Whether it fell silent, and has not said how it is since.
+    pub(super) fn is_doubted(&self) -> bool {
+        lock(&self.heard).doubted
     }
 
     /// How long the first token after such a prompt may take before another worker had better be asked too; learned from
@@ -174,6 +242,9 @@ impl Worker {
         let heard = lock(&self.heard).clone();
         let recent = heard.at.is_some_and(|at| at.elapsed() <= self.trusted_for);
         let fitness = match heard.status.as_ref().filter(|_| recent).map(|status| status.state) {
+            Some(WorkerState::Ready) if heard.leaving => Fitness::Draining,
+            // What it says comes by another connection than what it is ordered.
+            Some(WorkerState::Ready) if !self.connection.is_connected() => Fitness::Unreachable,
             Some(WorkerState::Ready) => Fitness::Ready,
             Some(WorkerState::Starting) => Fitness::Starting,
             Some(WorkerState::Draining) => Fitness::Draining,
@@ -204,8 +275,9 @@ impl Worker {
             id: self.key().to_string(),
             address: self.connection.address().location.to_string(),
             state: fitness.name(),
-            reason: (fitness == Fitness::Unreachable)
-                .then(|| heard.failure.unwrap_or_else(|| "it has not said anything lately".to_owned())),
+            reason: (fitness == Fitness::Unreachable).then(|| {
+                heard.failure.unwrap_or_else(|| "there is no connection to it at the moment".to_owned())
+            }),
             software: status.as_ref().map(|status| status.software.to_string()),
             active_requests: status.as_ref().map_or(0, |status| status.active_requests),
             waiting_requests: status.as_ref().map_or(0, |status| status.waiting_requests),
@@ -255,8 +327,8 @@ impl Worker {
             let mut heard = lock(&self.heard);
             match result {
                 Ok(status) => {
-                    *heard =
-                        Heard { status: Some(Arc::new(status)), at: Some(Instant::now()), failure: None };
+                    let (status, at) = (Some(Arc::new(status)), Some(Instant::now()));
+                    *heard = Heard { status, at, ..Heard::default() };
                 }
                 Err(failure) => {
                     heard.failure = Some(failure);
@@ -291,20 +363,30 @@ impl Drop for Worker {
 }
 
 /// Asks a worker how it is, again and again, as long as somebody knows it.
-async fn watch(worker: Weak<Worker>, interval: Duration) {
+async fn watch(worker: Weak<Worker>, doubted: Arc<Notify>, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        let Some((connection, patience)) =
-            worker.upgrade().map(|worker| (worker.connection.clone(), worker.trusted_for))
-        else {
-            return;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // Whoever is doubted is asked at once, and not over and over.
+            () = doubted.notified() => sleep(DOUBT_PAUSE).await,
+        }
+        let Some(connection) = worker.upgrade().map(|worker| worker.connection.clone()) else { return };
+        let mut asking = std::pin::pin!(timeout(STATUS_PATIENCE, connection.status()));
+        let answer = match timeout(ANSWER_PATIENCE, asking.as_mut()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if let Some(worker) = worker.upgrade() {
+                    lock(&worker.heard).doubted = true;
+                }
+                asking.await
+            }
         };
-        let result = match tokio::time::timeout(patience, connection.status()).await {
+        let result = match answer {
             Ok(Ok(status)) => Ok(status),
             Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
+            Err(_) => Err(format!("no answer within {} ms", STATUS_PATIENCE.as_millis())),
         };
         match worker.upgrade() {
             Some(worker) => worker.hear(result),

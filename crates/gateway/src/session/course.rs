@@ -3,19 +3,27 @@
 //! In:     what each worker sends, and how it ended. Out: what of it is new to the caller; in the end all its parts.
 //! Touches: nothing.
 //! Holds: : every token is delivered once, and is the same from whoever sends it; the next worker goes on from what
-//!         the one before it had signed, and from nothing if that one broke the protocol.
+//!         the one before it had signed, and from nothing if that one broke the protocol. Where a worker that fell silent
+//!         and another beside it race, whoever speaks first goes on, and the other has no further part.
 //! Absent: finding workers (`place`), the order of events (`session`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use surety_client::{Checked, Completed, Refusal, SessionError};
-use surety_types::{Amount, Answer, Part, PublicKey, Receipt, Request, Signed, TokenLogprob};
+use surety_types::{Amount, Answer, FailureCode, Part, PublicKey, Receipt, Request, Signed, TokenLogprob};
+use tokio::time::Instant;
 
 use super::{
     Event, failure,
-    place::{Leg, Placement, Wanted},
+    place::{Leg, LegLog, Placement, Wanted},
+    restore::Restored,
 };
-use crate::error::ApiError;
+use crate::{
+    api::unix_ms,
+    error::ApiError,
+    route::{Outcome, Worker},
+    streams::{Entry, StreamLog},
+};
 
 /// Breaks of one answer, before it is given up.
 const BREAKS_MAX: usize = 16;
@@ -62,12 +70,42 @@ pub(super) struct Course {
     /// Workers that are not asked again.
     banned: Vec<PublicKey>,
     pub(super) ended: bool,
+    /// Those that fell silent, of the workers that failed.
+    stalls: u32,
     /// Why it was broken off last.
     pub(super) broke: Option<ApiError>,
     /// Workers at it, or being found.
     pub(super) legs: usize,
     /// The leg whose tokens count, once there are any.
     pub(super) leader: tokio::sync::watch::Sender<Option<u64>>,
+    /// It began before this gateway did.
+    began_before: bool,
+    /// Where what is signed for is kept, if it is.
+    pub(super) log: Option<StreamLog>,
+    /// A leg that fell silent in mid-answer, while another worker is asked beside it.
+    silent: Option<Silent>,
+    /// When the caller was last given something new.
+    delivered_at: Instant,
+    waits: Vec<Waited>,
+}
+
+/// A leg that fell silent, and what it had signed by then.
+#[derive(Debug)]
+struct Silent {
+    leg: u64,
+    worker: Arc<Worker>,
+    share: Share,
+}
+
+/// How long a caller waited where one worker took over from another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waited {
+    /// From the last that was new until another was sought.
+    pub(crate) noticed: Duration,
+    /// From then until one had accepted.
+    pub(crate) placed: Duration,
+    /// From then until something new came.
+    pub(crate) began: Duration,
 }
 
 /// A whole answer.
@@ -80,6 +118,8 @@ pub(crate) struct Whole {
     pub(crate) output_tokens: u32,
     /// What was checked of the last part.
     pub(crate) checked: Checked,
+    /// Where one worker took over from another.
+    pub(crate) waits: Vec<Waited>,
 }
 
 impl Course {
@@ -97,9 +137,29 @@ impl Course {
             failed: Vec::new(),
             banned: Vec::new(),
             ended: false,
+            stalls: 0,
             broke: None,
             legs: 0,
             leader: tokio::sync::watch::Sender::new(None),
+            began_before: false,
+            log: None,
+            silent: None,
+            delivered_at: Instant::now(),
+            waits: Vec::new(),
+        }
+    }
+
+    /// An answer that was begun before.
+    pub(super) fn restored(request: Arc<Request>, restored: Restored) -> Course {
+        let Restored { nonce, ids, text, first_byte_ms: _, shares, agreed } = restored;
+        Course {
+            began_before: true,
+            signed: Position { tokens: ids.len(), text: text.len() },
+            agreed,
+            ids,
+            text,
+            shares,
+            ..Course::new(request, 0, nonce)
         }
     }
 
@@ -118,8 +178,62 @@ impl Course {
             from,
             without: self.failed.iter().map(|(worker, _)| *worker).collect(),
             never: self.banned.clone(),
-            breaks: self.failed.len() as u32,
+            breaks: self.failed.len() as u32 + u32::from(self.began_before),
+            stalls: self.stalls,
+            beside: false,
         }
+    }
+
+    /// A leg is silent in mid-answer, and another worker is to be asked beside it: whoever speaks first has the answer.
+    pub(super) fn race(&mut self, leg: &mut Leg) {
+        if leg.at == leg.from {
+            return;
+        }
+        let (signed, answer) = leg.signed();
+        let Some(answer) = answer else { return };
+        let part = part(leg, &answer, None);
+        let share = Share { answer, part, charge: Amount::ZERO };
+        self.silent = Some(Silent { leg: leg.id, worker: Arc::clone(&leg.worker), share });
+        self.signed = signed;
+        self.leader.send_replace(None);
+        leg.raced = true;
+    }
+
+    /// A leg has something to say: it has the answer, if nobody else has, and goes on from where it was left off.
+    pub(super) fn lead(&mut self, leg: &mut Leg) -> bool {
+        if let Some(leader) = *self.leader.borrow() {
+            return leader == leg.id;
+        }
+        match self.silent.take() {
+            Some(silent) if silent.leg == leg.id => leg.raced = false,
+            Some(silent) if leg.from != self.signed => {
+                self.silent = Some(silent);
+                return false;
+            }
+            Some(silent) => {
+                silent.worker.report(Outcome::Failed);
+                self.failed_by(silent.worker.key(), STALLS_MAX);
+                self.shares.push(silent.share);
+            }
+            None if leg.from != self.signed => return false,
+            None => {}
+        }
+        self.leader.send_replace(Some(leg.id));
+        self.keep_leg(leg);
+        true
+    }
+
+    /// Keeps that a leg's tokens are what the caller is given from now on.
+    fn keep_leg(&self, leg: &mut Leg) {
+        let (Some(log), None) = (&self.log, &leg.log) else { return };
+        let Some(acceptance) = leg.session.so_far().and_then(|answer| answer.acceptance) else { return };
+        log.keep(Entry::Leg { order: leg.session.order().bytes().to_vec(), acceptance, at_ms: unix_ms() });
+        leg.log = Some(LegLog { log: log.clone(), kept: Position::default() });
+    }
+
+    /// Whether a leg runs beside one that only fell silent: then it has no part in the answer yet.
+    fn is_beside(&self, leg: &Leg) -> bool {
+        self.silent.as_ref().is_some_and(|silent| silent.leg != leg.id)
     }
 
     /// A worker has accepted the order for the rest.
@@ -171,12 +285,21 @@ impl Course {
         leg.at.text += text.len();
         let logprobs = if logprobs.is_empty() { logprobs } else { logprobs.split_off(known) };
         let is_new = !fresh.is_empty() || !logprobs.is_empty();
+        if known < tokens.len() || is_new {
+            let now = Instant::now();
+            if !self.failed.is_empty() && leg.sought > self.delivered_at {
+                let (noticed, placed) = (leg.sought - self.delivered_at, leg.accepted - leg.sought);
+                self.waits.push(Waited { noticed, placed, began: now - leg.accepted });
+            }
+            self.delivered_at = now;
+        }
         Ok(is_new.then(|| Event::Output { text: fresh.to_owned(), logprobs }))
     }
 
     /// A worker broke the answer off: what it had signed stands, unless it broke the protocol.
     pub(super) fn broken(&mut self, leg: &mut Leg, error: &SessionError) {
         let kept = !error.breaks_protocol();
+        self.stalls += u32::from(matches!(error, SessionError::Stalled { .. }));
         self.failed_by(
             leg.worker(),
             match error {
@@ -186,21 +309,36 @@ impl Course {
                 _ => BREAKS_EACH,
             },
         );
-        let mut signed = if kept { leg.from } else { Position::default() };
-        if let Some(answer) = leg.session.left() {
-            if kept {
-                signed.tokens += answer.output_ids.len();
-                signed.text += answer.text.len();
-            }
+        if self.is_beside(leg) {
+            return;
+        }
+        self.silent = None;
+        let (signed, answer) = leg.signed();
+        self.signed = if kept { signed } else { Position::default() };
+        if let Some(answer) = answer {
             self.share(leg, answer, None, Amount::ZERO);
         }
-        self.signed = signed;
     }
 
     /// A worker gave the answer up and signed for that: what it had delivered stands.
     pub(super) fn given_up(&mut self, leg: &Leg, refusal: Refusal) {
-        self.failed_by(leg.worker(), BREAKS_EACH);
+        // Who leaves is not asked before it serves again, and then like any other.
+        let leaves = matches!(refusal.receipt.failure(), Some((FailureCode::Leaving, _)));
+        self.failed_by(leg.worker(), if leaves { BREAKS_MAX } else { BREAKS_EACH });
+        if self.is_beside(leg) {
+            return;
+        }
+        self.silent = None;
         let Refusal { answer, receipt } = refusal;
+        if let Some(LegLog { log, kept }) = &leg.log {
+            log.keep(Entry::Signed {
+                message: receipt.bytes().to_vec(),
+                is_receipt: true,
+                first: kept.tokens as u32,
+                ids: answer.output_ids[kept.tokens..].to_vec(),
+                text: answer.text[kept.text..].to_owned(),
+            });
+        }
         self.signed = Position {
             tokens: leg.from.tokens + answer.output_ids.len(),
             text: leg.from.text + answer.text.len(),
@@ -224,13 +362,7 @@ impl Course {
     }
 
     fn share(&mut self, leg: &Leg, answer: Answer, receipt: Option<&Signed<Receipt>>, charge: Amount) {
-        let part = Part {
-            order: leg.session.order().digest(),
-            receipt: receipt.map(Signed::digest),
-            worker: leg.worker(),
-            first_output_token: leg.from.tokens as u32,
-            output_tokens: answer.output_ids.len() as u32,
-        };
+        let part = part(leg, &answer, receipt);
         self.shares.push(Share { answer, part, charge });
     }
 
@@ -256,6 +388,17 @@ impl Course {
             cached_tokens: receipt.cached_tokens.min(prompt_tokens),
             output_tokens: self.ids.len() as u32,
             checked,
+            waits: std::mem::take(&mut self.waits),
         })
+    }
+}
+
+fn part(leg: &Leg, answer: &Answer, receipt: Option<&Signed<Receipt>>) -> Part {
+    Part {
+        order: leg.session.order().digest(),
+        receipt: receipt.map(Signed::digest),
+        worker: leg.worker(),
+        first_output_token: leg.from.tokens as u32,
+        output_tokens: answer.output_ids.len() as u32,
     }
 }

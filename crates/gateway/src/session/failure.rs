@@ -123,6 +123,10 @@ pub(super) fn refused(worker: PublicKey, refusal: &Refusal) -> ApiError {
             Code::WorkerLost,
             format!("Worker {short} gave the request up: {} Send the request again.", sentence(message)),
         ),
+        FailureCode::Leaving => (
+            Code::NoWorker,
+            format!("Worker {short} takes no orders now: {} Try again shortly.", sentence(message)),
+        ),
         FailureCode::PaymentRequired => (
             Code::NoWorker,
             format!("Worker {short} asks to be paid: {} Try again shortly.", sentence(message)),

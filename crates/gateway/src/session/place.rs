@@ -4,7 +4,7 @@
 //! Out:    a leg: a session that has been accepted. Or why nobody takes it.
 //! Touches: the network, through `client`.
 //! Holds:  a worker that does not answer soon does not hold the order up: the next is asked beside it, and the first to accept
-//!         has it.
+//!         has it. Where somebody waits for more of an answer, two are asked from the beginning.
 //! Absent: what becomes of it then (`session`).
 
 use std::{
@@ -18,12 +18,13 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use surety_client::{OrderOptions, Session, SessionError, SessionEvent};
+use surety_client::{OrderOptions, Refusal, Session, SessionError, SessionEvent};
 use surety_net::CloseCode;
 use surety_types::{
-    ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed, order::ORDER_VERSION,
+    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed,
+    order::ORDER_VERSION,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::info;
 
 use super::{course::Position, failure};
@@ -31,18 +32,22 @@ use crate::{
     api::unix_ms,
     error::{ApiError, Code},
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
+    streams::{Entry, StreamLog},
 };
 
 /// How long one worker may take to accept before another is asked beside it.
 const ACCEPTANCE_PATIENCE: Duration = Duration::from_millis(300);
+/// The same where somebody waits for more of an answer, and how many are asked at once then.
+const HURRIED_PATIENCE: Duration = Duration::from_millis(150);
+const HURRIED_AT_ONCE: usize = 2;
 /// A worker may be silent for so many times longer before it accepts: it may have to tokenise a long prompt.
 const ACCEPTANCE_STALLS: u32 = 10;
 /// Between two rounds of asking for somebody who goes on with a broken answer.
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
-/// Where all refuse for want of room, they are asked again after this …
-const ROOM_PAUSE: Duration = Duration::from_millis(600);
-/// … for so long.
-const ROOM_SEARCH: Duration = Duration::from_secs(4);
+/// An order that nobody has begun waits so long at most for somebody with room …
+const ROOM_SEARCH: Duration = Duration::from_secs(2);
+/// … and they are asked again after this, and then after twice as long each time.
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// A worker on a busy machine may be silent for longer: each further break makes this side more patient, up to this.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
@@ -91,8 +96,11 @@ pub(super) struct Placement {
     pub(super) without: Vec<PublicKey>,
     /// … and who is not asked at all.
     pub(super) never: Vec<PublicKey>,
-    /// Workers that broke it off.
+    /// Workers that broke it off, and those of them that fell silent.
     pub(super) breaks: u32,
+    pub(super) stalls: u32,
+    /// Somebody is at it still.
+    pub(super) beside: bool,
 }
 
 /// An order that a worker has accepted.
@@ -111,11 +119,63 @@ pub(super) struct Leg {
     pub(super) timing: Timing,
     /// When another worker is asked beside it, unless its first token is here.
     pub(super) hedge_at: Option<Instant>,
+    /// How long it may be silent before another is asked beside it.
+    pub(super) silence: Duration,
+    /// It fell silent in mid-answer, and another was asked: a sign of life counts.
+    pub(super) raced: bool,
+    /// Where what it signs for is kept, and how much of it is there.
+    pub(super) log: Option<LegLog>,
+    /// When it was begun to seek a worker, and when this one had accepted.
+    pub(super) sought: Instant,
+    pub(super) accepted: Instant,
+}
+
+/// What of a leg is kept.
+#[derive(Debug)]
+pub(super) struct LegLog {
+    pub(super) log: StreamLog,
+    pub(super) kept: Position,
 }
 
 impl Leg {
+    /// Keeps what it has signed for since the last time.
+    pub(super) fn keep_signed(&mut self) {
+        let Some(LegLog { log, kept }) = &mut self.log else { return };
+        let Some((progress, ids, text)) = self.session.signed() else { return };
+        let now = Position { tokens: ids.len(), text: text.len() };
+        if now != *kept {
+            log.keep(Entry::Signed {
+                message: progress.to_vec(),
+                is_receipt: false,
+                first: kept.tokens as u32,
+                ids: ids[kept.tokens..].to_vec(),
+                text: text[kept.text..].to_owned(),
+            });
+            *kept = now;
+        }
+    }
+
     pub(super) fn worker(&self) -> PublicKey {
         self.worker.key()
+    }
+
+    /// When another worker is asked beside it, if it says nothing, or no token, until then.
+    pub(super) fn patience_ends(&self) -> Instant {
+        let silent = self.session.heard_at().max(self.accepted) + self.silence;
+        self.hedge_at.map_or(silent, |hedge_at| hedge_at.min(silent))
+    }
+
+    /// Whether it says nothing at all.
+    pub(super) fn is_silent(&self) -> bool {
+        self.session.heard_at().max(self.accepted).elapsed() >= self.silence
+    }
+
+    /// What it has signed for: where it broke off, if it breaks off now.
+    pub(super) fn signed(&self) -> (Position, Option<Answer>) {
+        let answer = self.session.so_far();
+        let (tokens, text) =
+            answer.as_ref().map_or((0, 0), |answer| (answer.output_ids.len(), answer.text.len()));
+        (Position { tokens: self.from.tokens + tokens, text: self.from.text + text }, answer)
     }
 }
 
@@ -125,13 +185,28 @@ enum Declined {
     ByThisWorker(ApiError),
     /// It was not there, or fell silent: it or another may be there soon.
     Gone(ApiError),
+    /// It has no room, or is leaving: there may be room soon.
+    NoRoom(ApiError),
     /// All would.
     ByAll(ApiError),
 }
 
+impl Declined {
+    /// The greater, the more there is to gain by asking again.
+    fn hope(&self) -> u8 {
+        match self {
+            Declined::ByAll(_) => 0,
+            Declined::ByThisWorker(_) => 1,
+            Declined::NoRoom(_) => 2,
+            Declined::Gone(_) => 3,
+        }
+    }
+}
+
 /// Finds a worker; returns when it has accepted.
 pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, ApiError> {
-    let Placement { wanted, context_tokens_min, from, mut without, never, breaks } = placement;
+    let Placement { wanted, context_tokens_min, from, mut without, never, breaks, stalls, beside } =
+        placement;
     without.extend(&never);
     let preferences = match without.first() {
         Some(began) => desk.preferences.begun_by(began),
@@ -139,12 +214,14 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
     };
     let began = Instant::now();
     let give_up = began + desk.search;
-    // Whom those refuse who are there is told so at once; an answer under way is not given up so soon.
-    let mut search = breaks > 0;
-    // A first break says nothing of the next worker.
-    let slow = breaks.saturating_sub(1).min(16) as i32;
-    let stall = desk.stall.mul_f32(1.5_f32.powi(slow)).min(STALL_MAX.max(desk.stall));
-    let mut last = None;
+    // Whom those refuse who are there is told so soon; an answer under way is not given up so easily.
+    let mut search = breaks > 0 && !beside;
+    let mut room_pause = ROOM_PAUSE;
+    // A first silence says nothing of the next worker.
+    let patience = 1.5_f32.powi(stalls.saturating_sub(1).min(16) as i32);
+    let stall = desk.stall.mul_f32(patience).min(STALL_MAX.max(desk.stall));
+    let manner = Manner { hurried: breaks > 0 || beside, patience, sought: began };
+    let (mut last, mut no_room) = (None, false);
     loop {
         let demand = Demand {
             model: &desk.model,
@@ -156,60 +233,113 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             orders: 1,
         };
         match desk.workers.candidates(&demand) {
-            Ok(candidates) => match ask(&desk, &wanted, from, stall, candidates.into()).await {
-                Ok(leg) => return Ok(leg),
-                Err(Declined::ByAll(error)) => return Err(error),
-                Err(Declined::ByThisWorker(error)) => last = Some(error),
-                Err(Declined::Gone(error)) => {
-                    search = true;
-                    last = Some(error);
+            Ok(candidates) => {
+                match ask(&desk, &wanted, from, stall, manner, &demand, candidates.into()).await {
+                    Ok(leg) => return Ok(leg),
+                    Err(Declined::ByAll(error)) => return Err(error),
+                    Err(Declined::ByThisWorker(error)) => last = Some(error),
+                    Err(Declined::NoRoom(error)) => {
+                        no_room = true;
+                        last = Some(error);
+                    }
+                    Err(Declined::Gone(error)) => {
+                        search = !beside;
+                        last = Some(error);
+                    }
                 }
-            },
+            }
+            // Better somebody who failed before than nobody.
+            Err(_) if without.len() > never.len() => {
+                without.clone_from(&never);
+                continue;
+            }
             Err(error) => {
                 last.get_or_insert(error);
             }
         }
-        // Who has no room now, or is leaving, may be followed by another before long.
-        let no_room = last.as_ref().is_some_and(|error| error.code() == Code::Overloaded);
-        let room_by = give_up.min(began + ROOM_SEARCH);
-        if !search && no_room && Instant::now() + ROOM_PAUSE < room_by {
-            sleep(ROOM_PAUSE).await;
-            continue;
-        }
-        if !search || Instant::now() >= give_up {
+        let (pause, until) = match (search, no_room && !beside) {
+            (true, _) => (SEARCH_PAUSE, give_up),
+            (false, true) => (room_pause, give_up.min(began + ROOM_SEARCH)),
+            (false, false) => (Duration::ZERO, began),
+        };
+        if Instant::now() + pause >= until {
             return Err(last.unwrap_or_else(|| ApiError::bug("nobody was asked, and nobody missed")));
         }
-        // Who failed may be back.
-        without.clone_from(&never);
-        sleep(SEARCH_PAUSE).await;
+        if search {
+            // Who failed may be back.
+            without.clone_from(&never);
+        } else {
+            // A crowd that asks again and again takes up what room there is.
+            room_pause *= 2;
+        }
+        sleep(pause).await;
     }
 }
 
-/// Asks one after the other, and does not wait long before the next.
+/// How workers are asked.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// Somebody waits for more of an answer.
+    hurried: bool,
+    /// How many times longer than usual whoever accepts may be silent.
+    patience: f32,
+    /// Since when one is sought.
+    sought: Instant,
+}
+
+/// Asks one after the other, and does not wait long before the next, who may have come only now.
 async fn ask(
     desk: &Arc<Desk>,
     wanted: &Wanted,
     from: Position,
     stall: Duration,
+    manner: Manner,
+    demand: &Demand<'_>,
     mut candidates: VecDeque<Candidate>,
 ) -> Result<Leg, Declined> {
     let mut offers = FuturesUnordered::new();
+    let mut asked: Vec<PublicKey> = Vec::new();
+    let ask = |next: Candidate, asked: &mut Vec<PublicKey>| {
+        let key = next.worker.key();
+        asked.push(key);
+        async move { (key, offer(desk, wanted, from, stall, manner, next).await) }
+    };
     let mut last = None;
+    let (patience, at_once) = match manner.hurried {
+        true => (HURRIED_PATIENCE, HURRIED_AT_ONCE),
+        false => (ACCEPTANCE_PATIENCE, 1),
+    };
     loop {
-        if offers.is_empty() {
-            let Some(next) = candidates.pop_front() else { break };
-            offers.push(offer(desk, wanted, from, stall, next));
+        while offers.len() < at_once
+            && let Some(next) = candidates.pop_front()
+        {
+            offers.push(ask(next, &mut asked));
         }
-        let next_at = Instant::now() + ACCEPTANCE_PATIENCE;
+        if offers.is_empty() {
+            break;
+        }
+        let next_at = Instant::now() + patience;
         tokio::select! {
-            Some(answer) = offers.next() => match answer {
-                Ok(leg) => return Ok(leg),
-                Err(declined @ (Declined::ByThisWorker(_) | Declined::Gone(_))) => last = Some(declined),
-                Err(all) => return Err(all),
-            },
-            () = sleep_until(next_at), if !candidates.is_empty() => {
+            Some((key, answer)) = offers.next() => {
+                asked.retain(|other| *other != key);
+                match answer {
+                    Ok(leg) => return Ok(leg),
+                    Err(all @ Declined::ByAll(_)) => return Err(all),
+                    // Whoever leaves most to hope for is told of.
+                    Err(declined) if last.as_ref().is_none_or(|last: &Declined| last.hope() <= declined.hope()) => {
+                        last = Some(declined);
+                    }
+                    Err(_) => {}
+                }
+            }
+            () = sleep_until(next_at) => {
+                if candidates.is_empty() {
+                    let without = [demand.without, &asked].concat();
+                    let others = desk.workers.candidates(&Demand { without: &without, ..*demand });
+                    candidates = others.unwrap_or_default().into();
+                }
                 if let Some(next) = candidates.pop_front() {
-                    offers.push(offer(desk, wanted, from, stall, next));
+                    offers.push(ask(next, &mut asked));
                 }
             }
         }
@@ -224,6 +354,7 @@ async fn offer(
     wanted: &Wanted,
     from: Position,
     stall: Duration,
+    manner: Manner,
     candidate: Candidate,
 ) -> Result<Leg, Declined> {
     let Candidate { worker, context_tokens, terms } = candidate;
@@ -251,12 +382,23 @@ async fn offer(
         timing.failed(&error);
         declined(&worker, &error)
     })?;
-    let event = session.next().await;
+    let event = match timeout(ACCEPTANCE_PATIENCE, session.next()).await {
+        Ok(event) => event,
+        Err(_) => {
+            worker.doubt();
+            session.next().await
+        }
+    };
     timing.saw(&event);
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => Ok(Leg {
             id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
             hedge_at: Some(Instant::now() + timing.first_token_patience()),
+            silence: worker.silence().mul_f32(manner.patience),
+            raced: false,
+            log: None,
+            sought: manner.sought,
+            accepted: Instant::now(),
             session,
             worker,
             _held: held,
@@ -271,9 +413,13 @@ async fn offer(
             let code = refusal.receipt.failure().map(|(code, _)| code);
             let error = failure::refused(worker.key(), &refusal);
             info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
-            Err(match code.is_some_and(|code| code.is_retryable()) {
-                true => Declined::ByThisWorker(error),
-                false => Declined::ByAll(error),
+            leaves(&worker, &refusal);
+            Err(match code {
+                Some(FailureCode::Overloaded | FailureCode::OutOfMemory | FailureCode::Leaving) => {
+                    Declined::NoRoom(error)
+                }
+                Some(code) if code.is_retryable() => Declined::ByThisWorker(error),
+                _ => Declined::ByAll(error),
             })
         }
         Ok(_) => {
@@ -301,14 +447,25 @@ fn declined(worker: &Worker, error: &SessionError) -> Declined {
         | SessionError::BrokenOff { code: CloseCode::ShuttingDown | CloseCode::Done, .. } => {
             Declined::Gone(told)
         }
+        SessionError::BrokenOff { code: CloseCode::Busy, .. } => Declined::NoRoom(told),
         _ => Declined::ByThisWorker(told),
     }
 }
 
 /// Until a worker that cannot be reached is heard again, nobody else need try.
 pub(super) fn gone(worker: &Worker, error: &SessionError) {
-    if let SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } = error {
-        worker.lost(chain(error));
+    match error {
+        SessionError::Unreachable { .. } | SessionError::WorkerLost { .. } => worker.lost(chain(error)),
+        // It may be there all the same.
+        SessionError::Stalled { .. } | SessionError::BrokenOff { .. } => worker.doubt(),
+        _ => {}
+    }
+}
+
+/// Who signs that it leaves is not asked again until it says that it serves.
+pub(super) fn leaves(worker: &Worker, refusal: &Refusal) {
+    if let Some((FailureCode::Leaving, _)) = refusal.receipt.failure() {
+        worker.leaves();
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use surety_proof::{Check, Expected, check_evidence};
-use surety_types::{Canonical, Evidence};
+use surety_types::{Canonical, Evidence, WorkerState};
 
 use crate::{
     fake::FakeWorker,
@@ -59,7 +59,9 @@ async fn evidence(site: &Site, answer: &Answer) -> Evidence {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_a_worker_another_goes_on_with_the_same_words() {
-    for act in ["LEAVE@1", "BREAK@1", "END-EARLY@1", "STALL@1", "GAP@1", "LIE-PROGRESS@1", "GIVE-UP@1"] {
+    for act in
+        ["LEAVE@1", "BREAK@1", "END-EARLY@1", "STALL@1", "GAP@1", "LIE-PROGRESS@1", "GIVE-UP@1", "DRAIN@1"]
+    {
         for at in [0, 1, 4, 6, words().len() - 1] {
             let (first, second, site) = site_of_two().await;
             let stream = at % 2 == 0;
@@ -88,7 +90,7 @@ async fn whatever_happens_to_a_worker_another_goes_on_with_the_same_words() {
             let evidence = evidence(&site, &answer).await;
             assert_eq!(evidence.answers.len(), 2, "{act} at {at}");
             let [broken, rest] = &evidence.answers[..] else { panic!("two workers took part") };
-            assert_eq!(broken.receipt.is_some(), act == "GIVE-UP@1");
+            assert_eq!(broken.receipt.is_some(), matches!(act, "GIVE-UP@1" | "DRAIN@1"));
             // Nothing of a worker that broke the protocol is relied on.
             let distrusted = matches!(act, "GAP@1" | "LIE-PROGRESS@1");
             let signed = if distrusted { &[][..] } else { &broken.output_ids[..] };
@@ -173,6 +175,83 @@ async fn beside_a_worker_that_is_slow_to_begin_another_is_asked() {
     assert_eq!(answer.json()["surety"]["workers"], json!([second.key()]));
     first.diary.until(&first.diary.cancelled, 1).await;
     assert_eq!(evidence(&site, &answer).await.answers.len(), 1);
+}
+
+/// Whoever is silent in mid-answer loses it to who speaks first; the evidence holds what it had signed until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_worker_that_falls_silent_another_is_asked() {
+    for at in [1, 4, words().len() - 1] {
+        let (first, second) = (FakeWorker::start(1).await, FakeWorker::start(2).await);
+        // It would be given up only much later.
+        let site = Site::with(&[&first, &second], |settings| {
+            settings.limits.stall_timeout = Duration::from_secs(60);
+        })
+        .await;
+        site.until_ready(2).await;
+        let messages = json!([{"role": "user", "content": script("STALL@1", at)}]);
+        let answer = ask(&first, &site, json!({"model": "tiny", "messages": messages})).await;
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], WORDS, "at {at}");
+        let note = &answer.json()["surety"];
+        assert_eq!(note["workers"], json!([first.key(), second.key()]), "at {at}");
+        assert_eq!(note["waits"].as_array().map(Vec::len), Some(1), "at {at}");
+        first.diary.until(&first.diary.cancelled, 1).await;
+        let evidence = evidence(&site, &answer).await;
+        let [silent, rest] = &evidence.answers[..] else { panic!("two workers took part") };
+        assert_eq!(rest.resumed_ids, silent.output_ids, "at {at}");
+        assert!(silent.receipt.is_none());
+    }
+}
+
+/// A worker that was only slow, and speaks before the one that was asked beside it, has the answer as if nothing were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_worker_that_speaks_first_goes_on() {
+    for at in [1, 5] {
+        let (first, second) = (FakeWorker::start(1).await, FakeWorker::start(2).await);
+        let site = Site::with(&[&first, &second], |settings| {
+            settings.limits.stall_timeout = Duration::from_secs(60);
+        })
+        .await;
+        site.until_ready(2).await;
+        let mut said = words();
+        // The second waits, with signs of life, for the first to be heard.
+        said.insert(at, "HUSH@1");
+        said.insert(0, "WAIT@2");
+        let messages = json!([{"role": "user", "content": said.join(" ")}]);
+        let body = json!({"model": "tiny", "messages": messages});
+        let (answer, ()) = tokio::join!(ask(&first, &site, body), async {
+            second.diary.until(&second.diary.accepted, 1).await;
+            first.diary.speaks.notify_one();
+        });
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], WORDS, "at {at}");
+        assert_eq!(answer.json()["surety"]["workers"], json!([first.key()]), "at {at}");
+        second.diary.until(&second.diary.cancelled, 1).await;
+        assert_eq!(evidence(&site, &answer).await.answers.len(), 1, "at {at}");
+    }
+}
+
+/// Who signs that it leaves has not failed; it is not asked again before it says that it serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_leaves_in_order_has_not_failed() {
+    for (act, at) in [("REFUSE-LEAVING@1", 0), ("DRAIN@1", 0), ("DRAIN@1", 4)] {
+        let (first, second) = (FakeWorker::start(1).await, FakeWorker::start(2).await);
+        // Its word is asked for at the start, and whenever there is a reason.
+        let site = Site::with(&[&first, &second], |settings| {
+            settings.limits.status_interval = Duration::from_secs(3600);
+        })
+        .await;
+        site.until_ready(2).await;
+        first.set(|status| status.state = WorkerState::Draining);
+        let messages = json!([{"role": "user", "content": script(act, at)}]);
+        let answer = ask(&first, &site, json!({"model": "tiny", "messages": messages})).await;
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], WORDS, "{act}");
+        let status = site.get("/v1/network/status").await.json();
+        let workers = status["workers"].as_array().expect("workers");
+        let of =
+            |worker: &FakeWorker| workers.iter().find(|known| known["id"] == worker.key()).expect("known");
+        assert_eq!(of(&first)["state"], "draining", "{act}");
+        assert_eq!(of(&first)["measured"]["failures"], 0, "{act}");
+        assert_eq!(of(&first)["measured"]["breaker"], "closed", "{act}");
+    }
 }
 
 /// Orders name what they continue, and only the payer's own words.

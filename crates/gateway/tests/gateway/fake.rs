@@ -37,6 +37,7 @@ pub struct Diary {
     pub cancelled: AtomicU32,
     pub finished: AtomicU32,
     pub changed: Notify,
+    pub speaks: Notify,
 }
 
 impl Diary {
@@ -86,6 +87,7 @@ pub fn manifest(name: &str, template: bool) -> Manifest {
         template_digest: template.then_some(Digest::ZERO),
         arithmetic: 0,
         rotary_digest: Digest::ZERO,
+        plan: None,
     }
 }
 
@@ -136,6 +138,7 @@ impl FakeWorker {
                         let status = status.lock().expect("no panic").clone();
                         orders.spawn(async move { drop(stream.reply(&status).await) });
                     }
+                    Incoming::Audit(_) => {}
                     Incoming::Order(stream) => {
                         let (key, diary, endpoint) = (key.clone(), Arc::clone(&seen), leaving.clone());
                         orders.spawn(async move {
@@ -226,6 +229,7 @@ async fn serve(
         Some("REFUSE-BAD") => Some((FailureCode::BadRequest, "the template does not know the role `tool`")),
         Some("REFUSE-MEMORY") => Some((FailureCode::OutOfMemory, "no memory for 12 pages")),
         Some("REFUSE-MODEL") => Some((FailureCode::ModelUnknown, "it was removed")),
+        Some("REFUSE-LEAVING") => Some((FailureCode::Leaving, "the worker is shutting down")),
         Some("REFUSE-INTERNAL") => Some((FailureCode::Internal, "a thread panicked")),
         _ if answer.prompt.len() as u32 >= CONTEXT => {
             Some((FailureCode::ContextLengthExceeded, "The prompt takes too many tokens of 4096."))
@@ -280,6 +284,12 @@ async fn serve(
                 return Ok(());
             }
             "BREAK-ONCE" => {}
+            "SILENT-ONCE" if answer.resumed.is_empty() => {
+                stream.send(&FromWorker::Progress(answer.progress())).await?;
+                let _ = stream.receive().await;
+                return Ok(());
+            }
+            "SILENT-ONCE" => {}
             "END-EARLY" => {
                 stream.finish().await?;
                 return Ok(());
@@ -325,10 +335,17 @@ async fn serve(
                 return end(&mut stream, receipt).await;
             }
             "GIVE-UP" => {
-                let failure = Some((FailureCode::Internal, "the worker is shutting down"));
+                let failure = Some((FailureCode::Internal, "a thread panicked"));
                 let receipt = answer.receipt(failure, FinishReason::Failed);
                 return end(&mut stream, receipt).await;
             }
+            "DRAIN" => {
+                let failure = Some((FailureCode::Leaving, "the worker is shutting down"));
+                let receipt = answer.receipt(failure, FinishReason::Failed);
+                return end(&mut stream, receipt).await;
+            }
+            // Silent until it is told to speak.
+            "HUSH" => diary.speaks.notified().await,
             "LATE" => {
                 let failure = Some((FailureCode::DeadlineExceeded, "12 of 100 tokens were done"));
                 let receipt = answer.receipt(failure, FinishReason::Failed);

@@ -75,6 +75,12 @@ impl Site {
         request(self.address, &post(path, body)).await
     }
 
+    /// Asks for the rest of a stream.
+    pub async fn go_on(&self, path: &str, body: &str, last: &str) -> Answer {
+        let request_text = post(path, body).replacen("\r\n", &format!("\r\nLast-Event-ID: {last}\r\n"), 1);
+        request(self.address, &request_text).await
+    }
+
     /// Sends a request and leaves its answer to be read.
     pub async fn open(&self, path: &str, body: &str) -> Wire {
         let mut stream = TcpStream::connect(self.address).await.expect("a connection");
@@ -164,9 +170,14 @@ impl Answer {
     pub fn events(&self) -> Vec<String> {
         self.text()
             .split("\n\n")
-            .filter_map(|event| event.strip_prefix("data: "))
+            .filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// The ids of its server-sent events.
+    pub fn event_ids(&self) -> Vec<String> {
+        self.text().lines().filter_map(|line| line.strip_prefix("id: ")).map(str::to_owned).collect()
     }
 
     /// Its events as JSON, which must end with `[DONE]`.
@@ -247,6 +258,11 @@ impl Wire {
             }
         };
         tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{text} should come"));
+    }
+
+    /// What has come so far, as an answer.
+    pub fn so_far(&self) -> Answer {
+        Answer::parse(&self.seen)
     }
 
     /// Reads the rest.

@@ -62,6 +62,34 @@ async fn workers_are_shown_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_found_nearby_is_used_while_it_is_found_and_who_is_named_stays() {
+    let (named, near, moved) =
+        (FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(2).await);
+    let mut far = FakeWorker::start(3).await.address;
+    // Nobody is made to call an address of no machine.
+    far.location = "0.0.0.0:7".parse().expect("an address");
+    let (found, nearby) = tokio::sync::watch::channel(vec![named.address, near.address, far]);
+    let site = Site::with(&[&named], |settings| settings.nearby = Some(nearby)).await;
+    let shows = async |workers: &[&FakeWorker]| {
+        let addresses: Vec<_> = workers.iter().map(|worker| worker.address.location.to_string()).collect();
+        site.until(|status| {
+            let shown = status["workers"].as_array().expect("workers");
+            let ready = shown.iter().filter(|worker| worker["state"] == "ready");
+            let ready: Vec<&str> =
+                ready.map(|worker| worker["address"].as_str().expect("an address")).collect();
+            shown.len() == addresses.len() && ready == addresses
+        })
+        .await;
+    };
+    shows(&[&named, &near]).await;
+    // The same key at another place, then nowhere.
+    found.send_replace(vec![moved.address]);
+    shows(&[&named, &moved]).await;
+    found.send_replace(Vec::new());
+    shows(&[&named]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_readiness_description_and_welcome() {
     let worker = FakeWorker::start(1).await;
     let site = Site::start(&[&worker]).await;

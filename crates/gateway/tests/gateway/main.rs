@@ -11,4 +11,5 @@ mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod pays;
+mod resume;
 mod routes;

@@ -8,9 +8,10 @@
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop, reason = "several arrays of registers share an index")]
 
-use super::{PAGE_POSITIONS, POSITION_SEGMENT, Rows, score_factor};
+use super::{PAGE_POSITIONS, POSITION_SEGMENT, Rows};
 use crate::activation::kernel::exp2;
 use crate::lane::{Lanes, WIDTH};
+use crate::step::score_factor;
 use crate::{half, norm, rotary, sample};
 
 const _: () = assert!(PAGE_POSITIONS == WIDTH, "a page's positions are the lanes of a vector");

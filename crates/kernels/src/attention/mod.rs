@@ -14,17 +14,16 @@ mod tests;
 
 pub use cache::{KvCache, KvShape, PAGE_POSITIONS};
 
-use crate::activation::LOG2E;
 use crate::activations::Writer;
 use crate::lane::instances;
 use crate::parts::Parts;
 use crate::rotary::{RotaryPairs, RotaryTable};
-use crate::{Activations, Executor, Faults};
+use crate::{Activations, Executor, Faults, step};
 use cache::HeadPages;
 use std::ops::Range;
 
 /// Positions in a segment of attention's chains.
-const POSITION_SEGMENT: usize = 512;
+const POSITION_SEGMENT: usize = step::SPAN_POSITIONS;
 
 /// The RMS norms of each query and key head, where a model has them.
 #[derive(Clone, Copy)]
@@ -252,11 +251,6 @@ instances! {
     fn prepare = scalar::prepare | kernel::prepare, (rows: &Rows<'_>);
     /// for an item's queries, over keys and values already stored.
     fn attend = scalar::attend | kernel::attend, (rows: &Rows<'_>, scratch: &mut [f32]);
-}
-
-/// `c` of.
-fn score_factor(head_dim: usize) -> f32 {
-    LOG2E * (1.0 / (head_dim as f32).sqrt())
 }
 
 /// The preconditions of `attention`; what its unsafe code relies on.

@@ -1,10 +1,8 @@
 //! Attention as A-6 defines it, one query head at a time.
 
 use super::cache::HeadPages;
-use super::{PAGE_POSITIONS, POSITION_SEGMENT, Rows, score_factor};
-use crate::activation::scalar::exp2;
-use crate::norm::{LANES, tree};
-use crate::{half, norm, rotary};
+use super::{PAGE_POSITIONS, POSITION_SEGMENT, Rows};
+use crate::{half, norm, rotary, step};
 
 /// for some rows of one key/value head.
 pub(super) fn prepare(rows: &Rows<'_>) {
@@ -43,10 +41,9 @@ pub(super) fn prepare(rows: &Rows<'_>) {
 
 /// Rounds a key or value to binary16; one that is not finite becomes +0 and is reported.
 fn store(x: f32, cell: &mut u16) -> bool {
-    let narrowed = half::narrow(x);
-    let finite = half::is_finite(narrowed);
-    *cell = if finite { narrowed } else { 0 };
-    finite
+    let narrowed = step::narrowed(x);
+    *cell = narrowed.unwrap_or(0);
+    narrowed.is_some()
 }
 
 /// for some queries of one key/value head.
@@ -90,35 +87,22 @@ impl Entries {
 
 /// One query that sees as many positions, from 0, as `p` is long. Whether every score was finite.
 fn attend_one(query: &[f32], entries: &Entries, p: &mut [f32], out: &mut [f32]) -> bool {
-    //
-    let factor = score_factor(query.len());
     for (score, key) in p.iter_mut().zip(&entries.keys) {
-        *score = query.iter().zip(key).fold(0.0, |acc: f32, (q, k)| q.mul_add(*k, acc)) * factor;
+        *score = step::score(query, key);
     }
     let finite = p.iter().all(|score| score.is_finite());
-    //
-    let max = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let m = max.ceil().clamp(-1e6, 1e6) as i32;
-    //
+    let m = step::ceiling(step::greatest(None, p));
     for score in p.iter_mut() {
-        *score = exp2(score.max(m as f32 - 1000.0), m);
+        *score = step::attention_weight(*score, m);
     }
-    //
-    let mut normaliser = 0.0;
-    for segment in p.chunks(POSITION_SEGMENT) {
-        let mut lanes = [0.0; LANES];
-        for (t, p) in segment.iter().enumerate() {
-            lanes[t % LANES] += p;
-        }
-        normaliser += tree(lanes);
-    }
-    let inverse = 1.0 / normaliser;
-    //
+    let inverse = step::reciprocal(p.chunks(POSITION_SEGMENT).fold(0.0, step::normaliser));
     for (d, out) in out.iter_mut().enumerate() {
         let segments = p.chunks(POSITION_SEGMENT).zip(entries.values.chunks(POSITION_SEGMENT));
-        let chain = |acc: f32, (p, value): (&f32, &Vec<f32>)| p.mul_add(value[d], acc);
-        let sums = segments.map(|(p, values)| p.iter().zip(values).fold(0.0, chain));
-        *out = sums.reduce(|total, segment| total + segment).expect("a position is visible") * inverse;
+        let sum = segments.fold(None, |before, (p, values)| {
+            let values: Vec<f32> = values.iter().zip(p).map(|(value, _)| value[d]).collect();
+            Some(step::value_sum(before, p, &values))
+        });
+        *out = step::attended(sum.expect("a position is visible"), inverse);
     }
     finite
 }

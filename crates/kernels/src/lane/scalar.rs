@@ -3,7 +3,7 @@
 
 use super::{Dot, Lanes, WIDTH};
 use crate::activation::EXPONENT_MIN;
-use crate::{half, norm};
+use crate::{half, step};
 use std::array::from_fn;
 
 /// The array instance.
@@ -77,7 +77,7 @@ impl Lanes for Scalar {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
     fn tree(self, a: F) -> f32 {
-        norm::tree(a)
+        step::tree(a)
     }
     fn splat_ints(self, x: i32) -> I {
         [x; WIDTH]

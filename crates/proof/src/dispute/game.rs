@@ -173,6 +173,12 @@ impl Game {
         Ok(())
     }
 
+    /// Whether a division is of the node in dispute: whoever tells it need not be believed.
+    pub fn is_of_node(&self, division: &Division) -> bool {
+        self.turn != Turn::Root
+            && division_value(&self.tree, self.node, division).is_ok_and(|value| value == self.value)
+    }
+
     /// The challenger picks node `index` of the last division (D-5.3). `siblings` are the values beside the path to it,
     /// from above.
     ///

@@ -9,7 +9,18 @@
 //! The rules `D-…` cited here are in `docs/spec/dispute.md`.
 
 pub mod game;
+pub mod judge;
+pub mod layout;
 pub mod opening;
+pub mod plan;
+pub mod rules;
+pub mod self_evident;
+pub mod trace;
 
 pub use game::{Division, Game, MoveError, Turn};
+pub use judge::{Leaf, LeafError, Statement, Verdict, judge};
+pub use layout::{Coordinate, Layout, LayoutError};
 pub use opening::{Hashed, Node, Opening, OpeningError, Tree};
+pub use plan::{Plan, PlanError, PlanHeader, TensorEntry};
+pub use rules::{Inputs, RuleError, Rules, Source};
+pub use trace::{Strings, Trace, TraceError};

@@ -216,29 +216,33 @@ struct Reading<'a> {
     siblings: &'a [Value],
 }
 
-/// A whole string with the values of all its nodes.
+/// A whole string with the values of its nodes; those of small ones are computed when they are asked for.
 #[derive(Clone, Debug)]
 pub struct Hashed<B> {
     tree: Tree,
     bytes: B,
-    /// The chunks' values; then of each pair of values, the odd one out as it is; the last is the root's.
+    /// The values of groups of chunks; then of each pair of values, the odd one out as it is; the last is the root's.
     levels: Vec<Vec<Value>>,
 }
+
+/// Chunks of a group, 2 to this power, whose values are kept.
+const GROUP_LEVEL: u32 = 3;
 
 impl<B: AsRef<[u8]>> Hashed<B> {
     /// Hashes a string. Panics if the tree is of another length.
     ///
-    /// Besides the string it keeps 64 bytes for each of its chunks.
+    /// Besides the string it keeps 64 bytes for each group of 8 chunks.
     pub fn new(tree: Tree, bytes: B) -> Self {
         let string = bytes.as_ref();
         assert_eq!(string.len() as u64, tree.bytes, "the string's length");
         let root = tree.root();
-        let chunk = |index: u64| {
-            let node = Node { first: index, chunks: 1 };
-            let start = (index * CHUNK_BYTES) as usize;
+        let group = |first: u64| {
+            let node = Node { first, chunks: (root.chunks - first).min(1 << GROUP_LEVEL) };
+            let start = (first * CHUNK_BYTES) as usize;
             tree.value(node, &string[start..start + tree.bytes_below(node)])
         };
-        let mut levels = vec![(0..root.chunks).map(chunk).collect::<Vec<Value>>()];
+        let groups = (0..root.chunks).step_by(1 << GROUP_LEVEL);
+        let mut levels = vec![groups.map(group).collect::<Vec<Value>>()];
         while let Some(below) = levels.last().filter(|level| level.len() > 1) {
             let pairs = below.chunks(2).map(|pair| match pair {
                 // Only the root covers everything, and only the root's value depends on what is covered.
@@ -265,7 +269,10 @@ impl<B: AsRef<[u8]>> Hashed<B> {
     /// The value of a node. Panics if it is not of this tree.
     pub fn value(&self, node: Node) -> Value {
         let level = node.chunks.next_power_of_two().ilog2();
-        self.levels[level as usize][(node.first >> level) as usize]
+        match level.checked_sub(GROUP_LEVEL) {
+            Some(kept) => self.levels[kept as usize][(node.first >> level) as usize],
+            None => self.tree.value(node, self.bytes_below(node)),
+        }
     }
 
     /// The bytes below a node. Panics if it is not of this tree.

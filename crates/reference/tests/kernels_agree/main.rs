@@ -8,6 +8,7 @@
 //! voices must end it; the numbers of a row that ended are not compared.
 
 mod noise;
+mod steps;
 
 use std::fmt::Debug;
 use std::num::NonZeroUsize;

@@ -12,6 +12,7 @@ sol! {
     interface IChannels {
         event Deposited(bytes32 indexed channelId, address indexed sender, uint128 amount, uint128 balance);
         event Claimed(bytes32 indexed channelId, address indexed sender, uint128 amount, uint128 totalClaimed);
+        /// `amount` is what was claimed; an operator is paid it less the shares that `Shared` of the audits names.
         event Settled(address indexed receiver, address indexed token, address indexed sender, uint128 amount);
         event Refunded(bytes32 indexed channelId, address indexed sender, uint128 amount);
         event WithdrawInitiated(bytes32 indexed channelId, uint128 amount, uint40 finalizeAfter);
@@ -53,7 +54,7 @@ sol! {
         function claim(VoucherClaim[] voucherClaims) external;
         /// Claims by anyone with the receiver authorizer's signature over ClaimBatch(ClaimEntry[] claims).
         function claimWithSignature(VoucherClaim[] voucherClaims, bytes authorizerSignature) external;
-        /// Pays a receiver what has been claimed for it.
+        /// Pays a receiver what has been claimed for it; an operator less the shares for auditors and validators.
         function settle(address receiver, address token) external;
         /// The payer's way out without the receiver: starts the delay. Capped to what is not claimed.
         function initiateWithdraw(ChannelConfig config, uint128 amount) external;

@@ -6,7 +6,10 @@
 //!         way round. No interface has an owner, an admin, a pause, a mint or an upgrade function.
 //! Absent: what the functions do (`chain`).
 
+pub mod audits;
 pub mod channels;
+pub mod claims;
+pub mod disputes;
 pub mod governance;
 pub mod hosting;
 pub mod models;
@@ -18,7 +21,10 @@ pub mod staking;
 use alloy_json_abi::JsonAbi;
 use alloy_primitives::Address;
 
+pub use audits::IAudits;
 pub use channels::IChannels;
+pub use claims::IClaims;
+pub use disputes::IDisputes;
 pub use governance::IGovernance;
 pub use hosting::IHosting;
 pub use models::IModels;
@@ -47,6 +53,12 @@ pub mod address {
     pub const PARAMS: Address = address!("0x0000000000000000000000000000000000000809");
     /// Who keeps which models, audited and paid.
     pub const HOSTING: Address = address!("0x000000000000000000000000000000000000080a");
+    /// Receipts contested and judged.
+    pub const DISPUTES: Address = address!("0x000000000000000000000000000000000000080b");
+    /// Acceptances without a receipt.
+    pub const CLAIMS: Address = address!("0x000000000000000000000000000000000000080c");
+    /// Receipts that are computed again.
+    pub const AUDITS: Address = address!("0x000000000000000000000000000000000000080d");
 }
 
 /// A module of the ledger.
@@ -68,11 +80,17 @@ pub enum Module {
     Params,
     /// Who keeps which models, audited and paid.
     Hosting,
+    /// Receipts contested and judged.
+    Disputes,
+    /// Acceptances without a receipt.
+    Claims,
+    /// Receipts that are computed again.
+    Audits,
 }
 
 impl Module {
     /// Every module, by address.
-    pub const ALL: [Module; 8] = [
+    pub const ALL: [Module; 11] = [
         Module::Staking,
         Module::Operators,
         Module::Models,
@@ -81,6 +99,9 @@ impl Module {
         Module::Governance,
         Module::Params,
         Module::Hosting,
+        Module::Disputes,
+        Module::Claims,
+        Module::Audits,
     ];
 
     /// Where it lives.
@@ -94,6 +115,9 @@ impl Module {
             Module::Governance => address::GOVERNANCE,
             Module::Params => address::PARAMS,
             Module::Hosting => address::HOSTING,
+            Module::Disputes => address::DISPUTES,
+            Module::Claims => address::CLAIMS,
+            Module::Audits => address::AUDITS,
         }
     }
 
@@ -113,6 +137,9 @@ impl Module {
             Module::Governance => "governance",
             Module::Params => "params",
             Module::Hosting => "hosting",
+            Module::Disputes => "disputes",
+            Module::Claims => "claims",
+            Module::Audits => "audits",
         }
     }
 
@@ -127,6 +154,9 @@ impl Module {
             Module::Governance => governance::IGovernance::abi::contract(),
             Module::Params => params::IParams::abi::contract(),
             Module::Hosting => hosting::IHosting::abi::contract(),
+            Module::Disputes => disputes::IDisputes::abi::contract(),
+            Module::Claims => claims::IClaims::abi::contract(),
+            Module::Audits => audits::IAudits::abi::contract(),
         }
     }
 }

@@ -14,6 +14,8 @@ sol! {
         event WorkerEndpointChanged(address indexed operator, bytes32 indexed key, string endpoint);
         /// The key signs no more receipts; it stays answerable for those it signed.
         event WorkerRetired(address indexed operator, bytes32 indexed key);
+        /// A worker of the operator's was convicted: none of them is in service until then (seconds).
+        event WorkersJailed(address indexed operator, uint64 until);
         event Offered(address indexed operator, bytes32 indexed model, uint128 promptPrice, uint128 cachedPrice, uint128 outputPrice);
         event OfferWithdrawn(address indexed operator, bytes32 indexed model);
 
@@ -58,6 +60,8 @@ sol! {
         function withdrawOffer(bytes32 model) external;
 
         function operatorOf(address account) external view returns (Operator operator);
+        /// Seconds; until then none of its workers is in service. Zero if they never were in jail.
+        function jailedUntil(address operator) external view returns (uint64);
         function worker(bytes32 key) external view returns (Worker worker_);
         function operatorCount() external view returns (uint64);
         /// At most 100 from `offset`.

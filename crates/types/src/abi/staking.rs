@@ -25,6 +25,10 @@ sol! {
         /// paid to the reporter, the rest goes to the bonds of the next validators.
         event Slashed(address indexed operator, address indexed reporter, bytes32 key, uint64 epoch, uint64 view_, uint256 amount, uint256 bounty);
 
+        /// An operator answered for a worker of its own: `amount` of what is bonded to it and of what leaves it was taken;
+        /// `paid` of it went to those it had harmed, the rest goes to the bonds of the next validators.
+        event Penalized(address indexed operator, uint256 amount, uint256 paid);
+
         /// A validator, or an operator that was one.
         struct Validator {
             /// The key it votes with; zero if it does not stand.
@@ -87,6 +91,8 @@ sol! {
         function forfeited() external view returns (uint256);
         /// The operators to whose pools an account bonds.
         function delegationsOf(address account) external view returns (address[] operators);
+        /// On its way out of an operator's pool, and answerable until it has left.
+        function leaving(address operator) external view returns (uint256);
         /// What an account has on its way out of an operator's pool.
         function unbondingOf(address operator, address delegator) external view returns (Entry[] entries);
         function validatorOf(address operator) external view returns (Validator validator);

@@ -25,6 +25,7 @@ use surety_net::Location;
 use surety_types::{
     Digest, Manifest, ModelId, Price, PublicKey, SecretKey,
     abi::{
+        IAudits,
         IChannels::{self, VoucherClaim},
         IOperators, IReceipts, IStaking, Module,
     },
@@ -35,7 +36,12 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{Duties, Problem, WorkerLedger, leaf_hashes, till::Till};
+use super::{
+    Duties, Hosted, Hosts, Problem, WorkerLedger,
+    hosting::{Hosting, Start},
+    leaf_hashes,
+    till::Till,
+};
 
 /// Between two looks at the ledger.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
@@ -65,6 +71,7 @@ pub(crate) struct Registration {
 /// The duties, being done.
 pub(crate) struct Duty {
     state: watch::Receiver<Duties>,
+    hosted: watch::Receiver<Vec<Hosted>>,
     stop: Option<oneshot::Sender<Leave>>,
     task: JoinHandle<Option<Problem>>,
 }
@@ -73,14 +80,16 @@ pub(crate) struct Duty {
 struct Leave;
 
 impl Duty {
-    /// Begins; `ready` is called once, when the ledger names the worker.
+    /// Begins; `ready` is called once, when the ledger names the worker. Without `hosts` nothing is pinned.
     pub(crate) fn start(
         ledger: WorkerLedger,
         till: Arc<Till>,
         registration: Registration,
+        hosts: Option<Hosts>,
         ready: impl FnOnce() + Send + 'static,
     ) -> Duty {
         let (state, seen) = watch::channel(Duties::default());
+        let (pins, hosted) = watch::channel(Vec::new());
         let (stop, stopped) = oneshot::channel();
         let worker = Worker {
             account: Arc::clone(&ledger.account),
@@ -90,12 +99,18 @@ impl Duty {
             state,
             turn: AtomicUsize::new(0),
         };
-        let task = tokio::spawn(worker.run(ready, stopped));
-        Duty { state: seen, stop: Some(stop), task }
+        let hosts = hosts.map(|hosts| (hosts, pins));
+        let task = tokio::spawn(worker.run(ready, hosts, stopped));
+        Duty { state: seen, hosted, stop: Some(stop), task }
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<Duties> {
         self.state.clone()
+    }
+
+    /// How it stands with each model that is hosted or might be.
+    pub(crate) fn hosted(&self) -> watch::Receiver<Vec<Hosted>> {
+        self.hosted.clone()
     }
 
     /// Claims what is left to claim, takes the worker off the ledger, and ends; why it is still there, if it is.
@@ -154,7 +169,12 @@ fn problem(message: impl Into<String>, hint: impl Into<String>) -> AccountError 
 }
 
 impl Worker {
-    async fn run(self, ready: impl FnOnce(), mut stopped: oneshot::Receiver<Leave>) -> Option<Problem> {
+    async fn run(
+        self,
+        ready: impl FnOnce(),
+        hosts: Option<(Hosts, watch::Sender<Vec<Hosted>>)>,
+        mut stopped: oneshot::Receiver<Leave>,
+    ) -> Option<Problem> {
         let params = tokio::select! {
             params = self.register() => params,
             told = &mut stopped => return if told.is_ok() { self.leave().await } else { None },
@@ -162,6 +182,18 @@ impl Worker {
         ready();
         self.state.send_modify(|state| {
             *state = Duties { registered: true, doing: "serving".to_owned(), problem: None };
+        });
+        let hosting = hosts.map(|(hosts, state)| {
+            let models = self.registration.models.iter();
+            Hosting::start(Start {
+                account: Arc::clone(&self.account),
+                worker: self.registration.key.public(),
+                settings: self.ledger.hosting.clone(),
+                hosts,
+                store: self.till.store().clone(),
+                serves: models.map(|(id, manifest, _)| (*id, manifest.clone())).collect(),
+                state,
+            })
         });
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,7 +220,16 @@ impl Worker {
                 Err(error) => self.tell(error),
             }
             match stop {
-                Some(true) => return self.leave().await,
+                Some(true) => {
+                    // Pins first: a worker that is not in service proves nothing.
+                    let unpinned = match hosting {
+                        Some(hosting) => hosting.leave().await,
+                        None => Ok(()),
+                    };
+                    let kept =
+                        unpinned.err().map(|AccountError { message, hint, .. }| Problem { message, hint });
+                    return self.leave().await.or(kept);
+                }
                 Some(false) => return None,
                 None => {}
             }
@@ -479,19 +520,28 @@ impl Worker {
             };
             due.map(claim).collect()
         });
+        if claims.is_empty() {
+            return Ok(false);
+        }
+        let receiver = self.account.address();
+        // Pay that is withheld (U-6.3) can be claimed all the same: a claim is safe from the payer.
+        let standing = IAudits::standingOfCall { operator: receiver };
+        let withheld = view(&*self.account, Module::Audits, &standing).await?.withheldUntil;
+        if withheld != 0 {
+            tracing::warn!(until_epoch = withheld, "pay is withheld: too many audits went unanswered");
+        }
         for batch in claims.chunks(CLAIMS_MAX) {
             let voucher_claims = batch.iter().map(|(_, claim)| claim.clone()).collect();
-            let receiver = self.account.address();
-            let data = vec![
-                IChannels::claimCall { voucherClaims: voucher_claims }.abi_encode().into(),
-                IChannels::settleCall { receiver, token: Address::ZERO }.abi_encode().into(),
-            ];
+            let mut data = vec![IChannels::claimCall { voucherClaims: voucher_claims }.abi_encode().into()];
+            if withheld == 0 {
+                data.push(IChannels::settleCall { receiver, token: Address::ZERO }.abi_encode().into());
+            }
             let call = IChannels::multicallCall { data };
             self.send("claiming what was earned", ModuleCall::new(Module::Channels, &call)).await?;
             let ids: Vec<Digest> = batch.iter().map(|(id, _)| *id).collect();
             self.till.refresh(&ids).await?;
         }
-        Ok(!claims.is_empty())
+        Ok(true)
     }
 
     /// Posts the roots of epochs that are over.

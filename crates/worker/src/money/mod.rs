@@ -1,7 +1,8 @@
 //! Money: what a worker asks, takes and claims, and what it owes the ledger as an operator.
 //!
 //! In:     an account on the ledger, a price; vouchers; receipts.
-//! Out:    what is covered; transactions: bond, registration, offers, claims, roots of the receipts' log.
+//! Out:    what is covered; transactions: bond, registration, offers, claims, roots of the receipts' log, pins and their
+//!         proofs.
 //! Touches: the ledger, through its account; `book.redb` in its folder.
 //! Holds:  R-11: nothing is delivered beyond what is covered; what a receipt charges is on the disk before the receipt
 //!         leaves, and exactly that is claimed. One process serves one account: its nonces and its log are not shared.
@@ -9,6 +10,7 @@
 
 mod book;
 mod duties;
+mod hosting;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -21,9 +23,12 @@ use surety_client::Account;
 use surety_net::Location;
 use surety_types::{Digest, Price};
 
-pub use store::{BookError, Earned};
+pub use hosting::{Hosted, HostingPolicy, HostingSettings, Room};
+pub use store::{BookError, Earned, Proven};
 
 pub(crate) use duties::{Duty, Registration};
+pub(crate) use hosting::Hosts;
+pub(crate) use store::Case;
 pub(crate) use till::{REFUSED_MAX, Tab, Till};
 
 use book::Book;
@@ -46,6 +51,8 @@ pub struct WorkerLedger {
     pub endpoint: Option<Location>,
     /// When to claim.
     pub claims: Claims,
+    /// What it does to have models kept.
+    pub hosting: HostingSettings,
 }
 
 /// When a worker claims what it earned. At shutdown, and before a payer's withdrawal matures, it does so in any case.
@@ -105,6 +112,8 @@ pub struct Earnings {
     pub unclaimed_wei: u128,
     /// Channels that pay it.
     pub channels: usize,
+    /// What proofs of hosting were paid, by day and model, the oldest first.
+    pub proven: Vec<Proven>,
 }
 
 /// What the worker of this book earned. It must not run; while it does, ask it.
@@ -118,9 +127,10 @@ pub async fn earnings(ledger: &WorkerLedger) -> Result<Earnings, EarningsError> 
 /// What the ledger was last seen to have paid out, and what it was not.
 pub(crate) fn earnings_of(till: &Till) -> Result<Earnings, String> {
     let charged = till.store().earned().map_err(|error| error.to_string())?;
+    let proven = till.store().all_proven().map_err(|error| error.to_string())?;
     let (unclaimed_wei, channels) =
         till.read(|book| (book.iter().map(|(_, entry)| entry.unclaimed()).sum(), book.iter().count()));
-    Ok(Earnings { charged, unclaimed_wei, channels })
+    Ok(Earnings { charged, unclaimed_wei, channels, proven })
 }
 
 /// Why nothing can be said about earnings.
@@ -165,6 +175,6 @@ pub(crate) fn inclusion(till: &Till, epoch: u64, receipt: Digest) -> Option<Incl
 }
 
 /// The leaves of a log: a receipt's digest is its entry.
-fn leaf_hashes(digests: &[Digest]) -> Vec<[u8; 32]> {
+pub(crate) fn leaf_hashes(digests: &[Digest]) -> Vec<[u8; 32]> {
     digests.iter().map(|digest| surety_chain::leaf_hash(&digest.0)).collect()
 }

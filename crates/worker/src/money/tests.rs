@@ -42,6 +42,7 @@ fn ledger_settings(ledger: &MemoryLedger, folder: &Path) -> WorkerLedger {
         folder: folder.into(),
         endpoint: None,
         claims: Claims::default(),
+        hosting: Default::default(),
     }
 }
 

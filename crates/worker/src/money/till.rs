@@ -32,11 +32,11 @@ use tokio::{
 
 use super::{
     book::{Book, Full, Insufficient, OnChain, Ticket},
-    store::{Earned, Keeping, NotKept, Store},
+    store::{Case, Earned, Keeping, NotKept, Store},
 };
 
 /// A day.
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 /// For the ledger to say what a channel holds.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A channel that looks too poor is looked at again at most so often.
@@ -113,6 +113,10 @@ impl Till {
         }
     }
 
+    pub(crate) fn account(&self) -> &Arc<dyn Account> {
+        &self.account
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
@@ -186,6 +190,12 @@ impl Till {
             last_refused: Mutex::new(None),
             open: Mutex::new(true),
         }
+    }
+
+    /// Keeps what an audit of a receipt needs. Whatever is kept next is on the disk no earlier.
+    pub(crate) fn keep_case(&self, receipt: Digest, case: Case) {
+        let epoch = self.shared().epoch;
+        self.store.keep_case(epoch, receipt, case);
     }
 
     /// Keeps a receipt that charges nothing.

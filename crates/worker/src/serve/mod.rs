@@ -10,6 +10,7 @@
 //! Absent: HTTP, and anything OpenAI. That is the gateway's.
 
 mod admission;
+mod lie;
 mod sequences;
 mod session;
 
@@ -34,24 +35,30 @@ use surety_net::{
     WorkerAddress,
 };
 use surety_types::{
-    Digest, FailureCode, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus, channel::cover_wei,
-    order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
+    Digest, FailureCode, Manifest, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus,
+    channel::cover_wei, order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
 };
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
+pub use self::lie::{LIES, Lie, UnknownLie};
 use self::{
     admission::Refusal,
     sequences::{Gauges, Sequences},
 };
 use crate::{
+    audit::{self, Desk, Means, Trickle},
+    dispute::{Defence, Defended},
     load::{Loader, ModelFile, OpenError},
     machine,
-    money::{self, BookError, Duties, Duty, Earnings, Inclusion, Problem, Registration, Till, WorkerLedger},
+    money::{
+        self, BookError, Duties, Duty, Earnings, Hosted, Hosts, Inclusion, Problem, Registration, Till,
+        WorkerLedger,
+    },
     progress::Progress,
     receipt::SOFTWARE,
 };
@@ -68,6 +75,8 @@ const KV_BYTES_UNKNOWN: u64 = 2 << 30;
 const CONTEXT_TOKENS_MIN: u32 = 256;
 /// How often a worker that shuts down looks whether its last orders are done.
 const QUIET_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two answers of its own that a worker computes again.
+const TRICKLE_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the receipts of orders that were broken off may take to be sent.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -97,6 +106,8 @@ pub struct WorkerSettings {
     pub ledger: Option<WorkerLedger>,
     /// Which files it gives to those who ask for them by digest; without this, none.
     pub sharing: Option<Sharing>,
+    /// How it deceives, if it is to show that it is caught.
+    pub lie: Option<Lie>,
 }
 
 /// What a worker gives of its files, over connections that take none of the orders' places.
@@ -217,6 +228,8 @@ pub struct RunningWorker {
     accepting: Option<JoinHandle<JoinSet<()>>>,
     /// Aborted when dropped.
     holding: JoinSet<()>,
+    /// The audits and the trickle; aborted when dropped.
+    _tasks: JoinSet<()>,
     failures: mpsc::UnboundedReceiver<String>,
     duty: Option<Duty>,
 }
@@ -230,6 +243,8 @@ pub struct Control {
 
 /// A model as its sessions see it.
 struct ServedModel {
+    /// As which it is served.
+    manifest: Manifest,
     names: Vec<String>,
     file: ModelFile,
     model: Arc<Model>,
@@ -259,6 +274,8 @@ struct Shared {
     paused: AtomicBool,
     tokenising: Semaphore,
     till: Option<Arc<Till>>,
+    lie: Option<Lie>,
+    trickle: Trickle,
 }
 
 /// Starts a worker: self-test, endpoint, models. It answers questions for its status from the second on.
@@ -279,7 +296,11 @@ pub async fn start(
         kv_bytes,
         ledger,
         sharing,
+        lie,
     } = settings;
+    if let Some(lie) = &lie {
+        tracing::warn!("this worker lies on purpose: {lie}");
+    }
     if models.is_empty() {
         return Err(StartError::NoModels);
     }
@@ -307,13 +328,16 @@ pub async fn start(
         paused: AtomicBool::new(paused),
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
+        lie: lie.clone(),
+        trickle: Trickle::default(),
     });
-    let (listener, mut holding) = (ListenLimits::default(), JoinSet::new());
+    let (listener, mut holding, mut hosts) = (ListenLimits::default(), JoinSet::new(), None);
     let listener = match sharing {
         None => endpoint.listen(listener),
         Some(Sharing { view, limits }) => {
             let (listener, blobs) = endpoint.listen_with_blobs(listener, ListenLimits::default());
             let view = Arc::new(view);
+            hosts = Some(Hosts { view: view.clone(), endpoint: endpoint.clone() });
             holding.spawn(hold(blobs, endpoint.key(), view.clone(), limits));
             // Each is read once, now, rather than when the first stranger asks.
             let files: Vec<Digest> = models.iter().map(|model| model.file.blake3).collect();
@@ -323,6 +347,7 @@ pub async fn start(
     };
     let accepting = tokio::spawn(accept(listener, shared.clone()));
     let (obituary, failures) = mpsc::unbounded_channel();
+    let (for_audits, of_trickle) = (executor.clone(), obituary.clone());
     let loading = blocking(move || {
         let room =
             kv_bytes.unwrap_or_else(|| machine::available_memory_bytes().map_or(KV_BYTES_UNKNOWN, |b| b / 2));
@@ -339,13 +364,18 @@ pub async fn start(
                 .load(&file, &mut report)
                 .map_err(|source| StartError::Model { name: name.clone(), source })?;
             let limits = limits(&name, &model, room)?;
-            let (id, model) = (model.id(), Arc::new(model));
+            let manifest = match &lie {
+                Some(Lie::Model(manifest)) => (**manifest).clone(),
+                _ => model.manifest().clone(),
+            };
+            let (id, model) = (manifest.id(), Arc::new(model));
             let sequences =
                 Sequences::start(&name, model.clone(), executor.clone(), limits, obituary.clone())
                     .map_err(|source| StartError::Scheduler { name: name.clone(), source })?;
             let context_tokens = limits.context_tokens;
             tracing::info!(name, model = %id, context_tokens, "serving");
-            served.insert(id, ServedModel { names: vec![name], file, model, context_tokens, sequences });
+            let names = vec![name];
+            served.insert(id, ServedModel { manifest, names, file, model, context_tokens, sequences });
         }
         Ok(served.into_iter().map(|(id, model)| (id, Arc::new(model))).collect())
     });
@@ -369,24 +399,55 @@ pub async fn start(
             });
         }
     };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(trickle(shared.clone(), backend, of_trickle));
     let duty = match (ledger, till) {
         (Some(ledger), Some(till)) => {
+            let models = shared.models().map(|served| (served.model.id(), served.model.clone()));
+            let (serving, key) = (shared.clone(), shared.worker());
+            let means = Means {
+                till: till.clone(),
+                endpoint: endpoint.clone(),
+                key,
+                models: models.collect(),
+                executor: for_audits,
+                busy: Arc::new(move || serving.is_busy()),
+            };
+            let defended = |served: &Arc<ServedModel>| {
+                let (manifest, file) = (served.manifest.clone(), served.file.clone());
+                (manifest.id(), Defended { manifest, model: served.model.clone(), file })
+            };
+            let defence = Defence {
+                account: ledger.account.clone(),
+                till: till.clone(),
+                key,
+                models: shared.models().map(defended).collect(),
+                turn: tokio::sync::Mutex::new(()),
+            };
             let registered = |served: &Arc<ServedModel>| {
-                (served.model.id(), served.model.manifest().clone(), served.names.clone())
+                (served.manifest.id(), served.manifest.clone(), served.names.clone())
             };
             let registration = Registration {
                 key: shared.key.clone(),
                 endpoint: ledger.endpoint.unwrap_or_else(|| endpoint.address().location),
                 models: shared.models().map(registered).collect(),
             };
-            Some(Duty::start(ledger, till, registration, ready))
+            let duty = Duty::start(ledger, till, registration, hosts, ready);
+            let mut state = duty.state();
+            tasks.spawn(async move {
+                // An error means that the duties have ended, and the worker with them.
+                if state.wait_for(|state| state.registered).await.is_ok() {
+                    tokio::join!(Desk::new(means).run(), defence.run());
+                }
+            });
+            Some(duty)
         }
         _ => {
             ready();
             None
         }
     };
-    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), holding, failures, duty })
+    Ok(RunningWorker { endpoint, shared, accepting: Some(accepting), holding, _tasks: tasks, failures, duty })
 }
 
 impl RunningWorker {
@@ -398,7 +459,7 @@ impl RunningWorker {
     /// What it serves.
     pub fn models(&self) -> Vec<Served> {
         let served = |model: &Arc<ServedModel>| Served {
-            id: model.model.id(),
+            id: model.manifest.id(),
             names: model.names.clone(),
             file: model.file.clone(),
             context_tokens: model.context_tokens,
@@ -409,6 +470,11 @@ impl RunningWorker {
     /// How its dealings with the ledger stand, as they change; none without a ledger.
     pub fn duties(&self) -> Option<watch::Receiver<Duties>> {
         self.duty.as_ref().map(Duty::state)
+    }
+
+    /// How it stands with the models that are hosted, or might be, as that changes; none without a ledger.
+    pub fn hosted(&self) -> Option<watch::Receiver<Vec<Hosted>>> {
+        self.duty.as_ref().map(Duty::hosted)
     }
 
     /// Shows that a receipt is in the log of an epoch, if it is. Reads the disk.
@@ -523,18 +589,26 @@ impl Shared {
         self.models.get().into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Whether orders are being served.
+    fn is_busy(&self) -> bool {
+        self.models().any(|model| model.sequences.taken() > 0)
+    }
+
     /// The model an order asks for, if this worker takes orders for it.
     fn model(&self, id: ModelId) -> Result<Arc<ServedModel>, Refusal> {
-        let overloaded = |message| Err(Refusal::new(FailureCode::Overloaded, message));
+        let refused = |code, message| Err(Refusal::new(code, message));
         match *self.phase.borrow() {
             Phase::Starting => {
-                return overloaded("the worker is still loading its models, or registering on the ledger");
+                let message = "the worker is still loading its models, or registering on the ledger";
+                return refused(FailureCode::Overloaded, message);
             }
-            Phase::Draining | Phase::Stopping => return overloaded("the worker is shutting down"),
+            Phase::Draining | Phase::Stopping => {
+                return refused(FailureCode::Leaving, "the worker is shutting down");
+            }
             Phase::Ready => {}
         }
         if self.paused.load(Ordering::Relaxed) {
-            return overloaded("the worker is paused by its operator");
+            return refused(FailureCode::Leaving, "the worker is paused by its operator");
         }
         self.models.get().and_then(|models| models.get(&id)).cloned().ok_or_else(|| {
             Refusal::new(FailureCode::ModelUnknown, format!("this worker does not serve {id}"))
@@ -549,9 +623,9 @@ impl Shared {
 
     fn status(&self) -> WorkerStatus {
         let served = |model: &Arc<ServedModel>| surety_types::ServedModel {
-            id: model.model.id(),
+            id: model.manifest.id(),
             names: model.names.clone(),
-            manifest: model.model.manifest().clone(),
+            manifest: model.manifest.clone(),
             context_tokens: model.context_tokens,
             prefill_tokens_per_second: model.sequences.gauges().prefill_tokens_per_second(),
             decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
@@ -571,6 +645,47 @@ impl Shared {
             active_requests: sum(Gauges::running),
             waiting_requests: sum(Gauges::waiting),
             models: self.models().map(served).collect(),
+        }
+    }
+}
+
+/// Computes own answers again, one now and then while nothing is served. If one comes out otherwise the worker takes no
+/// more orders, and says whose model it was: it computes wrongly, or its memory does not keep what is put there.
+async fn trickle(shared: Arc<Shared>, backend: Backend, failed: mpsc::UnboundedSender<String>) {
+    loop {
+        sleep(TRICKLE_INTERVAL).await;
+        if shared.is_busy() {
+            continue;
+        }
+        let Some((id, case)) = shared.trickle.take() else { continue };
+        let Some(served) = shared.models.get().and_then(|models| models.get(&id)).cloned() else { continue };
+        let (model, serving) = (served.model.clone(), shared.clone());
+        let wait = move || {
+            while serving.is_busy() && *serving.phase.borrow() == Phase::Ready {
+                std::thread::sleep(QUIET_INTERVAL);
+            }
+        };
+        let (told, result) = oneshot::channel();
+        let run = move || drop(told.send(audit::compute_again(&model, backend, case, wait)));
+        if std::thread::Builder::new().name("trickle".into()).spawn(run).is_err() {
+            continue;
+        }
+        if let Ok(Err(problem)) = result.await {
+            tracing::error!(
+                model = %id,
+                %problem,
+                "an answer of this worker's own came out otherwise when it was computed again: faulty memory, an                  overclocked processor or a damaged model file; it takes no more orders"
+            );
+            shared.phase.send_if_modified(|phase| {
+                let ready = *phase == Phase::Ready;
+                if ready {
+                    *phase = Phase::Draining;
+                }
+                ready
+            });
+            let name = served.names.first().cloned().unwrap_or_default();
+            let _ = failed.send(name);
+            return;
         }
     }
 }
@@ -613,6 +728,9 @@ async fn accept(mut listener: Listener, shared: Arc<Shared>) -> JoinSet<()> {
                             tracing::debug!(%error, "a status was not delivered");
                         }
                     });
+                }
+                Some(Incoming::Audit(stream)) => {
+                    sessions.spawn(audit::give(shared.till.clone(), stream));
                 }
                 None => return sessions,
             },

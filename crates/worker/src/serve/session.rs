@@ -19,7 +19,8 @@ use std::{
 use surety_engine::{SequenceRequest, SubmitError};
 use surety_net::{CloseCode, ReceiveError, Receiver, Sender, ServeStream};
 use surety_types::{
-    Digest, FailureCode, FinishReason, FromWorker, Order, Price, Receipt, Signed, ToWorker, TokenLogprob,
+    AuditEvidence, Digest, FailureCode, FinishReason, FromWorker, Order, Price, Receipt, Signed, ToWorker,
+    TokenLogprob,
     channel::covered_tokens,
     progress::{PROGRESS_IDLE_MS, PROGRESS_MS, PROGRESS_TOKENS},
     wire::MAX_FRAME_TOKENS,
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    money::{REFUSED_MAX, Tab},
+    money::{Case, REFUSED_MAX, Tab},
     receipt::Account,
 };
 
@@ -48,6 +49,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(PROGRESS_MS);
 const IDLE_INTERVAL: Duration = Duration::from_millis(PROGRESS_IDLE_MS);
+
+/// A request of more bytes is not kept where no ledger asks for it.
+const UNAUDITED_BYTES_MAX: usize = 64 << 10;
 
 /// For the next voucher to come, where without it nothing more is delivered.
 const UNPAID_WAIT: Duration = Duration::from_secs(5);
@@ -128,7 +132,19 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
     let (sender, receiver) = stream.split();
     let till = shared.till.clone();
     let price = till.as_ref().map_or(Price::ZERO, |till| till.price());
+    // Without a ledger nobody audits but the worker itself, and only what is short.
+    let evidence = if till.is_some() || request.len() <= UNAUDITED_BYTES_MAX {
+        AuditEvidence {
+            order: order.bytes().to_vec(),
+            request: request.clone(),
+            resumed: resumed.clone(),
+            ..AuditEvidence::default()
+        }
+    } else {
+        AuditEvidence::default()
+    };
     let mut session = Session {
+        evidence,
         account: Account::open(shared.worker(), &order, price, received_ms),
         shared,
         sender,
@@ -223,6 +239,8 @@ fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
 }
 
 struct Session {
+    /// What an audit of the answer will need, as far as there is any.
+    evidence: AuditEvidence,
     shared: Arc<Shared>,
     account: Account,
     sender: Sender<FromWorker>,
@@ -245,7 +263,10 @@ impl Session {
         resumed: Vec<u32>,
         now_ms: u64,
     ) -> Result<Taken, Refusal> {
-        let request = read_request(order, &request, now_ms)?;
+        let mut request = read_request(order, &request, now_ms)?;
+        if let Some(lie) = &self.shared.lie {
+            request = lie.request(request);
+        }
         let model = self.shared.model(order.model)?;
         let channel = match &self.shared.till {
             Some(till) => till.channel_of(order).map_err(|(code, message)| Refusal::new(code, message))?,
@@ -279,7 +300,9 @@ impl Session {
         let limit = taken.admitted.max_output_tokens;
         let acceptance = self.account.accept(self.shared.key(), limit, now_ms());
         self.signed_at = Instant::now();
-        self.send(FromWorker::Acceptance(acceptance.into_parts().1)).await
+        let acceptance = acceptance.into_parts().1;
+        self.evidence.acceptance.clone_from(&acceptance);
+        self.send(FromWorker::Acceptance(acceptance)).await
     }
 
     /// Waits until the order is covered, computes it, and passes on what comes.
@@ -301,8 +324,11 @@ impl Session {
             },
             None => u32::MAX,
         };
-        let sequence =
-            place_of.insert(model.sequences.submit(sequence_request(order, admitted), place, allowed));
+        let mut request = sequence_request(order, admitted);
+        if let Some(lie) = &self.shared.lie {
+            request = lie.sequence(request);
+        }
+        let sequence = place_of.insert(model.sequences.submit(request, place, allowed));
         let control = steering.sequence.get_or_init(|| sequence.canceller());
         // What came in between was not passed on.
         if steering.is_cancelled() {
@@ -349,7 +375,7 @@ impl Session {
                     return Err(Break::failed(FailureCode::PaymentRequired, message));
                 }
                 () = shared.stopping() => {
-                    return Err(Break::failed(FailureCode::Internal, "the worker is shutting down"));
+                    return Err(Break::failed(FailureCode::Leaving, "the worker is shutting down"));
                 }
             }
         }
@@ -408,7 +434,7 @@ impl Session {
                         return Err(Break::failed(FailureCode::DeadlineExceeded, "the answer was not done by its deadline"));
                     }
                     () = &mut stopping => {
-                        return Err(Break::failed(FailureCode::Internal, "the worker is shutting down"));
+                        return Err(Break::failed(FailureCode::Leaving, "the worker is shutting down"));
                     }
                 },
             };
@@ -441,6 +467,7 @@ impl Session {
                     let stopped_here =
                         unpaid && finish == FinishReason::Cancelled && !steering.is_cancelled();
                     let finish = if stopped_here { FinishReason::Unpaid } else { finish };
+                    let finish = self.shared.lie.as_ref().map_or(finish, |lie| lie.finish(finish));
                     return Ok(End { finish, state_digest });
                 }
                 SequenceEvent::Failed(error) => {
@@ -471,10 +498,20 @@ impl Session {
         Ok(())
     }
 
+    /// Accounts for what is delivered; the index of its first token.
+    fn note(&mut self, tokens: &[u32], text: &str) -> u32 {
+        self.evidence.output.extend(tokens);
+        self.evidence.text.push_str(text);
+        self.account.deliver(tokens, text, now_ms())
+    }
+
     async fn deliver(&mut self, frame: Frame) -> Result<(), Break> {
-        let Frame { tokens, text, logprobs } = frame;
+        let Frame { tokens, mut text, logprobs } = frame;
+        if let Some(lie) = &self.shared.lie {
+            text = lie.text(text);
+        }
         self.unsigned_tokens += tokens.len() as u32;
-        let index = self.account.deliver(&tokens, &text, now_ms());
+        let index = self.note(&tokens, &text);
         self.send(FromWorker::Frame { index, tokens, text, logprobs }).await
     }
 
@@ -510,8 +547,9 @@ impl Session {
             Err(Break::Failed(refusal)) => return self.refuse(refusal).await,
             Err(Break::Gone) => return self.sender.reset(CloseCode::Timeout),
         };
+        let state_digest = end.state_digest;
         let (receipt, salt) = self.complete(end, now_ms);
-        match self.keep(&receipt).await {
+        match self.keep(&receipt, salt, state_digest).await {
             Ok(()) => self.send_receipt(receipt, salt).await,
             // What is not kept is not charged.
             Err(error) => {
@@ -531,10 +569,10 @@ impl Session {
         let end = loop {
             match sequence.next().await {
                 Some(SequenceEvent::Token { token, text, .. }) => {
-                    self.account.deliver(&[token], &text, now_ms());
+                    self.note(&[token], &text);
                 }
                 Some(SequenceEvent::Ended { finish, text, state_digest }) => {
-                    self.account.deliver(&[], &text, now_ms());
+                    self.note(&[], &text);
                     break End { finish, state_digest };
                 }
                 Some(SequenceEvent::Prompt(_)) => {}
@@ -545,8 +583,9 @@ impl Session {
         if self.account.output_tokens() == 0 || self.account.is_late(now_ms) {
             return;
         }
-        let (receipt, _) = self.complete(end, now_ms);
-        if let Err(error) = self.keep(&receipt).await {
+        let state_digest = end.state_digest;
+        let (receipt, salt) = self.complete(end, now_ms);
+        if let Err(error) = self.keep(&receipt, salt, state_digest).await {
             tracing::error!(error, "an answer whose payer left could not be charged");
         }
     }
@@ -557,8 +596,22 @@ impl Session {
         (self.account.complete(self.shared.key(), end.finish, &end.state_digest, &salt, now_ms), salt)
     }
 
-    /// Returns when a receipt's charge and its leaf are on the disk, where there is a book.
-    async fn keep(&self, receipt: &Signed<Receipt>) -> Result<(), String> {
+    /// Returns when a receipt's charge, its leaf and what an audit of it needs are on the disk, where there is a book.
+    async fn keep(
+        &mut self,
+        receipt: &Signed<Receipt>,
+        salt: [u8; 32],
+        state_digest: Digest,
+    ) -> Result<(), String> {
+        let mut evidence = std::mem::take(&mut self.evidence);
+        evidence.receipt = receipt.bytes().to_vec();
+        let case = Case { evidence, salt, state_digest };
+        if receipt.failure().is_none() && !case.evidence.order.is_empty() {
+            self.shared.trickle.offer(&case);
+        }
+        if let Some(till) = self.shared.till.as_ref().filter(|_| self.account.is_accepted()) {
+            till.keep_case(receipt.digest(), case);
+        }
         let kept = match (&self.tab, &self.shared.till) {
             (Some(tab), _) => tab.close(receipt).await,
             (None, Some(till)) if self.account.is_accepted() => till.log(receipt).await,
@@ -573,7 +626,7 @@ impl Session {
             self.account.prompt(&refusal.prompt);
         }
         let receipt = self.account.fail(self.shared.key(), refusal.code, &refusal.message, now_ms());
-        if let Err(error) = self.keep(&receipt).await {
+        if let Err(error) = self.keep(&receipt, [0; 32], Digest::ZERO).await {
             tracing::error!(error, "a failure's receipt is not in the log");
         }
         self.send_receipt(receipt, [0; 32]).await;

@@ -148,6 +148,7 @@ impl PacedWorker {
                         let status = status.clone();
                         orders.spawn(async move { drop(stream.reply(&status).await) });
                     }
+                    Incoming::Audit(_) => {}
                     Incoming::Order(stream) => {
                         let (key, sent) = (key.clone(), sent.clone());
                         orders.spawn(async move {
@@ -186,6 +187,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
         template_digest: Some(Digest::ZERO),
         arithmetic: ARITHMETIC_VERSION,
         rotary_digest: Digest::ZERO,
+        plan: None,
     };
     WorkerStatus {
         worker: key.public(),

@@ -37,10 +37,10 @@ pub struct Args {
 
 /// What it cost.
 #[derive(Default)]
-struct Cost {
-    transactions: Vec<String>,
-    fee: U256,
-    gas: u64,
+pub struct Cost {
+    pub transactions: Vec<String>,
+    pub fee: U256,
+    pub gas: u64,
 }
 
 /// Publishes what is not published, and points names that do not point there.
@@ -118,7 +118,8 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
     Ok(())
 }
 
-async fn send(ledger: &Ledger, wallet: &Wallet, call: ModuleCall, cost: &mut Cost) -> anyhow::Result<()> {
+/// Sends one call, and adds what it cost.
+pub async fn send(ledger: &Ledger, wallet: &Wallet, call: ModuleCall, cost: &mut Cost) -> anyhow::Result<()> {
     let call = TransactionCall {
         to: call.module.address(),
         value: call.value,
@@ -144,6 +145,7 @@ fn refused(reason: &str) -> anyhow::Error {
     hinted(format!("the ledger refuses: {reason}"), "the ledger's words say what it asks for")
 }
 
-fn told(error: AccountError) -> anyhow::Error {
+/// As a person is told it.
+pub fn told(error: AccountError) -> anyhow::Error {
     hinted(error.message, error.hint)
 }

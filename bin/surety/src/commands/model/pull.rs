@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, stderr},
+    net::Ipv4Addr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -27,6 +28,7 @@ use crate::{
     data_dir::DataDir,
     look::LookArgs,
     models::Models,
+    nearby,
     output::{self, Style, hinted, out_style, size},
     progress::Shown,
 };
@@ -44,6 +46,10 @@ pub struct Args {
     /// leave. A file named by its whole BLAKE3 then needs no ledger.
     #[arg(long, value_name = "KEY@IP:PORT", num_args = 1..)]
     from: Vec<WorkerAddress>,
+    /// Also ask the workers that announce themselves in this private network; IP: this machine's address there [default: the
+    /// system's choice].
+    #[arg(long, value_name = "IP", num_args = 0..=1, require_equals = true)]
+    mdns: Option<Option<Ipv4Addr>>,
     /// What to call it [default: the name that was asked for, else what the model calls itself].
     #[arg(long)]
     name: Option<String>,
@@ -55,12 +61,19 @@ pub struct Args {
 }
 
 /// What is to be fetched, and from whom.
-struct Wanted {
-    digest: Digest,
-    bytes: Option<u64>,
+pub struct Wanted {
+    pub digest: Digest,
+    pub bytes: Option<u64>,
     /// What it is to turn out to be, if the ledger named it.
-    model: Option<ModelId>,
-    holders: Vec<WorkerAddress>,
+    pub model: Option<ModelId>,
+    pub holders: Vec<WorkerAddress>,
+}
+
+/// A file that is here, loaded once, and how it came if it was not here before.
+pub struct Brought {
+    pub entry: Entry,
+    pub model: Model,
+    pub pulled: Option<Pulled>,
 }
 
 /// The whole digits of a reference, if it is nothing else.
@@ -112,8 +125,14 @@ async fn wanted(data_dir: &DataDir, args: &Args) -> anyhow::Result<Wanted> {
 }
 
 /// Fetches a file from its holders, then enters and loads it as `model add` does.
-pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Args) -> anyhow::Result<()> {
+pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, mut args: Args) -> anyhow::Result<()> {
     let store = models.store();
+    if let Some(interface) = args.mdns {
+        let found = nearby::found_now(nearby::network(interface)).await?;
+        output::note(format_args!("{} worker(s) are found in this network", found.len()));
+        let left = HOLDERS_MAX.saturating_sub(args.from.len());
+        args.from.extend(found.into_iter().take(left));
+    }
     if args.from.len() > HOLDERS_MAX {
         return Err(hinted(
             format!("{} holders are too many", args.from.len()),
@@ -121,16 +140,35 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
         ));
     }
     check_name(args.name.as_deref())?;
-    let Wanted { digest, bytes, model: id, holders } = wanted(data_dir, &args).await?;
+    let wanted = wanted(data_dir, &args).await?;
     let Args { reference, name, .. } = args;
-    check_free(store, digest, name.as_deref())?;
+    check_free(store, wanted.digest, name.as_deref())?;
+    let asked = match reference {
+        Reference::Name { name, .. } if name.parse::<Digest>().is_err() => Some(name),
+        _ => None,
+    };
+    let brought = bring(data_dir, models, wanted, name.as_deref(), asked).await?;
+    print(global, &brought.entry, &brought.model, brought.pulled.as_ref())
+}
+
+/// Fetches a file unless it is here, enters and loads it. `name`: what it is to be called; `asked`: what it was asked for by,
+/// which it is called if that is free.
+pub async fn bring(
+    data_dir: &DataDir,
+    models: &Models,
+    wanted: Wanted,
+    name: Option<&str>,
+    asked: Option<String>,
+) -> anyhow::Result<Brought> {
+    let store = models.store();
+    let Wanted { digest, bytes, model: id, holders } = wanted;
     if let Some(found) = already_here(store, digest)? {
         output::note(format_args!("the file is here already, at {}", found.path.display()));
         let file = ModelFile { place: ModelPlace::File(found.path.clone()), blake3: digest };
         let model = open(&file, data_dir, &found.name)?;
         store.note_model(digest, model.id());
         check_model(&model, id, &found.name)?;
-        return print(global, &found, &model, None);
+        return Ok(Brought { entry: found, model, pulled: None });
     }
     let place = store.pulled(digest);
     // A collection that is about to delete what an earlier pull left is waited for.
@@ -161,19 +199,15 @@ pub async fn run(global: &Global, data_dir: &DataDir, models: &Models, args: Arg
     let _held = models.hold(&place, digest);
     let file = ModelFile { place: ModelPlace::File(place), blake3: digest };
     let called = format!("blake3-{}", &digest.to_string()[..12]);
-    let loaded = open(&file, data_dir, name.as_deref().unwrap_or(&called));
-    let asked = match reference {
-        Reference::Name { name, .. } if name.parse::<Digest>().is_err() => Some(name),
-        _ => None,
-    };
+    let loaded = open(&file, data_dir, name.unwrap_or(&called));
     let called =
         asked.unwrap_or_else(|| loaded.as_ref().map_or(called, |model| model.manifest().name.clone()));
     // What does not load has a name all the same, so that it can be removed and need not come again.
-    let entry = store.enter_pulled(digest, name.as_deref(), &called)?;
+    let entry = store.enter_pulled(digest, name, &called)?;
     let model = loaded?;
     store.note_model(digest, model.id());
     check_model(&model, id, &entry.name)?;
-    print(global, &entry, &model, pulled.as_ref())
+    Ok(Brought { entry, model, pulled })
 }
 
 /// A manifest that was published need not be true of the file it names.

@@ -8,6 +8,7 @@
 //! Absent: any way in from another machine.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::{
         fd::AsRawFd as _,
@@ -18,16 +19,17 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::B256;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use surety_client::{Account, channel::view};
 use surety_types::{
-    WorkerState,
-    abi::{IStaking, Module},
+    ModelId, WorkerState,
+    abi::{IHosting, IStaking, Module},
 };
 use surety_worker::{
-    money::{Duties, Earnings},
+    money::{Duties, Earnings, Hosted},
     serve::Control,
 };
 use tokio::{
@@ -38,7 +40,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::pause::{Pause, PauseFile, now_ms};
+use super::{
+    pause::{Pause, PauseFile, now_ms},
+    reached::Seen,
+};
 use crate::{
     data_dir::DataDir,
     output::{hinted, io_failure},
@@ -52,6 +57,8 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 const CALLERS_MAX: usize = 8;
 /// What a drain may take beyond its grace: the last claims, and leaving the ledger.
 const DRAIN_REST: Duration = Duration::from_secs(90);
+/// Models whose pins are asked for when earnings are told.
+const HOSTED_MAX: usize = 64;
 /// A socket's path has so many bytes at most, on every system.
 const PATH_BYTES_MAX: usize = 100;
 const SUFFIX: &str = ".control";
@@ -92,6 +99,8 @@ pub struct Drain {
 pub struct Steered {
     pub control: Control,
     pub duties: Option<watch::Receiver<Duties>>,
+    pub hosted: Option<watch::Receiver<Vec<Hosted>>>,
+    pub reached: watch::Receiver<Option<Seen>>,
     pub account: Option<Arc<dyn Account>>,
     pub pause: PauseFile,
 }
@@ -326,6 +335,27 @@ fn status(steered: &Steered) -> Value {
         "waiting_requests": status.waiting_requests,
         "models": models,
         "ledger": ledger,
+        "reached": steered.reached.borrow().as_ref().map(Seen::told),
+        "hosting": steered.hosted.as_ref().map(|hosted| hosted.borrow().iter().map(told_hosted).collect::<Vec<_>>()),
+    })
+}
+
+/// How it stands with a model's hosting, as JSON.
+fn told_hosted(hosted: &Hosted) -> Value {
+    json!({
+        "model": hosted.model.to_string(),
+        "pinned": hosted.pinned,
+        "fetched": hosted.fetched,
+        "proven": hosted.proven,
+        "missed": hosted.missed,
+        "last_proven_epoch": hosted.last_proven,
+        "pool_wei": hosted.pool_wei.to_string(),
+        "part_wei": hosted.part_wei.to_string(),
+        "cost_wei": hosted.cost_wei.to_string(),
+        "pins": hosted.pins,
+        "wanted": hosted.wanted,
+        "doing": hosted.doing,
+        "problem": hosted.problem.as_ref().map(|problem| format!("{}; {}", problem.message, problem.hint)),
     })
 }
 
@@ -348,6 +378,29 @@ pub async fn told_earnings(found: &Earnings, account: &dyn Account) -> Value {
     let bonded = view(account, Module::Staking, &bonded).await.ok();
     let balance = account.balance().await.ok();
     let charged: u128 = found.charged.iter().map(|row| row.wei).sum();
+    let proofs = found.proven.iter().map(|row| {
+        json!({
+            "day": day(row.day),
+            "model": row.model.to_string(),
+            "proofs": row.proofs,
+            "paid_wei": row.wei.to_string(),
+            "gas_wei": row.gas_wei.to_string(),
+        })
+    });
+    let proofs: Vec<Value> = proofs.collect();
+    let hosted: BTreeSet<ModelId> = found.proven.iter().map(|row| row.model).collect();
+    let mut pins = Vec::new();
+    for model in hosted.into_iter().take(HOSTED_MAX) {
+        let pin = IHosting::pinOfCall { model: B256::from(model.0.0), operator };
+        // Without an answer nothing is said of it.
+        let Ok(pin) = view(account, Module::Hosting, &pin).await else { continue };
+        pins.push(json!({
+            "model": model.to_string(),
+            "pinned": !pin.worker.is_zero(),
+            "proven": pin.proven,
+            "missed": pin.missed,
+        }));
+    }
     let rows: Vec<Value> = found
         .charged
         .iter()
@@ -371,6 +424,7 @@ pub async fn told_earnings(found: &Earnings, account: &dyn Account) -> Value {
         "balance_wei": balance.map(|wei| wei.to_string()),
         "bonded_wei": bonded.map(|wei| wei.to_string()),
         "days": rows,
+        "hosting": { "days": proofs, "pins": pins },
     })
 }
 

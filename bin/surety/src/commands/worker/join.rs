@@ -1,9 +1,9 @@
 //! `surety worker join`: from a bare machine to a worker that earns.
 //!
-//! In:     the machine, the ledger, the models on disk.
+//! In:     the machine, the ledger, the models on disk, and those that others offer.
 //! Out:    what was found, what is chosen and why, what it may earn under which assumptions; then a worker that serves.
-//! Touches: the keystore, for keys that are missing; what `worker run` touches.
-//! Holds:  nothing is registered or bonded before it was shown, and agreed to or `--yes` said; everything is looked up
+//! Touches: the keystore, for keys that are missing; the store, for models that it pulls; what `worker run` touches.
+//! Holds:  nothing is pulled, registered or bonded before it was shown, and agreed to or `--yes` said; everything is looked up
 //!         before it is done, so that a second join, or one after a crash, repeats nothing.
 //! Absent: a promise. Earnings are reckoned from figures that are printed beside them.
 
@@ -22,10 +22,13 @@ use surety_client::{
     ledger::{Ledger, survey::Survey},
 };
 use surety_types::{
-    ModelId, Price,
+    Digest, ModelId, Price,
     abi::{IStaking, Module},
 };
-use surety_worker::machine;
+use surety_worker::{
+    machine,
+    store::{Reference, StoreError},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -39,13 +42,17 @@ use crate::{
     commands::{
         bench::{self, Quick},
         doctor::{self, Finding, Grade},
-        model,
+        model::{
+            self,
+            network::{self, Hosted},
+            pull::{self, Wanted},
+        },
     },
     data_dir::DataDir,
     keystore::{KeyKind, Keystore},
     ledger::LedgerArgs,
-    look::credits,
-    models::{Found, ModelArg, Models, bundled_model},
+    look::{Look, credits, is_loopback},
+    models::{ModelArg, Models, bundled_model},
     output::{self, Style, hinted, out_style, size},
 };
 
@@ -55,8 +62,12 @@ const ACCOUNT: &str = "operator";
 const BENCHMARK: Duration = Duration::from_secs(40);
 /// Models served at once, unless they are named.
 const MODELS_MAX: usize = 4;
-/// Models that are wanted and not here, shown.
-const MISSING_SHOWN: usize = 5;
+/// Models that others offer and that are not here, looked at.
+const THERE_MAX: usize = 8;
+/// What is shown of the line.
+const BANDWIDTH: &str = "bandwidth";
+/// Less says nothing about it.
+const BANDWIDTH_BYTES_MIN: u64 = 1 << 20;
 /// Wei for gas beside the bond.
 const GAS: u64 = 100_000_000_000_000_000;
 
@@ -82,12 +93,17 @@ pub struct Args {
 }
 
 /// A model that could be served.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Candidate {
     name: String,
     #[serde(skip)]
     arg: ModelArg,
     bytes: u64,
+    /// Whether its file is on this machine.
+    here: bool,
+    /// Who has it, if it is to be pulled.
+    #[serde(skip)]
+    from: Option<Pull>,
     id: Option<String>,
     /// Operators that offer it, besides this one.
     holders: usize,
@@ -118,6 +134,8 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let place = ledger.open_with_ledger(&data_dir)?.expect("a genesis and an account are named");
     let (account, look) = (place.account, place.ledger);
     let from = speaks_from(&ledger);
+    let local = ledger.rpc_urls().iter().all(|url| is_loopback(url));
+    let page = Look { ledger: look.clone(), base_url: None, local };
     let survey = survey(&look).await?;
     let workers = survey.operators.iter().flat_map(|operator| &operator.workers);
     let relays = reach::known_relays(workers.map(|(_, endpoint)| endpoint.as_str()));
@@ -128,21 +146,24 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     findings.push(node(&look).await);
     let purse = Purse::look(&*account, &serve).await?;
     findings.push(purse.finding());
-    let here = here(&data_dir)?;
-    let mut candidates = candidates(here, &survey, &*account, &data_dir);
-    if serve.models.is_empty() {
+    let mut candidates = if serve.models.is_empty() {
+        let here = here(&data_dir)?;
+        let mut found = there(&page, &survey, &*account, &here).await;
+        found.extend(here);
+        let mut candidates = candidates(found, &survey, &*account, &data_dir);
         choose(&mut candidates);
-        serve.models =
-            candidates.iter().filter(|model| model.not.is_none()).map(|model| model.arg.clone()).collect();
+        candidates
     } else {
-        candidates.clear();
-    }
+        named(&page, &data_dir, &serve.models).await?
+    };
+    candidates.sort_by_key(|model| model.not.is_some());
+    let chosen = candidates.iter().filter(|model| model.not.is_none()).count();
     let unusable = findings.iter().any(|finding| finding.grade == Grade::Bad);
     if !global.json {
         doctor::show(&findings)?;
-        show_models(&candidates, &missing(&survey, &candidates))?;
+        show_models(&candidates)?;
     }
-    if unusable || serve.models.is_empty() {
+    if unusable || chosen == 0 {
         return Err(hinted(
             "this machine cannot serve as it is",
             if unusable {
@@ -152,7 +173,33 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
             },
         ));
     }
-    let quick = measure(&data_dir, &serve).await?;
+    let bandwidth = match dry_run {
+        true => unmeasured("--dry-run pulls nothing"),
+        false => {
+            let bytes: u64 =
+                candidates.iter().filter(|model| model.is_pulled()).map(|model| model.bytes).sum();
+            if bytes > 0 && !yes && !agreed(&format!("Pull {} of models?", size(bytes)))? {
+                output::note("nothing was pulled or registered; choose with --model");
+                return Ok(Outcome::Done);
+            }
+            pull(&data_dir, &mut candidates).await?
+        }
+    };
+    if !global.json {
+        doctor::show(std::slice::from_ref(&bandwidth))?;
+    }
+    findings.push(bandwidth);
+    serve.models =
+        candidates.iter().filter(|model| model.not.is_none()).map(|model| model.arg.clone()).collect();
+    let measured = candidates.iter().find(|model| model.not.is_none() && model.here);
+    let arg = measured.map_or_else(ModelArg::default, |model| model.arg.clone());
+    let quick = measure(&data_dir, &serve, &arg).await?;
+    if !global.json && measured.is_none() {
+        output::note(format_args!(
+            "what is to be served is not here yet: {} is measured in its stead",
+            bundled::NAME
+        ));
+    }
     let expected = expected(&quick, &serve.price.0);
     if !global.json {
         show_speed(&quick, &expected)?;
@@ -192,11 +239,12 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
             account.address()
         ));
     }
-    if !yes && !agreed(&purse)? {
+    let bond = credits(purse.bond.saturating_sub(purse.bonded));
+    if !yes && !agreed(&format!("Bond {bond} credits, register and serve?"))? {
         output::note("nothing was registered");
         return Ok(Outcome::Done);
     }
-    drop((account, look));
+    drop((account, look, page));
     serve_until_stopped(global, &data_dir, serve, ledger, reached).await
 }
 
@@ -317,46 +365,174 @@ impl Purse {
     }
 }
 
-/// A model's file on this machine.
-struct Here {
+/// A model's file, on this machine or with others.
+struct Found {
     name: String,
     arg: ModelArg,
     bytes: u64,
     id: Option<ModelId>,
+    /// Who has it, if it is not here.
+    from: Option<Pull>,
 }
 
-fn here(data_dir: &DataDir) -> anyhow::Result<Vec<Here>> {
+/// A file that is to be pulled.
+struct Pull {
+    wanted: Wanted,
+    /// What it was asked for by.
+    asked: Option<String>,
+}
+
+impl Candidate {
+    /// Whether it is to be served and not here.
+    fn is_pulled(&self) -> bool {
+        self.not.is_none() && self.from.is_some()
+    }
+}
+
+fn here(data_dir: &DataDir) -> anyhow::Result<Vec<Found>> {
     let entries = Models::new(data_dir).store().list()?;
     let mut here = Vec::new();
     for entry in entries.into_iter().filter(|entry| entry.path.exists()) {
         let arg = entry.name.parse::<ModelArg>()?;
-        here.push(Here { name: entry.name, arg, bytes: entry.bytes, id: entry.model });
+        here.push(Found { name: entry.name, arg, bytes: entry.bytes, id: entry.model, from: None });
     }
     let demo = bundled_model();
     // It is small: loading it tells its id.
     let id = model::open(&demo.file, data_dir, &demo.name)?.id();
-    here.push(Here { name: demo.name, arg: ModelArg::default(), bytes: bundled::bytes(), id: Some(id) });
+    let bytes = bundled::bytes();
+    here.push(Found { name: demo.name, arg: ModelArg::default(), bytes, id: Some(id), from: None });
     Ok(here)
 }
 
+/// Models that others offer and that are not here, as far as their files can be had; the fewest holders first.
+async fn there(look: &Look, survey: &Survey, account: &dyn Account, here: &[Found]) -> Vec<Found> {
+    let is_here = |id: &[u8; 32]| here.iter().any(|found| found.id.is_some_and(|here| here.0.0 == *id));
+    let mut offered: Vec<([u8; 32], usize)> =
+        holders(survey, account).into_iter().filter(|(id, _)| !is_here(id)).collect();
+    offered.sort_by_key(|(_, holders)| *holders);
+    let mut there = Vec::new();
+    for (id, _) in offered.into_iter().take(THERE_MAX) {
+        let id = ModelId(Digest(id));
+        let found = match timeout(LOOK_TIMEOUT, network::on_ledger(look, id)).await {
+            Ok(hosted) => hosted.and_then(|hosted| on_network(hosted, None)),
+            Err(_) => Err(anyhow::anyhow!("the ledger's nodes do not answer")),
+        };
+        match found {
+            // A file that is here and was never loaded has no id yet.
+            Ok(found) if here.iter().all(|other| other.bytes != found.bytes || other.id.is_some()) => {
+                there.push(found)
+            }
+            Ok(_) => {}
+            Err(error) => output::note(format_args!("{id} is offered and cannot be pulled: {error:#}")),
+        }
+    }
+    there
+}
+
+/// A model of the network as one that could be served.
+fn on_network(hosted: Hosted, arg: Option<&ModelArg>) -> anyhow::Result<Found> {
+    let file = hosted.file()?;
+    let (digest, bytes) = (file.blake3, file.bytes);
+    let holders = hosted.addresses();
+    anyhow::ensure!(!holders.is_empty(), "nobody who can be called has it");
+    let asked = match arg {
+        Some(ModelArg { alias: None, reference: Reference::Name { name, .. } }) => Some(name.clone()),
+        _ => None,
+    };
+    let wanted = Wanted { digest, bytes: Some(bytes), model: Some(hosted.id), holders };
+    let from = Some(Pull { wanted, asked });
+    let name = output::excerpt(&hosted.manifest.name, 96).to_string();
+    Ok(Found { name, arg: arg.cloned().unwrap_or_default(), bytes, id: Some(hosted.id), from })
+}
+
+/// Models that were named: here, or else on the ledger.
+async fn named(look: &Look, data_dir: &DataDir, args: &[ModelArg]) -> anyhow::Result<Vec<Candidate>> {
+    let models = Models::new(data_dir);
+    let mut named = Vec::new();
+    for arg in args {
+        let unknown = match (&arg.reference, models.find(&arg.reference)) {
+            (Reference::Name { .. } | Reference::Id(_), Err(error)) => {
+                matches!(error.downcast_ref(), Some(StoreError::Unknown { .. }))
+            }
+            _ => false,
+        };
+        let found = match unknown {
+            true => on_network(network::find(look, &arg.reference).await?, Some(arg))?,
+            false => {
+                let name = arg.to_string();
+                Found { name, arg: arg.clone(), bytes: 0, id: None, from: None }
+            }
+        };
+        named.push(candidate(found, 0, None));
+    }
+    Ok(named)
+}
+
+fn candidate(found: Found, holders: usize, not: Option<&'static str>) -> Candidate {
+    let Found { name, arg, bytes, id, from } = found;
+    Candidate { name, arg, bytes, here: from.is_none(), from, id: id.map(|id| id.to_string()), holders, not }
+}
+
+/// Pulls what is to be served and is not here; tells how fast it came.
+async fn pull(data_dir: &DataDir, candidates: &mut [Candidate]) -> anyhow::Result<Finding> {
+    let models = Models::new(data_dir);
+    let (mut fetched, mut seconds, mut givers) = (0, 0.0, 0);
+    for model in candidates.iter_mut().filter(|model| model.not.is_none()) {
+        let Some(Pull { wanted, asked }) = model.from.take() else { continue };
+        let brought = pull::bring(data_dir, &models, wanted, None, asked).await?;
+        if let Some(pulled) = brought.pulled {
+            fetched += pulled.bytes - pulled.resumed;
+            seconds += pulled.elapsed.as_secs_f64();
+            givers = givers.max(pulled.holders.iter().filter(|holder| holder.bytes > 0).count());
+        }
+        let reference = brought.entry.name.parse::<ModelArg>()?.reference;
+        (model.arg.reference, model.here) = (reference, true);
+    }
+    Ok(bandwidth(fetched, seconds, givers))
+}
+
+/// What a pull of so much says about the line.
+fn bandwidth(fetched: u64, seconds: f64, givers: usize) -> Finding {
+    if fetched < BANDWIDTH_BYTES_MIN {
+        return unmeasured("too little was pulled");
+    }
+    let rate = size((fetched as f64 / seconds.max(0.001)) as u64);
+    doctor::good(
+        BANDWIDTH,
+        format!("{rate}/s towards this machine at least: {} came from {givers} at once", size(fetched)),
+    )
+}
+
+fn unmeasured(why: &str) -> Finding {
+    doctor::good(BANDWIDTH, format!("not measured: {why}"))
+}
+
 /// What could be served, the most wanted first: few hold it, others offer it already, it is large.
-fn candidates(here: Vec<Here>, survey: &Survey, account: &dyn Account, data_dir: &DataDir) -> Vec<Candidate> {
+fn candidates(
+    found: Vec<Found>,
+    survey: &Survey,
+    account: &dyn Account,
+    data_dir: &DataDir,
+) -> Vec<Candidate> {
     let holders = holders(survey, account);
     let disk = rustix::fs::statvfs(doctor::existing(data_dir.path()))
         .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     let memory = machine::available_memory_bytes().unwrap_or(u64::MAX);
-    let mut candidates: Vec<Candidate> = here
+    let mut candidates: Vec<Candidate> = found
         .into_iter()
-        .map(|Here { name, arg, bytes, id }| {
+        .map(|found| {
+            let bytes = found.bytes;
+            // Its packed weights, and the file itself.
+            let room = if found.from.is_some() { bytes.saturating_mul(2) } else { bytes };
             let not = if bytes > memory / 4 * 3 {
                 Some("it does not fit into the free memory")
-            } else if bytes > disk {
-                Some("its packed weights do not fit on the disk")
+            } else if room > disk {
+                Some("it does not fit on the disk with its packed weights")
             } else {
                 None
             };
-            let count = id.and_then(|id| holders.get(&id.0.0).copied()).unwrap_or(0);
-            Candidate { name, arg, bytes, id: id.map(|id| id.to_string()), holders: count, not }
+            let count = found.id.and_then(|id| holders.get(&id.0.0).copied()).unwrap_or(0);
+            candidate(found, count, not)
         })
         .collect();
     rank(&mut candidates);
@@ -397,22 +573,7 @@ fn choose(candidates: &mut [Candidate]) {
     }
 }
 
-/// Models that others offer and that are not here: their ids, and how many offer them; the fewest first.
-fn missing(survey: &Survey, candidates: &[Candidate]) -> Vec<(String, usize)> {
-    let mut offered: BTreeMap<ModelId, usize> = BTreeMap::new();
-    for offer in survey.operators.iter().flat_map(|operator| &operator.offers) {
-        *offered.entry(ModelId(surety_types::Digest(offer.model.0))).or_default() += 1;
-    }
-    let mut missing: Vec<(String, usize)> = offered
-        .into_iter()
-        .map(|(id, count)| (id.to_string(), count))
-        .filter(|(id, _)| candidates.iter().all(|model| model.id.as_ref() != Some(id)))
-        .collect();
-    missing.sort_by_key(|(_, count)| *count);
-    missing
-}
-
-fn show_models(candidates: &[Candidate], missing: &[(String, usize)]) -> anyhow::Result<()> {
+fn show_models(candidates: &[Candidate]) -> anyhow::Result<()> {
     for model in candidates {
         let (mark, why) = match model.not {
             None => (out_style(Style::Good, "serve"), String::new()),
@@ -424,25 +585,22 @@ fn show_models(candidates: &[Candidate], missing: &[(String, usize)]) -> anyhow:
             1 => "one other offers it".to_owned(),
             count => format!("{count} others offer it"),
         };
-        output::line(format_args!("{mark} {:<14} {}, {held}{why}", model.name, size(model.bytes)))?;
-    }
-    for (id, count) in missing.iter().take(MISSING_SHOWN) {
-        output::line(format_args!(
-            "want  {id}: {count} offer it, it is not here; add it with `surety model add`, then join again"
-        ))?;
+        let place = if model.here { "" } else { ", to be pulled" };
+        // What was named by its file is as large as that is.
+        let bytes = if model.bytes > 0 { format!(" {}", size(model.bytes)) } else { String::new() };
+        output::line(format_args!("{mark} {:<14}{bytes}{place}, {held}{why}", model.name))?;
     }
     Ok(())
 }
 
-/// Measures the first model that is to be served.
-async fn measure(data_dir: &DataDir, serve: &ServeArgs) -> anyhow::Result<Quick> {
+/// Measures a model.
+async fn measure(data_dir: &DataDir, serve: &ServeArgs, first: &ModelArg) -> anyhow::Result<Quick> {
     let models = Models::new(data_dir);
-    let first = &serve.models[0];
-    let Found { name, file } = models.find_or_download(&first.reference).await?;
+    let crate::models::Found { name, file } = models.find_or_download(&first.reference).await?;
     let (engine, data_dir) = (serve.engine.clone(), data_dir.clone());
     let digest = file.blake3;
     let measured = tokio::task::spawn_blocking(move || {
-        bench::quick(Found { name, file }, &data_dir, &engine, BENCHMARK)
+        bench::quick(crate::models::Found { name, file }, &data_dir, &engine, BENCHMARK)
     });
     let (id, quick) = measured.await??;
     models.store().note_model(digest, id);
@@ -491,13 +649,12 @@ fn show_speed(quick: &Quick, expected: &Expected) -> anyhow::Result<()> {
 }
 
 /// Asks whether to go on.
-fn agreed(purse: &Purse) -> anyhow::Result<bool> {
+fn agreed(question: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(hinted("there is no terminal to ask at", "say --yes to join, or --dry-run to look only"));
     }
-    let bond = credits(purse.bond.saturating_sub(purse.bonded));
     let mut err = io::stderr().lock();
-    write!(err, "Bond {bond} credits, register and serve? [y/N] ")?;
+    write!(err, "{question} [y/N] ")?;
     err.flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
@@ -511,7 +668,8 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, bytes: u64, holders: usize, not: Option<&'static str>) -> Candidate {
-        Candidate { name: name.into(), arg: ModelArg::default(), bytes, id: None, holders, not }
+        let found = Found { name: name.into(), arg: ModelArg::default(), bytes, id: None, from: None };
+        super::candidate(found, holders, not)
     }
 
     #[test]
@@ -548,6 +706,13 @@ mod tests {
         assert!((expected.credits_per_day_if_always_busy - 43_200.0 * 0.0015).abs() < 1e-9);
         assert!((expected.credits_per_day - 4_320.0 * 0.0015).abs() < 1e-9);
         assert!(expected.assumptions.contains("1/5 credits"), "{}", expected.assumptions);
+    }
+
+    #[test]
+    fn the_line_is_told_only_if_it_was_measured() {
+        assert!(bandwidth(1_000, 0.001, 1).found.starts_with("not measured"));
+        let found = bandwidth(40_000_000, 4.0, 3).found;
+        assert!(found.starts_with("10 MB/s") && found.contains("40 MB came from 3"), "{found}");
     }
 
     #[test]

@@ -4,9 +4,14 @@ mod control;
 mod join;
 mod pause;
 mod reach;
+mod reached;
 mod steer;
 
-use std::{net::ToSocketAddrs as _, num::NonZeroUsize, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use surety_blobs::HoldLimits;
@@ -16,17 +21,18 @@ use surety_net::{Location, RelayAddress, WorkerAddress};
 use surety_types::Digest;
 use surety_worker::{
     WorkerLedger, machine,
-    money::{Claims, Duties},
-    serve::{self, Sharing, WorkerSettings},
+    money::{Claims, Duties, HostingPolicy, HostingSettings, Room},
+    serve::{self, Lie, Sharing, WorkerSettings},
+    store::Reference,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use self::{
     control::{ControlServer, Steered},
     pause::{PauseFile, now_ms},
     reach::{Reach, ReachArgs, Reached, Standing},
 };
-use super::Outcome;
+use super::{Outcome, doctor, model};
 use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
@@ -35,6 +41,7 @@ use crate::{
     keystore::Keystore,
     ledger::LedgerArgs,
     models::{ModelArg, Models, Share},
+    nearby,
     output::{self, hinted, size},
     passphrase::PassphraseArgs,
     progress::Shown,
@@ -95,6 +102,10 @@ pub struct ServeArgs {
     models: Vec<ModelArg>,
     #[command(flatten)]
     reach: ReachArgs,
+    /// Announce key and address to this private network, where gateways look for them (`surety gateway run --mdns`); IP:
+    /// this machine's address there, at which it then listens [default: the system's choice].
+    #[arg(long, value_name = "IP", num_args = 0..=1, require_equals = true, conflicts_with = "genesis")]
+    mdns: Option<Option<Ipv4Addr>>,
     /// The key that names this worker and signs its receipts; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "worker")]
     key: String,
@@ -117,11 +128,53 @@ pub struct ServeArgs {
     /// Which files to give to those who ask for them by their BLAKE3.
     #[arg(long, value_enum, default_value_t)]
     share: Share,
+    /// Which models to pin on the ledger, and prove in every epoch: `paid`, those whose pools pay more than the proofs cost;
+    /// `wanted`, also unpaid ones that fewer keep than are wanted; `off`, none.
+    #[arg(long, value_enum, default_value_t, requires = "genesis")]
+    hosting: HostingArg,
+    /// Also fetch and keep models that are paid for and too few keep, in so many bytes of the disk [default: none].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..), requires = "genesis")]
+    host_max_bytes: Option<u64>,
     /// Send no more than this of the models' files to those who ask for them, all together.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     share_bytes_per_second: Option<u64>,
     #[command(flatten)]
+    lies: LieArgs,
+    #[command(flatten)]
     pub child: ChildArgs,
+}
+
+/// How a worker deceives, for `surety demo liar` and for tests: it loses its bond by it.
+#[derive(Debug, clap::Args)]
+pub struct LieArgs {
+    /// Lie in every answer: temperature, early-stop, system-sentence or text.
+    #[arg(long, value_name = "KIND", hide = true)]
+    lie: Option<Lie>,
+    /// Serve the model as if it were this one.
+    #[arg(long, value_name = "REF", hide = true, conflicts_with = "lie")]
+    pose_as: Option<Reference>,
+}
+
+/// For what models are pinned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum HostingArg {
+    /// For pay alone.
+    #[default]
+    Paid,
+    /// Also for nothing, where fewer keep a model than are wanted.
+    Wanted,
+    /// Never.
+    Off,
+}
+
+impl From<HostingArg> for HostingPolicy {
+    fn from(arg: HostingArg) -> Self {
+        match arg {
+            HostingArg::Paid => HostingPolicy::Paid,
+            HostingArg::Wanted => HostingPolicy::Wanted,
+            HostingArg::Off => HostingPolicy::Off,
+        }
+    }
 }
 
 /// How a model is computed.
@@ -176,7 +229,10 @@ async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         Some(place) if wants_relay(&serve.reach, &ledger) => relays_on(&place.ledger).await,
         _ => Vec::new(),
     };
-    let reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
+    let mut reached = reach::decide(&serve.reach, speaks_from(&ledger), &known)?;
+    if let (Some(interface), None) = (serve.mdns, serve.reach.listen) {
+        reached.listen = SocketAddr::from((nearby::network(interface).interface, 0));
+    }
     serve_until_stopped(global, &data_dir, serve, ledger, reached).await
 }
 
@@ -231,6 +287,14 @@ async fn serve_until_stopped(
     reached: Reached,
 ) -> anyhow::Result<Outcome> {
     let models = Models::new(data_dir);
+    if args.host_max_bytes.is_some() && args.share != Share::Store {
+        return Err(hinted(
+            "what is fetched to be hosted would be given to nobody",
+            "leave --share away (store), or --host-max-bytes",
+        ));
+    }
+    let room = args.host_max_bytes.map(|bytes_max| Room { bytes_max, store: models.store().clone() });
+    let hosting = HostingSettings { policy: args.hosting.into(), room };
     let mut wanted = Vec::new();
     for arg in if args.models.is_empty() { vec![ModelArg::default()] } else { args.models } {
         models.find_or_download(&arg.reference).await?;
@@ -250,7 +314,17 @@ async fn serve_until_stopped(
         name: args.operator_name.unwrap_or(name),
         endpoint: reached.announce.map(Location::Direct),
         claims: Claims::default(),
+        hosting: hosting.clone(),
     });
+    let lie = match &args.lies.pose_as {
+        Some(reference) => {
+            let posed_as = models.find_or_download(reference).await?;
+            let model = model::open(&posed_as.file, data_dir, &posed_as.name)?;
+            Some(Lie::Model(Box::new(model.manifest().clone())))
+        }
+        None => args.lies.lie,
+    };
+    let lies = lie.is_some();
     let served: Vec<Digest> = wanted.iter().map(|model| model.file.blake3).collect();
     // What is served is not collected.
     let _held: Vec<_> = wanted.iter().filter_map(|model| models.hold_file(&model.file)).collect();
@@ -269,6 +343,7 @@ async fn serve_until_stopped(
         kv_bytes: args.kv_bytes,
         ledger,
         sharing: models.view(data_dir, args.share, &served).map(|view| Sharing { view, limits }),
+        lie,
     };
     tracing::info!(listen = %reached.listen, relays = ?reached.relays, why = reached.why, "reached");
     let mut shown = Shown::new("the model's weights");
@@ -280,10 +355,33 @@ async fn serve_until_stopped(
     if let Some(duties) = worker.duties() {
         tokio::spawn(report(duties));
     }
-    let steered = Steered { control: worker.control(), duties: worker.duties(), account, pause };
+    let (seen, reached) = watch::channel(None);
+    // Ends with this function.
+    let mut looking = JoinSet::new();
+    if let (Some(duties), Some(account)) = (worker.duties(), account.clone()) {
+        let quiet = global.json;
+        let changed = move |finding: &_| {
+            // Where a script reads, `worker status` tells it.
+            if !quiet && let Err(error) = doctor::show(std::slice::from_ref(finding)) {
+                tracing::debug!(%error, "it could not be said whether the worker is reached");
+            }
+        };
+        looking.spawn(reached::watch(account, worker.address().key, duties, seen, changed));
+    }
+    let (duties, hosted) = (worker.duties(), worker.hosted());
+    let steered = Steered { control: worker.control(), duties, hosted, reached, account, pause };
     let mut server = ControlServer::start(listener, socket, steered);
+    // Until this function ends.
+    let _announced = match args.mdns {
+        Some(interface) => {
+            let network = nearby::network(interface);
+            Some(surety_net::announce(worker.address(), network).map_err(nearby::told)?)
+        }
+        None => None,
+    };
     let served = worker.models();
-    for model in &served {
+    // Whoever lies about a model does not tell its own store.
+    for model in served.iter().filter(|_| !lies) {
         models.store().note_model(model.file.blake3, model.id);
     }
     let ready = Ready {

@@ -5,7 +5,7 @@
 //! Out:    where to listen, and the relay to be found at.
 //! Touches: nothing; asks the system which address it would speak from.
 //! Holds:  what was said is done; what was not said is decided by one rule, and told.
-//! Absent: proving that others get through. A firewall may still be in the way; a gateway's status shows who is reached.
+//! Absent: seeing whether others get through (`reached`).
 
 use std::{
     collections::BTreeMap,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use surety_types::Price;
 use surety_worker::{
     WorkerLedger,
-    money::{self, Claims, EarningsError},
+    money::{self, Claims, EarningsError, HostingSettings},
 };
 
 use super::{
@@ -136,6 +136,13 @@ fn show_status(global: &Global, told: &Value) -> anyhow::Result<Outcome> {
             if connected { "connected" } else { "NOT connected: nobody reaches this worker at the moment" };
         output::line(format_args!("relay    {how}"))?;
     }
+    if let Some(found) = told["reached"]["found"].as_str() {
+        let mark = if told["reached"]["usable"] == true { "" } else { "NOT " };
+        output::line(format_args!("reached  {mark}{}", output::printable(found)))?;
+    }
+    if let Some(fix) = told["reached"]["fix"].as_str() {
+        output::line(format_args!("         {}", output::printable(fix)))?;
+    }
     if let Some(problem) = told["ledger"]["problem"].as_str() {
         output::line(format_args!("ledger   {}", output::printable(problem)))?;
     } else if let Some(doing) = told["ledger"]["doing"].as_str() {
@@ -151,7 +158,41 @@ fn show_status(global: &Global, told: &Value) -> anyhow::Result<Outcome> {
             model["decode_tokens_per_second"]
         ))?;
     }
+    for hosted in told["hosting"].as_array().into_iter().flatten() {
+        output::line(output::printable(&hosted_line(hosted)))?;
+    }
     Ok(Outcome::Done)
+}
+
+fn short(model: &str) -> String {
+    model.strip_prefix("blake3:").unwrap_or(model).chars().take(12).collect()
+}
+
+/// How it stands with a model's hosting, as a line.
+fn hosted_line(hosted: &Value) -> String {
+    let keeps = if hosted["pinned"] == true { "hosts   " } else { "hosting " };
+    let record = match (hosted["proven"].as_u64(), hosted["missed"].as_u64()) {
+        (Some(0) | None, Some(0) | None) => String::new(),
+        (proven, missed) => {
+            format!(", {} epochs proven, {} missed", proven.unwrap_or(0), missed.unwrap_or(0))
+        }
+    };
+    let deal = match hosted["wanted"].as_u64() {
+        Some(0) | None => String::new(),
+        Some(wanted) => format!(
+            "; {} of {wanted} wanted pins, a proof is paid {} credits and costs {}",
+            hosted["pins"],
+            wei(&hosted["part_wei"]),
+            wei(&hosted["cost_wei"])
+        ),
+    };
+    let problem = hosted["problem"].as_str().map(|problem| format!("; PROBLEM: {problem}"));
+    format!(
+        "{keeps} {}: {}{record}{deal}{}",
+        short(text(hosted, "model")),
+        text(hosted, "doing"),
+        problem.unwrap_or_default()
+    )
 }
 
 /// Shows what it earned.
@@ -174,6 +215,7 @@ pub async fn earnings(global: Global, args: EarningsArgs) -> anyhow::Result<Outc
                 name,
                 endpoint: None,
                 claims: Claims::default(),
+                hosting: HostingSettings::default(),
             };
             let found = money::earnings(&ledger).await.map_err(|error: EarningsError| {
                 let hint = error.hint();
@@ -204,9 +246,7 @@ fn table(told: &Value) -> Vec<String> {
     let mut rows =
         vec![["day", "model", "orders", "prompt", "output", "credits"].map(str::to_owned).to_vec()];
     for row in told["days"].as_array().into_iter().flatten() {
-        let model = text(row, "model");
-        let model = model.strip_prefix("blake3:").unwrap_or(model);
-        let model: String = model.chars().take(12).collect();
+        let model = short(text(row, "model"));
         rows.push(vec![
             text(row, "day").to_owned(),
             model,
@@ -217,6 +257,26 @@ fn table(told: &Value) -> Vec<String> {
         ]);
     }
     let mut lines = if rows.len() == 1 { vec!["nothing was charged yet".to_owned()] } else { aligned(&rows) };
+    let proofs: Vec<&Value> = told["hosting"]["days"].as_array().into_iter().flatten().collect();
+    if !proofs.is_empty() {
+        lines.push(String::new());
+        let mut rows = vec![["day", "hosted", "proofs", "credits", "gas"].map(str::to_owned).to_vec()];
+        rows.extend(proofs.iter().map(|row| {
+            let day = text(row, "day").to_owned();
+            let model = short(text(row, "model"));
+            vec![day, model, row["proofs"].to_string(), wei(&row["paid_wei"]), wei(&row["gas_wei"])]
+        }));
+        lines.extend(aligned(&rows));
+        for pin in told["hosting"]["pins"].as_array().into_iter().flatten() {
+            let left = if pin["pinned"] == true { "" } else { "; not pinned any more" };
+            lines.push(format!(
+                "{}: {} epochs proven and {} missed on the ledger{left}",
+                short(text(pin, "model")),
+                pin["proven"],
+                pin["missed"]
+            ));
+        }
+    }
     lines.push(String::new());
     lines.extend(aligned(&[
         vec!["charged".into(), wei(&told["charged_wei"]), "credits, in receipts".into()],
@@ -248,6 +308,23 @@ mod tests {
         assert!(lines.contains("2030-01-02  abababababab  3       10      20      1.5"), "{lines}");
         assert!(lines.contains("claimed    1    "), "{lines}");
         assert!(lines.contains("balance    unknown"), "{lines}");
+        let hosting = json!({
+            "days": [{
+                "day": "2030-01-02", "model": format!("blake3:{}", "cd".repeat(32)), "proofs": 7,
+                "paid_wei": "30000000000000000", "gas_wei": "3500000000000000",
+            }],
+            "pins": [{ "model": format!("blake3:{}", "cd".repeat(32)), "pinned": true, "proven": 7, "missed": 2 }],
+        });
+        let lines = table(&json!({ "days": [], "hosting": hosting })).join("\n");
+        assert!(lines.contains("2030-01-02  cdcdcdcdcdcd  7       0.03     0.0035"), "{lines}");
+        assert!(lines.contains("cdcdcdcdcdcd: 7 epochs proven and 2 missed on the ledger\n"), "{lines}");
+        let line = hosted_line(&json!({
+            "model": "blake3:ef", "pinned": true, "proven": 7, "missed": 2, "doing": "proven in epoch 9", "pins": 1,
+            "wanted": 3, "part_wei": "30000000000000000", "cost_wei": "500000000000000", "problem": null,
+        }));
+        let expected = "hosts    ef: proven in epoch 9, 7 epochs proven, 2 missed; 1 of 3 wanted pins, a proof is paid \
+                        0.03 credits and costs 0.0005";
+        assert_eq!(line, expected);
         let nothing = json!({ "days": [] });
         assert!(table(&nothing)[0].contains("nothing"));
     }

@@ -25,7 +25,7 @@ use surety_types::{
     channel::{ChannelDigests, signed},
 };
 
-use super::{Call, decode, takes_no_value};
+use super::{Call, audits, decode, takes_no_value};
 use crate::{
     host::{GAS_HASH, GAS_HASH_WORD, GAS_RECOVER, Host, Outcome, Slot, checked, refuse, require},
     spec::MODULE_INPUT_BYTES_MAX,
@@ -135,6 +135,20 @@ pub(crate) fn slots_of(chain_id: u64, input: &[u8]) -> Vec<Slot> {
         slots.push(slot(tag::RECEIVER, config.receiver.as_slice()));
     }
     slots
+}
+
+/// What a channel holds and what was claimed of it, together: what its payer has put there and not taken back.
+pub(crate) fn held(host: &mut dyn Host, id: &B256) -> Outcome<u128> {
+    Ok(channel(host, id)?.0)
+}
+
+/// Whether a configuration is that of a channel, opened today or on a chain before.
+pub(crate) fn is_of(host: &mut dyn Host, config: &ChannelConfig, id: &B256) -> Outcome<bool> {
+    host.charge(GAS_DIGEST)?;
+    if ChannelDigests::new(host.surroundings().chain_id).channel_id(config) == *id {
+        return Ok(true);
+    }
+    Ok(earlier(host)?.iter().any(|before| before.channel_id(config) == *id))
 }
 
 pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
@@ -431,7 +445,13 @@ fn claim_all(
     Ok(())
 }
 
-/// Pays a receiver what was claimed for it since it was last paid.
+/// What was ever claimed for a receiver.
+pub(crate) fn claimed_for(host: &mut dyn Host, receiver: Address) -> Outcome<u128> {
+    Ok(host.load_halves(slot(tag::RECEIVER, receiver.as_slice()))?.0)
+}
+
+/// Pays a receiver what was claimed for it since it was last paid, less the shares of auditors and validators if it is an
+/// operator.
 fn settle_for(host: &mut dyn Host, sender: Address, receiver: Address, token: Address) -> Outcome<()> {
     require(token.is_zero(), "only the native credit is settled: the token is zero")?;
     let at = slot(tag::RECEIVER, receiver.as_slice());
@@ -439,7 +459,8 @@ fn settle_for(host: &mut dyn Host, sender: Address, receiver: Address, token: Ad
     let amount = checked(claimed.checked_sub(settled))?;
     require(amount > 0, "nothing is to be settled")?;
     host.store_halves(at, claimed, claimed)?;
-    host.pay(CHANNELS, receiver, U256::from(amount))?;
+    let shared = audits::share(host, receiver, amount)?;
+    host.pay(CHANNELS, receiver, U256::from(checked(amount.checked_sub(shared))?))?;
     host.emit(CHANNELS, &IChannels::Settled { receiver, token, sender, amount })
 }
 

@@ -102,6 +102,29 @@ fn vouchers_are_claimed_and_settled_once() {
     check_solvency(&chain);
 }
 
+/// Demand that an operator makes for itself: what it pays it gets back, and the fees are gone.
+#[test]
+fn paying_oneself_gains_nothing() {
+    let mut chain = chain();
+    let (before, together) = (chain.balance(address(PAYER)), chain.together());
+    let mut fees = U256::ZERO;
+    let mut paid = |chain: &Chain| {
+        fees += U256::from(chain.last.as_ref().expect("a block").gas_used) * U256::from(GAS_PRICE);
+    };
+    deposit(&mut chain, config(PAYER, PAYER), 1_000, 1_000).expect("deposited");
+    paid(&chain);
+    let all = claim(&chain, PAYER, PAYER, 1_000);
+    claim_all(&mut chain, PAYER, vec![all]).expect("claimed");
+    paid(&chain);
+    let settle = IChannels::settleCall { receiver: address(PAYER), token: Address::ZERO };
+    call(&mut chain, PAYER, settle).expect("settled");
+    paid(&chain);
+    assert!(fees > U256::ZERO);
+    assert_eq!(chain.balance(address(PAYER)), before - fees);
+    assert_eq!(chain.together(), together);
+    check_solvency(&chain);
+}
+
 #[test]
 fn less_than_a_vouchers_most_may_be_claimed() {
     let mut chain = chain();

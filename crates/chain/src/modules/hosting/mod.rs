@@ -17,11 +17,9 @@
 //! probability 1 − (1 − f)ᴺ, and one of k challenges with 1 − (1 − f)ᴺᵏ: with N = 8 and f = 1 %, 7.7 % in one epoch, 95 % in
 //! 38, 99.9999 % in 172; with f = 10 %, 57 % in one and 97 % in four. Missing half of the file is seen at once but for one in 256.
 //!
-//! Bias. An epoch's beacon is a hash of the last block of the epoch before. Whoever proposes that block can try variants of it
-//! and keep the one it likes, at the price of hashing a header each. A holder in league with it passes with
-//! probability 1 − (1 − (1 − f)ᴺ)ᵗ after t tries, for all its pins together if it needs all. Leaders take turns, so whoever
-//! controls s of n validators draws s/n of the epochs so; in the others nobody chooses: over k epochs the detection
-//! is at least 1 − (1 − f)^(Nk(1 − s/n)).
+//! Bias. A holder in league with whoever chooses among t variants of a beacon (`beacon`) passes with probability
+//! 1 − (1 − (1 − f)ᴺ)ᵗ, for all its pins together if it needs all. With s of n validators that is so in s/n of the
+//! epochs: over k epochs the detection is at least 1 − (1 − f)^(Nk(1 − s/n)).
 //!
 //! Money. What is given to a pool is not refunded: it is paid to holders, `hosting_payout_ppm` of the pool in every epoch in
 //! which anybody proves, divided by `hosting_replicas`, one part to each of the first so many. Parts that nobody earned
@@ -35,11 +33,8 @@ use surety_types::{
     abi::{IHosting, address::HOSTING},
 };
 
-use super::{Call, PAGE, decode, models, operators, takes_no_value};
-use crate::{
-    execute::Header,
-    host::{GAS_HASH, GAS_HASH_WORD, Host, Outcome, Slot, checked, refuse, require},
-};
+use super::{Call, PAGE, beacon, decode, models, operators, takes_no_value};
+use crate::host::{GAS_HASH, GAS_HASH_WORD, Host, Outcome, Slot, checked, refuse, require};
 
 mod tag {
     /// Of a model: files, chunks.
@@ -56,8 +51,7 @@ mod tag {
     pub(super) const PIN: u8 = 6;
     /// Of a model: pins to pay in an epoch, that epoch, pins paid in it; then the part of each.
     pub(super) const PAYING: u8 = 7;
-    /// The current epoch; then its beacon.
-    pub(super) const BEACON: u8 = 8;
+    // 8 is the beacons' (`beacon`).
 }
 
 /// The whole of a pool, in the unit of `hosting_payout_ppm`.
@@ -67,32 +61,6 @@ const GAS_STEP: u64 = GAS_HASH + 2 * GAS_HASH_WORD;
 
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
     Slot::new(HOSTING, tag, keys)
-}
-
-/// Where the beacon is kept: known beforehand, so that every block loads it early.
-pub(crate) fn beacon_slots() -> [Slot; 2] {
-    let at = slot(tag::BEACON, &[]);
-    [at, at.after(1)]
-}
-
-/// At the beginning of a block: the first of an epoch brings the epoch's beacon.
-pub(crate) fn keep_beacon(host: &mut dyn Host, header: &Header) -> Outcome<()> {
-    let [at, beacon_slot] = beacon_slots();
-    let epoch = checked(header.epoch.checked_add(1))?;
-    if host.load_u64(at)? != epoch {
-        // Counted from one, so that nothing is kept as zero.
-        host.store_u64(at, epoch)?;
-        host.store_word(beacon_slot, header.beacon)?;
-    }
-    Ok(())
-}
-
-/// What draws the current epoch's chunks. Between an epoch's last block and the next there is none.
-fn beacon(host: &mut dyn Host) -> Outcome<B256> {
-    let [at, beacon_slot] = beacon_slots();
-    let epoch = checked(host.surroundings().epoch.checked_add(1))?;
-    require(host.load_u64(at)? == epoch, "the beacon of this epoch is not known yet")?;
-    host.load_word(beacon_slot)
 }
 
 /// A listed model.
@@ -232,7 +200,8 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             Ok(IHosting::pinOfCall::abi_encode_returns(&pin))
         }
         Calls::beacon(_) => {
-            let beacon = IHosting::beaconReturn { epoch: host.surroundings().epoch, beacon_: beacon(host)? };
+            let epoch = host.surroundings().epoch;
+            let beacon = IHosting::beaconReturn { epoch, beacon_: beacon::of(host, epoch)? };
             Ok(IHosting::beaconCall::abi_encode_returns(&beacon))
         }
         Calls::challenge(get) => {
@@ -326,7 +295,8 @@ fn draw(
     chunks: u64,
     files: &[IHosting::File],
 ) -> Outcome<Vec<IHosting::Chunk>> {
-    let beacon = beacon(host)?;
+    let epoch = host.surroundings().epoch;
+    let beacon = beacon::of(host, epoch)?;
     let count = host.params().hosting_chunks;
     let place = |mut index: u64| {
         for (number, file) in files.iter().enumerate() {

@@ -150,6 +150,7 @@ pub(crate) mod tests {
             template_digest: None,
             arithmetic: 1,
             rotary_digest: Digest([5; 32]),
+            plan: None,
         }
     }
 

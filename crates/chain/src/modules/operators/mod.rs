@@ -4,7 +4,8 @@
 //! Out:    what anyone may look up: whose key it is, where the worker is reached, what a model costs there.
 //! Touches: its own storage.
 //! Holds:  a worker key belongs to one operator for ever and stays answerable after it retired; a new key shows that its
-//!         operator holds it; whoever registers workers or offers models has the worker's minimum stake.
+//!         operator holds it; whoever registers workers or offers models has the worker's minimum stake; while an operator's
+//!         workers are in jail none of them is in service, and nothing but time ends it.
 //! Absent: what workers did (`receipts`), stake (`staking`).
 
 use alloy_primitives::{Address, B256, U256};
@@ -12,7 +13,7 @@ use alloy_sol_types::SolCall as _;
 use surety_types::abi::{IOperators, address::OPERATORS};
 
 use super::{Call, PAGE, decode, models, staking, takes_no_value};
-use crate::host::{Host, Outcome, Slot, require};
+use crate::host::{Host, Outcome, Slot, checked, require};
 
 mod tag {
     /// The list of operators.
@@ -34,6 +35,13 @@ mod tag {
     pub(super) const OFFER_PLACE: u8 = 10;
     /// Of an operator and a model: prices, two slots.
     pub(super) const OFFER: u8 = 11;
+    /// Of a model: the list of all that ever offered it: the epoch in which they first did, then who.
+    pub(super) const OFFERERS: u8 = 12;
+    /// Of an operator and a model: place in that list, from one; the epoch after the one since which it offers it, zero
+    /// while it does not.
+    pub(super) const OFFERER: u8 = 13;
+    /// Of an operator: until when its workers are in jail.
+    pub(super) const JAILED_UNTIL: u8 = 14;
 }
 
 /// Bytes of a name, a page's address and an endpoint.
@@ -51,8 +59,7 @@ fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
 
 /// Refuses whoever is no operator.
 pub(crate) fn require_registered(host: &mut dyn Host, operator: Address) -> Outcome<()> {
-    let height = host.load_u64(slot(tag::REGISTERED, &[operator.as_slice()]))?;
-    require(height != 0, "the caller is no registered operator")
+    require(is_registered(host, operator)?, "the caller is no registered operator")
 }
 
 pub(crate) fn require_stake(host: &mut dyn Host, operator: Address) -> Outcome<()> {
@@ -92,6 +99,10 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
         Calls::operatorOf(get) => {
             let operator = operator_of(host, get.account)?;
             Ok(IOperators::operatorOfCall::abi_encode_returns(&operator))
+        }
+        Calls::jailedUntil(get) => {
+            let until = host.load_u64(jail_slot(get.operator))?;
+            Ok(IOperators::jailedUntilCall::abi_encode_returns(&until))
         }
         Calls::worker(get) => Ok(IOperators::workerCall::abi_encode_returns(&worker(host, get.key)?)),
         Calls::operatorCount(_) => {
@@ -196,8 +207,33 @@ fn add_worker(
     host.emit(OPERATORS, &IOperators::WorkerAdded { operator, key, endpoint })
 }
 
+/// Whose a worker's key is, in service or not; zero if nobody's.
+pub(crate) fn holder(host: &mut dyn Host, key: &B256) -> Outcome<Address> {
+    host.load_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]))
+}
+
+fn jail_slot(operator: Address) -> Slot {
+    slot(tag::JAILED_UNTIL, &[operator.as_slice()])
+}
+
+/// Takes an operator's workers out of service for a time; a longer one that is under way stands.
+pub(crate) fn jail(host: &mut dyn Host, operator: Address, seconds: u64) -> Outcome<()> {
+    let before = host.load_u64(jail_slot(operator))?;
+    let until = host.surroundings().timestamp_s.saturating_add(seconds).max(before);
+    host.store_u64(jail_slot(operator), until)?;
+    host.emit(OPERATORS, &IOperators::WorkersJailed { operator, until })
+}
+
 /// Refuses a key that is not the operator's or not in service; the height since which it is.
 pub(crate) fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
+    let added = not_retired(host, operator, key)?;
+    let until = host.load_u64(jail_slot(operator))?;
+    require(host.surroundings().timestamp_s >= until, "the operator's workers are in jail")?;
+    Ok(added)
+}
+
+/// Refuses a key that is not the operator's or is retired; the height at which it was added.
+fn not_retired(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
     let holder = host.load_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]))?;
     require(holder == operator && !holder.is_zero(), "the key is not the caller's")?;
     let [_, _, added, retired] = host.load_quarters(slot(tag::WORKER_HEIGHTS, &[key.as_slice()]))?;
@@ -206,7 +242,7 @@ pub(crate) fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> 
 }
 
 fn retire_worker(host: &mut dyn Host, operator: Address, key: B256) -> Outcome<()> {
-    let added = in_service(host, operator, &key)?;
+    let added = not_retired(host, operator, &key)?;
     let height = host.surroundings().number.max(1);
     host.store_quarters(slot(tag::WORKER_HEIGHTS, &[key.as_slice()]), [0, 0, added, height])?;
     host.emit(OPERATORS, &IOperators::WorkerRetired { operator, key })
@@ -223,6 +259,7 @@ fn make_offer(host: &mut dyn Host, operator: Address, offer: &IOperators::offerC
         require(index < OFFERS_MAX, "the operator offers too many models")?;
         host.store_u64(place, index + 1)?;
     }
+    note_offerer(host, operator, &offer.model)?;
     let at = slot(tag::OFFER, &keys);
     host.store_halves(at, offer.promptPrice, offer.cachedPrice)?;
     host.store_halves(at.after(1), offer.outputPrice, 0)?;
@@ -236,6 +273,82 @@ fn make_offer(host: &mut dyn Host, operator: Address, offer: &IOperators::offerC
     host.emit(OPERATORS, &event)
 }
 
+/// Notes that an operator offers a model from this epoch on. The list of a model's offerers only grows, in the order of
+/// epochs, so that who can be drawn from it by an epoch's beacon is settled before the beacon is known.
+fn note_offerer(host: &mut dyn Host, operator: Address, model: &B256) -> Outcome<()> {
+    let at = slot(tag::OFFERER, &[operator.as_slice(), model.as_slice()]);
+    let [_, _, listed, since] = host.load_quarters(at)?;
+    if since != 0 {
+        return Ok(());
+    }
+    let now = host.surroundings().epoch;
+    let place = if listed == 0 {
+        let mut word = [0; 32];
+        word[4..12].copy_from_slice(&now.to_be_bytes());
+        word[12..].copy_from_slice(operator.as_slice());
+        host.push(slot(tag::OFFERERS, &[model.as_slice()]), U256::from_be_bytes(word))? + 1
+    } else {
+        listed
+    };
+    host.store_quarters(at, [0, 0, place, checked(now.checked_add(1))?])
+}
+
+/// The first epoch in which the offerer at `index` of a model's list offered it, and who it is.
+pub(crate) fn offerer(host: &mut dyn Host, model: &B256, index: u64) -> Outcome<(u64, Address)> {
+    let list = slot(tag::OFFERERS, &[model.as_slice()]);
+    let word = host.load_word(list.after(index.saturating_add(1)))?;
+    let mut epoch = [0; 8];
+    epoch.copy_from_slice(&word[4..12]);
+    Ok((u64::from_be_bytes(epoch), Address::from_slice(&word[12..])))
+}
+
+/// How many of a model's offerers had offered it before an epoch began.
+pub(crate) fn offerers_before(host: &mut dyn Host, model: &B256, epoch: u64) -> Outcome<u64> {
+    let (mut before, mut after) = (0, host.load_u64(slot(tag::OFFERERS, &[model.as_slice()]))?);
+    while before < after {
+        let middle = before + (after - before) / 2;
+        if offerer(host, model, middle)?.0 < epoch {
+            before = middle + 1;
+        } else {
+            after = middle;
+        }
+    }
+    Ok(before)
+}
+
+/// The key under which an operator serves a model that it has offered since before an epoch, with stake; none if it
+/// does not.
+pub(crate) fn serves_since_before(
+    host: &mut dyn Host,
+    operator: Address,
+    model: &B256,
+    epoch: u64,
+) -> Outcome<Option<B256>> {
+    let at = slot(tag::OFFERER, &[operator.as_slice(), model.as_slice()]);
+    let [_, _, _, since] = host.load_quarters(at)?;
+    if since == 0 || since > epoch {
+        return Ok(None);
+    }
+    let bonded = staking::bonded_to(host, operator)?;
+    if bonded < U256::from(host.params().worker_stake_min) {
+        return Ok(None);
+    }
+    // An account has one worker in service: the newest.
+    let workers = slot(tag::WORKERS, &[operator.as_slice()]);
+    let count = host.load_u64(workers)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let key = host.load_word(workers.after(count))?;
+    let [_, _, _, retired] = host.load_quarters(slot(tag::WORKER_HEIGHTS, &[key.as_slice()]))?;
+    Ok((retired == 0).then_some(key))
+}
+
+/// Whether an account is a registered operator.
+pub(crate) fn is_registered(host: &mut dyn Host, operator: Address) -> Outcome<bool> {
+    Ok(host.load_u64(slot(tag::REGISTERED, &[operator.as_slice()]))? != 0)
+}
+
 fn withdraw_offer(host: &mut dyn Host, operator: Address, model: B256) -> Outcome<()> {
     let place_of = |model: &B256| slot(tag::OFFER_PLACE, &[operator.as_slice(), model.as_slice()]);
     let place = host.load_u64(place_of(&model))?;
@@ -244,6 +357,9 @@ fn withdraw_offer(host: &mut dyn Host, operator: Address, model: B256) -> Outcom
         host.store_u64(place_of(&moved.into()), place)?;
     }
     host.store_u64(place_of(&model), 0)?;
+    let offerer = slot(tag::OFFERER, &[operator.as_slice(), model.as_slice()]);
+    let [_, _, listed, _] = host.load_quarters(offerer)?;
+    host.store_quarters(offerer, [0, 0, listed, 0])?;
     let at = slot(tag::OFFER, &[operator.as_slice(), model.as_slice()]);
     host.store(at, U256::ZERO)?;
     host.store(at.after(1), U256::ZERO)?;

@@ -138,6 +138,38 @@ mod tests {
         }
     }
 
+    /// What other trees confused: an odd leaf counted twice (CVE-2012-2459), an inner node passed off as a leaf, leaves in
+    /// another order.
+    #[test]
+    fn a_root_is_of_one_list_of_entries() {
+        for count in 1..=17 {
+            let leaves = leaves(count);
+            let root = root_of(&leaves);
+            let twice = [&leaves[..], &leaves[count - 1..]].concat();
+            assert_ne!(root_of(&twice), root, "the last of {count} twice");
+            assert_ne!(root_of(&[&leaves[..], &leaves[..]].concat()), root);
+            for index in 1..count {
+                let mut swapped = leaves.clone();
+                swapped.swap(0, index);
+                assert_ne!(root_of(&swapped), root, "0 and {index} of {count} swapped");
+            }
+        }
+        // A root does not say how many there are, so it is posted with their number: by another the last of two is a third.
+        let (two, path) = (leaves(2), [leaves(2)[0]]);
+        assert!(verify_inclusion(&root_of(&two), 2, 1, &two[1], &path));
+        assert!(!verify_inclusion(&root_of(&two), 2, 2, &two[1], &path));
+        assert!(verify_inclusion(&root_of(&two), 3, 2, &two[1], &path));
+        // A log of two whose entries would be the inner nodes of a log of four: no entry hashes to an inner node.
+        let leaves = leaves(4);
+        let inner = [node_hash(&leaves[0], &leaves[1]), node_hash(&leaves[2], &leaves[3])];
+        assert_eq!(root_of(&inner), root_of(&leaves), "by hashes alone they are one");
+        let entry = [leaves[0], leaves[1]].concat();
+        for forged in [entry.clone(), [&[0], &entry[..]].concat(), [&[1], &entry[..]].concat()] {
+            assert_ne!(leaf_hash(&forged), inner[0]);
+            assert!(!verify_inclusion(&root_of(&leaves), 2, 0, &leaf_hash(&forged), &inner[1..]));
+        }
+    }
+
     proptest! {
         #[test]
         fn foreign_paths_never_panic(root: [u8; 32], size: u64, index: u64, leaf: [u8; 32], path in prop::collection::vec(any::<[u8; 32]>(), 0..70)) {

@@ -12,7 +12,7 @@ use alloy_primitives::Address;
 use alloy_sol_types::SolCall as _;
 use surety_types::abi::{IReceipts, address::RECEIPTS};
 
-use super::{Call, decode, operators, takes_no_value};
+use super::{Call, audits, decode, operators, takes_no_value};
 use crate::host::{GAS_HASH, GAS_HASH_WORD, Host, Outcome, Slot, checked, require};
 
 pub use log::{inclusion_path, leaf_hash, root_of, verify_inclusion};
@@ -35,7 +35,7 @@ fn posted_slot(operator: Address) -> Slot {
     Slot::new(RECEIPTS, tag::POSTED, &[operator.as_slice()])
 }
 
-fn log_of(host: &mut dyn Host, operator: Address, epoch: u64) -> Outcome<IReceipts::LogRoot> {
+pub(crate) fn log_of(host: &mut dyn Host, operator: Address, epoch: u64) -> Outcome<IReceipts::LogRoot> {
     let at = log_slot(operator, epoch);
     let root = host.load_word(at)?;
     let [_, _, size, height] = host.load_quarters(at.after(1))?;
@@ -61,6 +61,7 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             let [_, _, last, count] = host.load_quarters(posted_slot(operator))?;
             let count = checked(count.checked_add(1))?;
             host.store_quarters(posted_slot(operator), [0, 0, last.max(post.epoch), count])?;
+            audits::note_log(host, operator, post.epoch, post.size)?;
             let event = IReceipts::Posted { operator, epoch: post.epoch, size: post.size, root: post.root };
             host.emit(RECEIPTS, &event)?;
             Ok(Vec::new())

@@ -1,7 +1,8 @@
 //! Staking: who has bonded what to whom, who validates, and who forfeits.
 //!
 //! In:     bonds with their value, requests to leave, validator keys, evidence; the end of each block and epoch.
-//! Out:    payments of what has matured, bounties, the next epoch's validators.
+//! Out:    payments of what has matured, bounties, the next epoch's validators; what other modules take of an operator's
+//!         stake for those it has harmed.
 //! Touches: its own storage and balance.
 //! Holds:  its balance covers every pool, everything unbonding and what is forfeited; leaving stake stays answerable
 //!         until it has left; a key once registered stays its operator's for ever; who signed conflicting votes never
@@ -23,7 +24,9 @@ use surety_types::abi::{IStaking, address::STAKING};
 pub(crate) use candidates::{register_at_genesis, require_proof};
 pub use candidates::{validator_proof_message, worker_proof_message};
 pub use evidence::{SignedVote, VoteKind};
-pub(crate) use pools::{bond_at_genesis, bonded_to, bonded_total, votes_of};
+pub(crate) use pools::{
+    WHOLE_BPS, answerable, bond_at_genesis, bonded_to, bonded_total, forfeit_paid, penalize, votes_of,
+};
 pub(crate) use sets::{
     begin_anew, end_block, load_set, member_slots, performance_slots, set_length_slot, store_set,
 };
@@ -71,6 +74,8 @@ mod tag {
     pub(super) const SET_DIGEST: u8 = 18;
     /// Of an epoch's parity and an index: turns taken and missed.
     pub(super) const PERFORMANCE: u8 = 19;
+    /// Of an operator: stake on its way out, its shares, how many such pools there were before.
+    pub(super) const LEAVING: u8 = 20;
 }
 
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
@@ -117,6 +122,9 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
         Calls::forfeited(_) => {
             let forfeited: U256 = host.load(slot(tag::FORFEITED, &[]))?;
             Ok(IStaking::forfeitedCall::abi_encode_returns(&forfeited))
+        }
+        Calls::leaving(get) => {
+            Ok(IStaking::leavingCall::abi_encode_returns(&pools::leaving(host, get.operator)?))
         }
         Calls::delegationsOf(get) => {
             Ok(IStaking::delegationsOfCall::abi_encode_returns(&pools::delegations_of(host, get.account)?))

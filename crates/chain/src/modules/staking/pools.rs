@@ -2,7 +2,8 @@
 //!
 //! A pool's stake belongs to its shares. A bond buys shares, unbonding sells them; slashing and what others forfeited
 //! change the stake and leave the shares. Divisions round against whoever acts, so that a pool never owes more than
-//! it has.
+//! it has. What is on its way out is a second pool of the operator's: an entry in it is shares too, so that a penalty
+//! takes from everyone who has not left, at once.
 
 use alloy_primitives::{Address, U256};
 use surety_types::abi::{IStaking, address::STAKING};
@@ -14,10 +15,17 @@ use crate::host::{Host, Outcome, Slot, checked, refuse, require};
 const DELEGATIONS_MAX: u64 = 16;
 /// Entries one account has on the way out of one pool.
 const UNBONDING_MAX: u64 = 16;
+/// Flags of an entry: that its pool had been slashed already; that it is shares of a leaving pool, whose generation is in
+/// the bits above.
+const AFTER_SLASH: u64 = 1;
+const POOLED: u64 = 2;
+const GENERATION_SHIFT: u32 = 2;
+/// A leaving pool whose shares are worth less than 2⁻⁶⁴ each is given up.
+const LEAVING_SHIFT: usize = 64;
 /// Ten-thousandths of a whole.
-pub(super) const WHOLE_BPS: u64 = 10_000;
+pub(crate) const WHOLE_BPS: u64 = 10_000;
 
-/// What is bonded to an operator.
+/// What is bonded to an operator, or what leaves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pool {
     pub(super) stake: U256,
@@ -43,6 +51,72 @@ pub(super) fn pool(host: &mut dyn Host, operator: Address) -> Outcome<Pool> {
 pub(super) fn store_pool(host: &mut dyn Host, operator: Address, pool: Pool) -> Outcome<()> {
     host.store(slot(tag::POOL_STAKE, &[operator.as_slice()]), pool.stake)?;
     host.store(slot(tag::POOL_SHARES, &[operator.as_slice()]), pool.shares)
+}
+
+/// What is on its way out of an operator's pool, and which of such pools it is: when penalties have left next to nothing of
+/// one, its shares are worth nothing for good, and another begins.
+fn leaving_pool(host: &mut dyn Host, operator: Address) -> Outcome<(Pool, u64)> {
+    let at = slot(tag::LEAVING, &[operator.as_slice()]);
+    let pool = Pool { stake: host.load(at)?, shares: host.load(at.after(1))? };
+    Ok((pool, host.load_u64(at.after(2))?))
+}
+
+fn store_leaving(host: &mut dyn Host, operator: Address, pool: Pool, generation: u64) -> Outcome<()> {
+    let at = slot(tag::LEAVING, &[operator.as_slice()]);
+    host.store(at, pool.stake)?;
+    host.store(at.after(1), pool.shares)?;
+    host.store_u64(at.after(2), generation)
+}
+
+/// On its way out of an operator's pool.
+pub(super) fn leaving(host: &mut dyn Host, operator: Address) -> Outcome<U256> {
+    Ok(leaving_pool(host, operator)?.0.stake)
+}
+
+/// What an operator answers with for its workers: what is bonded to it, and what has not left it yet.
+pub(crate) fn answerable(host: &mut dyn Host, operator: Address) -> Outcome<U256> {
+    let leaving = leaving(host, operator)?;
+    checked(bonded_to(host, operator)?.checked_add(leaving))
+}
+
+/// Takes `amount` of what an operator answers with, bonded and leaving alike, pays `payments` out of it and keeps the rest
+/// for the bonds of the next validators. Both are at most what there is; the caller has seen to it.
+pub(crate) fn penalize(
+    host: &mut dyn Host,
+    operator: Address,
+    amount: U256,
+    payments: &[(Address, U256)],
+) -> Outcome<()> {
+    let mut bonded = pool(host, operator)?;
+    let (mut leaving, generation) = leaving_pool(host, operator)?;
+    let together = checked(bonded.stake.checked_add(leaving.stake))?;
+    require(amount <= together, "the operator answers with less")?;
+    if amount.is_zero() {
+        return Ok(());
+    }
+    let of_bonded = checked(amount.checked_mul(bonded.stake))? / together;
+    bonded.stake = checked(bonded.stake.checked_sub(of_bonded))?;
+    leaving.stake = checked(leaving.stake.checked_sub(checked(amount.checked_sub(of_bonded))?))?;
+    store_pool(host, operator, bonded)?;
+    store_leaving(host, operator, leaving, generation)?;
+    let total = bonded_total(host)?;
+    store_bonded_total(host, checked(total.checked_sub(of_bonded))?)?;
+    let mut paid = U256::ZERO;
+    for (to, part) in payments.iter().filter(|(_, part)| !part.is_zero()) {
+        host.pay(STAKING, *to, *part)?;
+        paid = checked(paid.checked_add(*part))?;
+    }
+    forfeit(host, checked(amount.checked_sub(paid))?)?;
+    host.emit(STAKING, &IStaking::Penalized { operator, amount, paid })
+}
+
+/// Keeps for the bonds of the next validators what another module has paid to this one.
+pub(crate) fn forfeit_paid(host: &mut dyn Host, from: Address, amount: U256) -> Outcome<()> {
+    if amount.is_zero() {
+        return Ok(());
+    }
+    host.pay(from, STAKING, amount)?;
+    forfeit(host, amount)
 }
 
 pub(crate) fn bonded_to(host: &mut dyn Host, operator: Address) -> Outcome<U256> {
@@ -135,7 +209,9 @@ fn forget(host: &mut dyn Host, operator: Address, delegator: Address) -> Outcome
 /// An entry on its way out of a pool.
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
-    amount: U256,
+    /// Of the operator's leaving pool of this generation; of an entry older than such pools, the amount itself.
+    shares: U256,
+    generation: Option<u64>,
     started_at: u64,
     epoch: u64,
     delay_s: u64,
@@ -144,6 +220,15 @@ struct Leaving {
 }
 
 impl Leaving {
+    /// What it is worth while the leaving pool stands so.
+    fn worth(&self, (pool, generation): &(Pool, u64)) -> Outcome<U256> {
+        match self.generation {
+            None => Ok(self.shares),
+            Some(own) if own == *generation => pool.worth(self.shares),
+            Some(_) => Ok(U256::ZERO),
+        }
+    }
+
     /// In seconds: its own delay or today's, whichever is shorter.
     fn mature_at(&self, host: &dyn Host) -> u64 {
         self.started_at.saturating_add(self.delay_s.min(host.params().unbonding_s))
@@ -155,9 +240,10 @@ fn entry_slot(operator: Address, delegator: Address, number: u64) -> Slot {
 }
 
 fn load_entry(host: &mut dyn Host, at: Slot) -> Outcome<Leaving> {
-    let amount = host.load(at)?;
-    let [started_at, epoch, delay_s, after_slash] = host.load_quarters(at.after(1))?;
-    Ok(Leaving { amount, started_at, epoch, delay_s, after_slash: after_slash != 0 })
+    let shares = host.load(at)?;
+    let [started_at, epoch, delay_s, flags] = host.load_quarters(at.after(1))?;
+    let generation = (flags & POOLED != 0).then_some(flags >> GENERATION_SHIFT);
+    Ok(Leaving { shares, generation, started_at, epoch, delay_s, after_slash: flags & AFTER_SLASH != 0 })
 }
 
 /// Opened and closed entries; those between are on their way.
@@ -186,11 +272,12 @@ pub(super) fn unbonding_of(
     delegator: Address,
 ) -> Outcome<Vec<IStaking::Entry>> {
     let (closed, opened) = counts(host, operator, delegator)?;
+    let leaving = leaving_pool(host, operator)?;
     let mut entries = Vec::new();
     for number in closed..opened {
         let entry = load_entry(host, entry_slot(operator, delegator, number))?;
         entries.push(IStaking::Entry {
-            amount: entry.amount,
+            amount: entry.worth(&leaving)?,
             startedAt: entry.started_at,
             matureAt: entry.mature_at(host),
             epoch: entry.epoch,
@@ -235,21 +322,43 @@ pub(super) fn unbond(
     }
     let (closed, opened) = counts(host, operator, delegator)?;
     require(opened - closed < UNBONDING_MAX, "too much is on its way already; withdraw first")?;
+    let (shares, generation) = enter_leaving(host, operator, amount)?;
     let entry = Leaving {
-        amount,
+        shares,
+        generation: Some(generation),
         started_at: host.surroundings().timestamp_s,
         epoch: host.surroundings().epoch,
         delay_s: host.params().unbonding_s,
         after_slash: candidates::is_slashed(host, operator)?,
     };
     let at = entry_slot(operator, delegator, opened);
-    host.store(at, amount)?;
-    host.store_quarters(
-        at.after(1),
-        [entry.started_at, entry.epoch, entry.delay_s, u64::from(entry.after_slash)],
-    )?;
+    host.store(at, shares)?;
+    let flags = POOLED
+        | if entry.after_slash { AFTER_SLASH } else { 0 }
+        | checked(generation.checked_mul(1 << GENERATION_SHIFT))?;
+    host.store_quarters(at.after(1), [entry.started_at, entry.epoch, entry.delay_s, flags])?;
     store_counts(host, operator, delegator, closed, opened + 1)?;
     host.emit(STAKING, &IStaking::Unbonding { operator, delegator, amount, matureAt: entry.mature_at(host) })
+}
+
+/// Adds to what leaves an operator's pool: shares of it, and its generation.
+fn enter_leaving(host: &mut dyn Host, operator: Address, amount: U256) -> Outcome<(U256, u64)> {
+    let (mut leaving, mut generation) = leaving_pool(host, operator)?;
+    if leaving.stake < leaving.shares >> LEAVING_SHIFT {
+        forfeit(host, leaving.stake)?;
+        leaving = Pool { stake: U256::ZERO, shares: U256::ZERO };
+        generation = checked(generation.checked_add(1))?;
+    }
+    // Without penalties a share is a wei.
+    let shares = if leaving.shares.is_zero() {
+        amount
+    } else {
+        checked(checked(amount.checked_mul(leaving.shares))?.checked_div(leaving.stake))?
+    };
+    leaving.stake = checked(leaving.stake.checked_add(amount))?;
+    leaving.shares = checked(leaving.shares.checked_add(shares))?;
+    store_leaving(host, operator, leaving, generation)?;
+    Ok((shares, generation))
 }
 
 /// Pays out what has matured, less what was forfeited while it was on its way.
@@ -257,6 +366,7 @@ pub(super) fn withdraw(host: &mut dyn Host, operator: Address, delegator: Addres
     let slash = candidates::slash_of(host, operator)?;
     let (closed, opened) = counts(host, operator, delegator)?;
     let (mut paid, mut slashed, mut next) = (U256::ZERO, U256::ZERO, closed);
+    let mut leaving = leaving_pool(host, operator)?;
     // An older entry matures no later than a newer one, unless the delay was shortened between: then it waits its turn.
     while next < opened {
         let at = entry_slot(operator, delegator, next);
@@ -264,14 +374,19 @@ pub(super) fn withdraw(host: &mut dyn Host, operator: Address, delegator: Addres
         if host.surroundings().timestamp_s < entry.mature_at(host) {
             break;
         }
+        let amount = entry.worth(&leaving)?;
+        if entry.generation == Some(leaving.1) {
+            leaving.0.stake = checked(leaving.0.stake.checked_sub(amount))?;
+            leaving.0.shares = checked(leaving.0.shares.checked_sub(entry.shares))?;
+        }
         let forfeited = match slash {
             Some(slash) if !entry.after_slash && entry.epoch >= slash.epoch => {
-                checked(entry.amount.checked_mul(U256::from(slash.bps)))? / U256::from(WHOLE_BPS)
+                checked(amount.checked_mul(U256::from(slash.bps)))? / U256::from(WHOLE_BPS)
             }
             _ => U256::ZERO,
         };
         slashed = checked(slashed.checked_add(forfeited))?;
-        paid = checked(paid.checked_add(checked(entry.amount.checked_sub(forfeited))?))?;
+        paid = checked(paid.checked_add(checked(amount.checked_sub(forfeited))?))?;
         host.store(at, U256::ZERO)?;
         host.store(at.after(1), U256::ZERO)?;
         next += 1;
@@ -280,8 +395,13 @@ pub(super) fn withdraw(host: &mut dyn Host, operator: Address, delegator: Addres
         return refuse("nothing has matured");
     }
     store_counts(host, operator, delegator, next, opened)?;
-    if !slashed.is_zero() {
-        forfeit(host, slashed)?;
+    let (mut pool, generation) = leaving;
+    // What the last of them leaves is what divisions have left over.
+    let over = if pool.shares.is_zero() { std::mem::take(&mut pool.stake) } else { U256::ZERO };
+    store_leaving(host, operator, pool, generation)?;
+    let kept = checked(slashed.checked_add(over))?;
+    if !kept.is_zero() {
+        forfeit(host, kept)?;
     }
     host.pay(STAKING, delegator, paid)?;
     host.emit(STAKING, &IStaking::Withdrawn { operator, delegator, amount: paid, slashed })?;

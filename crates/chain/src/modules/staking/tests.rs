@@ -5,8 +5,12 @@ use alloy_sol_types::SolCall as _;
 use surety_types::abi::{IStaking, Module, address::STAKING};
 
 use super::super::tests::{check_solvency, equivocation};
+use super::{pools, slot, tag};
 use crate::{
     SignedVote, VoteKind,
+    execute::surroundings,
+    host::{Host, Outcome, Own},
+    ledger::Ledger,
     testing::{Chain, GAS_PRICE, address, credits, secret, validator_proof},
 };
 
@@ -75,6 +79,33 @@ fn stake_leaves_after_the_delay_and_not_before() {
     assert_eq!(bonded(&chain, 5, 6), U256::ZERO);
     let call = IStaking::delegationsOfCall { account: address(6) };
     assert!(chain.view(Module::Staking, call).is_empty());
+    check_solvency(&chain);
+}
+
+/// A bond stands for one operator, and while it leaves for none: what is bonded once cannot be bonded again before it is back.
+#[test]
+fn a_bond_stands_for_one_operator_at_a_time() {
+    let mut chain = Chain::new();
+    for operator in [5, 7] {
+        bond(&mut chain, operator, credits(50));
+    }
+    let owned = chain.balance(address(6));
+    delegate(&mut chain, 6, 5, credits(30));
+    let fee =
+        |chain: &Chain| U256::from(chain.last.as_ref().expect("a block").gas_used) * U256::from(GAS_PRICE);
+    let mut left = owned - credits(30) - fee(&chain);
+    assert_eq!(chain.balance(address(6)), left);
+    unbond(&mut chain, 6, 5, credits(30));
+    left -= fee(&chain);
+    let of = |chain: &Chain| [bonded(chain, 5, 6), bonded(chain, 7, 6)];
+    assert_eq!((of(&chain), chain.balance(address(6))), ([U256::ZERO; 2], left), "on its way, and nobody's");
+    chain.wait(chain.genesis.params.unbonding_s);
+    withdraw(&mut chain, 6, 5).expect("matured");
+    left = left + credits(30) - fee(&chain);
+    assert_eq!(chain.balance(address(6)), left);
+    delegate(&mut chain, 6, 7, credits(30));
+    assert_eq!(of(&chain), [U256::ZERO, credits(30)]);
+    assert_eq!(chain.balance(address(6)), left - credits(30) - fee(&chain));
     check_solvency(&chain);
 }
 
@@ -360,4 +391,91 @@ fn the_largest_supply_overflows_nothing() {
     chain.next_epoch();
     unbond(&mut chain, 1, 1, U256::MAX);
     check_solvency(&chain);
+}
+
+/// Runs something as the chain itself would.
+fn by_the_chain<T>(chain: &mut Chain, run: impl FnOnce(&mut dyn Host) -> Outcome<T>) -> T {
+    let surroundings = surroundings(&chain.spec, &chain.next_header(), chain.genesis.params.clone());
+    let (value, writes) = {
+        let mut ledger = Ledger::new(&chain.state);
+        let value = run(&mut Own { surroundings: &surroundings, ledger: &mut ledger }).expect("it can");
+        (value, ledger.writes())
+    };
+    chain.state.apply(writes);
+    value
+}
+
+fn leaving(chain: &Chain, operator: u64) -> U256 {
+    chain.view(Module::Staking, IStaking::leavingCall { operator: address(operator) })
+}
+
+#[test]
+fn a_penalty_takes_from_all_that_has_not_left() {
+    let mut chain = Chain::new();
+    bond(&mut chain, 5, credits(60));
+    delegate(&mut chain, 6, 5, credits(30));
+    unbond(&mut chain, 6, 5, credits(10));
+    unbond(&mut chain, 5, 5, U256::from(7));
+    let third = credits(90) / U256::from(3);
+    by_the_chain(&mut chain, |host| pools::penalize(host, address(5), third, &[]));
+    check_solvency(&chain);
+    // A third of each, and what does not divide from what leaves.
+    let together = bonded(&chain, 5, 5) + bonded(&chain, 5, 6) + leaving(&chain, 5);
+    assert!(credits(60) - together <= U256::from(3), "{together}");
+    assert!(credits(20) - bonded(&chain, 5, 6) * U256::from(3) / U256::from(2) <= U256::from(3));
+    let all = by_the_chain(&mut chain, |host| pools::answerable(host, address(5)));
+    let refuses = |chain: &mut Chain| {
+        by_the_chain(chain, |host| Ok(pools::penalize(host, address(5), all + U256::ONE, &[]).is_err()))
+    };
+    assert!(refuses(&mut chain), "no more than there is");
+    unbond(&mut chain, 6, 5, credits(1));
+    chain.wait(chain.genesis.params.unbonding_s);
+    let paid = withdraw(&mut chain, 6, 5).expect("matured") + withdraw(&mut chain, 5, 5).expect("matured");
+    assert!(paid <= credits(10) * U256::from(2) / U256::from(3) + credits(1) + U256::from(7), "{paid}");
+    assert_eq!(leaving(&chain, 5), U256::ZERO, "what divisions leave over is forfeited with the last");
+    check_solvency(&chain);
+}
+
+/// Whatever penalties leave, what begins to leave afterwards leaves whole.
+#[test]
+fn after_the_hardest_penalties_stake_still_leaves() {
+    let mut chain = Chain::new();
+    bond(&mut chain, 5, credits(60));
+    for _ in 0..9 {
+        unbond(&mut chain, 5, 5, credits(1) / U256::from(1_000));
+        by_the_chain(&mut chain, |host| {
+            let all = pools::answerable(host, address(5))?;
+            pools::penalize(host, address(5), all - all / U256::from(1_000), &[])
+        });
+        check_solvency(&chain);
+        bond(&mut chain, 5, credits(1));
+    }
+    unbond(&mut chain, 5, 5, credits(1));
+    chain.wait(chain.genesis.params.unbonding_s);
+    let paid = withdraw(&mut chain, 5, 5).expect("matured");
+    let (least, most) = (credits(1) - U256::ONE, credits(1) + credits(1) / U256::from(500));
+    assert!((least..=most).contains(&paid), "{paid}");
+    check_solvency(&chain);
+}
+
+/// What was on its way out before there were such pools leaves as it would have.
+#[test]
+fn older_entries_leave_whole() {
+    let mut chain = Chain::new();
+    bond(&mut chain, 5, credits(60));
+    unbond(&mut chain, 5, 5, credits(10));
+    by_the_chain(&mut chain, |host| {
+        let keys = [address(5), address(5)];
+        let at = slot(tag::UNBONDING_ENTRY, &[keys[0].as_slice(), keys[1].as_slice(), &0u64.to_be_bytes()]);
+        let [started_at, epoch, delay_s, flags] = host.load_quarters(at.after(1))?;
+        assert_eq!(flags, 2);
+        host.store_quarters(at.after(1), [started_at, epoch, delay_s, 0])?;
+        let pool = slot(tag::LEAVING, &[keys[0].as_slice()]);
+        host.store(pool, U256::ZERO)?;
+        host.store(pool.after(1), U256::ZERO)
+    });
+    unbond(&mut chain, 5, 5, credits(20));
+    chain.wait(chain.genesis.params.unbonding_s);
+    assert_eq!(withdraw(&mut chain, 5, 5).expect("matured"), credits(30));
+    assert_eq!(chain.balance(STAKING), credits(40_030));
 }

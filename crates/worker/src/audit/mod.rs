@@ -5,6 +5,20 @@
 //! Touches: nothing.
 //! Holds:  the comparison is of tokens, text, ending and state, never of likelihoods; one teacher-forced prefill.
 //! Absent: what follows from a difference.
+//!
+//! Around it: what this worker owes the ledger's audits, of its own answers and of others' (`desk`), the evidence it gives to
+//! its auditors (`give`), and the trickle of its own answers that it computes again for itself (`trickle`).
+
+mod desk;
+mod give;
+mod trickle;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use desk::{Desk, Means};
+pub(crate) use give::give;
+pub(crate) use trickle::{Trickle, compute_again};
 
 use surety_engine::{
     Model, PromptError, SequenceRequest,
@@ -15,7 +29,7 @@ use surety_proof::{
     check::{Checked, Fault, check_state},
     commit::prompt_digest,
 };
-use surety_types::{Answer, FinishReason, ModelId};
+use surety_types::{Answer, AuditEvidence, Digest, FinishReason, ModelId};
 use thiserror::Error;
 
 /// What was recomputed, and is the same to the bit.
@@ -113,6 +127,39 @@ pub fn recompute(
     answer: &Answer,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Recomputed, Discrepancy> {
+    let (recomputed, state_digest) = compute(model, executor, checked, answer, progress)?;
+    if let (Some(receipt), Some(state_digest)) = (&checked.receipt, state_digest) {
+        check_state(receipt, &answer.salt, &state_digest).map_err(Discrepancy::State)?;
+    }
+    Ok(recomputed)
+}
+
+/// An answer from what was kept of it, or given to its auditor, who does not know the salt.
+pub(crate) fn answer_of(evidence: AuditEvidence, salt: [u8; 32]) -> Answer {
+    let AuditEvidence { order, request, acceptance, receipt, resumed, output, text } = evidence;
+    Answer {
+        order,
+        request,
+        acceptance: Some(acceptance),
+        receipt: Some(receipt),
+        progress: None,
+        salt,
+        output_ids: output,
+        resumed_ids: resumed,
+        text,
+        channel: None,
+        prompt_ids: None,
+    }
+}
+
+/// Re-runs an answer, and compares all but its state; that, if it is a whole answer.
+fn compute(
+    model: &Model,
+    executor: &Executor,
+    checked: &Checked,
+    answer: &Answer,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(Recomputed, Option<Digest>), Discrepancy> {
     let order = checked.order.value();
     if order.model != model.id() {
         return Err(Discrepancy::Model { claimed: order.model, found: model.id() });
@@ -163,7 +210,7 @@ pub fn recompute(
         // An answer that broke off has no end, and commits to no state.
         let rest = answer.text.strip_prefix(&replay.text);
         return match rest.is_some_and(|rest| rest.is_empty() || rest == replay.rest) {
-            true => Ok(recomputed),
+            true => Ok((recomputed, None)),
             false => Err(different_text(&answer.text, &replay.text)),
         };
     };
@@ -177,8 +224,7 @@ pub fn recompute(
     if claimed != replay.finish {
         return Err(Discrepancy::Finish { claimed: receipt.finish, computed: replay.finish });
     }
-    check_state(receipt, &answer.salt, &replay.state_digest).map_err(Discrepancy::State)?;
-    Ok(recomputed)
+    Ok((recomputed, Some(replay.state_digest)))
 }
 
 fn different_text(claimed: &str, computed: &str) -> Discrepancy {

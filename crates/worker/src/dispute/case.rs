@@ -1,0 +1,214 @@
+//! A case: what either side of a dispute must have at hand.
+//!
+//! In:     an answer, its signed papers, the model.
+//! Out:    the papers as the ledger takes them; the answer's trace.
+//! Touches: memory and processor, for as long as the trace takes.
+//! Holds:  who contests an answer computes from the model it names; who defends one computes from whatever it served it
+//!         with, which is its own affair.
+//! Absent: moves (`play`).
+
+use std::num::NonZeroUsize;
+
+use surety_engine::{Bytes, Model};
+use surety_proof::{
+    commit::{output_digest, prompt_digest, state_commitment},
+    dispute::{
+        Statement,
+        judge::StatementError,
+        opening::Node,
+        plan::PlanHeader,
+        rules::{Rules, Source},
+        trace::{Strings, Trace, TraceError},
+    },
+};
+use surety_types::{
+    Canonical as _, Channel, Digest, Manifest, OpenError, Order, Receipt, Signed,
+    abi::IDisputes::{self, Papers},
+    digest::domain,
+};
+
+/// An answer that is contested, or may be.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The order, COSE bytes.
+    pub order: Vec<u8>,
+    /// The receipt, COSE bytes.
+    pub receipt: Vec<u8>,
+    /// The request, canonical CBOR.
+    pub request: Vec<u8>,
+    /// What the model was given: the prompt's ids, then those resumed from.
+    pub given_ids: Vec<u32>,
+    /// What it is said to have answered.
+    pub output_ids: Vec<u32>,
+    /// Opens the receipt's state commitment, where it is known: payers are given it.
+    pub salt: Option<[u8; 32]>,
+    /// The channel that the order names, where it is known: who is refunded.
+    pub channel: Option<Channel>,
+}
+
+/// Why a case cannot be brought before the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum CaseError {
+    /// A paper is not what it should be.
+    #[error("the {what} cannot be read")]
+    Paper {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+    /// The ids are not those that the receipt commits to.
+    #[error("the {0} ids are not those that the receipt commits to")]
+    Ids(&'static str),
+    /// The model has no plan.
+    #[error("the model has no plan: it cannot be disputed")]
+    NoPlan,
+    /// The answer cannot be disputed.
+    #[error("the answer cannot be disputed")]
+    Statement(#[from] StatementError),
+    /// The trace cannot be made.
+    #[error("the trace cannot be made")]
+    Trace(#[from] TraceError),
+    /// A string is longer than any may be.
+    #[error("the model's file is too long to be disputed")]
+    TooLong,
+}
+
+impl CaseError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            CaseError::Paper { .. } => Some("check the evidence with `surety verify`"),
+            CaseError::Ids("prompt") => Some(
+                "the worker gave the model another prompt than this one: that is not judged on the ledger yet",
+            ),
+            CaseError::Ids(_) => Some("check the evidence with `surety verify`"),
+            CaseError::Trace(TraceError::Memory { .. }) => Some("use a machine with more memory"),
+            _ => None,
+        }
+    }
+}
+
+/// A case with its trace.
+pub struct Prepared {
+    pub(super) papers: Papers,
+    pub(super) order: Signed<Order>,
+    pub(super) receipt: Signed<Receipt>,
+    pub(super) request: Vec<u8>,
+    pub(super) header: PlanHeader,
+    pub(super) rules: Rules,
+    pub(super) strings: Strings<File>,
+    pub(super) trace: Trace,
+    pub(super) given_ids: Vec<u32>,
+    pub(super) output_ids: Vec<u32>,
+    pub(super) salt: Option<[u8; 32]>,
+    pub(super) channel: Option<Channel>,
+}
+
+impl Prepared {
+    /// Computes the trace of an answer said to be of `manifest`, from `model` and its `file`, on so many threads.
+    ///
+    /// `progress` is told how many of how many words there are. It takes seconds for a short answer of a small model, and
+    /// grows with the model and with the square of the answer's length.
+    ///
+    /// # Errors
+    /// `CaseError` says what is missing.
+    pub fn new(
+        case: Case,
+        manifest: &Manifest,
+        model: &Model,
+        file: Bytes,
+        threads: NonZeroUsize,
+        memory_max: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Prepared, CaseError> {
+        let paper = |what| move |source| CaseError::Paper { what, source };
+        let order = Signed::<Order>::open(&case.order).map_err(paper("order"))?;
+        let receipt = Signed::<Receipt>::open(&case.receipt).map_err(paper("receipt"))?;
+        if prompt_digest(&case.given_ids) != receipt.prompt_digest {
+            return Err(CaseError::Ids("prompt"));
+        }
+        if output_digest(&case.output_ids) != receipt.output_digest {
+            return Err(CaseError::Ids("output"));
+        }
+        let plan = model.plan().ok_or(CaseError::NoPlan)?;
+        let header = plan.header().clone();
+        let statement = Statement::new(manifest, &header, order.value(), receipt.value())?;
+        let rules = statement.rules().clone();
+        let strings = Strings::new(
+            plan.to_bytes(),
+            File(file),
+            model.rotary_bytes(),
+            &case.given_ids,
+            &case.output_ids,
+        )
+        .ok_or(CaseError::TooLong)?;
+        let trace = Trace::build(&rules, &strings, threads, memory_max, progress)?;
+        let papers = papers(&case, manifest, &strings)?;
+        let Case { request, given_ids, output_ids, salt, channel, .. } = case;
+        Ok(Prepared {
+            papers,
+            order,
+            receipt,
+            request,
+            header,
+            rules,
+            strings,
+            trace,
+            given_ids,
+            output_ids,
+            salt,
+            channel,
+        })
+    }
+
+    /// Words of the trace.
+    pub fn words(&self) -> u64 {
+        self.rules.layout().words()
+    }
+
+    /// What this side's trace gives as state digest.
+    pub fn state_digest(&self) -> [u8; 32] {
+        let at = self.rules.layout().state_digest_at();
+        let mut digest = [0; 32];
+        for (place, word) in digest.chunks_exact_mut(4).zip(at..) {
+            let word = self.trace.word(word).expect("a trace has a state digest");
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        digest
+    }
+
+    /// Whether the receipt commits to this side's state digest; none if the salt is not known.
+    pub fn is_committed(&self) -> Option<bool> {
+        let digest = Digest(self.state_digest());
+        let commitment = state_commitment(&self.receipt.worker, &self.salt?, &digest);
+        Some(commitment == self.receipt.state_commitment)
+    }
+
+    /// The receipt's digest, by which the ledger knows it.
+    pub fn receipt_digest(&self) -> Digest {
+        Digest::of(domain::RECEIPT, self.receipt.bytes())
+    }
+}
+
+/// A model's file.
+#[derive(Clone)]
+pub(super) struct File(Bytes);
+
+impl AsRef<[u8]> for File {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+fn papers(case: &Case, manifest: &Manifest, strings: &Strings<File>) -> Result<Papers, CaseError> {
+    let plan = strings.open(Source::Plan, Node { first: 0, chunks: 1 }).ok_or(CaseError::NoPlan)?;
+    Ok(IDisputes::Papers {
+        order: case.order.clone().into(),
+        receipt: case.receipt.clone().into(),
+        manifest: manifest.to_cbor().into(),
+        plan: plan.bytes.into(),
+        planSiblings: plan.siblings.into(),
+    })
+}
