@@ -173,10 +173,10 @@ pub fn start_log(cli: &Cli) {
         _ => false,
     };
     let usual = if by_hand {
-        "warn,commonware_storage=error,iroh=error,iroh_relay=error,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
+        "warn,commonware_storage=error,iroh=error,iroh::socket::transports::relay=off,iroh_relay=error,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
     } else {
-        // An empty database says that it is empty; a relay that is away is told by whoever needs it.
-        "warn,commonware_storage=error,iroh=error,iroh_relay=error"
+        // An empty database says that it is empty; a relay that is away, or was never wanted, is told by whoever needs it.
+        "warn,commonware_storage=error,iroh=error,iroh::socket::transports::relay=off,iroh_relay=error"
     };
     let filter = cli.global.log.as_deref().unwrap_or(usual);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {

@@ -103,8 +103,9 @@ async fn trial<F: Future<Output = ()> + Send + 'static>(
     let payer = endpoint(2).await;
     let connection = Connection::open(&payer, worker.address());
     connection.ready(PATIENCE).await.unwrap();
-    let channel = Some(Digest([4; 32]));
-    let order = Order { price_ceiling: PRICE, channel, max_output_tokens: LIMIT, ..order_for(&request()) };
+    let named = Some(Digest([4; 32]));
+    let order =
+        Order { price_ceiling: PRICE, channel: named, max_output_tokens: LIMIT, ..order_for(&request()) };
     let notes = Arc::new(Mutex::new(Notes::default()));
     let purse =
         Box::new(Noting { notes: Arc::clone(&notes), order: order.digest(), most, channel: channel() });

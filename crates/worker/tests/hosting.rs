@@ -103,6 +103,7 @@ impl Settings<'_> {
                 },
             }),
             sharing: Some(Sharing { view: view(), limits: HoldLimits::default() }),
+            lie: None,
         };
         // The one before may still be letting go of its book.
         for _ in 0..500 {

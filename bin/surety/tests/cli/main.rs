@@ -5,6 +5,7 @@ mod http;
 mod process;
 
 mod commands;
+mod demo;
 mod join;
 mod keeping;
 mod kill_matrix;
