@@ -1,23 +1,31 @@
-//! The worst leaf of a dispute: how many bytes a judge could be shown for one step of a model.
+//! The worst leaf of a dispute: how many bytes a judge could be shown for one word of a model's trace (D-5.8).
 //!
-//! A leaf is one step with everything it is computed from: one weight row times one activation row over a segment of
-//! 1,024 elements; one attention score; one accumulator step over a page of 16 positions; one tree of a norm; one tile
-//! of the sampler. Weights open against the file's own BLAKE3 tree, everything else against 16-ary Merkle trees. Every
-//! term below is an upper bound.
+//! A leaf opens the word and everything it is computed from (D-6), in whole chunks, each run of them with the values of the
+//! nodes beside it. Most of what a word is computed from lies shortly before it, at the end of an agreed node: beside
+//! such a run are the nodes of one path, and few on its other side. Keys, values and counts lie far away: beside those
+//! are the nodes of two paths. Every term below is an upper bound.
 
+use surety_proof::dispute::{
+    game::TRACE_WORDS_MAX,
+    layout::{TILE, parts},
+    plan::{TENSOR_WORDS, TensorFormat},
+};
 use surety_types::Manifest;
 
-/// Elements of a segment, a tile of the sampler and a tree of a norm.
+/// Elements of a segment.
 const SEGMENT: u64 = 1_024;
-/// Positions of a page.
-const PAGE_POSITIONS: u64 = 16;
-/// Identities, positions and lengths around a leaf.
-const FRAME_BYTES: u64 = 512;
-const F32_BYTES: u64 = 4;
-const F16_BYTES: u64 = 2;
-const HASH_BYTES: u64 = 32;
+const WORD_BYTES: u64 = 4;
+const VALUE_BYTES: u64 = 32;
 /// BLAKE3.
 const CHUNK_BYTES: u64 = 1_024;
+/// Levels of the tree of the longest trace.
+const TRACE_DEPTH: u64 = (TRACE_WORDS_MAX * WORD_BYTES / CHUNK_BYTES).ilog2() as u64;
+/// Levels above all that one output's sampling, or one position's layer, takes of a trace.
+const NEAR_DEPTH: u64 = 12;
+/// Levels of the tree of the ids.
+const IDS_DEPTH: u64 = 12;
+/// Chunks of the node in dispute, when it is bytes, have so many values beside one of them.
+const OWN_BYTES: u64 = CHUNK_BYTES + 6 * VALUE_BYTES;
 
 /// Why a model cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,38 +44,40 @@ pub enum LeafError {
     Overflow,
 }
 
-/// Elements and bytes of a block, and whether activations are quantised for it.
-fn format_block(name: &str) -> Option<(u64, u64, bool)> {
-    Some(match name {
-        "F32" => (1, 4, false),
-        "F16" | "BF16" => (1, 2, false),
-        "Q8_0" => (32, 34, true),
-        "Q4_0" => (32, 18, true),
-        "Q5_0" => (32, 22, true),
-        "Q4_K" => (256, 144, true),
-        "Q5_K" => (256, 176, true),
-        "Q6_K" => (256, 210, true),
-        "IQ4_XS" => (256, 136, true),
-        _ => return None,
-    })
+/// Tensors of a plan that are no layer's, and those of a layer (D-2.3).
+const PLAN_TENSORS: u64 = 4;
+const PLAN_TENSORS_OF_A_LAYER: u64 = 18;
+
+/// Elements and bytes of a block.
+fn format_block(name: &str) -> Option<(u64, u64)> {
+    let format = TensorFormat::from_name(name)?;
+    Some((format.block_elements().into(), format.block_bytes().into()))
 }
 
-/// Bytes of a path in a 16-ary Merkle tree over so many leaves.
-fn path_bytes(leaves: u64) -> u64 {
-    let mut levels = 0;
-    let mut left = leaves.max(1);
-    while left > 1 {
-        left = left.div_ceil(16);
-        levels += 1;
-    }
-    levels * 15 * HASH_BYTES
+/// Levels of the tree of so many bytes.
+fn depth(bytes: u64) -> u64 {
+    u64::from(bytes.div_ceil(CHUNK_BYTES).max(1).next_power_of_two().ilog2())
 }
 
-/// Bytes of an opening of `bytes` somewhere in a file: whole chunks, and the nodes on both edges.
-fn file_opening_bytes(bytes: u64, file_bytes: u64) -> u64 {
-    let chunks = bytes.div_ceil(CHUNK_BYTES) + 1;
-    let depth = u64::from(u64::BITS - file_bytes.div_ceil(CHUNK_BYTES).leading_zeros());
-    8 + chunks * CHUNK_BYTES + (chunks + 2 * depth) * 2 * HASH_BYTES
+/// The most chunks that consecutive bytes lie in, if they begin at a word.
+fn chunks(bytes: u64) -> u64 {
+    if bytes == WORD_BYTES { 1 } else { bytes.saturating_sub(WORD_BYTES).div_ceil(CHUNK_BYTES) + 1 }
+}
+
+/// So many words of the trace shortly before the disputed one.
+fn near(words: u64) -> u64 {
+    let chunks = chunks(WORD_BYTES * words);
+    chunks * CHUNK_BYTES + (TRACE_DEPTH + NEAR_DEPTH + depth(chunks * CHUNK_BYTES) + 1) * VALUE_BYTES
+}
+
+/// So many words of the trace anywhere before it.
+fn far(words: u64) -> u64 {
+    chunks(WORD_BYTES * words) * CHUNK_BYTES + 2 * TRACE_DEPTH * VALUE_BYTES
+}
+
+/// So many bytes of another string of this depth.
+fn of_string(bytes: u64, depth: u64) -> u64 {
+    chunks(bytes.max(2)) * CHUNK_BYTES + 2 * depth * VALUE_BYTES
 }
 
 /// The most bytes a leaf of a dispute about this model can take, with its openings.
@@ -91,39 +101,51 @@ pub fn dispute_leaf_bytes(manifest: &Manifest) -> Result<u64, LeafError> {
     if manifest.formats.is_empty() || manifest.files.is_empty() {
         return Err(LeafError::Zero(if manifest.formats.is_empty() { "formats" } else { "files" }));
     }
-    let file_bytes = manifest.files.iter().map(|file| file.bytes).max().unwrap_or_default();
-    let head_dim = u64::from(manifest.head_dim);
-    let row_elements = u64::from(manifest.width)
-        .max(u64::from(manifest.feed_forward))
-        .max(u64::from(manifest.heads).checked_mul(head_dim).ok_or(LeafError::Overflow)?);
-    let row_path = path_bytes(row_elements.div_ceil(SEGMENT));
-    let context = u64::from(manifest.context);
+    let file_depth = depth(manifest.files.iter().map(|file| file.bytes).max().unwrap_or_default());
+    let (head_dim, context) = (u64::from(manifest.head_dim), u64::from(manifest.context));
+    let attention = u64::from(manifest.heads).checked_mul(head_dim).ok_or(LeafError::Overflow)?;
+    let row = u64::from(manifest.width).max(u64::from(manifest.feed_forward)).max(attention);
+    let tensors = PLAN_TENSORS + PLAN_TENSORS_OF_A_LAYER * u64::from(manifest.layers);
+    let plan_bytes = CHUNK_BYTES + TENSOR_WORDS as u64 * WORD_BYTES * tensors;
+    let plan = CHUNK_BYTES + depth(plan_bytes) * VALUE_BYTES;
+    let rotary_depth = depth(context.saturating_mul(head_dim * WORD_BYTES));
+    let weight = of_string(WORD_BYTES, file_depth);
 
-    let mut product = 0;
+    let (mut segment, mut embedding) = (0, 0);
     for format in &manifest.formats {
-        let (elements, bytes, quantised) =
+        let (elements, bytes) =
             format_block(&format.name).ok_or_else(|| LeafError::Format(format.name.clone()))?;
-        let weights = file_opening_bytes(SEGMENT / elements * bytes, file_bytes);
-        let activations = if quantised { SEGMENT + SEGMENT / 32 * F32_BYTES } else { SEGMENT * F32_BYTES };
-        product = product.max(weights + activations);
+        let blocks = SEGMENT.div_ceil(elements);
+        segment = segment.max(of_string(blocks * bytes, file_depth) + near(SEGMENT) + plan);
+        embedding = embedding.max(of_string(bytes, file_depth) + of_string(WORD_BYTES, IDS_DEPTH) + plan);
     }
-    // Input, output, and the running total between segments.
-    let product = product + 2 * row_path + 2 * F32_BYTES;
-    let page_path = path_bytes(context.div_ceil(PAGE_POSITIONS));
-    let score = head_dim * (F32_BYTES + F16_BYTES) + page_path + row_path;
-    let step = head_dim.checked_mul(PAGE_POSITIONS * F16_BYTES + 2 * F32_BYTES).ok_or(LeafError::Overflow)?
-        + PAGE_POSITIONS * F32_BYTES
-        + 2 * page_path;
-    let norm = SEGMENT.min(row_elements) * F32_BYTES
-        + file_opening_bytes(SEGMENT.min(row_elements) * F32_BYTES, file_bytes)
-        + 2 * row_path;
-    let sampler = SEGMENT * F32_BYTES + 2 * path_bytes(u64::from(manifest.vocabulary).div_ceil(SEGMENT));
-    Ok(FRAME_BYTES + product.max(score).max(step).max(norm).max(sampler))
+    let tiles = u64::from(manifest.vocabulary).div_ceil(TILE);
+    let kinds = [
+        segment,
+        embedding,
+        // Lanes, a total, an element of a norm.
+        near(16) + near(SEGMENT),
+        near(parts(row)) + weight + plan,
+        2 * near(1) + weight + plan,
+        // A query or a key; a score; a value sum.
+        2 * near(1) + 2 * of_string(WORD_BYTES, rotary_depth),
+        near(head_dim) + far(head_dim),
+        near(1) + near(512) + far(512),
+        // Presence and repeats; an adjusted logit; a sum of a selection; its choice; the sampled id.
+        far(1) + of_string(256 * WORD_BYTES, IDS_DEPTH),
+        2 * near(1) + far(1),
+        near(2) + near(TILE) + near(2 * TILE) + near(4),
+        near(2 * 256) + near(4),
+        near(2 * tiles) + near(2 * TILE),
+    ];
+    Ok(OWN_BYTES + kinds.into_iter().max().unwrap_or_default())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::params::Params;
+    use surety_proof::dispute::judge::SHOWN_BYTES_MAX;
     use surety_types::{Digest, FileDigest, FormatSummary};
 
     pub(crate) fn manifest() -> Manifest {
@@ -156,14 +178,15 @@ pub(crate) mod tests {
 
     #[test]
     fn ordinary_models_are_within_the_bound() {
+        assert_eq!(Params::default().dispute_leaf_bytes_max, SHOWN_BYTES_MAX as u64, "what a judge reads");
         let bytes = dispute_leaf_bytes(&manifest()).expect("admissible");
-        assert!((8_192..=16_384).contains(&bytes), "{bytes}");
+        assert!((8_192..=20_480).contains(&bytes), "{bytes}");
         // 70 billion parameters, 8-bit.
         let mut large = manifest();
         (large.layers, large.width, large.heads, large.feed_forward) = (80, 8_192, 64, 28_672);
         large.files[0].bytes = 75_000_000_000;
         let bytes = dispute_leaf_bytes(&large).expect("admissible");
-        assert!(bytes <= 16_384, "{bytes}");
+        assert!(bytes <= 20_480, "{bytes}");
     }
 
     #[test]
@@ -178,11 +201,11 @@ pub(crate) mod tests {
         check(|m| m.kv_heads = 3, LeafError::Heads);
         check(|m| m.formats.clear(), LeafError::Zero("formats"));
         let mut wide = manifest();
-        wide.head_dim = 512;
-        assert!(dispute_leaf_bytes(&wide).expect("computable") > 16_384);
+        wide.vocabulary = 1 << 20;
+        assert!(dispute_leaf_bytes(&wide).expect("computable") > 20_480);
         wide.head_dim = u32::MAX;
         (wide.heads, wide.kv_heads, wide.context) = (u32::MAX, 1, u32::MAX);
         wide.files[0].bytes = u64::MAX;
-        assert!(dispute_leaf_bytes(&wide).expect("computable") > 16_384);
+        assert!(dispute_leaf_bytes(&wide).expect("computable") > 20_480);
     }
 }
