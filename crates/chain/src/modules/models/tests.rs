@@ -46,7 +46,7 @@ fn what_cannot_be_judged_is_not_admitted() {
     trailing.push(0);
     refused(publish(&mut chain, trailing), "not a canonical manifest");
     let mut wide = manifest();
-    wide.head_dim = 512;
+    wide.vocabulary = 1 << 20;
     refused(publish(&mut chain, wide.to_cbor()), "not admitted: a dispute could need a leaf of");
     let mut unknown = manifest();
     unknown.formats[1].name = "Q9_9".into();
