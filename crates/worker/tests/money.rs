@@ -16,7 +16,7 @@ use surety_types::{
     Acceptance, Amount, AuditEvidence, Canonical, Channel, ChannelDigests, Digest, EvidenceRequest,
     FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price, Progress, Prompt, Receipt,
     Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WEI_PER_MICRO_CREDIT,
-    abi::{IAudits, IChannels, IModels, IOperators, IReceipts, IStaking, Module},
+    abi::{IAudits, IChannels, IDisputes, IModels, IOperators, IReceipts, IStaking, Module},
     channel::cover_wei,
     order::ORDER_VERSION,
 };
@@ -24,7 +24,7 @@ use surety_worker::{
     WorkerLedger,
     load::{ModelFile, ModelPlace},
     money::{Claims, HostingSettings},
-    serve::{self, ModelSettings, RunningWorker, WorkerSettings},
+    serve::{self, Lie, ModelSettings, RunningWorker, WorkerSettings},
 };
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf");
@@ -101,10 +101,15 @@ impl Bench {
     }
 
     async fn resume(ledger: MemoryLedger, folder: Arc<tempfile::TempDir>) -> Bench {
+        Self::resume_telling(None, ledger, folder).await
+    }
+
+    async fn resume_telling(lie: Option<Lie>, ledger: MemoryLedger, folder: Arc<tempfile::TempDir>) -> Bench {
         let mut worker = None;
         // The one before may still be letting go of its book.
         for _ in 0..500 {
-            match serve::start(settings(&ledger, folder.path()), |_| {}).await {
+            let settings = WorkerSettings { lie: lie.clone(), ..settings(&ledger, folder.path()) };
+            match serve::start(settings, |_| {}).await {
                 Ok(started) => {
                     worker = Some(started);
                     break;
@@ -601,5 +606,47 @@ async fn an_answer_is_computed_again_by_another_worker_which_is_paid_for_it() {
     let found = standing();
     assert_eq!((found.passed, found.missed, found.pool), (1, 0, U256::ZERO));
     bench.stop().await;
+    auditor.shutdown(TIME).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_that_is_drawn_is_contested_by_its_auditor_and_convicted() {
+    const AUDITOR: u64 = 3;
+    let ledger = MemoryLedger::new();
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut auditor = settings(&ledger, other.path());
+    auditor.key = SecretKey::from_bytes(&[3; 32]);
+    let its = auditor.ledger.as_mut().unwrap();
+    (its.account, its.name) = (ledger.account(AUDITOR), "Umbra".into());
+    let auditor = serve::start(auditor, |_| {}).await.unwrap();
+    registered(&auditor).await;
+    let lie = Some(Lie::Temperature);
+    let bench = Bench::resume_telling(lie, ledger.clone(), Arc::new(folder)).await;
+    bench.deposit(10_000).await;
+    let (operator, epoch, limit) = (wallet(OPERATOR).address(), ledger.epoch(), 40);
+    let mut order = bench.order("Who goes there?", limit).await;
+    order.accepted().await;
+    order.paid_to_the_end(0, limit).await;
+    let bonded = || ledger.view(Module::Staking, &IStaking::bondedToCall { operator });
+    let before = bonded();
+    ledger.next_epoch();
+    let logs = || ledger.view(Module::Audits, &IAudits::standingOfCall { operator }).logs;
+    until("the log", || (logs() == 1).then_some(())).await;
+    ledger.next_epoch();
+    let mut id = [0; 32];
+    id[..20].copy_from_slice(operator.as_slice());
+    id[20..28].copy_from_slice(&epoch.to_be_bytes());
+    let audit = || ledger.view(Module::Audits, &IAudits::auditOfCall { id: B256::from(id) });
+    until("the disclosure", || (audit().status == 1).then_some(())).await;
+    ledger.next_epoch();
+    let dispute = until("the verdict", || {
+        let count = ledger.view(Module::Disputes, &IDisputes::disputeCountCall {});
+        let dispute = || ledger.view(Module::Disputes, &IDisputes::disputesCall { id: 1 });
+        (count == 1).then(dispute).filter(|dispute| dispute.state != 1)
+    })
+    .await;
+    assert_eq!((dispute.state, dispute.operator), (3, operator), "its own trace is not its receipt's");
+    assert_eq!(dispute.challenger, wallet(AUDITOR).address());
+    assert!(bonded() < before, "and its bond is less");
     auditor.shutdown(TIME).await;
 }

@@ -109,7 +109,12 @@ fn governance_is_seen_through_and_the_pages_follow() {
     let before = look(&["powers"]);
     assert_eq!((&before["stage"], &before["minimum"]), (&json!(0), &json!(1)));
     assert!(before["alarms"].to_string().contains("one key is the whole chain"), "{before}");
-    assert!(before["slices"].as_array().unwrap().iter().all(|slice| slice["risk"] == "high"), "{before}");
+    let as_it_is = |slice: &Value| match slice["name"].as_str() {
+        // Whoever looks can have a lie judged, whoever holds the keys.
+        Some("verification") => slice["risk"] == "medium",
+        _ => slice["risk"] == "high",
+    };
+    assert!(before["slices"].as_array().unwrap().iter().all(as_it_is), "{before}");
     assert_eq!(row(&before, "change a parameter")["delay"], "6 seconds");
     let shown = run(dir, &["powers", "--rpc-url", &alone.rpc]);
     assert_status(&shown, 0);

@@ -477,13 +477,15 @@ fn rows(survey: &Survey, counts: &Counts) -> Vec<PowerRow> {
         PowerRow {
             what: "slash",
             who: format!(
-                "anyone who shows two conflicting votes under one key ({} of its bond); nobody by vote",
-                share(U256::from(params.slash_equivocation_bps), U256::from(10_000))
+                "anyone who shows two conflicting votes under one key ({} of its bond), or a false receipt ({} of what its \
+                 operator answers with at least), judged by arithmetic; nobody by vote",
+                share(U256::from(params.slash_equivocation_bps), U256::from(10_000)),
+                share(U256::from(params.dispute_slash_bps), U256::from(10_000))
             ),
             takes: Some(1),
             nobody: false,
             delay: "at once".into(),
-            veto: "nobody: the signatures are the proof".into(),
+            veto: "nobody: signatures, and a word computed again, are the proof".into(),
             last_used: if survey.forfeited.is_zero() {
                 "unknown here: `surety economics` lists it".into()
             } else {

@@ -7,7 +7,7 @@ use alloy_sol_types::SolCall;
 use surety_chain::Parameter;
 use surety_client::ledger::{
     Ledger, TransactionCall,
-    powers::{PowerRow, Powers, Risk, powers},
+    powers::{PowerRow, Powers, Risk, Slice, powers},
 };
 use surety_types::abi::{
     IGovernance::{self, Change},
@@ -62,7 +62,12 @@ async fn a_parameter_changed_by_governance_changes_the_page() {
     assert!(before.alarms.iter().any(|alarm| alarm.contains("whole chain")), "{:?}", before.alarms);
     let whole = format!("{}", wallet(0).address());
     assert!(before.alarms.iter().any(|alarm| alarm.contains(&whole)), "{:?}", before.alarms);
-    assert!(before.slices.iter().all(|slice| slice.risk == Risk::High), "{:?}", before.slices);
+    // Whoever looks can have a lie judged, whoever holds the keys.
+    let as_it_is = |slice: &Slice| match slice.name {
+        "verification" => slice.risk == Risk::Medium,
+        _ => slice.risk == Risk::High,
+    };
+    assert!(before.slices.iter().all(as_it_is), "{:?}", before.slices);
     assert_eq!(row(&before, "change a parameter").delay, "6 seconds");
     assert_eq!(row(&before, "change a parameter").last_used, "never");
 

@@ -33,7 +33,10 @@ use surety_types::{
     AuditEvidence, Digest, EvidenceRequest, ModelId, PublicKey,
     abi::{IAudits, IOperators, Module},
 };
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 
 use super::{Discrepancy, answer_of, compute};
 use crate::money::{Case, Till};
@@ -44,6 +47,7 @@ pub(crate) mod stage {
     pub(crate) const DISCLOSED: u8 = 1;
     pub(crate) const COMMITTED: u8 = 3;
     pub(crate) const REVEALED: u8 = 4;
+    pub(crate) const DIFFERING: u8 = 6;
 }
 
 /// Between two looks at the ledger.
@@ -68,11 +72,21 @@ pub(crate) struct Means {
     pub(crate) executor: Arc<Executor>,
     /// Whether orders are being served.
     pub(crate) busy: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Takes answers that are to be contested.
+    pub(crate) contests: mpsc::UnboundedSender<Differing>,
+}
+
+/// An answer that this worker's audit contradicts.
+pub(crate) struct Differing {
+    pub(crate) evidence: AuditEvidence,
+    /// Whether everything but the state is the same.
+    pub(crate) only_state: bool,
 }
 
 /// What is under way.
 struct Work {
     id: B256,
+    evidence: AuditEvidence,
     /// None: it could not be computed here.
     result: oneshot::Receiver<Option<Digest>>,
 }
@@ -81,6 +95,7 @@ struct Work {
 struct Promise {
     salt: [u8; 32],
     found: Digest,
+    evidence: AuditEvidence,
 }
 
 /// A worker's audits.
@@ -100,6 +115,8 @@ pub(crate) struct Desk {
     tasks: VecDeque<B256>,
     work: Option<Work>,
     promised: BTreeMap<B256, Promise>,
+    /// What was said, and not answered yet.
+    revealed: BTreeMap<B256, Differing>,
     /// Set when the desk is gone: what computes need wait no longer.
     gone: Arc<AtomicBool>,
 }
@@ -122,6 +139,7 @@ impl Desk {
             tasks: VecDeque::new(),
             work: None,
             promised: BTreeMap::new(),
+            revealed: BTreeMap::new(),
             gone: Arc::default(),
         }
     }
@@ -131,6 +149,7 @@ impl Desk {
         loop {
             let idle = self.work.is_none()
                 && self.promised.is_empty()
+                && self.revealed.is_empty()
                 && self.own.is_empty()
                 && self.tasks.is_empty();
             sleep(if idle { LOOK_INTERVAL } else { WORK_INTERVAL }).await;
@@ -174,6 +193,7 @@ impl Desk {
         }
         self.answer_all().await?;
         self.reveal_all().await?;
+        self.contest_all().await?;
         self.go_on().await
     }
 
@@ -328,13 +348,39 @@ impl Desk {
         for id in ids {
             let audit = self.audit(id).await?;
             let ours = audit.status == stage::COMMITTED && audit.auditor == operator;
-            if let Some(Promise { salt, found }) = self.promised.remove(&id).filter(|_| ours) {
-                let (salt, state) = (B256::from(salt), found.0.into());
+            if let Some(promise) = self.promised.remove(&id).filter(|_| ours) {
+                let (salt, state) = (B256::from(promise.salt), promise.found.0.into());
                 let call = IAudits::revealCall { id, salt, stateDigest: state };
-                if let Err(error) = self.send("revealing", ModuleCall::new(Module::Audits, &call)).await {
-                    self.promised.insert(id, Promise { salt: salt.0, found });
-                    return Err(error);
+                match self.send("revealing", ModuleCall::new(Module::Audits, &call)).await {
+                    Ok(true) => {
+                        let Promise { evidence, found, .. } = promise;
+                        let only_state = found != Digest::ZERO;
+                        self.revealed.insert(id, Differing { evidence, only_state });
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.promised.insert(id, promise);
+                        return Err(error);
+                    }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// U-5.2: where the worker's answer is another than what was computed here, a dispute says who is right.
+    async fn contest_all(&mut self) -> Result<(), AccountError> {
+        let now = self.epoch.unwrap_or(0);
+        let ids: Vec<B256> = self.revealed.keys().copied().collect();
+        for id in ids {
+            let audit = self.audit(id).await?;
+            if audit.status == stage::REVEALED && (audit.due == 0 || now <= audit.due) {
+                continue;
+            }
+            let differing = self.revealed.remove(&id);
+            if let Some(differing) = differing.filter(|_| audit.status == stage::DIFFERING) {
+                // An error means that the worker ends.
+                let _ = self.means.contests.send(differing);
             }
         }
         Ok(())
@@ -348,15 +394,14 @@ impl Desk {
                 Err(oneshot::error::TryRecvError::Closed) => None,
                 Ok(result) => result,
             };
-            let id = work.id;
-            self.work = None;
+            let Some(Work { id, evidence, .. }) = self.work.take() else { return Ok(()) };
             if let Some(found) = result {
                 let mut salt = [0; 32];
                 getrandom::fill(&mut salt).expect("the system has randomness");
                 let commitment = audit_commitment(&self.means.key, &salt, &found);
                 let call = IAudits::commitCall { id, commitment: commitment.0.into() };
                 if self.send("committing", ModuleCall::new(Module::Audits, &call)).await? {
-                    self.promised.insert(id, Promise { salt, found });
+                    self.promised.insert(id, Promise { salt, found, evidence });
                 }
             }
         }
@@ -403,6 +448,7 @@ impl Desk {
     /// Computes on a thread of its own, while no orders are served.
     fn compute(&self, id: B256, model: Arc<Model>, audit: IAudits::Audit, evidence: AuditEvidence) -> Work {
         let (sender, result) = oneshot::channel();
+        let kept = evidence.clone();
         let (executor, busy) = (Arc::clone(&self.means.executor), Arc::clone(&self.means.busy));
         let gone = Arc::clone(&self.gone);
         let run = move || {
@@ -418,7 +464,7 @@ impl Desk {
         if let Err(error) = std::thread::Builder::new().name("audit".to_owned()).spawn(run) {
             tracing::warn!(%error, "no thread could be started for an audit");
         }
-        Work { id, result }
+        Work { id, evidence: kept, result }
     }
 }
 

@@ -16,7 +16,7 @@ mod trickle;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use desk::{Desk, Means};
+pub(crate) use desk::{Desk, Differing, Means};
 pub(crate) use give::give;
 pub(crate) use trickle::{Trickle, compute_again};
 

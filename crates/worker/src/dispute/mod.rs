@@ -11,10 +11,10 @@
 
 mod accuse;
 mod case;
-mod defend;
+mod duty;
 mod play;
 
 pub use accuse::{Accusation, Accused, accusation, accuse};
 pub use case::{Case, CaseError, Prepared};
-pub(crate) use defend::{Defence, Defended};
+pub(crate) use duty::{Defended, DisputeDuty};
 pub use play::{Move, PlayError, Side, Verdict, play};

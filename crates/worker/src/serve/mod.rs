@@ -40,7 +40,7 @@ use surety_types::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Mutex, Semaphore, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -52,7 +52,7 @@ use self::{
 };
 use crate::{
     audit::{self, Desk, Means, Trickle},
-    dispute::{Defence, Defended},
+    dispute::{Defended, DisputeDuty},
     load::{Loader, ModelFile, OpenError},
     machine,
     money::{
@@ -405,6 +405,7 @@ pub async fn start(
         (Some(ledger), Some(till)) => {
             let models = shared.models().map(|served| (served.model.id(), served.model.clone()));
             let (serving, key) = (shared.clone(), shared.worker());
+            let (contests, contested) = mpsc::unbounded_channel();
             let means = Means {
                 till: till.clone(),
                 endpoint: endpoint.clone(),
@@ -412,17 +413,19 @@ pub async fn start(
                 models: models.collect(),
                 executor: for_audits,
                 busy: Arc::new(move || serving.is_busy()),
+                contests,
             };
             let defended = |served: &Arc<ServedModel>| {
                 let (manifest, file) = (served.manifest.clone(), served.file.clone());
                 (manifest.id(), Defended { manifest, model: served.model.clone(), file })
             };
-            let defence = Defence {
+            let disputes = DisputeDuty {
                 account: ledger.account.clone(),
                 till: till.clone(),
                 key,
                 models: shared.models().map(defended).collect(),
-                turn: tokio::sync::Mutex::new(()),
+                turn: Mutex::new(()),
+                contested: Mutex::new(contested),
             };
             let registered = |served: &Arc<ServedModel>| {
                 (served.manifest.id(), served.manifest.clone(), served.names.clone())
@@ -437,7 +440,7 @@ pub async fn start(
             tasks.spawn(async move {
                 // An error means that the duties have ended, and the worker with them.
                 if state.wait_for(|state| state.registered).await.is_ok() {
-                    tokio::join!(Desk::new(means).run(), defence.run());
+                    tokio::join!(Desk::new(means).run(), disputes.run());
                 }
             });
             Some(duty)

@@ -1,10 +1,11 @@
-//! Defending: a worker answers for its receipts by itself, for as long as it runs.
+//! The duty: a worker answers for its receipts by itself, and contests what it finds false as an auditor.
 //!
-//! In:     disputes and claims about its operator, as the ledger has them; what was kept of its answers.
-//! Out:    the worker's moves; receipts shown to whoever claims there are none.
+//! In:     disputes and claims about its operator, as the ledger has them; what was kept of its answers; evidence of an
+//!         answer that its own audit contradicts.
+//! Out:    the moves of either side; receipts shown to whoever claims there are none.
 //! Touches: the ledger; the book; processor and memory, while a trace is computed.
-//! Holds:  one trace at a time; what cannot be defended is said in the log, once.
-//! Absent: contesting others (`accuse`).
+//! Holds:  one trace at a time; what cannot be defended or contested is said in the log, once.
+//! Absent: auditing (`audit`), the moves themselves (`play`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,17 +20,23 @@ use surety_client::{
 };
 use surety_engine::Model;
 use surety_types::{
-    Canonical as _, Digest, Manifest, ModelId, Order, PublicKey, Request, Signed,
+    AuditEvidence, Canonical as _, Digest, Manifest, ModelId, OpenError, Order, PublicKey, Request, Signed,
     abi::{IClaims, IDisputes, Module},
 };
-use tokio::{sync::Mutex, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
+    time::sleep,
+};
 
 use super::{
+    accuse::{Accusation, accusation, accuse},
     case::{Case, CaseError, Prepared},
     play::{PlayError, Side, play},
 };
 use crate::{
-    load::{ModelFile, OpenError},
+    audit::Differing,
+    load::{self, ModelFile},
     machine,
     money::Till,
 };
@@ -48,8 +55,8 @@ pub(crate) struct Defended {
     pub(crate) file: ModelFile,
 }
 
-/// What defends.
-pub(crate) struct Defence {
+/// What it is done with.
+pub(crate) struct DisputeDuty {
     pub(crate) account: Arc<dyn Account>,
     pub(crate) till: Arc<Till>,
     pub(crate) key: PublicKey,
@@ -57,19 +64,25 @@ pub(crate) struct Defence {
     pub(crate) models: BTreeMap<ModelId, Defended>,
     /// Held by who computes a trace.
     pub(crate) turn: Mutex<()>,
+    /// Answers that an audit of this worker's contradicts.
+    pub(crate) contested: Mutex<mpsc::UnboundedReceiver<Differing>>,
 }
 
-/// Why a receipt is not defended.
+/// Why a receipt is neither defended nor contested.
 #[derive(Debug, thiserror::Error)]
-enum DefenceError {
+enum DutyError {
     #[error("the ledger does not take part")]
     Ledger(#[from] AccountError),
     #[error("nothing was kept of the answer")]
     Forgotten,
+    #[error("what differs is not judged on the ledger")]
+    NotJudged,
+    #[error("the order cannot be read")]
+    Order(#[source] OpenError),
     #[error("the model is not served any more")]
     Model,
     #[error("the model's file cannot be read")]
-    File(#[from] OpenError),
+    File(#[from] load::OpenError),
     #[error("the request cannot be read")]
     Request(#[source] surety_types::DecodeError),
     #[error("the model cannot be given the request")]
@@ -80,16 +93,27 @@ enum DefenceError {
     Play(#[from] PlayError),
 }
 
-impl Defence {
-    /// Defends until it is dropped.
+impl DisputeDuty {
+    /// Does it until it is dropped.
     pub(crate) async fn run(self) {
-        let defence = Arc::new(self);
+        let duty = Arc::new(self);
         let (mut disputes, mut claims) = (Docket::default(), Docket::default());
         // Dropped with this, they end.
         let mut played = JoinSet::new();
         loop {
-            if let Err(error) = defence.look(&mut disputes, &mut claims, &mut played).await {
+            if let Err(error) = duty.look(&mut disputes, &mut claims, &mut played).await {
                 tracing::debug!(%error, "the ledger does not say what is contested");
+            }
+            while let Ok(differing) = duty.contested.lock().await.try_recv() {
+                let duty = duty.clone();
+                played.spawn(async move {
+                    if let Err(error) = duty.contest(differing).await {
+                        tracing::warn!(
+                            error = told(&error),
+                            "a receipt that an audit contradicts is not contested"
+                        );
+                    }
+                });
             }
             while played.try_join_next().is_some() {}
             sleep(LOOK_INTERVAL).await;
@@ -117,9 +141,9 @@ impl Defence {
                 disputes.open.remove(&id);
             } else if dispute.worker.0 == self.key.0 && disputes.attempted.insert(id) {
                 tracing::warn!(dispute = id, receipt = %dispute.receipt, "a receipt is contested; it is defended");
-                let defence = self.clone();
+                let duty = self.clone();
                 played.spawn(async move {
-                    if let Err(error) = defence.defend(id, Digest(dispute.receipt.0)).await {
+                    if let Err(error) = duty.defend(id, Digest(dispute.receipt.0)).await {
                         let error = told(&error);
                         tracing::error!(
                             dispute = id,
@@ -150,39 +174,64 @@ impl Defence {
     }
 
     /// Plays a dispute to its end.
-    async fn defend(&self, id: u64, receipt: Digest) -> Result<(), DefenceError> {
+    async fn defend(&self, id: u64, receipt: Digest) -> Result<(), DutyError> {
         let till = self.till.clone();
         let kept = tokio::task::spawn_blocking(move || till.store().case(&receipt)).await;
-        let kept = kept.ok().and_then(Result::ok).flatten().ok_or(DefenceError::Forgotten)?;
-        let order = Signed::<Order>::open(&kept.evidence.order).map_err(|_| DefenceError::Forgotten)?;
-        let Defended { manifest, model, file } = self.models.get(&order.model).ok_or(DefenceError::Model)?;
-        let request = Request::from_cbor(&kept.evidence.request).map_err(DefenceError::Request)?;
-        let prompt = model.prompt_tokens(&request)?;
-        let case = Case {
-            order: kept.evidence.order,
-            receipt: kept.evidence.receipt,
-            request: kept.evidence.request,
-            given_ids: [prompt, kept.evidence.resumed].concat(),
-            output_ids: kept.evidence.output,
-            salt: Some(kept.salt),
-            channel: None,
-        };
-        let turn = self.turn.lock().await;
-        let (manifest, model, bytes) = (manifest.clone(), model.clone(), file.open()?);
-        let prepared = tokio::task::spawn_blocking(move || {
-            let memory = machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2);
-            Prepared::new(case, &manifest, &model, bytes, machine::cores(), memory, &mut |_, _| {})
-        });
-        let prepared = match prepared.await {
-            Ok(prepared) => prepared?,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
-        drop(turn);
+        let kept = kept.ok().and_then(Result::ok).flatten().ok_or(DutyError::Forgotten)?;
+        let prepared = self.prepare(kept.evidence, Some(kept.salt)).await?;
         let side = Side::Worker { salt: kept.salt };
         let mut report = |made| tracing::info!(dispute = id, ?made, "a move was made");
         let verdict = play(&*self.account, id, side, &prepared, &mut report).await?;
         tracing::warn!(dispute = id, verdict = verdict.reason(), "a dispute is over");
         Ok(())
+    }
+
+    /// Contests an answer, and plays the dispute to its end.
+    async fn contest(&self, differing: Differing) -> Result<(), DutyError> {
+        let Differing { evidence, only_state } = differing;
+        let prepared = self.prepare(evidence, None).await?;
+        let accusation = match accusation(&prepared) {
+            // The worker's state digest opens its commitment, and is not this side's.
+            None if only_state => Accusation::Trace,
+            None => return Err(DutyError::NotJudged),
+            Some(accusation) => accusation,
+        };
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).expect("the system has randomness");
+        let accused = accuse(&*self.account, &prepared, accusation, salt).await?;
+        let id = accused.id;
+        tracing::warn!(dispute = id, receipt = %prepared.receipt_digest(), "a receipt that was audited is contested");
+        let mut report = |made| tracing::info!(dispute = id, ?made, "a move was made");
+        let verdict = play(&*self.account, id, Side::Challenger, &prepared, &mut report).await?;
+        tracing::warn!(dispute = id, verdict = verdict.reason(), "a dispute is over");
+        Ok(())
+    }
+
+    /// Computes the trace of an answer, when it is its turn.
+    async fn prepare(&self, evidence: AuditEvidence, salt: Option<[u8; 32]>) -> Result<Prepared, DutyError> {
+        let order = Signed::<Order>::open(&evidence.order).map_err(DutyError::Order)?;
+        let Defended { manifest, model, file } = self.models.get(&order.model).ok_or(DutyError::Model)?;
+        let request = Request::from_cbor(&evidence.request).map_err(DutyError::Request)?;
+        let prompt = model.prompt_tokens(&request)?;
+        let case = Case {
+            order: evidence.order,
+            receipt: evidence.receipt,
+            request: evidence.request,
+            given_ids: [prompt, evidence.resumed].concat(),
+            output_ids: evidence.output,
+            salt,
+            channel: None,
+        };
+        let _turn = self.turn.lock().await;
+        let (manifest, model, bytes) = (manifest.clone(), model.clone(), file.open()?);
+        let prepared = tokio::task::spawn_blocking(move || {
+            let memory = machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2);
+            Prepared::new(case, &manifest, &model, bytes, machine::cores(), memory, &mut |_, _| {})
+        });
+        match prepared.await {
+            Ok(prepared) => Ok(prepared?),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Shows the receipt for an order of which somebody claims that it was not answered.
