@@ -205,6 +205,9 @@ fn broken_stream(up: &Up, gateway: Pid, body: &Value) -> String {
     came
 }
 
+/// Requests beside the one that is struck.
+const CROWD: usize = 24;
+
 #[test]
 fn a_stream_goes_on_after_its_gateway_was_killed() {
     let data_dir = tempfile::tempdir().unwrap();
@@ -214,12 +217,20 @@ fn a_stream_goes_on_after_its_gateway_was_killed() {
     long["ignore_eos"] = json!(true);
     let (_, undisturbed) = ask(&up.base_url(), &long);
     let whole = undisturbed["choices"][0]["message"]["content"].as_str().unwrap();
+    let crowd = long.clone();
     long["stream"] = json!(true);
     let mut gateway = up.pids()[0];
-    // A quick machine may have sent all of it.
+    // Alone it would be over before anything of it is on the disk; and still a quick machine may have sent all of it.
     let came = (0..10).find_map(|_| {
+        let others: Vec<_> = (0..CROWD)
+            .map(|_| {
+                let mut other = post(&up.base_url(), "/chat/completions", &crowd);
+                std::thread::spawn(move || drop(other.read_to_end(&mut Vec::new())))
+            })
+            .collect();
         let before = up.stderr.lock().unwrap().matches("the gateway runs again (process ").count();
         let came = broken_stream(&up, gateway, &long);
+        others.into_iter().for_each(|other| other.join().unwrap());
         let again = || {
             let stderr = up.stderr.lock().unwrap();
             let mut runs = stderr.split("the gateway runs again (process ").skip(before + 1);
