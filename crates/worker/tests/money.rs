@@ -31,6 +31,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespea
 const TIME: Duration = Duration::from_secs(60);
 const OPERATOR: u64 = 1;
 const PAYER: u64 = 2;
+const AUDITOR: u64 = 3;
 /// A micro-credit for each token.
 const PRICE: Price =
     Price { prompt: Amount(1_000_000), cached: Amount(1_000_000), output: Amount(1_000_000) };
@@ -553,17 +554,30 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("{what} did not happen in time");
 }
 
+/// Another operator's worker, which offers the same model.
+async fn auditor(ledger: &MemoryLedger, folder: &Path) -> RunningWorker {
+    let mut settings = settings(ledger, folder);
+    settings.key = SecretKey::from_bytes(&[3; 32]);
+    let its = settings.ledger.as_mut().unwrap();
+    (its.account, its.name) = (ledger.account(AUDITOR), "Umbra".into());
+    let auditor = serve::start(settings, |_| {}).await.unwrap();
+    registered(&auditor).await;
+    auditor
+}
+
+/// The audit of the first draw from an epoch's log (U-2.5).
+fn first_draw(operator: Address, epoch: u64) -> B256 {
+    let mut id = [0; 32];
+    id[..20].copy_from_slice(operator.as_slice());
+    id[20..28].copy_from_slice(&epoch.to_be_bytes());
+    id.into()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_computed_again_by_another_worker_which_is_paid_for_it() {
-    const AUDITOR: u64 = 3;
     let ledger = MemoryLedger::new();
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut auditor = settings(&ledger, other.path());
-    auditor.key = SecretKey::from_bytes(&[3; 32]);
-    let its = auditor.ledger.as_mut().unwrap();
-    (its.account, its.name) = (ledger.account(AUDITOR), "Umbra".into());
-    let auditor = serve::start(auditor, |_| {}).await.unwrap();
-    registered(&auditor).await;
+    let auditor = auditor(&ledger, other.path()).await;
     let mut bench = Bench::resume(ledger.clone(), Arc::new(folder)).await;
     bench.deposit(10_000).await;
     let (epoch, limit) = (ledger.epoch(), 40);
@@ -580,10 +594,7 @@ async fn an_answer_is_computed_again_by_another_worker_which_is_paid_for_it() {
     ledger.next_epoch();
     until("the log", || (standing().logs == 1).then_some(())).await;
     ledger.next_epoch();
-    let mut id = [0; 32];
-    id[..20].copy_from_slice(operator.as_slice());
-    id[20..28].copy_from_slice(&epoch.to_be_bytes());
-    let id = B256::from(id);
+    let id = first_draw(operator, epoch);
     let audit = || ledger.view(Module::Audits, &IAudits::auditOfCall { id });
     until("the disclosure", || (audit().status == 1).then_some(())).await;
 
@@ -611,15 +622,9 @@ async fn an_answer_is_computed_again_by_another_worker_which_is_paid_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lie_that_is_drawn_is_contested_by_its_auditor_and_convicted() {
-    const AUDITOR: u64 = 3;
     let ledger = MemoryLedger::new();
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut auditor = settings(&ledger, other.path());
-    auditor.key = SecretKey::from_bytes(&[3; 32]);
-    let its = auditor.ledger.as_mut().unwrap();
-    (its.account, its.name) = (ledger.account(AUDITOR), "Umbra".into());
-    let auditor = serve::start(auditor, |_| {}).await.unwrap();
-    registered(&auditor).await;
+    let auditor = auditor(&ledger, other.path()).await;
     let lie = Some(Lie::Temperature);
     let bench = Bench::resume_telling(lie, ledger.clone(), Arc::new(folder)).await;
     bench.deposit(10_000).await;
@@ -633,10 +638,8 @@ async fn a_lie_that_is_drawn_is_contested_by_its_auditor_and_convicted() {
     let logs = || ledger.view(Module::Audits, &IAudits::standingOfCall { operator }).logs;
     until("the log", || (logs() == 1).then_some(())).await;
     ledger.next_epoch();
-    let mut id = [0; 32];
-    id[..20].copy_from_slice(operator.as_slice());
-    id[20..28].copy_from_slice(&epoch.to_be_bytes());
-    let audit = || ledger.view(Module::Audits, &IAudits::auditOfCall { id: B256::from(id) });
+    let id = first_draw(operator, epoch);
+    let audit = || ledger.view(Module::Audits, &IAudits::auditOfCall { id });
     until("the disclosure", || (audit().status == 1).then_some(())).await;
     ledger.next_epoch();
     let dispute = until("the verdict", || {

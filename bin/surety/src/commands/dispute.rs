@@ -17,7 +17,9 @@ use surety_types::{
     abi::{IDisputes, address::DISPUTES},
 };
 use surety_worker::{
-    dispute::{Accusation, Accused, Case, Move, Prepared, Side, Verdict, accusation, accuse, play},
+    dispute::{
+        Accusation, Accused, Case, Move, Prepared, Side, Verdict, accusation, accuse, play, trace_bytes_max,
+    },
     load::ModelFile,
     machine,
     store::Reference,
@@ -210,9 +212,6 @@ fn print(shown: &Shown) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory for a trace, where the system does not say how much is free.
-const TRACE_BYTES_UNKNOWN: u64 = 2 << 30;
-
 /// What happens while a receipt is contested; for people.
 pub enum Step {
     /// The trace is computed.
@@ -284,10 +283,9 @@ pub async fn contest(
     for answer in &evidence.answers {
         let Some(case) = case(answer, model)? else { continue };
         let (bytes, began) = (file.open()?, std::time::Instant::now());
-        let threads = machine::cores();
-        let memory = machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2);
+        let (threads, memory_max) = (machine::cores(), trace_bytes_max());
         let prepared = tokio::task::block_in_place(|| {
-            Prepared::new(case, model.manifest(), model, bytes, threads, memory, &mut |_, _| {})
+            Prepared::new(case, model.manifest(), model, bytes, threads, memory_max, &mut |_, _| {})
         })?;
         let Some(accusation) = accusation(&prepared) else { continue };
         report(Step::Trace { words: prepared.words(), milliseconds: began.elapsed().as_millis() });

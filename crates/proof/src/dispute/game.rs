@@ -12,6 +12,7 @@
 
 use surety_types::digest::domain;
 
+use super::layout::CHUNK_WORDS;
 use super::opening::{Hashed, Node, Opening, OpeningError, Tree, Value};
 
 /// Levels of the tree that a division goes down (D-5.2).
@@ -321,7 +322,7 @@ pub fn answer<B: AsRef<[u8]>>(trace: &Hashed<B>, node: Node, theirs: &Division) 
             assert_eq!(theirs.len(), ours.len(), "divisions of one node");
             let differs = |(a, b): (&[u8], &[u8])| a != b;
             match theirs.chunks(4).zip(ours.chunks(4)).position(differs) {
-                Some(word) => Answer::Word(node.first * (super::opening::CHUNK_BYTES / 4) + word as u64),
+                Some(word) => Answer::Word(node.first * CHUNK_WORDS + word as u64),
                 None => Answer::Same,
             }
         }

@@ -27,6 +27,16 @@ use surety_types::{
     digest::domain,
 };
 
+use crate::machine;
+
+/// Memory for a trace, where the system does not say how much is free.
+const TRACE_BYTES_UNKNOWN: u64 = 2 << 30;
+
+/// Memory that a trace may take on this machine: half of what is free.
+pub fn trace_bytes_max() -> u64 {
+    machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2)
+}
+
 /// An answer that is contested, or may be.
 #[derive(Clone, Debug)]
 pub struct Case {

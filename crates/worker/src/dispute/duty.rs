@@ -31,7 +31,7 @@ use tokio::{
 
 use super::{
     accuse::{Accusation, accusation, accuse},
-    case::{Case, CaseError, Prepared},
+    case::{Case, CaseError, Prepared, trace_bytes_max},
     play::{PlayError, Side, play},
 };
 use crate::{
@@ -45,8 +45,6 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// What a page of a list on the ledger holds.
 const PAGE: u64 = 100;
-/// Memory for a trace, where the system does not say how much is free.
-const TRACE_BYTES_UNKNOWN: u64 = 2 << 30;
 
 /// A model as the worker serves it.
 pub(crate) struct Defended {
@@ -225,8 +223,8 @@ impl DisputeDuty {
         let _turn = self.turn.lock().await;
         let (manifest, model, bytes) = (manifest.clone(), model.clone(), file.open()?);
         let prepared = tokio::task::spawn_blocking(move || {
-            let memory = machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2);
-            Prepared::new(case, &manifest, &model, bytes, machine::cores(), memory, &mut |_, _| {})
+            let (threads, memory_max) = (machine::cores(), trace_bytes_max());
+            Prepared::new(case, &manifest, &model, bytes, threads, memory_max, &mut |_, _| {})
         });
         match prepared.await {
             Ok(prepared) => Ok(prepared?),
