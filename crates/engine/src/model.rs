@@ -215,7 +215,7 @@ impl Model {
         let rotary = RotaryTable::new(architecture.rotary_parameters(context_tokens as usize, factors))?;
         let (embedding, format) = image::matrix(&gguf, "token_embd.weight", rows, width)?;
         let range = embedding.range.clone();
-        let dispute_plan = plan::plan(&gguf, &architecture, tokenizer.ends_of_generation()).ok();
+        let dispute_plan = plan::plan(&gguf, &architecture, &tokenizer);
         let manifest = Manifest {
             plan: dispute_plan.as_ref().map(surety_types::Plan::digest),
             ..manifest(

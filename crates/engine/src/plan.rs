@@ -1,6 +1,6 @@
 //! A model's plan (D-2): what its computation reads, and where in its file, for disputes.
 //!
-//! In:     GGUF metadata and tensors, the tokens that end an answer.
+//! In:     GGUF metadata and tensors, the tokenizer.
 //! Out:    the plan whose digest is in the manifest.
 //! Touches: nothing.
 //! Holds:  a file has one plan, whoever makes it; it names every tensor the forward pass reads.
@@ -8,18 +8,25 @@
 
 use surety_kernels::RotaryPairs;
 use surety_types::plan::{
-    LayerSlot, Pairs, Plan, PlanError, PlanHeader, Product, Slot, TensorEntry, TensorFormat,
+    LayerSlot, Pairs, Plan, PlanHeader, Product, Slot, SpellingEntry, TensorEntry, TensorFormat,
 };
 
 use crate::architecture::{Architecture, Family};
 use crate::gguf::Gguf;
+use crate::tokenizer::Tokenizer;
 
-/// The plan of a file that can be loaded. `ends` are the tokens that end an answer, increasing.
-///
-/// # Errors
-/// `PlanError` if it has more end tokens than a plan holds, or is larger than files may be: such a model is computed, and
-/// nothing it says can be disputed.
-pub(crate) fn plan(gguf: &Gguf, architecture: &Architecture, ends: &[u32]) -> Result<Plan, PlanError> {
+/// The plan of a file that can be loaded. None if it has more end tokens than a plan holds, an id that spells too much, or is
+/// larger than files may be: such a model is computed, and nothing it says can be disputed.
+pub(crate) fn plan(gguf: &Gguf, architecture: &Architecture, tokenizer: &Tokenizer) -> Option<Plan> {
+    let (first, last) = tokenizer.bounds();
+    let spelling = SpellingEntry {
+        prompts: tokenizer.spells_prompts(),
+        first,
+        last,
+        bos: tokenizer.bos(),
+        eos: tokenizer.eos(),
+        ..SpellingEntry::of(&tokenizer.spelling().ok()?)
+    };
     let head_norms = architecture.family == Family::Qwen3;
     let header = PlanHeader {
         pairs: match architecture.family.rotary_pairs() {
@@ -37,9 +44,10 @@ pub(crate) fn plan(gguf: &Gguf, architecture: &Architecture, ends: &[u32]) -> Re
         eps: architecture.norm_epsilon,
         q_norm: head_norms,
         k_norm: head_norms,
-        end_tokens: ends.to_vec(),
+        end_tokens: tokenizer.ends_of_generation().to_vec(),
+        spelling,
     };
-    Plan::new(header, |slot| entry(gguf, slot))
+    Plan::new(header, |slot| entry(gguf, slot)).ok()
 }
 
 fn entry(gguf: &Gguf, slot: Slot) -> Option<TensorEntry> {

@@ -37,6 +37,8 @@ pub mod domain {
     pub const TEMPLATE: &str = "surety 2026 chat template";
     /// A model's plan (D-2).
     pub const PLAN: &str = "surety 2026 plan";
+    /// What a model's ids spell (D-2.4).
+    pub const SPELLING: &str = "surety 2026 spelling";
     /// The trace of a disputed answer (D-1.3).
     pub const TRACE: &str = "surety 2026 trace";
 }

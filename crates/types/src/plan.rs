@@ -13,9 +13,10 @@ use std::ops::Range;
 
 use crate::digest::{Digest, domain};
 use crate::manifest::Manifest;
+use crate::spelling::{PIECES_BYTES_MAX, Spelling};
 
 /// The version of plans.
-pub const PLAN_VERSION: u32 = 1;
+pub const PLAN_VERSION: u32 = 2;
 /// Words before the tensors: one chunk of BLAKE3.
 pub const HEADER_WORDS: usize = 256;
 /// Words of a tensor.
@@ -34,6 +35,14 @@ mod word {
     pub(super) const EPS: usize = 10;
     pub(super) const FLAGS: usize = 11;
     pub(super) const ENDS: usize = 12;
+    /// Whether prompts are judged.
+    pub(super) const PROMPTS: usize = 80;
+    /// First and last of a text, BOS and EOS of a template.
+    pub(super) const BOUNDS: usize = 81;
+    pub(super) const PIECES_BYTES: usize = 85;
+    pub(super) const SPELLING: usize = 86;
+    /// The first that is not used.
+    pub(super) const END: usize = 94;
 }
 
 /// What words are no plan.
@@ -76,6 +85,43 @@ pub enum PlanError {
     },
 }
 
+/// Says that there is no such id.
+const NO_ID: u32 = u32::MAX;
+
+/// A model's spelling, as its plan names it, and what of its prompts follows from that (D-2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpellingEntry {
+    /// Of the spelling.
+    pub digest: Digest,
+    /// Bytes of all pieces.
+    pub pieces_bytes: u32,
+    /// The ids of a prompt spell it byte for byte: so it can be judged.
+    pub prompts: bool,
+    /// What stands before the ids of a text.
+    pub first: Option<u32>,
+    /// What stands after them.
+    pub last: Option<u32>,
+    /// What a chat template calls `bos_token`.
+    pub bos: Option<u32>,
+    /// What a chat template calls `eos_token`.
+    pub eos: Option<u32>,
+}
+
+impl SpellingEntry {
+    /// A spelling of which prompts are not judged.
+    pub fn of(spelling: &Spelling) -> SpellingEntry {
+        SpellingEntry {
+            digest: spelling.digest(),
+            pieces_bytes: spelling.pieces_bytes(),
+            ..SpellingEntry::default()
+        }
+    }
+
+    fn bounds(&self) -> [Option<u32>; 4] {
+        [self.first, self.last, self.bos, self.eos]
+    }
+}
+
 /// How rotary pairs are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
@@ -114,6 +160,8 @@ pub struct PlanHeader {
     pub k_norm: bool,
     /// Ids after which a model has ended, increasing.
     pub end_tokens: Vec<u32>,
+    /// What its ids spell.
+    pub spelling: SpellingEntry,
 }
 
 impl PlanHeader {
@@ -142,6 +190,11 @@ impl PlanHeader {
         let known = self.end_tokens.last().is_none_or(|last| *last < vocabulary);
         if self.end_tokens.len() > MAX_END_TOKENS || !increasing || !known {
             return Err(PlanError::EndTokens);
+        }
+        let pieces = self.spelling.pieces_bytes;
+        number("pieces", pieces, pieces <= PIECES_BYTES_MAX, "less than 2^31 bytes")?;
+        for id in self.spelling.bounds().into_iter().flatten() {
+            number("a bound of prompts", id, id < vocabulary, "an id of the vocabulary")?;
         }
         Ok(())
     }
@@ -201,6 +254,12 @@ impl PlanHeader {
         words[word::FLAGS] = u32::from(self.q_norm) | u32::from(self.k_norm) << 1;
         words[word::ENDS] = self.end_tokens.len() as u32;
         words[word::ENDS + 1..][..self.end_tokens.len()].copy_from_slice(&self.end_tokens);
+        let SpellingEntry { digest, pieces_bytes, prompts, .. } = self.spelling;
+        words[word::PROMPTS] = prompts.into();
+        words[word::BOUNDS..][..4].copy_from_slice(&self.spelling.bounds().map(|id| id.unwrap_or(NO_ID)));
+        words[word::PIECES_BYTES] = pieces_bytes;
+        let digest = digest.0.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+        words[word::SPELLING..].iter_mut().zip(digest).for_each(|(word, value)| *word = value);
         let mut bytes = [0; 4 * HEADER_WORDS];
         bytes.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
         bytes
@@ -228,10 +287,27 @@ impl PlanHeader {
         if ends > MAX_END_TOKENS {
             return Err(PlanError::EndTokens);
         }
-        let (end_tokens, rest) = words[word::ENDS + 1..].split_at(ends);
-        if rest.iter().any(|word| *word != 0) {
+        let (end_tokens, rest) = words[word::ENDS + 1..word::PROMPTS].split_at(ends);
+        if rest.iter().chain(&words[word::END..]).any(|word| *word != 0) {
             return Err(PlanError::Reserved);
         }
+        if words[word::PROMPTS] > 1 {
+            return Err(number("prompts", word::PROMPTS, "0 or 1"));
+        }
+        let [first, last, bos, eos] =
+            std::array::from_fn(|i| Some(words[word::BOUNDS + i]).filter(|id| *id != NO_ID));
+        let mut digest = Digest::ZERO;
+        let places = digest.0.as_chunks_mut().0.iter_mut();
+        places.zip(&words[word::SPELLING..]).for_each(|(place, word)| *place = word.to_le_bytes());
+        let spelling = SpellingEntry {
+            digest,
+            pieces_bytes: words[word::PIECES_BYTES],
+            prompts: words[word::PROMPTS] == 1,
+            first,
+            last,
+            bos,
+            eos,
+        };
         let [layers, width, heads, kv_heads, head_dim, feed_forward, vocabulary, context] =
             std::array::from_fn(|i| words[word::NUMBERS + i]);
         let header = PlanHeader {
@@ -248,6 +324,7 @@ impl PlanHeader {
             q_norm: words[word::FLAGS] & 1 != 0,
             k_norm: words[word::FLAGS] & 2 != 0,
             end_tokens: end_tokens.to_vec(),
+            spelling,
         };
         header.check()?;
         Ok(header)
@@ -681,7 +758,13 @@ mod tests {
         let word = |at: usize| u32::from_le_bytes(bytes[4 * at..4 * at + 4].try_into().expect("four bytes"));
         let header: Vec<u32> = (0..16).map(word).collect();
         let eps = 1e-5f32.to_bits();
-        assert_eq!(header, [1, 0, 2, 64, 4, 2, 32, 128, 512, 256, eps, 0, 2, 2, 9, 0]);
+        assert_eq!(header, [2, 0, 2, 64, 4, 2, 32, 128, 512, 256, eps, 0, 2, 2, 9, 0]);
+        // What ids spell.
+        assert_eq!((15..81).map(word).collect::<Vec<_>>(), [vec![0; 65], vec![1]].concat());
+        assert_eq!((81..86).map(word).collect::<Vec<_>>(), [1, u32::MAX, 1, 2, 1_536]);
+        let digest: Vec<u8> = (86..94).flat_map(|at| word(at).to_le_bytes()).collect();
+        assert_eq!(digest, samples::spelling().digest().0);
+        assert!((94..256).all(|at| word(at) == 0));
         // The embedding, then layer 1's down.
         assert_eq!((256..264).map(word).collect::<Vec<_>>(), [4, 64, 512, 4_096, 1, 0, 0, 0]);
         let at = Slot::Layer(1, LayerSlot::Weight(Product::Down)).bytes().start / 4;
@@ -721,6 +804,8 @@ mod tests {
         check("context", |h| h.context = 0);
         check("eps", |h| h.eps = -1e-6);
         check("eps", |h| h.eps = f32::NAN);
+        check("pieces", |h| h.spelling.pieces_bytes = 1 << 31);
+        check("a bound of prompts", |h| h.spelling.eos = Some(512));
         for end_tokens in [vec![2, 2], vec![3, 2], vec![512], (0..65).collect()] {
             let header = PlanHeader { end_tokens, ..samples::plan().header };
             assert_eq!(header.check(), Err(PlanError::EndTokens));
@@ -764,9 +849,16 @@ mod tests {
             (any::<bool>(), 1u32..4, 1u32..9, 1u32..9, 1u32..5, 1u32..9),
             (1u32..20, 100u32..5_000, 1u32..100_000, any::<bool>(), any::<bool>()),
             (prop::collection::btree_set(0u32..100, 0..=64), 1e-12f32..1.0),
+            (any::<[u8; 32]>(), 0u32..1 << 31, any::<bool>(), any::<[Option<u8>; 4]>()),
         )
             .prop_map(
-                |((pairs, layers, width, kv, group, dim), (ff, vocabulary, context, q, k), (ends, eps))| {
+                |(
+                    (pairs, layers, width, kv, group, dim),
+                    (ff, vocabulary, context, q, k),
+                    (ends, eps),
+                    (digest, pieces_bytes, prompts, bounds),
+                )| {
+                    let [first, last, bos, eos] = bounds.map(|id| id.map(|id| u32::from(id) % 100));
                     PlanHeader {
                         pairs: if pairs { Pairs::Halves } else { Pairs::Interleaved },
                         layers,
@@ -781,6 +873,15 @@ mod tests {
                         q_norm: q,
                         k_norm: k,
                         end_tokens: ends.into_iter().collect(),
+                        spelling: SpellingEntry {
+                            digest: Digest(digest),
+                            pieces_bytes,
+                            prompts,
+                            first,
+                            last,
+                            bos,
+                            eos,
+                        },
                     }
                 },
             )

@@ -2,7 +2,7 @@
 
 use crate::{
     digest::domain,
-    plan::{LayerSlot, Pairs, Slot, TensorEntry, TensorFormat},
+    plan::{LayerSlot, Pairs, Slot, SpellingEntry, TensorEntry, TensorFormat},
     *,
 };
 
@@ -181,6 +181,12 @@ pub(crate) fn manifest() -> Manifest {
     }
 }
 
+/// Every id spells three bytes; the first four are silent in answers.
+pub(crate) fn spelling() -> Spelling {
+    let pieces: Vec<[u8; 3]> = (0..512u32).map(|id| [b'a' + (id % 26) as u8, 0xe2, id as u8]).collect();
+    Spelling::new(pieces.iter().zip(0..).map(|(piece, id)| (piece.as_slice(), id < 4))).expect("short")
+}
+
 pub(crate) fn plan() -> Plan {
     let header = PlanHeader {
         pairs: Pairs::Interleaved,
@@ -196,6 +202,13 @@ pub(crate) fn plan() -> Plan {
         q_norm: false,
         k_norm: false,
         end_tokens: vec![2, 9],
+        spelling: SpellingEntry {
+            prompts: true,
+            first: Some(1),
+            bos: Some(1),
+            eos: Some(2),
+            ..SpellingEntry::of(&spelling())
+        },
     };
     let shapes = header.clone();
     Plan::new(header, |slot| {

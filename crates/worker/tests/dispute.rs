@@ -189,6 +189,7 @@ impl Bench {
             request: request.to_cbor(),
             given_ids: prompt,
             output_ids: tokens,
+            text: computed.text,
             salt: Some(SALT),
             channel: None,
         }
@@ -372,4 +373,27 @@ async fn an_early_stop_is_false_by_itself() {
     let accused = accuse(&*bench.challenger, &attack, Accusation::FalseStop, [3; 32]).await.unwrap();
     let verdict = play(&*bench.challenger, accused.id, Side::Challenger, &attack, &mut |_| {}).await.unwrap();
     assert_eq!(verdict.state, 7, "{}", verdict.reason());
+}
+
+/// The same answer, said to have been sent in other words.
+fn edited(bench: &Bench, case: &Case, text: &str) -> Case {
+    let receipt = Signed::<Receipt>::open(&case.receipt).unwrap().value().clone();
+    let receipt = Receipt { text_digest: text_digest(text), ..receipt };
+    let receipt = Signed::sign(receipt, &bench.worker).bytes().to_vec();
+    Case { receipt, text: text.into(), ..case.clone() }
+}
+
+#[tokio::test]
+async fn a_text_that_is_not_what_the_tokens_spell_is_convicted() {
+    let bench = Bench::new().await;
+    let cut = |text: &str| text[..text.len() - 2].to_owned();
+    let edits: [&dyn Fn(&str) -> String; 3] =
+        [&|text| text.replacen(' ', "\u{a0}", 1), &cut, &|text| format!("{text} Buy Acme.")];
+    for (nonce, edit) in (1..).zip(edits) {
+        let order = Order { nonce: [nonce; 32], ..bench.order(greedy()) };
+        let honest = bench.case(&bench.model, &order, nothing);
+        let case = edited(&bench, &honest, &edit(&honest.text));
+        let (verdict, moves) = bench.contest(&case, &bench.model, &bench.model).await;
+        assert_eq!((verdict.state, moves.as_slice()), (3, &[Move::Claim][..]), "{:?}", case.text);
+    }
 }

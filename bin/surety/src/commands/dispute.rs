@@ -301,8 +301,7 @@ pub async fn contest(
     }
     Err(hinted(
         "this machine computes what the receipts say: there is nothing to contest",
-        "`surety verify --recompute` says what was compared; how a prompt is tokenised, and what text tokens spell, is not \
-         judged on the ledger",
+        "`surety verify --recompute` says what was compared; docs/operating/disputes.md says what is not judged on the ledger",
     ))
 }
 
@@ -324,6 +323,7 @@ fn case(answer: &Answer, model: &Model) -> anyhow::Result<Option<Case>> {
         request: answer.request.clone(),
         given_ids: [prompt, answer.resumed_ids.clone()].concat(),
         output_ids: answer.output_ids.clone(),
+        text: answer.text.clone(),
         salt: Some(answer.salt),
         channel,
     }))

@@ -37,3 +37,10 @@ fn a_worker_that_samples_otherwise_is_convicted_by_its_own_trace() {
 fn a_worker_that_stops_early_is_convicted_at_once() {
     assert_eq!(shown("early-stop")["reason"], "the answer was stopped, and not by the model");
 }
+
+#[test]
+fn a_worker_that_edits_the_text_is_convicted_by_what_its_tokens_spell() {
+    let result = shown("edited");
+    assert_eq!(result["reason"], "the worker's own trace is not the receipt's");
+    assert!(result["messages"].as_u64().unwrap() <= 2, "the opening and the claim: {result}");
+}

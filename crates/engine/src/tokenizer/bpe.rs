@@ -86,6 +86,18 @@ impl Bpe {
         Encoder { bpe: self, vocabulary, chain: Chain::new(), spelled: String::new() }
     }
 
+    /// Of each token, whether ordinary text can become it.
+    pub(super) fn reached(&self, vocabulary: &Vocabulary) -> Vec<bool> {
+        let mut reached = vec![self.splitter.ignore_merges; vocabulary.len()];
+        let merged = self.merges.iter().map(|merge| merge.merged);
+        let stand_ins = self.others.iter().flat_map(|other| other.tokens.iter().copied());
+        for id in self.bytes.iter().copied().chain(merged).chain(stand_ins) {
+            // Those above the vocabulary are no tokens.
+            reached.get_mut(id as usize).into_iter().for_each(|reached| *reached = true);
+        }
+        reached
+    }
+
     pub(super) fn describe(&self, description: &mut Description<'_>) {
         description.text(self.splitter.family);
         description.flag(self.splitter.ignore_merges);

@@ -14,7 +14,6 @@
 
 mod bpe;
 mod chain;
-mod detokenizer;
 mod partition;
 mod sentencepiece;
 mod split;
@@ -28,7 +27,8 @@ mod wordpiece;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
-pub use detokenizer::Detokenizer;
+pub use surety_types::Detokenizer;
+use surety_types::{Spelling, spelling::SpellingError};
 
 use crate::gguf::{Gguf, GgufError};
 use bpe::Bpe;
@@ -311,6 +311,31 @@ impl Tokenizer {
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.vocabulary.special.eos
+    }
+
+    /// What stands before and after the ids of a text that bounds are added to.
+    pub fn bounds(&self) -> (Option<u32>, Option<u32>) {
+        (self.first, self.last)
+    }
+
+    /// What every id spells, for disputes (D-2.4).
+    ///
+    /// # Errors
+    /// `SpellingError` if one of them spells more than is judged.
+    pub fn spelling(&self) -> Result<Spelling, SpellingError> {
+        let ids = 0..self.vocabulary.len() as u32;
+        Spelling::new(ids.map(|id| (self.token_bytes(id), self.is_control(id))))
+    }
+
+    /// Whether the ids of every text, with the texts of special tokens recognised or not, spell it byte for byte.
+    ///
+    /// SentencePiece and WordPiece change spaces; some vocabularies lack bytes, spell a token otherwise than they read it,
+    /// or have tokens that swallow white space.
+    pub fn spells_prompts(&self) -> bool {
+        match &self.kind {
+            Kind::Bpe(bpe) => self.vocabulary.spells_what_it_reads(&bpe.reached(&self.vocabulary)),
+            Kind::SentencePiece(_) | Kind::WordPiece(_) => false,
+        }
     }
 
     /// Whether a model that produces `id` has finished.

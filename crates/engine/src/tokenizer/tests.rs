@@ -412,3 +412,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_vocabularies_whose_ids_spell_their_texts_say_so() {
+    let merges = ["h e", "Ġ w"];
+    assert!(small_bpe().spells_prompts());
+    assert!(!small_sentence_piece().spells_prompts());
+    // A token that nothing becomes may spell nothing; one that text becomes may not.
+    let unused = byte_level("gpt-2", &merges, &[("[PAD1]", 5)]);
+    assert!(tokenizer(&unused).spells_prompts());
+    let merged = byte_level("gpt-2", &merges, &[]);
+    let mut kinds = vec![NORMAL; 258];
+    kinds[256] = 5;
+    assert!(!tokenizer(&merged.set("tokenizer.ggml.token_type", types(kinds))).spells_prompts());
+    // White space that a token swallows.
+    let phi = byte_level("gpt-2", &merges, &[("<|end|>", CONTROL)]).string("general.name", "Phi-3 mini");
+    assert!(!tokenizer(&phi).spells_prompts());
+    // A byte that is no token.
+    let tokens: Vec<(String, i32)> =
+        (1..=255).map(|byte| (vocabulary::byte_character(byte).to_string(), NORMAL)).collect();
+    let lacking = with_tokens("gpt2", &tokens).string("tokenizer.ggml.pre", "gpt-2");
+    assert!(!tokenizer(&lacking.strings("tokenizer.ggml.merges", merges)).spells_prompts());
+}
+
+proptest! {
+    #[test]
+    fn ids_of_such_a_vocabulary_spell_every_text(
+        text in prop::collection::vec(
+            prop_oneof![".{0,6}", Just("<|start|>x".to_owned()), Just("<pad>".into()), Just(" world".into())],
+            0..6,
+        ),
+        parse: bool,
+    ) {
+        let (tokenizer, text) = (small_bpe(), text.concat());
+        let ids = tokenizer.encode(&text, Special { parse, add: false });
+        let spelling = tokenizer.spelling().expect("short");
+        let pieces = ids.iter().map(|id| spelling.bytes(spelling.piece(*id).expect("an id")));
+        prop_assert_eq!(pieces.flatten().copied().collect::<Vec<u8>>(), text.as_bytes());
+    }
+}

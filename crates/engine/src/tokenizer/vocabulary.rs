@@ -379,6 +379,23 @@ impl Vocabulary {
         &self.pieces[start as usize..end as usize]
     }
 
+    /// Whether a byte-level vocabulary has all bytes that occur in texts, and no token that is read as other bytes than it
+    /// spells. `reached` says of each token whether ordinary text can become it.
+    pub(super) fn spells_what_it_reads(&self, reached: &[bool]) -> bool {
+        // Not C0, C1 and F5 on: no UTF-8 holds them.
+        let mut bytes = (0..=0xf4).filter(|byte| !(0xc0..=0xc1).contains(byte));
+        let is_token = |byte| self.id(byte_character(byte).encode_utf8(&mut [0; 4])).is_some();
+        let as_read = |id: u32| {
+            let special = Attributes::CONTROL | Attributes::USER_DEFINED | Attributes::UNKNOWN;
+            let (text, attributes, mut read) = (self.text(id), self.attributes(id), Vec::new());
+            spell_bytes(text, &mut read);
+            let found = !attributes.has_any(special) || self.piece(id) == text.as_bytes();
+            let merged = !reached[id as usize] || self.piece(id) == read;
+            found && merged && !attributes.has_any(Attributes::STRIP_AFTER)
+        };
+        bytes.all(is_token) && (0..self.len() as u32).all(as_read)
+    }
+
     pub(super) fn describe(&self, description: &mut Description<'_>) {
         description.text(match self.spelling {
             Spelling::ByteLevel => "byte-level BPE",

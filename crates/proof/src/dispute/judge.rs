@@ -55,9 +55,27 @@ pub struct Leaf {
 impl Leaf {
     /// Bytes it shows, with the values beside them.
     pub fn shown_bytes(&self) -> usize {
-        let bytes = |shown: &Shown| shown.opening.bytes.len() + shown.opening.siblings.len();
-        self.shown.iter().map(bytes).sum()
+        shown_bytes(&self.shown)
     }
+}
+
+/// Bytes that openings show, with the values beside them.
+pub(super) fn shown_bytes(shown: &[Shown]) -> usize {
+    shown.iter().map(|shown| shown.opening.bytes.len() + shown.opening.siblings.len()).sum()
+}
+
+/// Refuses openings that no judge reads.
+pub(super) fn check_shown(shown: &[Shown]) -> Result<(), Invalid> {
+    if shown.len() > SHOWN_MAX {
+        let problem = format!("holds {} openings; at most {SHOWN_MAX} are allowed", shown.len());
+        return Err(Invalid::new("shown", problem));
+    }
+    let bytes = shown_bytes(shown);
+    if bytes > SHOWN_BYTES_MAX {
+        let problem = format!("shows {bytes} bytes; at most {SHOWN_BYTES_MAX} are allowed");
+        return Err(Invalid::new("shown", problem));
+    }
+    Ok(())
 }
 
 impl Canonical for Leaf {
@@ -65,16 +83,7 @@ impl Canonical for Leaf {
     const MAX_BYTES: usize = 24 << 10;
 
     fn check(&self) -> Result<(), Invalid> {
-        if self.shown.len() > SHOWN_MAX {
-            let problem = format!("holds {} openings; at most {SHOWN_MAX} are allowed", self.shown.len());
-            return Err(Invalid::new("shown", problem));
-        }
-        if self.shown_bytes() > SHOWN_BYTES_MAX {
-            let problem =
-                format!("shows {} bytes; at most {SHOWN_BYTES_MAX} are allowed", self.shown_bytes());
-            return Err(Invalid::new("shown", problem));
-        }
-        Ok(())
+        check_shown(&self.shown)
     }
 }
 
@@ -93,6 +102,8 @@ pub struct Digests {
     pub given: Digest,
     /// Of the output ids.
     pub output: Digest,
+    /// Of the text.
+    pub text: Digest,
 }
 
 /// Why a receipt cannot be disputed by a trace.
@@ -120,6 +131,8 @@ pub enum StatementError {
 pub struct Statement {
     rules: Rules,
     strings: BTreeMap<Source, (Tree, Digest)>,
+    /// How long the text is nobody has signed.
+    text: Digest,
 }
 
 impl Statement {
@@ -147,11 +160,13 @@ impl Statement {
             rotary: manifest.rotary_digest,
             given: receipt.prompt_digest,
             output: receipt.output_digest,
+            text: receipt.text_digest,
         };
         let rules = Rules::new(
             header.clone(),
             order.sampling.clone(),
             order.seed_bytes(),
+            order.ignore_end,
             receipt.prompt_tokens,
             order.resumed_tokens(),
             receipt.output_tokens,
@@ -168,6 +183,7 @@ impl Statement {
         let rotary = 4 * u64::from(header.context) * u64::from(header.head_dim);
         let strings = [
             (Source::Plan, Some(plan::tree(header)), digests.plan),
+            (Source::Spelling, plan::spelling_tree(header), header.spelling.digest),
             (Source::File, Tree::plain(digests.file_bytes), digests.file),
             (Source::Rotary, Tree::plain(rotary), digests.rotary),
             (Source::Given, Tree::derived(domain::PROMPT_IDS, 4 * layout.given), digests.given),
@@ -175,7 +191,7 @@ impl Statement {
         ];
         let trees = strings.map(|(source, tree, digest)| Some((source, (tree?, digest))));
         let strings = trees.into_iter().collect::<Option<_>>().ok_or(StatementError::TooLong)?;
-        Ok(Statement { rules, strings })
+        Ok(Statement { rules, strings, text: digests.text })
     }
 
     /// The rules of its trace.
@@ -188,12 +204,17 @@ impl Statement {
         self.rules.layout()
     }
 
-    /// The tree of any string but the trace.
+    /// The digest of the text.
+    pub fn text_digest(&self) -> &Digest {
+        &self.text
+    }
+
+    /// The tree of any string but trace and text.
     pub fn tree(&self, source: Source) -> Option<Tree> {
         self.strings.get(&source).map(|(tree, _)| *tree)
     }
 
-    /// Checks an opening of any string but the trace.
+    /// Checks an opening of any string but trace and text.
     ///
     /// # Errors
     /// `OpeningError` if it proves nothing.
@@ -282,19 +303,16 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
     if leaf.shown.len() > SHOWN_MAX || shown > SHOWN_BYTES_MAX {
         return Err(LeafError::TooLarge { openings: leaf.shown.len(), bytes: shown });
     }
-    let mut chunks = BTreeMap::new();
     for Shown { source, opening } in &leaf.shown {
         let opens = match source {
             Source::Trace => game.check(opening),
             other => statement.check(*other, opening),
         };
         opens.map_err(|why| LeafError::Opening { of: *source, why })?;
-        let own = (opening.first..).zip(opening.bytes.chunks(CHUNK_BYTES as usize));
-        chunks.extend(own.map(|(index, chunk)| ((*source, index), chunk)));
     }
     fpcr::set();
     let first = leaf.word - part;
-    let mut opened = Opened { chunks, trace_end: 4 * first };
+    let mut opened = Opened::of(&leaf.shown, 4 * first);
     let computed = statement.rules.compute(&coordinate, &mut opened)?[part as usize];
     opened.trace_end = 4 * layout.words();
     let mut claimed = [0; 4];
@@ -306,11 +324,22 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
     })
 }
 
-/// What a leaf shows.
-struct Opened<'a> {
+/// What a leaf shows, once its openings are checked.
+pub(super) struct Opened<'a> {
     chunks: BTreeMap<(Source, u64), &'a [u8]>,
     /// Of the trace nothing is read from here on: the judge reads left of the word.
     trace_end: u64,
+}
+
+impl<'a> Opened<'a> {
+    /// The chunks of openings; of the trace those before byte `trace_end`.
+    pub(super) fn of(shown: &'a [Shown], trace_end: u64) -> Opened<'a> {
+        let chunks = shown.iter().flat_map(|Shown { source, opening }| {
+            let own = (opening.first..).zip(opening.bytes.chunks(CHUNK_BYTES as usize));
+            own.map(|(index, chunk)| ((*source, index), chunk))
+        });
+        Opened { chunks: chunks.collect(), trace_end }
+    }
 }
 
 impl Inputs for Opened<'_> {

@@ -29,6 +29,8 @@ pub const ROUNDS: u64 = 8;
 const BYTES: u64 = 256;
 /// Words of a chunk of the states (D-3.7).
 pub const CHUNK_WORDS: u64 = 256;
+/// Words of where a text stands.
+const TEXT_WORDS: u64 = 2;
 /// Words of a node's value.
 const NODE_WORDS: u64 = 8;
 
@@ -105,6 +107,10 @@ impl By {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "fields are places, counted from 0")]
 pub enum Coordinate {
+    /// How many bytes the prompt's ids spell, up to and with this one.
+    Spelled { index: u64 },
+    /// Where the text stands after a token, of those resumed from and put out: how long it is, and what is held back.
+    Text { token: u64 },
     /// x of a position as it enters the first layer.
     Embedding { position: u64, element: u64 },
     /// The 16 lanes of a norm after a part of its elements.
@@ -183,7 +189,8 @@ impl Coordinate {
         match self {
             Coordinate::NormLanes { .. } => LANES,
             Coordinate::StateNode { .. } => NODE_WORDS,
-            Coordinate::Best { .. }
+            Coordinate::Text { .. }
+            | Coordinate::Best { .. }
             | Coordinate::SamplingWeight { .. }
             | Coordinate::Candidate { .. }
             | Coordinate::CandidateSum { .. }
@@ -198,6 +205,8 @@ impl Coordinate {
     /// The kind's name, for figures and errors.
     pub const fn kind(&self) -> &'static str {
         match self {
+            Coordinate::Spelled { .. } => "length of the prompt so far",
+            Coordinate::Text { .. } => "length of the text so far",
             Coordinate::Embedding { .. } => "embedding",
             Coordinate::NormLanes { .. } => "lanes",
             Coordinate::NormInverse { .. } => "inv",
@@ -413,6 +422,8 @@ pub struct Layout {
     tail: Block,
     output: Block,
     // Where sections begin.
+    texts_at: u64,
+    pub(super) embedding_at: u64,
     layers_at: u64,
     layer_words: u64,
     states_at: u64,
@@ -473,6 +484,8 @@ impl Layout {
             stage_one: Block::default(),
             tail: Block::default(),
             output: Block::default(),
+            texts_at: 0,
+            embedding_at: 0,
             layers_at: 0,
             layer_words: 0,
             states_at: 0,
@@ -494,6 +507,11 @@ impl Layout {
     /// How many words the trace has.
     pub fn words(&self) -> u64 {
         self.words
+    }
+
+    /// Ids of the prompt: those given that are not resumed from.
+    pub fn prompt(&self) -> u64 {
+        self.given - self.resumed
     }
 
     /// Where the id is that output `output` sampled. Panics if there is no such output.
@@ -581,7 +599,9 @@ impl Layout {
 
     /// Puts the sections one after another.
     fn place(&mut self) {
-        self.layers_at = times(self.positions, self.width);
+        self.texts_at = self.prompt();
+        self.embedding_at = sum(&[self.texts_at, times(TEXT_WORDS, sum(&[self.resumed, self.outputs]))]);
+        self.layers_at = sum(&[self.embedding_at, times(self.positions, self.width)]);
         self.layer_words = sum(&[
             times(self.positions, self.stage_one.words),
             self.values_words(),
@@ -678,8 +698,14 @@ impl Layout {
             return None;
         }
         let whole = |coordinate| (coordinate, 0);
-        Some(if word < self.layers_at {
-            whole(Coordinate::Embedding { position: word / self.width, element: word % self.width })
+        Some(if word < self.texts_at {
+            whole(Coordinate::Spelled { index: word })
+        } else if word < self.embedding_at {
+            let at = word - self.texts_at;
+            (Coordinate::Text { token: at / TEXT_WORDS }, at % TEXT_WORDS)
+        } else if word < self.layers_at {
+            let at = word - self.embedding_at;
+            whole(Coordinate::Embedding { position: at / self.width, element: at % self.width })
         } else if word < self.states_at {
             let layer = (word - self.layers_at) / self.layer_words;
             self.in_layer(layer, word)
@@ -863,7 +889,11 @@ impl Layout {
     /// The first word of what a coordinate names. Panics if this trace has none like it.
     pub fn word(&self, coordinate: &Coordinate) -> u64 {
         match *coordinate {
-            Coordinate::Embedding { position, element } => position * self.width + element,
+            Coordinate::Spelled { index } => index,
+            Coordinate::Text { token } => self.texts_at + TEXT_WORDS * token,
+            Coordinate::Embedding { position, element } => {
+                self.embedding_at + position * self.width + element
+            }
             Coordinate::NormLanes { norm, part } => self.norm_at(norm) + part * LANES,
             Coordinate::NormInverse { norm } => self.norm_at(norm) + parts(self.norm_length(norm)) * LANES,
             Coordinate::NormValue { norm: Norm::Output { output }, element } => {

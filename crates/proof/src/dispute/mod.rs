@@ -15,6 +15,7 @@ pub mod opening;
 pub mod plan;
 pub mod rules;
 pub mod self_evident;
+pub mod text;
 pub mod trace;
 
 pub use game::{Division, Game, MoveError, Turn};
@@ -23,4 +24,5 @@ pub use layout::{Coordinate, Layout, LayoutError};
 pub use opening::{Hashed, Node, Opening, OpeningError, Tree};
 pub use plan::{Plan, PlanError, PlanHeader, TensorEntry};
 pub use rules::{Inputs, RuleError, Rules, Source};
+pub use text::{ClaimError, TextClaim, TextFault, find_text_fault, judge_text};
 pub use trace::{Strings, Trace, TraceError};

@@ -8,8 +8,8 @@
 
 use surety_kernels::Format;
 pub use surety_types::plan::{
-    HEADER_WORDS, LayerSlot, MAX_END_TOKENS, Pairs, Plan, PlanError, PlanHeader, Product, Slot, TENSOR_WORDS,
-    TensorEntry, TensorFormat,
+    HEADER_WORDS, LayerSlot, MAX_END_TOKENS, Pairs, Plan, PlanError, PlanHeader, Product, Slot,
+    SpellingEntry, TENSOR_WORDS, TensorEntry, TensorFormat,
 };
 
 use super::opening::{STRING_BYTES_MAX, Tree};
@@ -35,6 +35,12 @@ pub fn kernel_format(format: TensorFormat) -> Format {
 /// The tree of a model's plan; its root is the digest in the manifest.
 pub fn tree(header: &PlanHeader) -> Tree {
     Tree::derived(domain::PLAN, header.plan_bytes() as u64).expect("a plan is short")
+}
+
+/// The tree of what a model's ids spell; its root is the digest in the plan.
+pub fn spelling_tree(header: &PlanHeader) -> Option<Tree> {
+    let bytes = 4 * u64::from(header.vocabulary) + u64::from(header.spelling.pieces_bytes);
+    Tree::derived(domain::SPELLING, bytes)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! Absent: arithmetic (`surety_kernels::step`), places (`layout`), whether what is read is true (`judge`).
 
 use surety_kernels::step;
-use surety_types::Sampling;
+use surety_types::detokenizer::{Detokenizer, HELD_BYTES_MAX};
+use surety_types::{Sampling, spelling::Piece};
 
 use super::layout::{
     By, CHUNK_WORDS, Coordinate, Head, IDS, LANES, Layout, LayoutError, Norm, PART, Product, ROUNDS, SPAN,
@@ -44,6 +45,12 @@ pub enum Source {
     /// The output ids.
     #[n(5)]
     Output,
+    /// What ids spell.
+    #[n(6)]
+    Spelling,
+    /// The text of the answer.
+    #[n(7)]
+    Text,
 }
 
 impl std::fmt::Display for Source {
@@ -55,6 +62,8 @@ impl std::fmt::Display for Source {
             Source::Rotary => "rotary table",
             Source::Given => "prompt ids",
             Source::Output => "output ids",
+            Source::Spelling => "spelling",
+            Source::Text => "text",
         })
     }
 }
@@ -76,6 +85,12 @@ pub enum RuleError {
         /// Which (D-2.3).
         slot: Slot,
     },
+    /// The spelling says nothing that a model's would.
+    #[error("the spelling of id {id} is not one")]
+    Spelling {
+        /// Of which id.
+        id: u32,
+    },
 }
 
 /// The strings that rules read.
@@ -87,6 +102,12 @@ pub trait Inputs {
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError>;
 }
 
+impl<I: Inputs + ?Sized> Inputs for &mut I {
+    fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
+        (**self).read(source, at, out)
+    }
+}
+
 /// The rules of one answer's trace.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -94,6 +115,8 @@ pub struct Rules {
     layout: Layout,
     sampling: Sampling,
     seed: [u8; 32],
+    /// Whether an answer goes on past the model's end tokens.
+    ignore_end: bool,
     /// The tree of the state vectors' bytes.
     states: Tree,
 }
@@ -109,6 +132,7 @@ impl Rules {
         header: PlanHeader,
         sampling: Sampling,
         seed: [u8; 32],
+        ignore_end: bool,
         given: u32,
         resumed: u32,
         outputs: u32,
@@ -116,7 +140,7 @@ impl Rules {
         assert_eq!(header.check(), Ok(()), "a header within its bounds");
         let layout = Layout::new(&header, &sampling, given, resumed, outputs)?;
         let states = Tree::plain(4 * layout.outputs * layout.width).ok_or(LayoutError::TooLong)?;
-        Ok(Rules { header, layout, sampling, seed, states })
+        Ok(Rules { header, layout, sampling, seed, ignore_end, states })
     }
 
     /// The places of the trace.
@@ -144,6 +168,17 @@ impl Rules {
         let read = &mut Reader { layout, inputs };
         let mut words = [0; WORDS_MAX];
         words[0] = match *coordinate {
+            Coordinate::Spelled { index } => {
+                let before = read.count_before(index, |index| Coordinate::Spelled { index })?;
+                let id = read.ids(Source::Given, index, 1)?[0];
+                before.wrapping_add(self.piece(read, id)?.bytes)
+            }
+            Coordinate::Text { token } => {
+                let (length, mut held) = self.text_before(read, token)?;
+                let text = held.push(&self.text_piece(read, token)?);
+                words[1] = held_word(&held);
+                length.wrapping_add(text.len() as u32)
+            }
             Coordinate::Embedding { position, element } => self.embedding(read, position, element)?,
             Coordinate::NormLanes { norm, part } => {
                 return Ok(self.lanes(read, norm, part)?.map(step::word));
@@ -313,6 +348,53 @@ impl Rules {
             None => Coordinate::Embedding { position, element: 0 },
             Some(layer) => Coordinate::LayerResidual { layer, position, element: 0 },
         })
+    }
+
+    /// Where an id's piece lies: of one that is no token nothing.
+    pub(super) fn piece(&self, read: &mut Reader<'_>, id: u32) -> Result<Piece, RuleError> {
+        if id >= self.header.vocabulary {
+            return Ok(Piece { start: 0, bytes: 0, silent: true });
+        }
+        let own = read.word_at(Source::Spelling, id.into())?;
+        let before = match id.checked_sub(1) {
+            None => 0,
+            Some(before) => read.word_at(Source::Spelling, before.into())?,
+        };
+        Piece::from_words(before, own, self.header.spelling.pieces_bytes).ok_or(RuleError::Spelling { id })
+    }
+
+    /// What an id spells.
+    pub(super) fn piece_bytes(&self, read: &mut Reader<'_>, piece: Piece) -> Result<Vec<u8>, RuleError> {
+        let mut bytes = vec![0; piece.bytes as usize];
+        let at = 4 * u64::from(self.header.vocabulary) + u64::from(piece.start);
+        read.inputs.read(Source::Spelling, at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What a token adds to the bytes of the text: its piece, unless it is silent or ends the answer.
+    pub(super) fn text_piece(&self, read: &mut Reader<'_>, token: u64) -> Result<Vec<u8>, RuleError> {
+        let id = match token.checked_sub(self.layout.resumed) {
+            None => read.ids(Source::Given, self.layout.prompt() + token, 1)?[0],
+            Some(output) => read.ids(Source::Output, output, 1)?[0],
+        };
+        if !self.ignore_end && self.header.ends(id) {
+            return Ok(Vec::new());
+        }
+        let piece = self.piece(read, id)?;
+        if piece.silent { Ok(Vec::new()) } else { self.piece_bytes(read, piece) }
+    }
+
+    /// Where the text stands before a token: how long it is, and what is held back.
+    pub(super) fn text_before(
+        &self,
+        read: &mut Reader<'_>,
+        token: u64,
+    ) -> Result<(u32, Detokenizer), RuleError> {
+        let Some(token) = token.checked_sub(1) else { return Ok((0, Detokenizer::new())) };
+        let [length, held] = read.pair(Coordinate::Text { token })?;
+        let bytes = held.to_le_bytes();
+        let count = usize::from(bytes[HELD_BYTES_MAX]).min(HELD_BYTES_MAX);
+        Ok((length, Detokenizer::holding(&bytes[..count])))
     }
 
     /// The position whose logits give an output.
@@ -806,6 +888,15 @@ impl Rules {
         }
         Ok(step::NO_TOKEN)
     }
+}
+
+/// What is held back: at most three bytes, low first, and how many.
+fn held_word(held: &Detokenizer) -> u32 {
+    let held = held.held();
+    let mut bytes = [0; 4];
+    bytes[..held.len()].copy_from_slice(held);
+    bytes[HELD_BYTES_MAX] = held.len() as u8;
+    u32::from_le_bytes(bytes)
 }
 
 /// A slot of a layer, which the layout has found to be one of the model's.

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::commit::{output_digest, prompt_digest};
     use crate::dispute::opening::{Hashed, Node};
-    use crate::dispute::plan::Pairs;
+    use crate::dispute::plan::{Pairs, SpellingEntry};
 
     fn header() -> PlanHeader {
         PlanHeader {
@@ -138,6 +138,7 @@ mod tests {
             q_norm: false,
             k_norm: false,
             end_tokens: vec![7, 9],
+            spelling: SpellingEntry::default(),
         }
     }
 

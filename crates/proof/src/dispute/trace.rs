@@ -57,6 +57,7 @@ pub enum TraceError {
 #[derive(Clone, Debug)]
 pub struct Strings<F> {
     plan: Hashed<Vec<u8>>,
+    spelling: Hashed<Vec<u8>>,
     file: Hashed<F>,
     rotary: Hashed<Vec<u8>>,
     given: Hashed<Vec<u8>>,
@@ -65,13 +66,21 @@ pub struct Strings<F> {
 
 impl<F: AsRef<[u8]>> Strings<F> {
     /// Hashes them. `None` if one is longer than any string (D-1).
-    pub fn new(plan: Vec<u8>, file: F, rotary: Vec<u8>, given: &[u32], output: &[u32]) -> Option<Strings<F>> {
+    pub fn new(
+        plan: Vec<u8>,
+        spelling: Vec<u8>,
+        file: F,
+        rotary: Vec<u8>,
+        given: &[u32],
+        output: &[u32],
+    ) -> Option<Strings<F>> {
         let ids = |domain: &str, ids: &[u32]| {
             let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             Some(Hashed::new(Tree::derived(domain, bytes.len() as u64)?, bytes))
         };
         Some(Strings {
             plan: Hashed::new(Tree::derived(domain::PLAN, plan.len() as u64)?, plan),
+            spelling: Hashed::new(Tree::derived(domain::SPELLING, spelling.len() as u64)?, spelling),
             rotary: Hashed::new(Tree::plain(rotary.len() as u64)?, rotary),
             given: ids(domain::PROMPT_IDS, given)?,
             output: ids(domain::OUTPUT_IDS, output)?,
@@ -79,8 +88,8 @@ impl<F: AsRef<[u8]>> Strings<F> {
         })
     }
 
-    /// Their digests, for a statement.
-    pub fn digests(&self) -> Digests {
+    /// Their digests and that of the text, for a statement.
+    pub fn digests(&self, text: Digest) -> Digests {
         Digests {
             plan: Digest(self.plan.digest()),
             file: Digest(self.file.digest()),
@@ -88,14 +97,16 @@ impl<F: AsRef<[u8]>> Strings<F> {
             rotary: Digest(self.rotary.digest()),
             given: Digest(self.given.digest()),
             output: Digest(self.output.digest()),
+            text,
         }
     }
 
     /// Bytes of a string other than the trace.
     fn bytes(&self, source: Source, at: u64, length: usize) -> Option<&[u8]> {
         let whole = match source {
-            Source::Trace => return None,
+            Source::Trace | Source::Text => return None,
             Source::Plan => whole(&self.plan),
+            Source::Spelling => whole(&self.spelling),
             Source::File => whole(&self.file),
             Source::Rotary => whole(&self.rotary),
             Source::Given => whole(&self.given),
@@ -110,14 +121,15 @@ impl<F: AsRef<[u8]>> Strings<F> {
         Ok(())
     }
 
-    /// Opens chunks of one of them. `None` for the trace. Panics if it has no such chunks.
+    /// Opens chunks of one of them. `None` for the trace and the text. Panics if it has no such chunks.
     pub fn open(&self, source: Source, shown: Node) -> Option<Opening> {
         fn open<B: AsRef<[u8]>>(string: &Hashed<B>, shown: Node) -> Opening {
             string.open(string.tree().root(), shown)
         }
         Some(match source {
-            Source::Trace => return None,
+            Source::Trace | Source::Text => return None,
             Source::Plan => open(&self.plan, shown),
+            Source::Spelling => open(&self.spelling, shown),
             Source::File => open(&self.file, shown),
             Source::Rotary => open(&self.rotary, shown),
             Source::Given => open(&self.given, shown),
@@ -231,8 +243,7 @@ impl<B: AsRef<[u8]>> Trace<B> {
     ) -> Result<Leaf, RuleError> {
         let absent = RuleError::Absent { of: Source::Trace, at: word.saturating_mul(4) };
         let (coordinate, _) = rules.layout().coordinate(word).ok_or(absent)?;
-        let mut recording =
-            Recording { inputs: &mut Whole { trace: self, strings }, chunks: BTreeSet::new() };
+        let mut recording = Recording::new(Whole { trace: self, strings });
         rules.compute(&coordinate, &mut recording)?;
         recording.note(Source::Trace, 4 * word, 4);
         let nodes: Vec<Node> = game.agreed().into_iter().map(|(node, _)| node).chain([game.node()]).collect();
@@ -253,7 +264,7 @@ impl<B: AsRef<[u8]>> Trace<B> {
 /// The ends of the blocks of each stage; blocks of one stage do not read each other.
 fn stages(layout: &Layout) -> impl Iterator<Item = Vec<u64>> + '_ {
     let (positions, outputs, width) = (layout.positions, layout.outputs, layout.width);
-    let embedding = (1..=positions).map(|position| position * width).collect();
+    let embedding = (1..=positions).map(|position| layout.embedding_at + position * width).collect();
     let layers = (0..layout.layers).flat_map(move |layer| {
         let rows = 1..=layout.kv_heads * layout.head_dim;
         let values = layout.values_at(layer);
@@ -270,7 +281,8 @@ fn stages(layout: &Layout) -> impl Iterator<Item = Vec<u64>> + '_ {
         vec![layout.output_at(0)],
         (1..=outputs).map(|output| layout.output_at(output)).collect::<Vec<u64>>(),
     ];
-    [embedding].into_iter().chain(layers).chain(after)
+    // Prompt and text go by what is before them.
+    [vec![layout.embedding_at], embedding].into_iter().chain(layers).chain(after)
 }
 
 /// Computes a trace.
@@ -528,19 +540,23 @@ impl<F: AsRef<[u8]>, B: AsRef<[u8]>> Inputs for Whole<'_, F, B> {
 }
 
 /// Notes which chunks are read.
-struct Recording<I> {
+pub(super) struct Recording<I> {
     inputs: I,
-    chunks: BTreeSet<(Source, u64)>,
+    pub(super) chunks: BTreeSet<(Source, u64)>,
 }
 
 impl<I> Recording<I> {
-    fn note(&mut self, source: Source, at: u64, length: u64) {
+    pub(super) fn new(inputs: I) -> Recording<I> {
+        Recording { inputs, chunks: BTreeSet::new() }
+    }
+
+    pub(super) fn note(&mut self, source: Source, at: u64, length: u64) {
         let last = (at + length.max(1) - 1) / CHUNK_BYTES;
         self.chunks.extend((at / CHUNK_BYTES..=last).map(|chunk| (source, chunk)));
     }
 }
 
-impl<I: Inputs + ?Sized> Inputs for Recording<&mut I> {
+impl<I: Inputs> Inputs for Recording<I> {
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
         self.inputs.read(source, at, out)?;
         self.note(source, at, out.len() as u64);
@@ -554,7 +570,7 @@ fn holds(node: &Node, chunk: u64) -> bool {
 }
 
 /// Consecutive chunks of one string, those of the trace below one of the nodes, no more than an opening shows.
-fn runs(chunks: &BTreeSet<(Source, u64)>, nodes: &[Node]) -> Vec<(Source, Node)> {
+pub(super) fn runs(chunks: &BTreeSet<(Source, u64)>, nodes: &[Node]) -> Vec<(Source, Node)> {
     let below = |chunk| nodes.iter().position(|node| holds(node, chunk));
     let mut runs: Vec<(Source, Node)> = Vec::new();
     for &(source, chunk) in chunks {
@@ -581,7 +597,7 @@ pub fn leaf_bytes(statement: &Statement, inputs: &mut dyn Inputs, word: u64) -> 
     let layout = statement.layout();
     let absent = RuleError::Absent { of: Source::Trace, at: word.saturating_mul(4) };
     let (coordinate, _) = layout.coordinate(word).ok_or(absent)?;
-    let mut recording = Recording { inputs, chunks: BTreeSet::new() };
+    let mut recording = Recording::new(inputs);
     statement.rules().compute(&coordinate, &mut recording)?;
     recording.note(Source::Trace, 4 * word, 4);
     let trace = Tree::derived(domain::TRACE, 4 * layout.words()).ok_or(absent)?;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use surety_proof::dispute::plan::{
-    LayerSlot, Pairs, Plan, PlanHeader, Product, Slot, TensorEntry, TensorFormat,
+    LayerSlot, Pairs, Plan, PlanHeader, Product, Slot, SpellingEntry, TensorEntry, TensorFormat,
 };
 use surety_reference::model::{Model, state_digest};
 use surety_reference::sample::{Parameters, adjust, sample};
-use surety_types::Sampling;
+use surety_types::{Sampling, Spelling};
 
 /// SplitMix64.
 pub struct Rng(pub u64);
@@ -53,6 +53,7 @@ pub struct Shape {
 pub struct TinyModel {
     pub file: Vec<u8>,
     pub plan: Plan,
+    pub spelling: Spelling,
     pub rotary: Vec<u8>,
 }
 
@@ -146,6 +147,20 @@ impl Shape {
         }
     }
 
+    /// Pieces of a few bytes: characters, and parts of them, whole or not; every ninth is silent, every eleventh empty.
+    pub fn spelling(&self) -> Spelling {
+        let rng = &mut Rng(97);
+        let parts: [&[u8]; 9] =
+            [b"a", b" b", b"\n", "é".as_bytes(), b"\xe2\x82", b"\xac", b"\xff", b"\xf0\x9f", b"\xa6\x99"];
+        let piece = |rng: &mut Rng, id: u32| -> Vec<u8> {
+            let count = if id % 11 == 5 { 0 } else { 1 + rng.below(3) };
+            (0..count).flat_map(|_| parts[rng.below(9) as usize].to_vec()).collect()
+        };
+        let pieces: Vec<Vec<u8>> = (0..self.vocabulary).map(|id| piece(rng, id)).collect();
+        Spelling::new(pieces.iter().zip(0..).map(|(piece, id)| (piece.as_slice(), id % 9 == 4)))
+            .expect("short")
+    }
+
     pub fn header(&self) -> PlanHeader {
         PlanHeader {
             pairs: if self.architecture == "llama" { Pairs::Interleaved } else { Pairs::Halves },
@@ -161,6 +176,7 @@ impl Shape {
             q_norm: self.head_norms,
             k_norm: self.head_norms,
             end_tokens: vec![1, 7],
+            spelling: SpellingEntry::of(&self.spelling()),
         }
     }
 
@@ -208,7 +224,7 @@ impl Shape {
             let rows = (0..self.context as usize).map(|position| model.rotary.row(position));
             rows.flat_map(|(cosines, sines)| [cosines, sines].concat()).flat_map(f32::to_le_bytes).collect()
         };
-        TinyModel { file, plan, rotary }
+        TinyModel { file, plan, spelling: self.spelling(), rotary }
     }
 
     fn gguf_head(&self, slots: &[Slot], entries: &BTreeMap<usize, TensorEntry>) -> Vec<u8> {

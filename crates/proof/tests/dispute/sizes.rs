@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use surety_proof::dispute::judge::{Digests, SHOWN_BYTES_MAX, Statement};
 use surety_proof::dispute::layout::{By, Coordinate, Head, Layout, Norm, Product};
-use surety_proof::dispute::plan::{Pairs, Plan, PlanHeader, TensorEntry, TensorFormat};
+use surety_proof::dispute::plan::{Pairs, Plan, PlanHeader, SpellingEntry, TensorEntry, TensorFormat};
 use surety_proof::dispute::rules::{Inputs, RuleError, Rules, Source};
 use surety_proof::dispute::trace::leaf_bytes;
-use surety_types::{Digest, Sampling};
+use surety_types::{Digest, Sampling, spelling::PIECE_BYTES_MAX};
 
 use crate::model::Rng;
 
 /// A plan, and anything for the rest.
 struct Anything<'a> {
     plan: &'a [u8],
+    /// Ids that spell something.
+    vocabulary: u64,
     /// A byte that everything else is, or whatever comes.
     byte: Option<u8>,
     rng: Rng,
@@ -22,6 +24,11 @@ struct Anything<'a> {
 impl Inputs for Anything<'_> {
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
         match source {
+            // Every id spells as much as can be.
+            Source::Spelling if at < 4 * self.vocabulary => {
+                let words = out.as_chunks_mut().0.iter_mut().zip(at as u32 / 4..);
+                words.for_each(|(word, id)| *word = ((id + 1) * PIECE_BYTES_MAX as u32).to_le_bytes());
+            }
             Source::Plan => out.copy_from_slice(&self.plan[at as usize..][..out.len()]),
             Source::Given | Source::Output if self.byte.is_some() => out.fill(0),
             _ => out.iter_mut().for_each(|byte| *byte = self.byte.unwrap_or_else(|| self.rng.next() as u8)),
@@ -46,6 +53,10 @@ fn header(sizes: [u32; 8], norms: bool) -> PlanHeader {
         q_norm: norms,
         k_norm: norms,
         end_tokens: vec![2],
+        spelling: SpellingEntry {
+            pieces_bytes: vocabulary * PIECE_BYTES_MAX as u32,
+            ..SpellingEntry::default()
+        },
     }
 }
 
@@ -95,6 +106,8 @@ fn anywhere(
     let unit = below(header.feed_forward.into());
     let attended = u64::from(header.heads * header.head_dim);
     let mut all = vec![
+        Coordinate::Spelled { index: below(given - resumed) },
+        Coordinate::Text { token: below(resumed + outputs) },
         Coordinate::Embedding { position, element: wide },
         Coordinate::NormLanes { norm: Norm::Attention { layer, position }, part: wide / 1024 },
         Coordinate::NormLanes { norm: Norm::FeedForward { layer, position }, part: wide / 1024 },
@@ -165,10 +178,18 @@ fn anywhere(
 
 fn statement(header: &PlanHeader, sampling: Sampling, ids: [u64; 3]) -> Statement {
     let [given, resumed, outputs] = ids.map(|count| count as u32);
-    let rules = Rules::new(header.clone(), sampling, [7; 32], given, resumed, outputs).expect("a trace");
+    let rules =
+        Rules::new(header.clone(), sampling, [7; 32], false, given, resumed, outputs).expect("a trace");
     let none = Digest::ZERO;
-    let digests =
-        Digests { plan: none, file: none, file_bytes: 1 << 40, rotary: none, given: none, output: none };
+    let digests = Digests {
+        plan: none,
+        file: none,
+        file_bytes: 1 << 40,
+        rotary: none,
+        given: none,
+        output: none,
+        text: none,
+    };
     Statement::of(rules, digests).expect("short")
 }
 
@@ -201,7 +222,12 @@ fn leaves_of_real_models_are_within_what_a_judge_reads() {
             for _ in 0..60 {
                 for coordinate in anywhere(rng, statement.layout(), &header, ids, greedy) {
                     let word = statement.layout().word(&coordinate) + rng.below(coordinate.words());
-                    let mut inputs = Anything { plan: &plan, byte: Some(1), rng: Rng(0) };
+                    let mut inputs = Anything {
+                        plan: &plan,
+                        vocabulary: header.vocabulary.into(),
+                        byte: Some(1),
+                        rng: Rng(0),
+                    };
                     let bytes = leaf_bytes(&statement, &mut inputs, word).expect("all is there");
                     let own = largest.entry(coordinate.kind()).or_default();
                     *own = bytes.max(*own);
@@ -209,7 +235,7 @@ fn leaves_of_real_models_are_within_what_a_judge_reads() {
             }
             println!("{name}: {:.1} G words", statement.layout().words() as f64 / 1e9);
         }
-        assert!(largest.len() >= 37, "{largest:?}");
+        assert!(largest.len() >= 39, "{largest:?}");
         let mut worst: Vec<_> = largest.into_iter().collect();
         worst.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         println!("{name}: {worst:?}");
@@ -231,7 +257,8 @@ fn rules_take_whatever_they_read() {
         let statement = statement(&header, sampling, ids);
         for coordinate in anywhere(rng, statement.layout(), &header, ids, greedy) {
             for byte in [None, Some(0), Some(0xff), Some(0x7f)] {
-                let mut inputs = Anything { plan: &plan, byte, rng: Rng(rng.next()) };
+                let vocabulary = header.vocabulary.into();
+                let mut inputs = Anything { plan: &plan, vocabulary, byte, rng: Rng(rng.next()) };
                 let words = statement.rules().compute(&coordinate, &mut inputs).expect("all is there");
                 let again = statement.rules().compute(&coordinate, &mut inputs);
                 assert!(byte.is_none() || again == Ok(words), "{coordinate:?}");

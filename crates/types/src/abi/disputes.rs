@@ -97,6 +97,9 @@ sol! {
         function claimOutput(uint64 id, Papers papers, uint32 index, Opening trace, Opening ids) external;
         /// The challenger's claim (D-5.6) that the trace's state digest is another than the worker's.
         function claimState(uint64 id, Papers papers, Opening trace) external;
+        /// The challenger's claim (D-7.1) that the text is not what the outputs spell: canonical CBOR. `request` is the order's,
+        /// where the claim has a part in it.
+        function claimText(uint64 id, Papers papers, bytes request, bytes claim) external;
         /// Ends a dispute in which someone's time is over.
         function timeOut(uint64 id) external;
 

@@ -33,7 +33,7 @@ pub enum Accusation {
     },
     /// D-4.2 (c): the answer was stopped where the model goes on.
     FalseStop,
-    /// D-4.3: the computation.
+    /// D-4.3: the computation, or the text (D-7).
     Trace,
 }
 
@@ -68,7 +68,8 @@ pub fn accusation(case: &Prepared) -> Option<Accusation> {
     let layout = case.rules.layout();
     let same = |(index, id): (u64, &u32)| case.trace.word(layout.sampled_at(index)) == Some(*id);
     let says_the_same = (0..).zip(&case.output_ids).all(same);
-    (!says_the_same || case.is_committed() == Some(false)).then_some(Accusation::Trace)
+    let contradicted = !says_the_same || case.is_committed() == Some(false) || case.text_claim.is_some();
+    contradicted.then_some(Accusation::Trace)
 }
 
 /// Makes the accusation. `salt` is fresh randomness.

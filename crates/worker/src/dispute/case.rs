@@ -11,18 +11,19 @@ use std::num::NonZeroUsize;
 
 use surety_engine::{Bytes, Model};
 use surety_proof::{
-    commit::{output_digest, prompt_digest, state_commitment},
+    commit::{output_digest, prompt_digest, state_commitment, text_digest},
     dispute::{
         Statement,
         judge::StatementError,
         opening::Node,
         plan::PlanHeader,
         rules::{Rules, Source},
+        text::{TextClaim, find_text_fault},
         trace::{Strings, Trace, TraceError},
     },
 };
 use surety_types::{
-    Canonical as _, Channel, Digest, Manifest, OpenError, Order, Receipt, Signed,
+    Canonical as _, Channel, DecodeError, Digest, Manifest, OpenError, Order, Receipt, Request, Signed,
     abi::IDisputes::{self, Papers},
     digest::domain,
 };
@@ -50,6 +51,8 @@ pub struct Case {
     pub given_ids: Vec<u32>,
     /// What it is said to have answered.
     pub output_ids: Vec<u32>,
+    /// The text that was sent.
+    pub text: String,
     /// Opens the receipt's state commitment, where it is known: payers are given it.
     pub salt: Option<[u8; 32]>,
     /// The channel that the order names, where it is known: who is refunded.
@@ -71,6 +74,12 @@ pub enum CaseError {
     /// The ids are not those that the receipt commits to.
     #[error("the {0} ids are not those that the receipt commits to")]
     Ids(&'static str),
+    /// The text is not the one that the receipt commits to.
+    #[error("the text is not the one that the receipt commits to")]
+    Text,
+    /// The request cannot be read.
+    #[error("the request cannot be read")]
+    Request(#[source] DecodeError),
     /// The model has no plan.
     #[error("the model has no plan: it cannot be disputed")]
     NoPlan,
@@ -93,7 +102,7 @@ impl CaseError {
             CaseError::Ids("prompt") => Some(
                 "the worker gave the model another prompt than this one: that is not judged on the ledger yet",
             ),
-            CaseError::Ids(_) => Some("check the evidence with `surety verify`"),
+            CaseError::Ids(_) | CaseError::Text => Some("check the evidence with `surety verify`"),
             CaseError::Trace(TraceError::Memory { .. }) => Some("use a machine with more memory"),
             _ => None,
         }
@@ -112,6 +121,8 @@ pub struct Prepared {
     pub(super) trace: Trace,
     pub(super) given_ids: Vec<u32>,
     pub(super) output_ids: Vec<u32>,
+    /// What is wrong with the text, if that can be shown.
+    pub(super) text_claim: Option<TextClaim>,
     pub(super) salt: Option<[u8; 32]>,
     pub(super) channel: Option<Channel>,
 }
@@ -142,12 +153,18 @@ impl Prepared {
         if output_digest(&case.output_ids) != receipt.output_digest {
             return Err(CaseError::Ids("output"));
         }
+        if text_digest(&case.text) != receipt.text_digest {
+            return Err(CaseError::Text);
+        }
+        let request = Request::from_cbor(&case.request).map_err(CaseError::Request)?;
         let plan = model.plan().ok_or(CaseError::NoPlan)?;
+        let spelling = model.tokenizer().spelling().map_err(|_| CaseError::NoPlan)?;
         let header = plan.header().clone();
         let statement = Statement::new(manifest, &header, order.value(), receipt.value())?;
         let rules = statement.rules().clone();
         let strings = Strings::new(
             plan.to_bytes(),
+            spelling.to_bytes(),
             File(file),
             model.rotary_bytes(),
             &case.given_ids,
@@ -155,6 +172,8 @@ impl Prepared {
         )
         .ok_or(CaseError::TooLong)?;
         let trace = Trace::build(&rules, &strings, threads, memory_max, progress)?;
+        let text_claim = find_text_fault(&rules, &strings, &trace, &request, receipt.finish, &case.text)
+            .map_err(TraceError::from)?;
         let papers = papers(&case, manifest, &strings)?;
         let Case { request, given_ids, output_ids, salt, channel, .. } = case;
         Ok(Prepared {
@@ -168,6 +187,7 @@ impl Prepared {
             trace,
             given_ids,
             output_ids,
+            text_claim,
             salt,
             channel,
         })

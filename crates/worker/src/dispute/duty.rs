@@ -217,6 +217,7 @@ impl DisputeDuty {
             request: evidence.request,
             given_ids: [prompt, evidence.resumed].concat(),
             output_ids: evidence.output,
+            text: evidence.text,
             salt,
             channel: None,
         };

@@ -260,7 +260,7 @@ impl Table<'_> {
         }
     }
 
-    /// What shows that the trace, on which both agree, is not the receipt's (D-5.6).
+    /// What shows that the trace, on which both agree, is not the receipt's (D-5.6, D-7.1).
     fn claim(&self, state_digest: B256) -> Option<ModuleCall> {
         let Prepared { rules, trace, strings, output_ids, papers, .. } = self.case;
         let chunk = |word: u64| Node { first: 4 * word / CHUNK_BYTES, chunks: 1 };
@@ -287,7 +287,13 @@ impl Table<'_> {
                 IDisputes::claimStateCall { id: self.id, papers: papers.clone(), trace: opening(trace) };
             return Some(ModuleCall::new(Module::Disputes, &call));
         }
-        None
+        let call = IDisputes::claimTextCall {
+            id: self.id,
+            papers: papers.clone(),
+            request: self.case.request.clone().into(),
+            claim: self.case.text_claim.as_ref()?.to_cbor().into(),
+        };
+        Some(ModuleCall::new(Module::Disputes, &call))
     }
 
     /// The worker's last division, as a node tells it, if it is one of the node in dispute.

@@ -21,17 +21,17 @@ pub enum Lie {
     /// It ends answers early, and says that the model did.
     EarlyStop,
     /// It puts a sentence of its own before the conversation.
-    SystemSentence,
+    Injected,
     /// It changes the text after the model gave it.
-    Text,
+    Edited,
 }
 
 /// Lies that need no more than their name.
-pub const LIES: [&str; 4] = ["temperature", "early-stop", "system-sentence", "text"];
+pub const LIES: [&str; 4] = ["temperature", "early-stop", "injected", "edited"];
 
 /// Not one of [`LIES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected temperature, early-stop, system-sentence or text")]
+#[error("expected temperature, early-stop, injected or edited")]
 pub struct UnknownLie;
 
 impl FromStr for Lie {
@@ -41,8 +41,8 @@ impl FromStr for Lie {
         Ok(match name {
             "temperature" => Lie::Temperature,
             "early-stop" => Lie::EarlyStop,
-            "system-sentence" => Lie::SystemSentence,
-            "text" => Lie::Text,
+            "injected" => Lie::Injected,
+            "edited" => Lie::Edited,
             _ => return Err(UnknownLie),
         })
     }
@@ -54,8 +54,8 @@ impl fmt::Display for Lie {
             Lie::Model(_) => "another model than it says",
             Lie::Temperature => "another temperature than was asked for",
             Lie::EarlyStop => "answers end early",
-            Lie::SystemSentence => "a sentence put before the conversation",
-            Lie::Text => "text changed after the model gave it",
+            Lie::Injected => "a sentence put before the conversation",
+            Lie::Edited => "text changed after the model gave it",
         })
     }
 }
@@ -68,7 +68,7 @@ impl Lie {
     /// What the model is asked instead.
     pub(super) fn request(&self, request: Request) -> Request {
         match (self, request.prompt) {
-            (Lie::SystemSentence, Prompt::Chat { mut messages }) => {
+            (Lie::Injected, Prompt::Chat { mut messages }) => {
                 let sentence = Message { role: "system".into(), content: SENTENCE.into(), name: None };
                 messages.insert(0, sentence);
                 Request { prompt: Prompt::Chat { messages }, ..request }
@@ -88,7 +88,7 @@ impl Lie {
                 let asked = sequence.max_output_tokens - before;
                 sequence.max_output_tokens = before + asked.div_ceil(EARLY_FRACTION).min(asked);
             }
-            Lie::Model(_) | Lie::SystemSentence | Lie::Text => {}
+            Lie::Model(_) | Lie::Injected | Lie::Edited => {}
         }
         sequence
     }
@@ -103,6 +103,6 @@ impl Lie {
 
     /// The text that is sent: spaces become ones that do not break, which nobody sees.
     pub(super) fn text(&self, text: String) -> String {
-        if *self == Lie::Text { text.replace(' ', "\u{a0}") } else { text }
+        if *self == Lie::Edited { text.replace(' ', "\u{a0}") } else { text }
     }
 }

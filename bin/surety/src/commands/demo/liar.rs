@@ -83,6 +83,8 @@ enum Kind {
     Temperature,
     /// The answer cut off early, and said to be whole.
     EarlyStop,
+    /// The text changed after the model gave it.
+    Edited,
 }
 
 impl Kind {
@@ -93,6 +95,7 @@ impl Kind {
             Kind::SkippedLayer => "serves the model with one layer left out",
             Kind::Stale => "serves an older version: one weight in 2.6 million differs by one",
             Kind::Temperature => "samples at another temperature than it was asked for",
+            Kind::Edited => "changes the text after the model gave it: its spaces are ones that do not break",
             Kind::EarlyStop => "stops after a quarter of the answer, and says that the model did",
         }
     }
@@ -103,7 +106,7 @@ impl Kind {
             Kind::Requantised => Forgery::Requantised,
             Kind::SkippedLayer => Forgery::SkippedLayer,
             Kind::Stale => Forgery::Stale,
-            Kind::Temperature | Kind::EarlyStop => return None,
+            Kind::Temperature | Kind::EarlyStop | Kind::Edited => return None,
         })
     }
 

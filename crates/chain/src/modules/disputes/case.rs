@@ -10,9 +10,10 @@ use surety_proof::dispute::{
     judge::{Leaf, Statement, Verdict, judge},
     opening::CHUNK_BYTES,
     plan,
+    text::{TextClaim, judge_text},
 };
 use surety_types::{
-    Canonical as _, Digest, Manifest, Order, Receipt, Signed,
+    Canonical as _, Digest, Manifest, Order, Receipt, Request, Signed,
     abi::IDisputes::{self, Papers},
     digest::domain,
 };
@@ -83,6 +84,39 @@ impl Case {
             return refuse(format!("the plan is not the model's: {error}"));
         }
         Ok(Case { order, receipt, receipt_digest, manifest, header })
+    }
+
+    /// The request that was ordered.
+    pub(super) fn request(&self, host: &mut dyn Host, shown: &[u8]) -> Outcome<Request> {
+        papers::charge_reading(host, shown.len())?;
+        require(
+            Request::digest_of(shown) == self.order.request_digest,
+            "the request is not the one that was ordered",
+        )?;
+        let Ok(request) = Request::from_cbor(shown) else { return refuse("the request cannot be read") };
+        Ok(request)
+    }
+
+    /// Whether the text is another than the outputs spell (D-7.1).
+    pub(super) fn judge_text(
+        &self,
+        host: &mut dyn Host,
+        game: &Game,
+        request: &[u8],
+        claim: &[u8],
+    ) -> Outcome<()> {
+        let request = if request.is_empty() { None } else { Some(self.request(host, request)?) };
+        papers::charge_reading(host, claim.len())?;
+        let claim = match TextClaim::from_cbor(claim) {
+            Ok(claim) => claim,
+            Err(error) => return refuse(format!("the claim cannot be read: {}", causes(&error))),
+        };
+        for shown in &claim.shown {
+            charge_opening(host, &shown.opening)?;
+        }
+        host.charge(GAS_JUDGE)?;
+        let judged = judge_text(&self.statement()?, game, request.as_ref(), self.receipt.finish, &claim);
+        judged.or_else(|error| refuse(format!("the claim shows nothing: {}", causes(&error))))
     }
 
     /// What the trace is of, and its places (D-3).

@@ -255,6 +255,7 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
         }
         Calls::claimOutput(claim) => proofs::claim_output(host, call.caller, &claim).map(done),
         Calls::claimState(claim) => proofs::claim_state(host, call.caller, &claim).map(done),
+        Calls::claimText(claim) => proofs::claim_text(host, call.caller, &claim).map(done),
         Calls::timeOut(out) => time_out(host, out.id).map(done),
         Calls::twoAnswers(two) => {
             let id = proofs::two_answers(host, call.caller, &two)?;

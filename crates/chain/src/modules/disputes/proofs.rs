@@ -1,4 +1,4 @@
-//! Proofs without a game: what is false by itself (D-4.2), and a trace that is not the receipt's (D-5.6).
+//! Proofs without a game: what is false by itself (D-4.2), and a trace that is not the receipt's (D-5.6, D-7).
 
 use alloy_primitives::Address;
 use surety_proof::dispute::{
@@ -6,8 +6,10 @@ use surety_proof::dispute::{
     self_evident::{NotShown, contradict, goes_on_past_an_end, stops_at_no_end},
 };
 use surety_types::{
-    Canonical as _, FinishReason, Order, Receipt, Request, Signed,
-    abi::IDisputes::{claimOutputCall, claimStateCall, falseStopCall, pastEndCall, twoAnswersCall},
+    FinishReason, Order, Receipt, Signed,
+    abi::IDisputes::{
+        claimOutputCall, claimStateCall, claimTextCall, falseStopCall, pastEndCall, twoAnswersCall,
+    },
 };
 
 use super::{
@@ -56,12 +58,7 @@ pub(super) fn false_stop(host: &mut dyn Host, caller: Address, stop: &falseStopC
     let case = Case::open(host, &stop.papers)?;
     let receipt = &case.receipt;
     require(receipt.finish == FinishReason::Stop, "the receipt does not say that it stopped")?;
-    papers::charge_reading(host, stop.request.len())?;
-    require(
-        Request::digest_of(&stop.request) == case.order.request_digest,
-        "the request is not the one that was ordered",
-    )?;
-    let Ok(request) = Request::from_cbor(&stop.request) else { return refuse("the request cannot be read") };
+    let request = case.request(host, &stop.request)?;
     let opening = opening_of(&stop.ids);
     charge_opening(host, &opening)?;
     shown(stops_at_no_end(&case.header, &request, receipt, &opening))?;
@@ -107,6 +104,15 @@ pub(super) fn claim_state(host: &mut dyn Host, caller: Address, claim: &claimSta
     let at = checked(statement.layout().state_digest_at().checked_mul(4))?;
     let found: [u8; 32] = bytes_at(&opening, at)?;
     require(found != record.state_digest.0, "the trace has the state digest that the worker gave")?;
+    record.moves = checked(record.moves.checked_add(1))?;
+    convict(host, claim.id, &mut record, State::Differs)
+}
+
+/// D-7.1: the text is another than the trace's.
+pub(super) fn claim_text(host: &mut dyn Host, caller: Address, claim: &claimTextCall) -> Outcome<()> {
+    let (mut record, game) = turn_of(host, caller, claim.id, Side::Challenger)?;
+    let case = Case::again(host, &claim.papers, &record)?;
+    case.judge_text(host, &game, &claim.request, &claim.claim)?;
     record.moves = checked(record.moves.checked_add(1))?;
     convict(host, claim.id, &mut record, State::Differs)
 }

@@ -8,15 +8,16 @@ use surety_proof::{
         Division, Game, Hashed, Node, Tree, Turn,
         game::{self, division},
         judge::{Leaf, Shown},
-        layout::Layout,
+        layout::{Coordinate, Layout},
         opening::CHUNK_BYTES,
-        plan::{Pairs, PlanHeader},
+        plan::{Pairs, PlanHeader, SpellingEntry},
         rules::Source,
+        text::{TextClaim, TextFault},
     },
-    output_digest, prompt_digest, state_commitment,
+    output_digest, prompt_digest, state_commitment, text_digest,
 };
 use surety_types::{
-    Canonical as _, Digest, FinishReason, Manifest, Order, Prompt, Receipt, Request,
+    Canonical as _, Digest, FinishReason, Manifest, Order, Prompt, Receipt, Request, Spelling,
     abi::{
         IDisputes::{self, Opening, Papers},
         IOperators, IStaking, Module,
@@ -59,6 +60,7 @@ fn header() -> PlanHeader {
         q_norm: false,
         k_norm: false,
         end_tokens: vec![END],
+        spelling: SpellingEntry::of(&spelling()),
     }
 }
 
@@ -84,6 +86,12 @@ struct Answered {
     output: Vec<u32>,
     papers: Papers,
     layout: Layout,
+}
+
+/// Every id spells itself and a space; ends are silent.
+fn spelling() -> Spelling {
+    let pieces: Vec<String> = (0..600).map(|id| format!("t{id} ")).collect();
+    Spelling::new(pieces.iter().zip(0..).map(|(piece, id)| (piece.as_bytes(), id == END))).expect("short")
 }
 
 fn request(stop: Vec<String>) -> Request {
@@ -173,6 +181,13 @@ impl Answered {
             let at = 4 * word as usize;
             bytes[at..at + value.len()].copy_from_slice(value);
         };
+        let mut length = 0;
+        for (output, id) in self.output.iter().enumerate() {
+            length += spelling().piece(*id).filter(|piece| !piece.silent).map_or(0, |piece| piece.bytes);
+            let at = self.layout.word(&Coordinate::Text { token: output as u64 });
+            put(at, &length.to_le_bytes());
+            put(at + 1, &[0; 4]);
+        }
         if from.is_none() {
             put(self.layout.state_digest_at(), &STATE);
             for (output, id) in self.output.iter().enumerate() {
@@ -1101,5 +1116,89 @@ proptest! {
         prop_assert!(call(&mut chain, CHALLENGER, pick).is_err());
         prop_assert_eq!(chain.view(Module::Disputes, IDisputes::disputeCountCall {}), before + 1);
         check_stakes(&chain);
+    }
+}
+
+/// A claim about a text that shows the first kilobytes of everything.
+fn text_claim(case: &Answered, trace: &Hashed<Vec<u8>>, text: &str, fault: TextFault) -> TextClaim {
+    let derived = |domain: &str, bytes: Vec<u8>| {
+        Hashed::new(Tree::derived(domain, bytes.len() as u64).expect("short"), bytes)
+    };
+    let ids = case.output.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let strings = [
+        (Source::Trace, trace.clone()),
+        (Source::Output, derived(domain::OUTPUT_IDS, ids)),
+        (Source::Spelling, derived(domain::SPELLING, spelling().to_bytes())),
+        (Source::Text, derived(domain::OUTPUT_TEXT, text.into())),
+    ];
+    let shown = strings.into_iter().map(|(source, string)| {
+        let root = string.tree().root();
+        Shown { source, opening: string.open(root, Node { first: 0, chunks: root.chunks.min(6) }) }
+    });
+    TextClaim { bytes: text.len() as u64, fault, shown: shown.collect() }
+}
+
+#[test]
+fn a_text_that_is_not_what_the_outputs_spell_convicts() {
+    let right = "t100 t101 t102 ";
+    for (sent, fault) in [
+        ("t100 t901 t102 ", TextFault::Byte { at: 6, output: 1 }),
+        ("t100 t101 t102 t103 ", TextFault::Long),
+        ("t100 t101 ", TextFault::Short { outputs: Vec::new() }),
+    ] {
+        let mut chain = served();
+        let case = answered(&chain, |_, receipt, _| {
+            (receipt.text_digest, receipt.finish) = (text_digest(sent), FinishReason::Stop);
+        });
+        let trace = case.trace(None);
+        let id = open(&mut chain, &case);
+        let claim = |text: &str, fault: TextFault| IDisputes::claimTextCall {
+            id,
+            papers: case.papers.clone(),
+            request: request(Vec::new()).to_cbor().into(),
+            claim: text_claim(&case, &trace, text, fault).to_cbor().into(),
+        };
+        refused(call(&mut chain, CHALLENGER, claim(sent, fault.clone())), "it is the other side's turn");
+        defend(&mut chain, id, &trace).expect("a root");
+        let other = claim(right, fault.clone());
+        let said = call(&mut chain, CHALLENGER, other).expect_err("refused");
+        assert!(said.starts_with("disputes: the claim shows nothing: an opening of the text"), "{said}");
+        let other = claim(sent, TextFault::Byte { at: 0, output: 0 });
+        refused(call(&mut chain, CHALLENGER, other), "the claim shows nothing: it is as it should be");
+        let mut other = claim(sent, fault.clone());
+        other.request = request(vec!["t1".into()]).to_cbor().into();
+        refused(call(&mut chain, CHALLENGER, other), "the request is not the one that was ordered");
+        let before = stake(&chain);
+        call(&mut chain, CHALLENGER, claim(sent, fault)).expect("convicted");
+        assert_eq!((dispute(&chain, id).state, dispute(&chain, id).turn), (3, 0));
+        assert_eq!(stake(&chain), before - credits(10));
+        check_stakes(&chain);
+    }
+}
+
+#[test]
+fn a_text_as_it_should_be_is_claimed_in_vain() {
+    let mut chain = served();
+    let sent = "t100 t101 t102 ";
+    let case = answered(&chain, |_, receipt, _| {
+        (receipt.text_digest, receipt.finish) = (text_digest(sent), FinishReason::Stop);
+    });
+    let trace = case.trace(None);
+    let id = open(&mut chain, &case);
+    defend(&mut chain, id, &trace).expect("a root");
+    for fault in [
+        TextFault::Byte { at: 6, output: 1 },
+        TextFault::Byte { at: 14, output: 4 },
+        TextFault::Long,
+        TextFault::Short { outputs: vec![0, 1, 2, 3, 4] },
+        TextFault::Stop { at: 0, stop: 0 },
+    ] {
+        let claim = IDisputes::claimTextCall {
+            id,
+            papers: case.papers.clone(),
+            request: request(Vec::new()).to_cbor().into(),
+            claim: text_claim(&case, &trace, sent, fault).to_cbor().into(),
+        };
+        refused(call(&mut chain, CHALLENGER, claim), "the claim shows nothing: it is as it should be");
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::dispute::plan::SpellingEntry;
 
 /// What a layout follows from.
 #[derive(Clone, Debug)]
@@ -34,6 +35,7 @@ fn shape(sizes: [u32; 7], flags: [bool; 2], sampling: Sampling, ids: [u32; 3]) -
         q_norm: flags[0],
         k_norm: flags[1],
         end_tokens: Vec::new(),
+        spelling: SpellingEntry::default(),
     };
     let [given, resumed, outputs] = ids;
     Shape { header, sampling, given, resumed: resumed.min(given), outputs }
@@ -100,6 +102,8 @@ fn in_order(shape: &Shape) -> Vec<Coordinate> {
         }
         all.extend((0..outputs).map(|output| Coordinate::Total { product, output }));
     };
+    all.extend((0..given - resumed).map(|index| Coordinate::Spelled { index }));
+    all.extend((0..resumed + outputs).map(|token| Coordinate::Text { token }));
     for position in 0..positions {
         all.extend((0..width).map(|element| Coordinate::Embedding { position, element }));
     }

@@ -1,4 +1,13 @@
-//! Streaming bytes into text.
+//! Streaming the bytes of tokens into text.
+//!
+//! In:     bytes, as tokens spell them.
+//! Out:    the text that is certain; the bytes that are not yet.
+//! Touches: nothing.
+//! Holds:  whoever serves an answer and whoever judges one run this same code, so they cannot disagree on its text.
+//! Absent: stop strings (`engine`), which bytes a token spells (`spelling`).
+
+/// Bytes of a character that may still become one, at most.
+pub const HELD_BYTES_MAX: usize = 3;
 
 /// Turns the bytes of tokens into text, holding back the beginning of a character until the rest of it comes.
 ///
@@ -14,6 +23,16 @@ impl Detokenizer {
     /// Nothing held back.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With bytes held back: of more than [`HELD_BYTES_MAX`] the first.
+    pub fn holding(bytes: &[u8]) -> Self {
+        Self { held: bytes[..bytes.len().min(HELD_BYTES_MAX)].to_vec() }
+    }
+
+    /// What is held back: at most [`HELD_BYTES_MAX`] bytes.
+    pub fn held(&self) -> &[u8] {
+        &self.held
     }
 
     /// Adds bytes; gives the text that is now certain.
