@@ -7,16 +7,31 @@
 //!         whoever admits a model, and whoever judges an answer renders it.
 //! Absent: a clock, random choices, other templates to include, escaping for HTML; the choice of a model's template.
 
+mod filters;
+mod json;
+mod lexer;
+mod methods;
+mod operations;
+mod parser;
+mod render;
+mod syntax;
+mod text;
+mod value;
+
+use std::sync::Arc;
+
 use surety_types::{CivilDate, Message};
+
+use crate::syntax::Statement;
 
 /// What a template may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of its source.
     pub source_bytes: u64,
-    /// Statements and expressions in it.
-    pub nodes: u64,
-    /// How deep they, calls of macros within calls, and lists within lists nest.
+    /// Words, numbers, texts and signs in it.
+    pub lexemes: u64,
+    /// How deep statements and expressions nest, calls of macros with what they call, and lists within lists.
     pub depth: u32,
     /// Steps of one rendering.
     pub steps: u64,
@@ -27,7 +42,7 @@ pub struct Limits {
 impl Limits {
     /// Those of the network, by which an answer is judged: the same wherever a prompt is rendered.
     pub const STANDARD: Limits =
-        Limits { source_bytes: 1 << 20, nodes: 1 << 16, depth: 200, steps: 10_000_000, bytes: 256 << 20 };
+        Limits { source_bytes: 1 << 20, lexemes: 1 << 17, depth: 200, steps: 10_000_000, bytes: 256 << 20 };
 }
 
 /// What a template is rendered with.
@@ -61,8 +76,8 @@ pub enum Limit {
     #[error("bytes of source")]
     SourceBytes,
     /// The source holds too much.
-    #[error("statements and expressions")]
-    Nodes,
+    #[error("words and signs of source")]
+    Lexemes,
     /// Something nests too deep.
     #[error("levels of nesting")]
     Depth,
@@ -113,10 +128,26 @@ pub enum TemplateError {
     },
 }
 
+impl TemplateError {
+    /// This error at a line, unless it knows its own.
+    fn at(mut self, from: u32) -> Self {
+        let (TemplateError::Syntax { line, .. }
+        | TemplateError::Raised { line, .. }
+        | TemplateError::Limit { line, .. }
+        | TemplateError::Operation { line, .. }) = &mut self;
+        if *line == 0 {
+            *line = from;
+        }
+        self
+    }
+}
+
 /// A template that can be rendered.
 #[derive(Debug)]
 pub struct Template {
-    source: String,
+    statements: Vec<Statement>,
+    /// What its variables are called.
+    names: Vec<Arc<str>>,
 }
 
 impl Template {
@@ -129,7 +160,8 @@ impl Template {
             let (limit, allowed) = (Limit::SourceBytes, limits.source_bytes);
             return Err(TemplateError::Limit { line: 1, limit, allowed });
         }
-        Ok(Template { source: source.into() })
+        let (statements, names) = parser::parse(&lexer::normalise(source), limits)?;
+        Ok(Template { statements, names })
     }
 
     /// Renders it.
@@ -137,7 +169,6 @@ impl Template {
     /// # Errors
     /// Any but `TemplateError::Syntax`.
     pub fn render(&self, variables: &Variables<'_>, limits: &Limits) -> Result<Rendered, TemplateError> {
-        let _ = (variables, limits);
-        Ok(Rendered { text: self.source.clone(), steps: 0 })
+        render::render(&self.statements, &self.names, variables, limits)
     }
 }
