@@ -9,9 +9,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("kernels", &[]),
     ("reference", &[]),
-    ("engine", &["kernels", "types"]),
-    ("proof", &["kernels", "types"]),
-    ("chain", &["proof", "types"]),
+    ("template", &["types"]),
+    ("engine", &["kernels", "template", "types"]),
+    ("proof", &["kernels", "template", "types"]),
+    ("chain", &["proof", "template", "types"]),
     ("consensus", &["chain", "types"]),
     ("net", &["types"]),
     ("blobs", &["net", "types"]),
@@ -23,10 +24,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Values in, values out: no I/O, clock, async or ambient randomness.
-const PURE: &[&str] = &["types", "kernels", "reference", "engine", "proof", "chain", "sim"];
+const PURE: &[&str] = &["types", "kernels", "reference", "template", "engine", "proof", "chain", "sim"];
 
 /// Where a result depends on every bit, no library function may stand in for a specified one.
-const EXACT: &[&str] = &["kernels", "reference", "engine", "proof"];
+const EXACT: &[&str] = &["kernels", "reference", "template", "engine", "proof"];
 
 #[test]
 fn dependencies_point_one_way() {

@@ -1,31 +1,16 @@
-//! Chat templates: from messages to the text a model was trained to continue.
+//! Chat templates: which one a model file names, and what its messages become.
 //!
-//! In:     a Jinja template from a model file; messages; the day, if the caller names one.
+//! In:     a template from a model file; messages; the day, if the caller names one.
 //! Out:    text, or why the template refused.
 //! Touches: nothing: rendering is a pure function, so whoever checks an answer renders the same prompt.
-//! Holds:  the environment is the one templates are written for (that of `transformers`): blocks trimmed,
-//!         Python's methods and JSON; the engine's steps and the output are bounded.
-//! Absent: a clock. `strftime_now` exists only when the request names a day, and its time is midnight.
-//!         A bound on the memory of a single expression: a template that doubles a text in a loop takes it all.
-//!         A template is as trusted as the model file it comes with.
+//! Holds:  a template is rendered within the limits of the network, whoever wrote it.
+//! Absent: the language of templates: `surety_template` reads and renders them (`docs/spec/template.md`).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, State, context};
-use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::Serialize;
+use surety_template::{Limits, Template, Variables};
 use surety_types::{CivilDate, Message};
 
 use crate::gguf::{Gguf, GgufError};
 use crate::tokenizer::Tokenizer;
-
-/// Bytes of a template, at most.
-const SOURCE_BYTES_MAX: usize = 1 << 20;
-/// Steps of the template engine, at most.
-const FUEL: u64 = 10_000_000;
-/// Bytes of a rendered prompt, at most.
-const OUTPUT_BYTES_MAX: usize = 32 << 20;
 
 /// For models that speak ChatML and do not say so.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content \
@@ -39,7 +24,7 @@ pub enum TemplateError {
     #[error("the chat template cannot be read")]
     Metadata(#[from] GgufError),
     /// The template is too long.
-    #[error("the chat template has {bytes} bytes; at most {SOURCE_BYTES_MAX} are allowed")]
+    #[error("the chat template has {bytes} bytes; at most {} are allowed", Limits::STANDARD.source_bytes)]
     TooLong {
         /// Its size.
         bytes: usize,
@@ -52,24 +37,6 @@ pub enum TemplateError {
     Refused(String),
 }
 
-/// One message, as templates see it.
-#[derive(Clone, Debug, Serialize)]
-pub struct TemplateMessage<'a> {
-    /// `system`, `user`, `assistant`, ….
-    pub role: &'a str,
-    /// What was said.
-    pub content: &'a str,
-    /// By whom, where a template distinguishes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<&'a str>,
-}
-
-impl<'a> From<&'a Message> for TemplateMessage<'a> {
-    fn from(message: &'a Message) -> Self {
-        Self { role: &message.role, content: &message.content, name: message.name.as_deref() }
-    }
-}
-
 /// How to render.
 #[derive(Clone, Copy, Debug)]
 pub struct RenderOptions {
@@ -79,9 +46,9 @@ pub struct RenderOptions {
     pub date: Option<CivilDate>,
 }
 
-/// A compiled chat template.
+/// A template, ready to render.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     source: String,
     bos_token: String,
     eos_token: String,
@@ -109,25 +76,17 @@ impl ChatTemplate {
         Self::new(source, text(tokenizer.bos()), text(tokenizer.eos())).map(Some)
     }
 
-    /// Compiles a template.
+    /// Reads a template.
     ///
     /// # Errors
     /// `TemplateError::TooLong` or `TemplateError::Syntax`.
     pub fn new(source: &str, bos_token: String, eos_token: String) -> Result<Self, TemplateError> {
-        if source.len() > SOURCE_BYTES_MAX {
+        if source.len() as u64 > Limits::STANDARD.source_bytes {
             return Err(TemplateError::TooLong { bytes: source.len() });
         }
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(call_method);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_filter("tojson", to_python_json);
-        environment
-            .add_template_owned("chat", source.to_owned())
-            .map_err(|error| TemplateError::Syntax(reason(&error)))?;
-        Ok(Self { environment, source: source.to_owned(), bos_token, eos_token })
+        let template = Template::parse(source, &Limits::STANDARD)
+            .map_err(|error| TemplateError::Syntax(error.to_string()))?;
+        Ok(Self { template, source: source.to_owned(), bos_token, eos_token })
     }
 
     /// The template's text.
@@ -139,170 +98,20 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// `TemplateError::Refused` with the template's own words where it raised an exception.
-    pub fn render(
-        &self,
-        messages: &[TemplateMessage<'_>],
-        options: &RenderOptions,
-    ) -> Result<String, TemplateError> {
-        let template = self.environment.get_template("chat").expect("added when compiled");
-        let variables = context! {
-            messages => messages,
-            tools => (),
-            documents => (),
-            add_generation_prompt => options.add_generation_prompt,
-            bos_token => self.bos_token,
-            eos_token => self.eos_token,
+    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
+        let variables = Variables {
+            messages,
+            add_generation_prompt: options.add_generation_prompt,
+            bos_token: &self.bos_token,
+            eos_token: &self.eos_token,
+            date: options.date,
         };
-        let variables = match options.date {
-            Some(date) => {
-                let strftime_now = Value::from_function(move |format: &str| strftime(format, date));
-                context! { strftime_now => strftime_now, ..variables }
-            }
-            None => variables,
-        };
-        // A few expressions, `[][::-1]|list` for one, panic inside the template engine. It keeps nothing from one
-        // rendering to the next that a panic could leave half done.
-        let rendered = catch_unwind(AssertUnwindSafe(|| {
-            let mut output = Bounded(Vec::new());
-            template.render_captured_to(variables, &mut output).map(|_| output.0)
-        }));
-        let output = match rendered {
-            Ok(output) => output.map_err(|error| TemplateError::Refused(reason(&error)))?,
-            Err(_) => return Err(TemplateError::Refused("the template engine failed on it".into())),
-        };
-        String::from_utf8(output)
-            .map_err(|_| TemplateError::Refused("the rendered prompt is not UTF-8".into()))
+        let rendered = self
+            .template
+            .render(&variables, &Limits::STANDARD)
+            .map_err(|error| TemplateError::Refused(error.to_string()))?;
+        Ok(rendered.text)
     }
-}
-
-/// What went wrong, without the debugging dump.
-fn reason(error: &Error) -> String {
-    match (error.detail(), error.line()) {
-        (Some(detail), Some(line)) => format!("{detail} (line {line} of the template)"),
-        (Some(detail), None) => detail.to_owned(),
-        (None, Some(line)) => format!("{} (line {line} of the template)", error.kind()),
-        (None, None) => error.kind().to_string(),
-    }
-}
-
-/// Output that refuses to grow without end.
-struct Bounded(Vec<u8>);
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_BYTES_MAX {
-            return Err(std::io::Error::other("the rendered prompt is too long"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Python's methods. `minijinja-contrib` counts an empty text without end, so that case is answered here, as Python does.
-fn call_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    if let ("count", Some(text), [counted]) = (method, value.as_str(), args)
-        && counted.as_str() == Some("")
-    {
-        return Ok(Value::from(text.chars().count() + 1));
-    }
-    unknown_method_callback(state, value, method, args)
-}
-
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// `tojson` as `transformers` defines it: Python's separators, characters unescaped, `indent` if asked for.
-fn to_python_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let mut json = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let indent = vec![b' '; indent.min(16)];
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(&indent);
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, formatter))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, PythonFormatter)),
-    };
-    written
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, "cannot write JSON").with_source(error))?;
-    let json = String::from_utf8(json).expect("JSON is UTF-8");
-    Ok(Value::from_safe_string(json))
-}
-
-/// `", "` and `": "`, as Python's `json.dumps` writes.
-struct PythonFormatter;
-
-impl serde_json::ser::Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-
-/// The part of C's `strftime` that templates use, at midnight of a day.
-fn strftime(format: &str, date: CivilDate) -> Result<String, Error> {
-    let month = MONTHS[usize::from(date.month) - 1];
-    let mut text = String::new();
-    let mut characters = format.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            text.push(character);
-            continue;
-        }
-        match characters.next() {
-            Some('Y') => text += &format!("{:04}", date.year),
-            Some('y') => text += &format!("{:02}", date.year % 100),
-            Some('m') => text += &format!("{:02}", date.month),
-            Some('d') => text += &format!("{:02}", date.day),
-            Some('B') => text += month,
-            Some('b') => text += &month[..3],
-            Some('H' | 'M' | 'S') => text += "00",
-            Some('%') => text.push('%'),
-            other => {
-                let other = other.map_or(String::new(), String::from);
-                let message = format!("strftime_now does not know %{other}");
-                return Err(Error::new(ErrorKind::InvalidOperation, message));
-            }
-        }
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -314,9 +123,9 @@ mod tests {
 
     fn render(source: &str, conversation: &[(&str, &str)]) -> Result<String, TemplateError> {
         let template = ChatTemplate::new(source, "<s>".into(), "</s>".into())?;
-        let messages: Vec<TemplateMessage<'_>> = conversation
+        let messages: Vec<Message> = conversation
             .iter()
-            .map(|&(role, content)| TemplateMessage { role, content, name: None })
+            .map(|&(role, content)| Message { role: role.into(), content: content.into(), name: None })
             .collect();
         let date = Some(CivilDate { year: 2026, month: 7, day: 4 });
         template.render(&messages, &RenderOptions { add_generation_prompt: true, date })
@@ -377,12 +186,6 @@ mod tests {
         }
         assert!(matches!(render("{% if %}", &CONVERSATION), Err(TemplateError::Syntax(_))));
         assert!(matches!(render(&"x".repeat(2 << 20), &CONVERSATION), Err(TemplateError::TooLong { .. })));
-    }
-
-    #[test]
-    fn what_the_template_engine_cannot_do_is_an_error() {
-        assert_eq!(render("{{ 'a\u{e9}'.count('') }}{{ 'aab'.count('a') }}", &[]).unwrap(), "32");
-        assert!(matches!(render("{{ [][::-1]|list }}", &[]), Err(TemplateError::Refused(_))));
     }
 
     proptest::proptest! {

@@ -19,7 +19,7 @@ use surety_types::receipt::ARITHMETIC_VERSION;
 use surety_types::{Digest, FileDigest, FormatSummary, Manifest, ModelId, Prompt, Request};
 
 use crate::architecture::{Architecture, ArchitectureError, Family};
-use crate::chat_template::{ChatTemplate, RenderOptions, TemplateError, TemplateMessage};
+use crate::chat_template::{ChatTemplate, RenderOptions, TemplateError};
 use crate::gguf::{Gguf, GgufError, TensorType};
 use crate::image::{self, LayerMatrix, Placed, Plan};
 use crate::plan;
@@ -298,9 +298,8 @@ impl Model {
             Prompt::Text(text) => Ok(self.tokenizer.encode(text, Special::PLAIN_WITH_BOUNDS)),
             Prompt::Chat { messages } => {
                 let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
-                let messages: Vec<TemplateMessage<'_>> = messages.iter().map(TemplateMessage::from).collect();
                 let options = RenderOptions { add_generation_prompt: true, date: request.date };
-                let text = template.render(&messages, &options).map_err(PromptError::Template)?;
+                let text = template.render(messages, &options).map_err(PromptError::Template)?;
                 Ok(self.tokenizer.encode(&text, Special::TEMPLATE))
             }
         }

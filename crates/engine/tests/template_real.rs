@@ -1,8 +1,8 @@
 //! The chat templates of published models, rendered as Python's jinja2 renders them (`templates/README.md`).
 
 use serde_json::Value;
-use surety_engine::chat_template::{ChatTemplate, RenderOptions, TemplateMessage};
-use surety_types::CivilDate;
+use surety_engine::chat_template::{ChatTemplate, RenderOptions};
+use surety_types::{CivilDate, Message};
 
 const EXPECTED: &str = include_str!("templates/expected.json");
 
@@ -22,13 +22,13 @@ fn date(value: &Value) -> Option<CivilDate> {
 }
 
 fn check(template: &ChatTemplate, conversation: &Value, case: &Value) {
-    let messages: Vec<TemplateMessage<'_>> = conversation
+    let messages: Vec<Message> = conversation
         .as_array()
         .unwrap()
         .iter()
-        .map(|message| TemplateMessage {
-            role: message["role"].as_str().unwrap(),
-            content: message["content"].as_str().unwrap(),
+        .map(|message| Message {
+            role: message["role"].as_str().unwrap().into(),
+            content: message["content"].as_str().unwrap().into(),
             name: None,
         })
         .collect();
