@@ -163,7 +163,11 @@ mod tests {
         check("surety gov execute 3 --account mine");
         check("surety dispute open req_1 --account purse --model x --json");
         check("surety dispute list");
-        check("surety dispute show 3 --json");
+        check("surety dispute show 3 --json --export dispute-3.cbor");
+        check("surety dispute replay dispute-3.cbor --json");
+        check("surety dispute replay 3 --genesis g.json --rpc-url http://a");
+        check("surety verify req_1 --recompute --challenge --account purse --passphrase-file p");
+        check("surety verify receipt.json --genesis g.json --rpc-url http://a");
         check("surety demo liar --kind early-stop --json");
         check("surety key new mine --no-passphrase");
         check("surety key new purse --account");

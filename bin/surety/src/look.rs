@@ -66,6 +66,11 @@ pub struct ActorArgs {
 }
 
 impl ActorArgs {
+    /// As if they were given so.
+    pub fn of(account: &str, passphrase: &PassphraseArgs, look: &LookArgs) -> ActorArgs {
+        ActorArgs { account: account.to_owned(), passphrase: passphrase.clone(), look: look.clone() }
+    }
+
     /// The ledger, and the account's wallet.
     pub fn open(&self, data_dir: &DataDir) -> anyhow::Result<(Ledger, Wallet)> {
         let ledger = self.look.open(data_dir)?.ledger;

@@ -11,6 +11,7 @@ mod bundled;
 mod child;
 mod cli;
 mod commands;
+mod conduct;
 mod credits;
 mod data_dir;
 mod devnet;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use surety_engine::Model;
 use surety_kernels::Executor;
 use surety_proof::check::{Checked, CheckedEvidence, Expected, Unchecked, check_evidence};
-use surety_types::{Evidence, FinishReason, ModelId, Prompt, PublicKey, Request};
+use surety_types::{Digest, Evidence, FinishReason, ModelId, Prompt, PublicKey, Request};
 use surety_worker::audit;
 
 /// What the person knows, and wants compared.
@@ -123,6 +123,16 @@ impl Verified {
     /// The models that answered.
     pub fn models(&self) -> impl Iterator<Item = ModelId> {
         self.checked.answers.iter().map(|answer| answer.order.model)
+    }
+
+    /// Every receipt, its order and its worker, by digest and key.
+    pub fn receipts(&self) -> Vec<(Digest, Digest, PublicKey)> {
+        let answers = self.checked.answers.iter();
+        let receipts = answers.filter_map(|answer| {
+            let receipt = answer.receipt.as_ref()?;
+            Some((receipt.digest(), answer.order.digest(), answer.worker))
+        });
+        receipts.collect()
     }
 
     /// Computes every answer by this model again. `progress` is told the positions done and those in all.

@@ -16,6 +16,7 @@ pub mod machine;
 mod modules;
 pub mod params;
 pub mod regenesis;
+pub mod replay;
 pub mod simulate;
 pub mod spec;
 pub mod state;
@@ -42,6 +43,7 @@ pub use modules::{
 };
 pub use params::{PARAMETERS, Parameter, Params, ParamsError};
 pub use regenesis::{Exported, Origin, RegenesisError, regenesis_writes};
+pub use replay::{ReplayError, Replayed, ReplayedMove, Shown, bundled_parameters, replay};
 pub use simulate::{CallRequest, Estimate, SimulationOutcome, estimate_gas, simulate};
 pub use spec::{
     BLOCK_TRANSACTIONS_BYTES_MAX, ChainSpec, MISSED_MAX, STATE_VALUE_BYTES_MAX, TRANSACTION_BYTES_MAX,

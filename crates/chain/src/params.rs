@@ -284,7 +284,7 @@ impl Params {
 
     /// Seconds after an order's deadline in which a claim can be made. Claims end while stake that was there at the
     /// deadline is still answerable, however long the unbonding is.
-    pub(crate) fn claim_window(&self) -> u64 {
+    pub fn claim_window(&self) -> u64 {
         self.claim_window_s.min(self.unbonding_s / 4)
     }
 

@@ -2,7 +2,7 @@
 
 use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718 as _;
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, Log, TxKind, U256, keccak256};
 use alloy_signer::SignerSync as _;
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::{Revert, SolCall, SolError as _};
@@ -74,6 +74,16 @@ pub(crate) struct Chain {
     /// Missed by the next block.
     pub(crate) missed: Vec<usize>,
     pub(crate) last: Option<Executed>,
+    /// What was made in blocks of [`Chain::block`], the oldest first.
+    pub(crate) made: Vec<Made>,
+}
+
+/// A transaction, where it stands, and what it noted.
+pub(crate) struct Made {
+    pub(crate) number: u64,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) transaction: Recovered,
+    pub(crate) logs: Vec<Log>,
 }
 
 impl Chain {
@@ -112,6 +122,7 @@ impl Chain {
             accounts,
             missed: Vec::new(),
             last: None,
+            made: Vec::new(),
         }
     }
 
@@ -150,6 +161,7 @@ impl Chain {
             accounts: self.accounts.clone(),
             missed: Vec::new(),
             last: None,
+            made: Vec::new(),
         }
     }
 
@@ -187,6 +199,13 @@ impl Chain {
     pub(crate) fn block(&mut self, transactions: &[Recovered]) -> Executed {
         let header = self.next_header();
         let executed = self.try_block(&header, transactions).expect("a valid block");
+        let made = transactions.iter().zip(&executed.receipts).map(|(transaction, receipt)| Made {
+            number: header.number,
+            timestamp_ms: header.timestamp_ms,
+            transaction: transaction.clone(),
+            logs: receipt.envelope.logs().to_vec(),
+        });
+        self.made.extend(made);
         self.accept(header, executed.clone());
         executed
     }

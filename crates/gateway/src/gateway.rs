@@ -30,7 +30,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
-    payer::{Payer, PayerBookError, follow},
+    payer::{Payer, PayerBookError, follow, see_to},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     route::Workers,
     server,
@@ -222,6 +222,7 @@ impl Gateway {
         }
         if let Some(payer) = &payer {
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
+            tasks.spawn(see_to(Arc::clone(payer)));
         }
         let (phase, phases) = watch::channel(Phase::Open);
         let public = key.public();

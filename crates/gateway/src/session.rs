@@ -221,6 +221,9 @@ impl Answering {
         leg.timing.saw(&event);
         if let Err(error) = &event {
             place::gone(&leg.worker, error);
+            if is_silence(error) {
+                leg.unreceipted();
+            }
         }
         let course = &mut self.courses[index];
         let speaks = matches!(event, Ok(SessionEvent::Tokens { .. } | SessionEvent::Finished(_)));
@@ -418,13 +421,33 @@ fn let_go(mut leg: Box<Leg>) {
     if !leg.paid {
         return;
     }
-    runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
-        leg.session.cancel().await;
-        while !matches!(
-            leg.session.next().await,
-            Err(_) | Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_))
-        ) {}
-    }));
+    runtime.spawn(async move {
+        let receipted = tokio::time::timeout(LAST_RECEIPTS, async {
+            leg.session.cancel().await;
+            loop {
+                match leg.session.next().await {
+                    Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_)) => return true,
+                    Ok(_) => {}
+                    Err(error) => return !is_silence(&error),
+                }
+            }
+        });
+        // Nobody says when such a task is stopped with the gateway; what is not heard then is not claimed either.
+        if !receipted.await.unwrap_or(false) {
+            leg.unreceipted();
+        }
+    });
+}
+
+/// Whether a worker that had accepted ended without a word of its own: no receipt, and nothing that breaks the protocol.
+fn is_silence(error: &SessionError) -> bool {
+    matches!(
+        error,
+        SessionError::WorkerLost { .. }
+            | SessionError::BrokenOff { .. }
+            | SessionError::Stalled { .. }
+            | SessionError::DeadlineExceeded { .. }
+    )
 }
 
 impl Drop for Answering {

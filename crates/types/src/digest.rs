@@ -41,6 +41,8 @@ pub mod domain {
     pub const SPELLING: &str = "surety 2026 spelling";
     /// The trace of a disputed answer (D-1.3).
     pub const TRACE: &str = "surety 2026 trace";
+    /// A [`crate::Bundle`] (D-8.2).
+    pub const BUNDLE: &str = "surety 2026 bundle";
 }
 
 /// A 32-byte BLAKE3 digest. Shown and read as 64 lower-case hexadecimal digits.

@@ -6,19 +6,28 @@
 //! Holds:  what a dispute's state is comes as proven state; a replay asks nobody.
 //! Absent: the moves themselves (`surety_worker::dispute`), the judge (`surety_proof::dispute`).
 
-use std::fmt;
+mod replay;
 
+use std::{fmt, fs, path::PathBuf, sync::Arc};
+
+use alloy_primitives::{B256, U256};
 use anyhow::Context as _;
 use serde::Serialize;
-use surety_client::{account_on, channel::Account, ledger::Ledger};
+use surety_client::{
+    AccountError, account_on,
+    channel::{Account, view},
+    ledger::Ledger,
+};
 use surety_engine::Model;
+use surety_proof::dispute::Statement;
 use surety_types::{
-    Answer, Canonical as _, Channel, Digest, Evidence, PublicKey, Receipt, Request, Signed,
-    abi::{IDisputes, address::DISPUTES},
+    Answer, Canonical as _, Channel, Digest, Evidence, Order, PublicKey, Receipt, Request, Signed,
+    abi::{IDisputes, Module, address::DISPUTES},
 };
 use surety_worker::{
     dispute::{
-        Accusation, Accused, Case, Move, Prepared, Side, Verdict, accusation, accuse, play, trace_bytes_max,
+        Accusation, Accused, Case, CaseError, Move, Prepared, Side, Verdict, accusation, accuse, play,
+        trace_bytes_max,
     },
     load::ModelFile,
     machine,
@@ -33,10 +42,13 @@ use crate::{
     cli::Global,
     data_dir::DataDir,
     look::{ActorArgs, LookArgs, credits},
-    output::{self, Style, hinted, out_style},
+    output::{self, Style, hinted, io_failure, out_style},
+    passphrase::PassphraseArgs,
     verification::{Known, verify},
 };
 
+/// Moves of a challenger, with one to spare.
+const MOVES: u64 = 6;
 /// Disputes that are listed.
 const LISTED_MAX: u64 = 50;
 
@@ -49,6 +61,12 @@ pub enum Command {
     List(LookArgs),
     /// Show a dispute: about what, between whom, whose move it is, what came of it.
     Show(ShowArgs),
+    /// Judge a dispute again, move by move, from its bundle alone: nobody is asked, and nobody need be believed.
+    #[command(
+        after_help = "Examples:\n  surety dispute show 3 --export dispute-3.cbor\n  surety dispute replay \
+                            dispute-3.cbor\n  surety dispute replay 3 --genesis g.json --rpc-url http://192.0.2.1:8545"
+    )]
+    Replay(ReplayArgs),
 }
 
 /// Which receipt, and who contests it.
@@ -72,6 +90,20 @@ pub struct OpenArgs {
 pub struct ShowArgs {
     /// Its number.
     id: u64,
+    /// Write its bundle to this file: the signed moves of both sides with all papers, from which `surety dispute replay`
+    /// judges it again without any ledger.
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+/// A dispute to judge again.
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// A file with a bundle, or - for standard input; or the number of a dispute, whose bundle is collected from the ledger.
+    #[arg(value_name = "FILE|ID")]
+    subject: String,
     #[command(flatten)]
     look: LookArgs,
 }
@@ -125,6 +157,14 @@ pub async fn run(global: Global, command: Command) -> anyhow::Result<Outcome> {
         Command::Show(args) => {
             let ledger = args.look.open(&data_dir)?.ledger;
             let shown = look_up(&ledger, args.id).await?;
+            if let Some(path) = &args.export {
+                let bundle = ledger.dispute_bundle(args.id).await?;
+                fs::write(path, bundle.to_cbor()).map_err(|source| io_failure("write", path, source))?;
+                output::note(format_args!(
+                    "judge it again, anywhere, with: surety dispute replay {}",
+                    path.display()
+                ));
+            }
             if global.json {
                 output::json(&shown)?;
             } else {
@@ -132,6 +172,7 @@ pub async fn run(global: Global, command: Command) -> anyhow::Result<Outcome> {
             }
             Ok(Outcome::Done)
         }
+        Command::Replay(args) => replay::run(&global, &data_dir, &args.subject, &args.look).await,
     }
 }
 
@@ -148,6 +189,7 @@ async fn open(global: &Global, data_dir: &DataDir, args: OpenArgs) -> anyhow::Re
     let (model, file) = model_of(data_dir, args.model.as_ref(), wanted, &executor)?;
     let (ledger, wallet) = args.actor.open(data_dir)?;
     let account = account_on(ledger.clone(), wallet);
+    afford(&*account, &evidence, &model).await?;
     let contested = contest(&*account, &evidence, &model, &file, &mut |step| output::note(step)).await?;
     let shown = look_up(&ledger, contested.accused.id).await?;
     if global.json {
@@ -210,6 +252,63 @@ fn print(shown: &Shown) -> anyhow::Result<()> {
         output::line(format_args!("{} {value}", out_style(Style::Dim, format_args!("{label:<10}"))))?;
     }
     Ok(())
+}
+
+/// The account that is to contest, once it is known to have the least bond.
+pub async fn challenger(
+    name: &str,
+    passphrase: &PassphraseArgs,
+    look: &LookArgs,
+    data_dir: &DataDir,
+) -> anyhow::Result<Arc<dyn Account>> {
+    let (ledger, wallet) = ActorArgs::of(name, passphrase, look).open(data_dir)?;
+    let params = ledger.params().await.context("nothing can be contested without a ledger")?.value;
+    let account = account_on(ledger, wallet);
+    has(&*account, U256::from(params.dispute_bond_min)).await?;
+    Ok(account)
+}
+
+/// Refuses an account that cannot pay the bond of a dispute about these answers, before anything long is computed.
+pub async fn afford(account: &dyn Account, evidence: &[u8], model: &Model) -> anyhow::Result<()> {
+    for answer in &Evidence::parse(evidence)?.answers {
+        let Some(case) = case(answer, model)? else { continue };
+        let order = Signed::<Order>::open(&case.order)?;
+        let receipt = Signed::<Receipt>::open(&case.receipt)?;
+        let Some(plan) = model.plan() else { return Err(CaseError::NoPlan.into()) };
+        let statement = Statement::new(model.manifest(), plan.header(), &order, &receipt)?;
+        let call = IDisputes::bondForCall {
+            words: statement.layout().words(),
+            order: B256::from(order.digest().0),
+            worker: B256::from(receipt.worker.0),
+        };
+        let bond = view(account, Module::Disputes, &call).await.map_err(told)?.bond;
+        has(account, bond).await?;
+    }
+    Ok(())
+}
+
+/// Refuses an account that has not the bond of a dispute, and the gas of its moves.
+async fn has(account: &dyn Account, bond: U256) -> anyhow::Result<()> {
+    let params = account.params().await.map_err(told)?;
+    let gas = U256::from(params.dispute_move_gas) * U256::from(params.minimum_gas_price) * U256::from(MOVES);
+    let (balance, needed) = (account.balance().await.map_err(told)?, bond.saturating_add(gas));
+    if balance >= needed {
+        return Ok(());
+    }
+    let address = account.address();
+    Err(hinted(
+        format!(
+            "{address} has {} credits; a bond of {} and the gas of the moves take {}",
+            credits(balance),
+            credits(bond),
+            credits(needed)
+        ),
+        format!("send credits to {address}, or contest with another --account"),
+    ))
+}
+
+fn told(error: AccountError) -> anyhow::Error {
+    hinted(error.message, error.hint)
 }
 
 /// What happens while a receipt is contested; for people.

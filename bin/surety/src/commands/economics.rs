@@ -15,13 +15,14 @@ use surety_client::ledger::{
     survey::{Survey, SurveyedBalance},
 };
 use surety_types::abi::{
-    IChannels, IHosting, IStaking, Module,
-    address::{CHANNELS, HOSTING, STAKING},
+    IAudits, IChannels, IHosting, IStaking, Module,
+    address::{AUDITS, CHANNELS, HOSTING, STAKING},
 };
 
 use super::Outcome;
 use crate::{
     cli::Global,
+    conduct::{self, Conducts, conducts},
     data_dir::DataDir,
     look::{LookArgs, aligned, credits},
     output::{self, Style, out_style, printable},
@@ -80,8 +81,11 @@ struct Audits {
     rate_ppm: Option<u64>,
     /// What of the price is for auditors, in ten-thousandths; none: nothing.
     share_bps: Option<u64>,
-    /// What was audited, and what it cost.
-    done: &'static str,
+    /// What auditors of operators were paid in the last whole epoch, of a million wei that were paid out to operators; a
+    /// node's word. None: nothing was paid out, or no epoch has ended.
+    paid_ppm_of_spend: Option<u64>,
+    /// Proven: by operator, what was audited, missed, claimed and disputed.
+    done: Conducts,
 }
 
 #[derive(Serialize)]
@@ -113,6 +117,10 @@ struct Flows {
     hosting_funded: Parties,
     hosting_paid: Parties,
     slashes: Parties,
+    /// Kept of what was paid out to an operator, for who audits it.
+    kept_for_auditors: Parties,
+    /// Paid to auditors.
+    audits_paid: Parties,
     /// Gas, by who proposed the block; none: too many blocks to add up.
     fees: Option<Parties>,
 }
@@ -125,6 +133,12 @@ impl Parties {
     fn add(&mut self, party: Address, amount: U256) {
         let sum = self.0.entry(party).or_default();
         *sum = sum.saturating_add(amount);
+    }
+}
+
+impl Parties {
+    fn sum(&self) -> U256 {
+        self.0.values().fold(U256::ZERO, |sum, amount| sum.saturating_add(*amount))
     }
 }
 
@@ -166,7 +180,9 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let look = args.look.open(&DataDir::of(&global)?)?;
     let survey = look.ledger.survey().await?;
     let flows = flows(&look.ledger, &survey).await.ok().flatten();
-    let page = economics(look.ledger.genesis().supply().unwrap_or_default(), &survey, flows);
+    let operators: Vec<Address> = survey.operators.iter().map(|operator| operator.account).collect();
+    let done = conducts(&look.ledger, &operators).await;
+    let page = economics(look.ledger.genesis().supply().unwrap_or_default(), &survey, flows, done);
     if global.json {
         output::json(&page)?;
     } else {
@@ -206,7 +222,7 @@ fn places(supply: U256, survey: &Survey) -> Vec<(String, U256)> {
     places
 }
 
-fn economics(supply: U256, survey: &Survey, flows: Option<Flows>) -> Economics {
+fn economics(supply: U256, survey: &Survey, flows: Option<Flows>, done: Conducts) -> Economics {
     let held = places(supply, survey);
     let held = held.into_iter().map(|(place, amount)| Held { place, amount: amount.to_string() });
     let given = |balance: &SurveyedBalance| Given {
@@ -223,9 +239,9 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>) -> Economics {
         supply: supply.to_string(),
         held: held.collect(),
         genesis: survey.genesis.iter().map(given).collect(),
-        flows,
         parameters: parameters(&survey.params),
-        audits: audits(&survey.params),
+        audits: audits(&survey.params, flows.as_ref(), done),
+        flows,
         at_risk: AtRisk {
             bonded: bonded.to_string(),
             in_channels: in_channels.to_string(),
@@ -287,16 +303,21 @@ fn parameters(params: &Params) -> Vec<Setting> {
         .collect()
 }
 
-fn audits(params: &Params) -> Audits {
-    let rate_ppm = parameter(params, "audit_ppm");
+fn audits(params: &Params, flows: Option<&Flows>, done: Conducts) -> Audits {
     Audits {
-        rate_ppm,
+        rate_ppm: parameter(params, "audit_ppm"),
         share_bps: parameter(params, "auditors_bps"),
-        done: match rate_ppm {
-            Some(_) => "unknown here: what was audited and paid for is in the logs of the audits",
-            None => "none: this ledger draws no audits, so nothing is paid for them",
-        },
+        paid_ppm_of_spend: flows.and_then(|flows| ppm(flows.audits_paid.sum(), flows.settlements.sum())),
+        done,
     }
+}
+
+/// A part of a whole in millionths, rounded up; none of nothing.
+fn ppm(part: U256, whole: U256) -> Option<u64> {
+    if whole.is_zero() {
+        return None;
+    }
+    u64::try_from(part.checked_mul(U256::from(1_000_000))?.div_ceil(whole)).ok()
 }
 
 /// Bonds of operators with workers, and what is in channels.
@@ -317,7 +338,7 @@ async fn flows(ledger: &Ledger, survey: &Survey) -> anyhow::Result<Option<Flows>
         ((epoch * epoch_blocks).max(genesis.first_block() + 1), (epoch + 1) * epoch_blocks - 1);
     let mut flows = Flows { epoch, first_block: first, last_block: last, ..Flows::default() };
     let filter = json!([{
-        "address": [CHANNELS, HOSTING, STAKING],
+        "address": [CHANNELS, HOSTING, STAKING, AUDITS],
         "fromBlock": format!("{first:#x}"), "toBlock": format!("{last:#x}"),
     }]);
     let logs: Vec<alloy_primitives::Log> = match ledger.unverified("eth_getLogs", filter).await? {
@@ -363,6 +384,12 @@ impl Flows {
         if log.address == STAKING {
             if let Ok(event) = IStaking::Slashed::decode_log(log) {
                 self.slashes.add(event.operator, event.amount);
+            }
+        } else if log.address == AUDITS {
+            if let Ok(event) = IAudits::Shared::decode_log(log) {
+                self.kept_for_auditors.add(event.operator, event.auditors);
+            } else if let Ok(event) = IAudits::Passed::decode_log(log) {
+                self.audits_paid.add(event.auditor, event.paid);
             }
         } else if log.address == HOSTING {
             if let Ok(event) = IHosting::Funded::decode_log(log) {
@@ -433,6 +460,8 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
                 ("given to hosting by", &flows.hosting_funded),
                 ("paid for hosting to", &flows.hosting_paid),
                 ("slashed from", &flows.slashes),
+                ("kept for auditors of", &flows.kept_for_auditors),
+                ("paid for audits to", &flows.audits_paid),
                 ("gas paid to", flows.fees.as_ref().unwrap_or(&nothing)),
             ];
             let mut rows = Vec::new();
@@ -466,7 +495,24 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
         Some(bps) => format!("  of the price, for auditors  {}", percent(bps.saturating_mul(100))),
         None => "  of the price, for auditors  nothing".into(),
     });
-    lines.push(format!("  done  {}", audits.done));
+    lines.push(match audits.paid_ppm_of_spend {
+        Some(ppm) => format!("  paid to auditors, of what was paid out in that epoch  {}", percent(ppm)),
+        None => {
+            "  paid to auditors  nothing was paid out in the last epoch, or its events are not known".into()
+        }
+    });
+    let done = &audits.done;
+    match done.operators.is_empty() {
+        true => lines.push("  done  nothing: no operator has a record".into()),
+        false => {
+            lines.push("  done, by operator (proven; disputes: of the latest)".into());
+            lines.extend(aligned(&conduct::rows(done)));
+        }
+    }
+    for operator in &done.unknown {
+        lines.push(format!("  {operator}  its record cannot be read now: unknown, not none"));
+    }
+    lines.push(format!("  disputes  {} in all, {} looked at", done.disputes, done.disputes_looked_at));
     let risk = &page.at_risk;
     lines.extend([String::new(), heading("Bond per credit at risk (proven)")]);
     lines.push(format!("  bonds of operators with workers  {}", amount(&risk.bonded)));
@@ -521,6 +567,20 @@ mod tests {
         assert_eq!(parameter(&params, "no_such_parameter"), None);
         let names: Vec<&str> = parameters(&params).iter().map(|set| set.name).collect();
         assert!(names.contains(&"slash_equivocation_bps") && !names.contains(&"pace_ms"), "{names:?}");
-        assert_eq!(audits(&params).rate_ppm, parameter(&params, "audit_ppm"));
+        let shown = audits(&params, None, Conducts::default());
+        assert_eq!((shown.rate_ppm, shown.paid_ppm_of_spend), (parameter(&params, "audit_ppm"), None));
+    }
+
+    #[test]
+    fn what_auditors_are_paid_is_a_share_of_what_is_paid_out() {
+        let mut flows = Flows::default();
+        let share =
+            |flows: &Flows| audits(&Params::default(), Some(flows), Conducts::default()).paid_ppm_of_spend;
+        assert_eq!(share(&flows), None);
+        flows.settlements.add(Address::ZERO, U256::from(1_000));
+        assert_eq!(share(&flows), Some(0));
+        flows.audits_paid.add(Address::ZERO, U256::from(30));
+        flows.audits_paid.add(Address::repeat_byte(1), U256::from(10));
+        assert_eq!(share(&flows), Some(40_000));
     }
 }

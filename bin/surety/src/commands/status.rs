@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy_primitives::Address;
 use serde::Serialize;
 use serde_json::{Value, json};
 use surety_client::ledger::{Ledger, powers::span, survey::Survey};
@@ -19,6 +20,7 @@ use super::Outcome;
 use crate::{
     child::{ChildArgs, stop_requested},
     cli::Global,
+    conduct::{self, Conducts, conducts},
     data_dir::DataDir,
     look::{LookArgs, age_ms, aligned, credits},
     output::{self, Style, out_style, printable},
@@ -72,6 +74,8 @@ struct Proven {
     workers: Vec<ProvenWorkers>,
     models: Vec<String>,
     minimum_gas_price: u64,
+    /// What was audited, missed, claimed and disputed, by operator.
+    conduct: Conducts,
 }
 
 #[derive(Serialize)]
@@ -192,8 +196,8 @@ fn draw(lines: &[String]) -> io::Result<()> {
 struct Source {
     ledger: Option<Ledger>,
     base_url: Option<String>,
-    /// The last survey and a node's word beside it.
-    surveyed: Option<(Instant, Survey, Option<Value>)>,
+    /// The last survey, what operators did, and a node's word beside it.
+    surveyed: Option<(Instant, Survey, Conducts, Option<Value>)>,
 }
 
 impl Source {
@@ -223,11 +227,15 @@ impl Source {
             Some(surveyed) => surveyed,
             None => {
                 let survey = ledger.survey().await?;
-                (Instant::now(), survey, ledger.unverified("surety_status", json!([])).await.ok())
+                let operators: Vec<Address> =
+                    survey.operators.iter().map(|operator| operator.account).collect();
+                let conduct = conducts(ledger, &operators).await;
+                (Instant::now(), survey, conduct, ledger.unverified("surety_status", json!([])).await.ok())
             }
         };
-        let (_, survey, node) = self.surveyed.insert(surveyed);
-        let status = Status { proven: Some(proven(ledger, survey)), node: node.clone(), gateway };
+        let (_, survey, conduct, node) = self.surveyed.insert(surveyed);
+        let proven = proven(ledger, survey, conduct.clone());
+        let status = Status { proven: Some(proven), node: node.clone(), gateway };
         Ok((status, Some(survey.clone())))
     }
 }
@@ -250,7 +258,7 @@ async fn gateway(base_url: &str) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-fn proven(ledger: &Ledger, survey: &Survey) -> Proven {
+fn proven(ledger: &Ledger, survey: &Survey, conduct: Conducts) -> Proven {
     let now_s = survey.tip.timestamp_ms / 1_000;
     let validators = survey.validators.iter().map(|validator| ProvenValidator {
         key: alloy_primitives::hex::encode(validator.key),
@@ -287,6 +295,7 @@ fn proven(ledger: &Ledger, survey: &Survey) -> Proven {
         workers: workers.collect(),
         models: survey.models.iter().map(ToString::to_string).collect(),
         minimum_gas_price: survey.params.minimum_gas_price,
+        conduct,
     }
 }
 
@@ -384,6 +393,16 @@ fn ledger_lines(proven: &Proven, node: Option<&Value>, survey: &Survey) -> Vec<S
         lines.extend(aligned(&rows));
     }
 
+    if !proven.conduct.operators.is_empty() {
+        lines.extend([String::new(), heading("Re-checked (proven)")]);
+        let mut table = aligned(&conduct::rows(&proven.conduct)).into_iter();
+        lines.extend(table.next().map(|titles| out_style(Style::Dim, titles)));
+        lines.extend(table);
+    }
+    for operator in &proven.conduct.unknown {
+        lines.push(format!("  {}  its record cannot be read now", short(operator)));
+    }
+
     lines
 }
 
@@ -402,6 +421,20 @@ fn gateway_lines(gateway: &Value) -> Vec<String> {
         sum("failures"),
         workers.len()
     ));
+    let claims = &gateway["ledger"]["claims"];
+    if let Some(waiting) = claims["waiting"].as_u64() {
+        let count = |name: &str| claims[name].as_u64().unwrap_or_default();
+        let all = ["open", "compensated", "answered", "failed", "dropped"].map(count);
+        if waiting + all.iter().sum::<u64>() > 0 {
+            let [open, compensated, answered, failed, dropped] = all;
+            lines.push(format!(
+                "  accepted and not answered: {} wait or are claimed, {compensated} compensated, {} answered after all, {dropped} not \
+                 claimed",
+                waiting + open,
+                answered + failed
+            ));
+        }
+    }
     if let Some(problem) = gateway["ledger"]["problem"].as_str() {
         lines.push(out_style(Style::Bad, format!("  ledger: {}", printable(problem))));
     }

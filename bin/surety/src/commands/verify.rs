@@ -8,23 +8,31 @@ use std::{
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use surety_engine::Model;
 use surety_kernels::Executor;
 use surety_types::{ModelId, PublicKey, evidence::MAX_EVIDENCE_BYTES};
 use surety_worker::{load::ModelFile, store::Reference};
 
-use super::{Outcome, model};
+use super::{Outcome, dispute, model};
 use crate::{
     api::Api,
     cli::Global,
+    conduct::{Rechecked, rechecked},
     data_dir::DataDir,
+    look::LookArgs,
     models::Models,
     output::{self, Style, excerpt, hinted, io_failure, out_style},
+    passphrase::PassphraseArgs,
     verification::{Known, Report, Verified, asked, verify},
 };
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  surety verify req_1\n  surety verify receipt.json --offline --recompute --model x.gguf\n  \
+                        surety verify req_1 --recompute --challenge --account purse"
+)]
 pub struct Args {
     /// A request's id (req_…, chatcmpl-… or cmpl-…), whose evidence is asked of the gateway; or a file of evidence,
     /// or - for standard input.
@@ -33,8 +41,16 @@ pub struct Args {
     /// Compute the answer again, in one pass of the same model, and compare every bit.
     #[arg(long)]
     recompute: bool,
+    /// If the answer does not hold when it is computed again: contest it on the ledger, with a bond, to the verdict.
+    #[arg(long, requires_all = ["recompute", "account"], conflicts_with = "offline")]
+    challenge: bool,
+    /// The account that contests (`surety key list` shows them); it needs the bond, and some gas.
+    #[arg(long, value_name = "NAME", requires = "challenge")]
+    account: Option<String>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     /// Reach no network: only a file can be checked.
-    #[arg(long, conflicts_with = "base_url")]
+    #[arg(long, conflicts_with_all = ["base_url", "genesis", "rpc_urls"])]
     offline: bool,
     /// The model to recompute with [default: the one in the store whose id the receipt names].
     #[arg(long, value_name = "REF", requires = "recompute")]
@@ -57,6 +73,31 @@ pub struct Args {
     /// The gateway to ask [default: the one `surety up` runs].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+/// Evidence that does not hold, contested.
+#[derive(Clone, Debug, Serialize)]
+pub struct Challenged {
+    /// The ledger's number of the dispute.
+    dispute: u64,
+    /// Whether the worker was convicted.
+    convicted: bool,
+    /// The verdict, in words.
+    verdict: &'static str,
+}
+
+/// What `verify` prints as JSON.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// What the ledger knows of each answer's receipt; empty without a ledger.
+    ledger: Vec<Rechecked>,
+    challenge: Option<Challenged>,
+    /// Why it was not contested, though it does not hold.
+    not_challenged: Option<String>,
 }
 
 /// Checks, and prints what was checked and what was not.
@@ -79,24 +120,111 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         worker: args.worker,
         gateway: args.gateway,
     };
+    let challenger = match &args.account {
+        Some(account) => Some(dispute::challenger(account, &args.passphrase, &args.look, &data_dir).await?),
+        None => None,
+    };
+    let (mut rechecked, mut challenge, mut not_challenged) = (Vec::new(), None, None);
     let (report, asked) = match verify(&bytes, &known) {
-        Err(report) => (*report, None),
-        Ok(verified) => {
+        Err(report) => {
+            if challenger.is_some() {
+                not_challenged = Some("only what a worker has validly signed can be contested".to_owned());
+            }
+            (*report, None)
+        }
+        Ok(mut verified) => {
             let asked = asked(&verified).cloned();
-            let report = if args.recompute {
-                recompute(&data_dir, args.model.as_ref(), verified)?
-            } else {
-                verified.report
+            if !args.offline {
+                rechecked = look_up(&args.look, &data_dir, &mut verified).await;
+            }
+            let report = match args.recompute {
+                false => verified.report,
+                true => {
+                    let wanted = verified.models().next().context("the evidence holds no answer")?;
+                    let executor = model::executor(None, None)?;
+                    let (model, file) = model_of(&data_dir, args.model.as_ref(), wanted, &executor)?;
+                    if let Some(account) = &challenger {
+                        dispute::afford(&**account, &bytes, &model).await?;
+                    }
+                    let report = recompute(&model, &executor, verified);
+                    if let (Some(account), false) = (&challenger, report.verified) {
+                        output::note("it does not hold; it is contested on the ledger");
+                        let mut told = |step: dispute::Step| output::note(step);
+                        match dispute::contest(&**account, &bytes, &model, &file, &mut told).await {
+                            Ok(contested) => challenge = Some(Challenged::of(&contested)),
+                            Err(error) => not_challenged = Some(format!("{error:#}")),
+                        }
+                    }
+                    report
+                }
             };
             (report, asked)
         }
     };
     if global.json {
-        output::json(&report)?;
+        output::json(&Printed { report: &report, ledger: rechecked, challenge, not_challenged })?;
     } else {
         print(&report, asked.as_deref(), &args)?;
+        print_ledger(&rechecked, challenge.as_ref(), not_challenged.as_deref())?;
     }
     Ok(if report.verified { Outcome::Done } else { Outcome::Failed })
+}
+
+impl Challenged {
+    fn of(contested: &dispute::Contested) -> Challenged {
+        Challenged {
+            dispute: contested.accused.id,
+            convicted: contested.verdict.is_conviction(),
+            verdict: contested.verdict.reason(),
+        }
+    }
+}
+
+/// What the ledger knows of the receipts; where there is none, that is said.
+async fn look_up(look: &LookArgs, data_dir: &DataDir, verified: &mut Verified) -> Vec<Rechecked> {
+    let unchecked = |why: &str| format!("whether an audit or a dispute re-checked it: {why}");
+    let Ok(look) = look.open(data_dir) else {
+        let why = "no ledger is known here (name one with --genesis and --rpc-url)";
+        verified.report.not_checked.push(unchecked(why));
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (receipt, order, worker) in verified.receipts() {
+        match look.ledger.receipt_record(&receipt, &order, &worker).await {
+            Ok(record) => found.push(rechecked(&record)),
+            Err(error) => {
+                let why = format!("the ledger cannot be asked: {:#}", anyhow::Error::new(error));
+                verified.report.not_checked.push(unchecked(&why));
+                break;
+            }
+        }
+    }
+    found
+}
+
+fn print_ledger(
+    rechecked: &[Rechecked],
+    challenge: Option<&Challenged>,
+    not_challenged: Option<&str>,
+) -> anyhow::Result<()> {
+    if !rechecked.is_empty() {
+        output::line("on the ledger:")?;
+    }
+    for line in rechecked.iter().flat_map(|rechecked| &rechecked.said) {
+        output::line(format_args!("  - {line}"))?;
+    }
+    if let Some(Challenged { dispute, convicted, verdict }) = challenge {
+        let (style, said) = match convicted {
+            true => (Style::Good, "CONVICTED"),
+            false => (Style::Bad, "NOT CONVICTED"),
+        };
+        output::line(out_style(style, format_args!("{said}: {verdict} (dispute {dispute})")))?;
+        output::note(format_args!("see what it cost whom with: surety dispute show {dispute}"));
+    }
+    if let Some(why) = not_challenged {
+        output::line(out_style(Style::Bad, format_args!("not contested: {}", output::printable(why))))?;
+    }
+    Ok(())
 }
 
 /// Whether a subject is a request's id rather than a file.
@@ -113,7 +241,7 @@ pub async fn evidence_of(
 ) -> anyhow::Result<Vec<u8>> {
     match is_request_id(subject) {
         true => Api::new(base_url, data_dir)?.evidence(subject).await,
-        false => read(subject),
+        false => read(subject, MAX_EVIDENCE_BYTES),
     }
 }
 
@@ -156,25 +284,18 @@ pub fn model_of(
     })
 }
 
-fn recompute(
-    data_dir: &DataDir,
-    reference: Option<&Reference>,
-    verified: Verified,
-) -> anyhow::Result<Report> {
-    let wanted = verified.models().next().context("the evidence holds no answer")?;
-    let executor = model::executor(None, None)?;
-    let (model, _) = model_of(data_dir, reference, wanted, &executor)?;
+fn recompute(model: &Model, executor: &Executor, verified: Verified) -> Report {
     let bar = ProgressBar::new(0);
     bar.set_style(
         ProgressStyle::with_template("recomputing {wide_bar} {pos}/{len} tokens {eta}")
             .expect("the template is valid"),
     );
-    let report = verified.recompute(&model, &executor, &mut |done, total| {
+    let report = verified.recompute(model, executor, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    Ok(report)
+    report
 }
 
 fn print(report: &Report, asked: Option<&str>, args: &Args) -> anyhow::Result<()> {
@@ -242,11 +363,12 @@ fn print(report: &Report, asked: Option<&str>, args: &Args) -> anyhow::Result<()
     Ok(())
 }
 
-fn read(subject: &str) -> anyhow::Result<Vec<u8>> {
+/// What a file or standard input holds, up to one byte more than is allowed.
+pub fn read(subject: &str, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     let path = Path::new(subject);
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to be told so.
-    let bytes_max = MAX_EVIDENCE_BYTES as u64 + 1;
+    let bytes_max = bytes_max as u64 + 1;
     if subject == "-" {
         std::io::stdin()
             .lock()
@@ -261,7 +383,7 @@ fn read(subject: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
-    let bytes = read(&path.to_string_lossy())?;
+    let bytes = read(&path.to_string_lossy(), MAX_EVIDENCE_BYTES)?;
     String::from_utf8(bytes)
         .map_err(|_| hinted(format!("{} is not UTF-8 text", path.display()), "save it as UTF-8"))
 }

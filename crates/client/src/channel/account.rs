@@ -97,6 +97,10 @@ pub trait Account: fmt::Debug + Send + Sync {
     /// What a module noted under these topics, the oldest first, as a node tells it: nothing of it is proven.
     fn logs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Log>>;
 
+    /// Calldata of the transactions that had a module note something under these topics, the oldest first, as a node tells
+    /// it: nothing of it is proven.
+    fn inputs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Vec<u8>>>;
+
     /// Sends calls, each a transaction of its own, in this order; returns what came of each when all have landed and none
     /// has failed.
     fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>>;

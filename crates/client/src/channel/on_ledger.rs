@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256, Log, U256};
-use serde_json::json;
+use alloy_primitives::{Address, B256, Bytes, Log, U256};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use surety_chain::{CallRequest, Params};
 use surety_types::abi::Module;
 
@@ -66,15 +67,22 @@ impl Account for OnLedger {
 
     fn logs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Log>> {
         Box::pin(async move {
-            let filter = json!([{ "address": module.address(), "topics": topics, "fromBlock": "earliest" }]);
-            let logs = self.ledger.unverified("eth_getLogs", filter).await.map_err(told)?;
-            let logs: Vec<alloy_rpc_types_eth::Log> =
-                serde_json::from_value(logs).map_err(|error| AccountError {
-                    message: format!("a node's logs cannot be read: {error}"),
-                    hint: "ask another node: --rpc-url".to_owned(),
-                    refused: false,
-                })?;
+            let logs = self.told_logs(module, topics).await?;
             Ok(logs.into_iter().map(|log| log.inner).collect())
+        })
+    }
+
+    fn inputs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Vec<u8>>> {
+        const INPUTS_MAX: usize = 64;
+        Box::pin(async move {
+            let logs = self.told_logs(module, topics).await?;
+            let mut inputs = Vec::new();
+            for hash in logs.iter().filter_map(|log| log.transaction_hash).take(INPUTS_MAX) {
+                let found = self.ledger.unverified("eth_getTransactionByHash", json!([hash])).await;
+                let found: Option<Called> = read("transaction", found.map_err(told)?)?;
+                inputs.extend(found.map(|called| called.input.into()));
+            }
+            Ok(inputs)
         })
     }
 
@@ -94,6 +102,32 @@ impl Account for OnLedger {
             landed.into_iter().map(noted).collect()
         })
     }
+}
+
+impl OnLedger {
+    async fn told_logs(
+        &self,
+        module: Module,
+        topics: Vec<B256>,
+    ) -> Result<Vec<alloy_rpc_types_eth::Log>, AccountError> {
+        let filter = json!([{ "address": module.address(), "topics": topics, "fromBlock": "earliest" }]);
+        read("logs", self.ledger.unverified("eth_getLogs", filter).await.map_err(told)?)
+    }
+}
+
+/// What is read of a transaction.
+#[derive(Deserialize)]
+struct Called {
+    input: Bytes,
+}
+
+/// A node's words.
+fn read<T: DeserializeOwned>(what: &str, words: Value) -> Result<T, AccountError> {
+    serde_json::from_value(words).map_err(|error| AccountError {
+        message: format!("a node's {what} cannot be read: {error}"),
+        hint: "ask another node: --rpc-url".to_owned(),
+        refused: false,
+    })
 }
 
 fn refused(reason: Option<String>) -> AccountError {

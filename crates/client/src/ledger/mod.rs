@@ -13,9 +13,11 @@
 //! A view call is executed here: [`surety_chain::simulate()`] says which values it needs, a node proves them, and it is run
 //! again, until it needs no more. So no node can answer for the ledger, only withhold.
 
+mod bundle;
 mod error;
 mod nodes;
 pub mod powers;
+pub mod records;
 mod submit;
 pub mod survey;
 mod trust;

@@ -21,6 +21,7 @@ use alloy_primitives::{Address, B256, Bytes, Log, TxKind, U256};
 use alloy_rpc_types_eth::{Block, TransactionReceipt};
 use serde_json::json;
 use surety_chain::{AccountState, CallRequest, Estimate, Execution, Params, estimate_gas};
+use surety_consensus::Header;
 use tokio::time::sleep;
 
 use super::{
@@ -307,6 +308,11 @@ impl Inner {
 
     /// What a block did, as its header commits to it.
     pub(crate) async fn block(&self, node: &Node, number: u64) -> Result<Vec<Proven>, Fault> {
+        Ok(self.whole_block(node, number).await?.1)
+    }
+
+    /// The same, with the header.
+    pub(crate) async fn whole_block(&self, node: &Node, number: u64) -> Result<(Header, Vec<Proven>), Fault> {
         let header = self.final_header(node, number, None).await?;
         let height = format!("{number:#x}");
         let block: Option<Block> =
@@ -338,7 +344,8 @@ impl Inner {
                 let price = price.min(transaction.max_fee_per_gas());
                 Proven { transaction, receipt, gas_used, price }
             });
-        Ok(proven.collect())
+        let proven = proven.collect();
+        Ok((header, proven))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use alloy_consensus::TxEip1559;
+use alloy_consensus::{Transaction as _, TxEip1559};
 use alloy_primitives::{Address, B256, Log, TxKind, U256, keccak256};
 use surety_chain::{
     AccountState, Balance, BlockInput, CallRequest, ChainSpec, Execution, Genesis, GenesisValidator, Header,
@@ -38,6 +38,8 @@ struct Chain {
     header: Header,
     /// What was noted, the oldest first.
     logs: Vec<Log>,
+    /// The calldata under which each was.
+    inputs: Vec<Vec<u8>>,
     /// While it cannot be reached.
     away: bool,
 }
@@ -84,6 +86,7 @@ impl MemoryLedger {
             state,
             header,
             logs: Vec::new(),
+            inputs: Vec::new(),
             away: false,
         })))
     }
@@ -168,8 +171,11 @@ impl Chain {
             Execution::Done(executed) => {
                 self.state.apply(executed.writes.clone());
                 self.header = header;
-                self.logs
-                    .extend(executed.receipts.iter().flat_map(|receipt| receipt.envelope.logs()).cloned());
+                for (receipt, transaction) in executed.receipts.iter().zip(transactions) {
+                    let input = transaction.envelope().input().to_vec();
+                    self.inputs.extend(receipt.envelope.logs().iter().map(|_| input.clone()));
+                    self.logs.extend(receipt.envelope.logs().iter().cloned());
+                }
                 executed.receipts.clone()
             }
             Execution::Needs(keys) => panic!("a whole state lacks {keys:?}"),
@@ -261,6 +267,14 @@ impl Account for MemoryAccount {
         self.with(move |chain| {
             let wanted = |log: &&Log| log.address == module.address() && log.topics().starts_with(&topics);
             Ok(chain.logs.iter().filter(wanted).cloned().collect())
+        })
+    }
+
+    fn inputs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Vec<u8>>> {
+        self.with(move |chain| {
+            let wanted = |log: &Log| log.address == module.address() && log.topics().starts_with(&topics);
+            let found = chain.logs.iter().zip(&chain.inputs).filter(|(log, _)| wanted(log));
+            Ok(found.map(|(_, input)| input.clone()).collect())
         })
     }
 

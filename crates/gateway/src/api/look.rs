@@ -19,14 +19,14 @@ use tracing::error;
 use super::{
     fields::quote,
     nearest::nearest,
-    shapes::{Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
+    shapes::{ClaimsReport, Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
 };
 use crate::{
     SOFTWARE,
     error::{ApiError, Code, ErrorBody},
     gateway::Shared,
     id::RequestId,
-    payer::Payer,
+    payer::{ClaimsState, Payer},
     route::chain,
 };
 
@@ -116,6 +116,20 @@ fn ledger_report(payer: &Payer) -> LedgerReport {
         problem,
         hint,
         ignored,
+        claims: claims_report(&payer.claims_state()),
+    }
+}
+
+fn claims_report(state: &ClaimsState) -> ClaimsReport {
+    ClaimsReport {
+        waiting: state.waiting,
+        open: state.open,
+        compensated: state.compensated,
+        answered: state.answered,
+        failed: state.failed,
+        dropped: state.dropped,
+        compensation_wei: state.compensation.to_string(),
+        refunds_wei: state.collected.to_string(),
     }
 }
 

@@ -340,6 +340,29 @@ pub struct LedgerReport {
     pub hint: Option<String>,
     /// Workers that the ledger lists and this gateway cannot use.
     pub ignored: Vec<IgnoredWorker>,
+    /// Orders that workers accepted and gave no receipt for.
+    pub claims: ClaimsReport,
+}
+
+/// Orders that workers accepted and gave no receipt for, and what came of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClaimsReport {
+    /// The deadline has not passed, or it is not their turn.
+    pub waiting: u64,
+    /// Claimed on the ledger, and not over.
+    pub open: u64,
+    /// The gateway was compensated.
+    pub compensated: u64,
+    /// The worker has shown a receipt after all.
+    pub answered: u64,
+    /// The worker has shown a receipt for a failure.
+    pub failed: u64,
+    /// Too late, refused, or not worth the gas.
+    pub dropped: u64,
+    /// What compensated, in wei.
+    pub compensation_wei: String,
+    /// Refunds of convictions that this process collected, in wei.
+    pub refunds_wei: String,
 }
 
 /// A worker that cannot be used.

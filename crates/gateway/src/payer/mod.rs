@@ -5,8 +5,10 @@
 //! Holds:  no voucher promises more than was paid in, nor less than one before it, whatever happened in between: a mark above
 //!         every promise is on the disk before it is signed, and after a crash the mark counts as spent. Every wei paid in
 //!         is unspent, settled, written off or in flight.
+//!         Where a worker accepted and gave no receipt, `claims` has it compensated.
 //! Absent: when vouchers are due (`client`), what users are charged (`api`).
 
+mod claims;
 mod registry;
 mod store;
 
@@ -34,6 +36,7 @@ use surety_types::{
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+pub(crate) use claims::{ClaimsState, see_to};
 pub(crate) use registry::{Listed, follow};
 pub use store::PayerBookError;
 use store::{Row, Store};
@@ -70,6 +73,10 @@ pub(crate) struct Payer {
     /// By operator.
     channels: Mutex<BTreeMap<Address, Arc<PayChannel>>>,
     standing: Mutex<Standing>,
+    /// Acceptances without a receipt.
+    claims: Mutex<store::Claims>,
+    /// Refunds of convictions that were collected, in wei.
+    collected: Mutex<u128>,
 }
 
 /// How the payer stands with the ledger.
@@ -128,7 +135,7 @@ impl fmt::Debug for PayChannel {
 impl Payer {
     /// Opens the book in `data_dir`.
     pub(crate) fn open(ledger: GatewayLedger, data_dir: &Path) -> Result<Arc<Payer>, PayerBookError> {
-        let (store, rows) = Store::open(data_dir)?;
+        let (store, rows, claims) = Store::open(data_dir)?;
         let channels = rows.into_iter().map(|(id, row)| {
             // After a crash all that may have been promised counts as spent.
             let written_off =
@@ -150,6 +157,8 @@ impl Payer {
             store,
             channels: Mutex::new(channels.collect()),
             standing: Mutex::default(),
+            claims: Mutex::new(claims),
+            collected: Mutex::default(),
         }))
     }
 

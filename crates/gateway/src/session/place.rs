@@ -31,6 +31,7 @@ use super::{course::Position, failure};
 use crate::{
     api::unix_ms,
     error::{ApiError, Code},
+    payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},
 };
@@ -116,6 +117,8 @@ pub(super) struct Leg {
     pub(super) prompt_tokens: u32,
     pub(super) max_output_tokens: u32,
     pub(super) paid: bool,
+    /// Who pays, if somebody does.
+    pub(super) payer: Option<Arc<Payer>>,
     pub(super) timing: Timing,
     /// When another worker is asked beside it, unless its first token is here.
     pub(super) hedge_at: Option<Instant>,
@@ -157,6 +160,13 @@ impl Leg {
 
     pub(super) fn worker(&self) -> PublicKey {
         self.worker.key()
+    }
+
+    /// It ended without a receipt, and not by this side: what was accepted and paid for is claimed in time.
+    pub(super) fn unreceipted(&self) {
+        if let (Some(payer), Some(answer)) = (&self.payer, self.session.so_far()) {
+            payer.breached(&answer);
+        }
     }
 
     /// When another worker is asked beside it, if it says nothing, or no token, until then.
@@ -371,6 +381,7 @@ async fn offer(
     let mut timing = Timing::start(&worker);
     let paying = terms.zip(desk.workers.payer().cloned());
     let paid = paying.is_some();
+    let payer = paying.as_ref().map(|(_, payer)| Arc::clone(payer));
     let session = match paying {
         Some((terms, payer)) => {
             let purse = payer.purse(&terms.channel, order.digest());
@@ -407,6 +418,7 @@ async fn offer(
             prompt_tokens: acceptance.prompt_tokens,
             max_output_tokens: acceptance.max_output_tokens,
             paid,
+            payer,
             timing,
         }),
         Ok(SessionEvent::Refused(refusal)) => {

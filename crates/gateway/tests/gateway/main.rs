@@ -5,6 +5,7 @@ mod fake;
 mod http;
 
 mod answers;
+mod claims;
 mod errors;
 mod life;
 mod looks;

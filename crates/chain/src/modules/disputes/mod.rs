@@ -71,6 +71,9 @@ const BOND_OF_DEFENCE: u128 = 2;
 /// Words that `dispute_words_price` is for.
 const PRICED_WORDS: u64 = 1 << 30;
 
+/// The state of a dispute in which nothing was judged: other evidence was faster.
+pub(crate) const OVERTAKEN: u8 = State::Overtaken as u8;
+
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
     Slot::new(DISPUTES, tag, keys)
 }
@@ -328,7 +331,26 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
     }
 }
 
-fn shown(host: &mut dyn Host, id: u64) -> Outcome<IDisputes::Dispute> {
+/// On a stage (`replay`): the next dispute has this number, and about its answer so many challengers have lost. How long they
+/// took is not known: as long as stake stood.
+pub(crate) fn stage(
+    host: &mut dyn Host,
+    id: u64,
+    dispute: &IDisputes::Dispute,
+    lost_before: u64,
+) -> Outcome<()> {
+    host.store_u64(slot(tag::COUNT, &[]), checked(id.checked_sub(1))?)?;
+    let kept_s = if lost_before == 0 { 0 } else { host.params().unbonding_s };
+    let answer = Answer { last: 0, convicted: false, lost: lost_before, kept_s };
+    store_answer(host, &dispute.order, &dispute.worker, answer)
+}
+
+/// The game of a dispute as it stands.
+pub(crate) fn game(host: &mut dyn Host, id: u64) -> Outcome<Game> {
+    load_game(host, id)
+}
+
+pub(crate) fn shown(host: &mut dyn Host, id: u64) -> Outcome<IDisputes::Dispute> {
     let record = load(host, id)?;
     let turn = match record.state {
         State::Open => turn_code(load_game(host, id)?.turn()),

@@ -33,6 +33,8 @@ use crate::{
     },
 };
 
+mod replays;
+
 const CHALLENGER: u64 = 7;
 const END: u32 = 2;
 const SALT: [u8; 32] = [17; 32];

@@ -212,6 +212,11 @@ pub(crate) fn holder(host: &mut dyn Host, key: &B256) -> Outcome<Address> {
     host.load_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]))
 }
 
+/// On a stage (`replay`): whose a key is.
+pub(crate) fn stage(host: &mut dyn Host, key: &B256, operator: Address) -> Outcome<()> {
+    host.store_address(slot(tag::WORKER_OPERATOR, &[key.as_slice()]), operator)
+}
+
 fn jail_slot(operator: Address) -> Slot {
     slot(tag::JAILED_UNTIL, &[operator.as_slice()])
 }

@@ -1,0 +1,152 @@
+//! Records: what the ledger knows of an operator's conduct, and of one receipt.
+//!
+//! In:     an operator; a receipt's digest, its order and worker.
+//! Out:    audits, misses, exposure, claims, disputes; all proven but for which audit a receipt was drawn for, which a node
+//!         finds and the state then proves.
+//! Touches: the network, through the ledger.
+//! Holds:  what is not known is said to be unknown; lists are bounded.
+//! Absent: judging it, and words for people (the binary).
+
+use alloy_primitives::{Address, B256};
+use alloy_sol_types::SolEvent as _;
+use serde_json::json;
+use surety_types::{
+    Digest, PublicKey,
+    abi::{
+        IAudits, IClaims, IDisputes, IOperators, IReceipts,
+        address::{AUDITS, CLAIMS, DISPUTES, OPERATORS, RECEIPTS},
+    },
+};
+
+use super::{Ledger, LedgerError, Viewed, nodes::garbage};
+
+/// The latest disputes that are looked at.
+pub const DISPUTES_MAX: u64 = 64;
+/// Disputes in one question.
+const TOGETHER: usize = 8;
+
+/// What the ledger knows of an operator's conduct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorRecord {
+    /// Of its audits.
+    pub standing: IAudits::Standing,
+    /// What was claimed for it and is in no log that is closed, and what its stake can answer for, in wei.
+    pub exposure: IAudits::exposureOfReturn,
+    /// Claims that it did not answer an order: shown a receipt, a failure, compensated.
+    pub claims: IClaims::recordOfReturn,
+    /// Seconds since 1970; its workers are out of service until then.
+    pub jailed_until: u64,
+}
+
+/// The latest disputes, the newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Disputes {
+    /// How many there were, looked at or not.
+    pub count: u64,
+    /// Those looked at.
+    pub latest: Vec<(u64, IDisputes::Dispute)>,
+}
+
+/// What the ledger knows of one receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptRecord {
+    /// Who answers for the worker; none if the ledger does not know its key.
+    pub operator: Option<Address>,
+    /// The last epoch for which the operator posted its log, and how many it posted; none if none.
+    pub posted: Option<(u64, u64)>,
+    /// The audit that the receipt was disclosed for, with its id.
+    pub audit: Option<(B256, IAudits::Audit)>,
+    /// The last dispute about it.
+    pub dispute: Option<(u64, IDisputes::Dispute)>,
+    /// The claim that its order was not answered.
+    pub claim: Option<(u64, IClaims::Claim)>,
+}
+
+impl Ledger {
+    /// An operator's record.
+    pub async fn operator_record(&self, operator: Address) -> Result<Viewed<OperatorRecord>, LedgerError> {
+        self.views(|views| {
+            let standing = views.call(AUDITS, &IAudits::standingOfCall { operator });
+            let exposure = views.call(AUDITS, &IAudits::exposureOfCall { operator });
+            let claims = views.call(CLAIMS, &IClaims::recordOfCall { operator });
+            let jailed_until = views.call(OPERATORS, &IOperators::jailedUntilCall { operator });
+            Some(OperatorRecord {
+                standing: standing?,
+                exposure: exposure?,
+                claims: claims?,
+                jailed_until: jailed_until?,
+            })
+        })
+        .await
+    }
+
+    /// The latest disputes, at most [`DISPUTES_MAX`].
+    pub async fn disputes(&self) -> Result<Disputes, LedgerError> {
+        let count = self.view(DISPUTES, &IDisputes::disputeCountCall {}).await?.value;
+        let ids: Vec<u64> = (1..=count).rev().take(DISPUTES_MAX as usize).collect();
+        let mut latest = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(TOGETHER) {
+            let found = self.views(|views| {
+                let found = ids.iter().map(|id| views.call(DISPUTES, &IDisputes::disputesCall { id: *id }));
+                // All are asked before one is waited for.
+                let found: Vec<Option<IDisputes::Dispute>> = found.collect();
+                found.into_iter().collect::<Option<Vec<_>>>()
+            });
+            latest.extend(ids.iter().copied().zip(found.await?.value));
+        }
+        Ok(Disputes { count, latest })
+    }
+
+    /// What is known of a receipt, by its digest, its order and its worker.
+    pub async fn receipt_record(
+        &self,
+        receipt: &Digest,
+        order: &Digest,
+        worker: &PublicKey,
+    ) -> Result<ReceiptRecord, LedgerError> {
+        let (receipt, order, key) = (B256::from(receipt.0), B256::from(order.0), B256::from(worker.0));
+        let known = self.views(|views| {
+            let holder = views.call(OPERATORS, &IOperators::workerCall { key });
+            let dispute = views.call(DISPUTES, &IDisputes::disputeOfCall { receipt });
+            let claim = views.call(CLAIMS, &IClaims::claimOfCall { order, worker: key });
+            let dispute = match dispute? {
+                0 => None,
+                id => Some((id, views.call(DISPUTES, &IDisputes::disputesCall { id })?)),
+            };
+            let claim = match claim? {
+                0 => None,
+                id => Some((id, views.call(CLAIMS, &IClaims::claimsCall { id })?)),
+            };
+            let operator = Some(holder?.operator).filter(|operator| !operator.is_zero());
+            let posted = match operator {
+                Some(operator) => Some(views.call(RECEIPTS, &IReceipts::postedByCall { operator })?),
+                None => None,
+            };
+            let posted =
+                posted.filter(|posted| posted.count > 0).map(|posted| (posted.lastEpoch, posted.count));
+            Some(ReceiptRecord { operator, posted, audit: None, dispute, claim })
+        });
+        let record = known.await?.value;
+        let Some(operator) = record.operator else { return Ok(record) };
+        let Some(id) = self.disclosed_audit(operator, receipt).await? else { return Ok(record) };
+        let audit = self.view(AUDITS, &IAudits::auditOfCall { id }).await?.value;
+        // A node that names another audit has found nothing.
+        let audit = (audit.receipt == receipt).then_some((id, audit));
+        Ok(ReceiptRecord { audit, ..record })
+    }
+
+    /// The audit for which a node says that a receipt was disclosed.
+    async fn disclosed_audit(&self, operator: Address, receipt: B256) -> Result<Option<B256>, LedgerError> {
+        const METHOD: &str = "eth_getLogs";
+        let filter = json!([{
+            "address": AUDITS, "fromBlock": "earliest",
+            "topics": [IAudits::Disclosed::SIGNATURE_HASH, null, operator.into_word()],
+        }]);
+        let logs = self.unverified(METHOD, filter).await?;
+        let logs: Vec<alloy_rpc_types_eth::Log> = serde_json::from_value(logs)
+            .map_err(|why| LedgerError::Invalid(garbage(METHOD, why).to_string()))?;
+        let mut disclosed =
+            logs.iter().filter_map(|log| IAudits::Disclosed::decode_log_data(&log.inner.data).ok());
+        Ok(disclosed.find(|event| event.receipt == receipt).map(|event| event.id))
+    }
+}
