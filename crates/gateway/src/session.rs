@@ -5,8 +5,8 @@
 //! Touches: the network, through `client`.
 //! Holds: : an answer whose worker is lost, stalls, errs or breaks the protocol is continued by another, with the same
 //!         tokens, as long as there is one; what the caller was given is never taken back or given twice. A worker slow to
-//!         begin, or silent where a sign of life was due, has another asked beside it. Dropping a session cancels what is
-//!         still running.
+//!         begin, or silent where a sign of life was due, has another asked beside it, and that one a third if it is slow
+//!         too. Dropping a session cancels what is still running.
 //! Absent: OpenAI's words (`api`), the checks themselves (`client`, `proof`), who is asked (`route`).
 
 mod course;
@@ -82,8 +82,8 @@ enum Stepped {
     Alive(usize, Box<Leg>),
     /// A worker has accepted; or nobody did, perhaps only because somebody else was at it.
     Placed(usize, bool, Result<Box<Leg>, ApiError>),
-    /// A worker was let go, because another was first.
-    LetGo(usize),
+    /// A worker was let go, because another was first; none, if it was still being found.
+    LetGo(usize, Option<u64>),
 }
 
 /// Finds workers for what is asked; returns when they have accepted.
@@ -127,6 +127,8 @@ async fn begin_with(desk: Desk, courses: Vec<Course>) -> Result<Answering, ApiEr
     while accepted.len() < first {
         match answering.running.next().await {
             Some(Stepped::Placed(index, _, Ok(leg))) => {
+                answering.courses[index].sought();
+                answering.courses[index].joined(&leg);
                 answering.courses[index].accepted(&leg)?;
                 answering.paid |= leg.paid;
                 accepted.push((index, leg));
@@ -186,20 +188,20 @@ impl Answering {
                     Err(error) => Err(error),
                 },
                 Stepped::Placed(index, beside, Err(error)) => {
-                    self.courses[index].legs -= 1;
+                    self.courses[index].sought();
                     // Nobody beside a slow worker is no loss.
-                    if self.courses[index].legs > 0 {
+                    if self.courses[index].legs() > 0 {
                         continue;
                     }
                     if beside {
-                        self.place(index, None);
+                        self.place(index);
                         continue;
                     }
                     // That somebody broke the answer off matters more than that nobody went on with it.
                     Err(self.courses[index].broke.take().unwrap_or(error))
                 }
-                Stepped::LetGo(index) => {
-                    self.let_go(index);
+                Stepped::LetGo(index, leg) => {
+                    self.let_go(index, leg);
                     continue;
                 }
             };
@@ -230,10 +232,10 @@ impl Answering {
         let others = course.leader.borrow().is_some_and(|leader| leader != leg.id);
         if others || (speaks && !course.lead(&mut leg)) {
             // Another was first.
+            self.let_go(index, Some(leg.id));
             if event.is_ok() {
                 let_go(leg);
             }
-            self.let_go(index);
             return Ok(None);
         }
         match event {
@@ -250,7 +252,7 @@ impl Answering {
                 Ok(event)
             }
             Ok(SessionEvent::Finished(completed)) => {
-                course.legs -= 1;
+                course.left(leg.id);
                 let finish = completed.receipt.finish;
                 let Some(reason) = reason(finish) else {
                     return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
@@ -283,17 +285,18 @@ impl Answering {
         error: ApiError,
     ) -> Result<Option<Event>, ApiError> {
         let course = &mut self.courses[index];
-        course.legs -= 1;
+        course.left(leg.id);
         if !retryable || !course.may_go_on() {
             return Err(error);
         }
+        let (worker, code, tokens) = (leg.worker().short(), error.code().as_str(), leg.at.tokens);
+        warn!(worker, code, tokens, "another worker is to go on with an answer");
+        course.broke = Some(error);
         // Somebody else may be at it already.
         course.leader.send_replace(None);
-        if course.legs == 0 {
-            let (worker, code) = (leg.worker().short(), error.code().as_str());
-            warn!(worker, code, tokens = leg.at.tokens, "another worker is to go on with an answer");
-            course.broke = Some(error);
-            self.place(index, None);
+        course.seek_anew();
+        if course.legs() == 0 || course.is_left_to_silent() {
+            self.place(index);
         }
         Ok(None)
     }
@@ -301,25 +304,24 @@ impl Answering {
     /// Begins the next answer that waits, if one does.
     fn begin_next(&mut self) {
         if let Some(index) = self.waiting.pop_front() {
-            self.place(index, None);
+            self.place(index);
         }
     }
 
-    /// Seeks a worker for an answer, or the rest of it; perhaps beside one that is at it.
-    fn place(&mut self, index: usize, beside: Option<PublicKey>) {
+    /// Seeks a worker for an answer, or the rest of it; perhaps beside those that are at it.
+    fn place(&mut self, index: usize) {
         let course = &mut self.courses[index];
-        course.legs += 1;
-        let mut placement = course.placement();
-        placement.never.extend(beside);
-        placement.beside = beside.is_some();
+        let (placement, ended) = course.seek();
+        let beside = placement.beside;
         let (desk, mut leader) = (Arc::clone(&self.desk), course.leader.subscribe());
         self.running.push(Box::pin(async move {
             tokio::select! {
                 placed = place::place(desk, placement) => {
-                    Stepped::Placed(index, beside.is_some(), placed.map(Box::new))
+                    Stepped::Placed(index, beside, placed.map(Box::new))
                 }
+                _ = ended => Stepped::LetGo(index, None),
                 // An error means that nobody wants the answer.
-                _ = leader.wait_for(Option::is_some) => Stepped::LetGo(index),
+                _ = leader.wait_for(Option::is_some) => Stepped::LetGo(index, None),
             }
         }));
     }
@@ -330,9 +332,11 @@ impl Answering {
         self.paid |= leg.paid;
         if course.leader.borrow().is_some() {
             let_go(leg);
-            self.let_go(index);
+            self.let_go(index, None);
             return Ok(());
         }
+        course.sought();
+        course.joined(&leg);
         course.accepted(&leg)?;
         info!(worker = leg.worker().short(), from = leg.from.tokens, "worker accepted");
         self.go_on(index, leg);
@@ -340,31 +344,35 @@ impl Answering {
     }
 
     /// One worker fewer is at an answer. The one that led may have broken off meanwhile.
-    fn let_go(&mut self, index: usize) {
+    fn let_go(&mut self, index: usize, leg: Option<u64>) {
         let course = &mut self.courses[index];
-        course.legs -= 1;
-        if course.legs == 0 && !course.ended {
+        match leg {
+            Some(leg) => course.left(leg),
+            None => course.sought(),
+        }
+        if course.legs() == 0 && !course.ended {
             course.leader.send_replace(None);
-            self.place(index, None);
+            self.place(index);
         }
     }
 
-    /// A worker is slow to begin, or silent: another is asked beside it, if nobody is yet.
+    /// A worker is slow to begin, or silent: another is asked beside it, unless enough are at it; and again if that was of no
+    /// use, after twice as long.
     fn hedge(&mut self, index: usize, mut leg: Box<Leg>) {
-        leg.hedge_at = leg.hedge_at.filter(|hedge_at| *hedge_at > Instant::now());
         let silent = leg.is_silent();
         if silent {
             leg.worker.doubt();
             leg.silence += leg.silence;
         }
+        leg.wait_longer(Instant::now());
         let course = &mut self.courses[index];
-        if course.legs == 1 {
-            let (worker, tokens) = (leg.worker().short(), leg.at.tokens);
-            info!(worker, tokens, silent, "worker is slow; another is asked beside it");
+        if course.has_room() {
+            let (worker, tokens, at_it) = (leg.worker().short(), leg.at.tokens, course.legs());
+            info!(worker, tokens, silent, at_it, "worker is slow; another is asked beside it");
             if silent {
                 course.race(&mut leg);
             }
-            self.place(index, Some(leg.worker()));
+            self.place(index);
         }
         self.go_on(index, leg);
     }
@@ -377,8 +385,8 @@ impl Answering {
             leg.keep_signed();
             self.go_on(index, leg);
         } else {
+            self.let_go(index, Some(leg.id));
             let_go(leg);
-            self.let_go(index);
         }
     }
 
@@ -399,7 +407,7 @@ async fn step(
         let (id, raced, patience_ends) = (leg.id, leg.raced, leg.patience_ends());
         if leader.borrow_and_update().is_some_and(|leader| leader != id) {
             let_go(leg);
-            return Stepped::LetGo(index);
+            return Stepped::LetGo(index, Some(id));
         }
         tokio::select! {
             biased;

@@ -4,7 +4,7 @@
 //! Out:    averages and percentiles, whether the circuit breaker lets an order through, how many orders it takes at once.
 //! Touches: nothing; the clock is an argument.
 //! Holds:  a breaker that is open lets one order through at a time, when its time has come or after a second where nobody
-//!         else is there, until one ends well; memory is fixed.
+//!         else is there, until one shows a token; orders that fail of one cause are one failure; memory is fixed.
 //! Absent: what a worker says of itself; who is preferred (`choice`).
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 };
 
 use surety_client::SessionError;
+use surety_net::{CloseCode, Lost};
 use surety_types::{FailureCode, ModelId, wire::MAX_SERVED_MODELS};
 
 /// The latest measurements that percentiles are taken from.
@@ -70,8 +71,14 @@ pub(crate) enum Outcome {
     Accepted {
         after: Duration,
     },
-    /// Its first token came, so long after it was sent. Of a worker that is no longer waited for: at least so long.
+    /// Its first token came, so long after it was sent.
     FirstToken {
+        model: ModelId,
+        after: Duration,
+        prompt_tokens: u32,
+    },
+    /// It was no longer waited for: its first token would have come after so long at least.
+    Late {
         model: ModelId,
         after: Duration,
         prompt_tokens: u32,
@@ -87,31 +94,44 @@ pub(crate) enum Outcome {
         overloaded: bool,
     },
     /// The worker broke its word: lost, stalled, bad output.
-    Failed,
-    Unreachable,
+    Failed {
+        sent: Instant,
+    },
+    Unreachable {
+        sent: Instant,
+    },
 }
 
 impl Outcome {
     /// What a session's error says of the worker; nothing if it is not the worker's doing.
-    pub(crate) fn of_error(error: &SessionError) -> Option<Outcome> {
-        use surety_net::CloseCode;
+    pub(crate) fn of_error(error: &SessionError, sent: Instant) -> Option<Outcome> {
         match error {
             SessionError::BrokenOff { code: CloseCode::Busy, accepted: false, .. } => {
                 Some(Outcome::Refused { overloaded: true })
             }
+            // Who says that it goes, and has promised nothing, has not failed.
+            SessionError::BrokenOff { code: CloseCode::ShuttingDown, accepted: false, .. }
+            | SessionError::WorkerLost {
+                lost: Lost::ClosedByPeer(CloseCode::ShuttingDown),
+                accepted: false,
+                ..
+            }
+            | SessionError::Unreachable { lost: Some(Lost::ClosedByPeer(CloseCode::ShuttingDown)), .. } => {
+                Some(Outcome::Refused { overloaded: false })
+            }
             SessionError::Unreachable { .. } | SessionError::WorkerLost { accepted: false, .. } => {
-                Some(Outcome::Unreachable)
+                Some(Outcome::Unreachable { sent })
             }
             // What another worker might have done better.
-            error => error.is_retryable().then_some(Outcome::Failed),
+            error => error.is_retryable().then_some(Outcome::Failed { sent }),
         }
     }
 
     /// What a signed failure says of the worker. What the request itself brings about is nobody's failure.
-    pub(crate) fn of_failure(code: FailureCode) -> Outcome {
+    pub(crate) fn of_failure(code: FailureCode, sent: Instant) -> Outcome {
         match code {
             FailureCode::Overloaded | FailureCode::OutOfMemory => Outcome::Refused { overloaded: true },
-            FailureCode::Internal => Outcome::Failed,
+            FailureCode::Internal => Outcome::Failed { sent },
             FailureCode::BadRequest
             | FailureCode::ContextLengthExceeded
             | FailureCode::ModelUnknown
@@ -179,7 +199,7 @@ impl Default for Health {
             reliability: RELIABILITY_ASSUMED,
             finished: 0,
             failed: 0,
-            breaker: Breaker::Closed { failures: 0 },
+            breaker: Breaker::CLOSED,
             limit: None,
             speeds: BTreeMap::new(),
         }
@@ -192,16 +212,15 @@ impl Health {
         match outcome {
             Outcome::Accepted { after } => self.accepted_ms.add(milliseconds(after)),
             Outcome::FirstToken { model, after, prompt_tokens } => {
-                let first = FirstToken { after_ms: milliseconds(after), prompt_tokens };
-                if self.with(model).began(first) && ours >= SLOWED_ORDERS_MIN {
-                    self.cut(ours as f32 * SLOWED_PART);
-                }
+                self.began(model, after, prompt_tokens, ours);
+                self.breaker.spoke(now.checked_sub(after));
             }
+            Outcome::Late { model, after, prompt_tokens } => self.began(model, after, prompt_tokens, ours),
             Outcome::Finished { model, tokens, over } => {
                 self.with(model).ended(tokens, over, now);
                 self.finished += 1;
                 self.reliability += (1.0 - self.reliability) * OUTCOME_PART;
-                self.breaker = Breaker::Closed { failures: 0 };
+                self.breaker = Breaker::CLOSED;
                 self.limit = self.limit.map(|limit| (limit + 1.0 / limit).min(LIMIT_MAX));
             }
             Outcome::Refused { overloaded: true } => {
@@ -209,11 +228,19 @@ impl Health {
                 self.breaker.let_go();
             }
             Outcome::Refused { overloaded: false } => self.breaker.let_go(),
-            Outcome::Failed | Outcome::Unreachable => {
+            Outcome::Failed { sent } | Outcome::Unreachable { sent } => {
                 self.failed += 1;
                 self.reliability -= self.reliability * OUTCOME_PART;
-                self.breaker.fail(now);
+                self.breaker.fail(sent, now);
             }
+        }
+    }
+
+    /// A first token took so long, or longer.
+    fn began(&mut self, model: ModelId, after: Duration, prompt_tokens: u32, ours: u32) {
+        let first = FirstToken { after_ms: milliseconds(after), prompt_tokens };
+        if self.with(model).began(first) && ours >= SLOWED_ORDERS_MIN {
+            self.cut(ours as f32 * SLOWED_PART);
         }
     }
 
@@ -253,7 +280,7 @@ impl Health {
     /// How long until the breaker lets a trial through; none if it is closed.
     pub(crate) fn pause_left(&self, now: Instant) -> Option<Duration> {
         match self.breaker {
-            Breaker::Closed { .. } => None,
+            Breaker::Closed { .. } | Breaker::Trusted { .. } => None,
             Breaker::Open { until, .. } => Some(until.saturating_duration_since(now)),
         }
     }
@@ -359,7 +386,11 @@ pub(crate) const PATIENCE_UNKNOWN: Duration = Duration::from_secs(2);
 enum Breaker {
     Closed {
         failures: u32,
+        /// When the last of them was noticed.
+        last: Option<Instant>,
     },
+    /// The trial has shown a token: orders go through, and the first that fails opens it again, for longer.
+    Trusted { trial: Instant, pause: Duration },
     Open {
         until: Instant,
         /// The pause that ends then.
@@ -370,6 +401,8 @@ enum Breaker {
 }
 
 impl Breaker {
+    const CLOSED: Breaker = Breaker::Closed { failures: 0, last: None };
+
     fn gate(&self, now: Instant) -> Gate {
         let Breaker::Open { until, pause, trial } = *self else { return Gate::Closed };
         let on_trial = trial.is_some_and(|at| now.saturating_duration_since(at) < TRIAL_FOR);
@@ -382,19 +415,39 @@ impl Breaker {
         }
     }
 
-    fn fail(&mut self, now: Instant) {
+    /// An order that was sent then has failed.
+    fn fail(&mut self, sent: Instant, now: Instant) {
+        let longer = |pause: Duration| (pause * 2).min(PAUSE_MAX);
         let pause = match *self {
-            Breaker::Closed { failures } if failures + 1 < FAILURES_MAX => {
-                *self = Breaker::Closed { failures: failures + 1 };
+            // Many orders fail of one cause: those from before it was noticed say nothing new.
+            Breaker::Closed { last: Some(before), .. }
+            | Breaker::Trusted { trial: before, .. }
+            | Breaker::Open { trial: Some(before), .. }
+                if sent < before =>
+            {
+                return;
+            }
+            Breaker::Open { trial: None, .. } => return,
+            Breaker::Closed { failures, .. } if failures + 1 < FAILURES_MAX => {
+                *self = Breaker::Closed { failures: failures + 1, last: Some(now) };
                 return;
             }
             Breaker::Closed { .. } => PAUSE_FIRST,
-            Breaker::Open { until, pause, .. } if now >= until => (pause * 2).min(PAUSE_MAX),
-            Breaker::Open { pause, trial: Some(_), .. } => pause,
-            // Orders from before it opened may fail yet; they say nothing new.
-            Breaker::Open { trial: None, .. } => return,
+            Breaker::Trusted { pause, .. } => longer(pause),
+            Breaker::Open { until, pause, .. } if now >= until => longer(pause),
+            Breaker::Open { pause, .. } => pause,
         };
         *self = Breaker::Open { until: now + pause, pause, trial: None };
+    }
+
+    /// A token came of an order that was sent then: if that is the trial, the worker is there, and others need not wait for
+    /// the trial's end.
+    fn spoke(&mut self, sent: Option<Instant>) {
+        if let Breaker::Open { pause, trial: Some(trial), .. } = *self
+            && sent.is_some_and(|sent| sent >= trial)
+        {
+            *self = Breaker::Trusted { trial, pause };
+        }
     }
 
     /// A trial that was refused in order proves nothing: the next may be tried.
@@ -521,6 +574,11 @@ mod tests {
         health
     }
 
+    /// An order that was sent then has failed.
+    fn failed(sent: Instant) -> Outcome {
+        Outcome::Failed { sent }
+    }
+
     #[test]
     fn averages_decay_and_percentiles_are_of_the_latest() {
         let now = Instant::now();
@@ -559,18 +617,18 @@ mod tests {
     #[test]
     fn the_breaker_opens_backs_off_and_lets_one_through() {
         let start = Instant::now();
-        let mut health = health(&[Outcome::Failed, Outcome::Failed, WELL, Outcome::Failed], start);
+        let mut health = health(&[failed(start), failed(start), WELL, failed(start)], start);
         assert_eq!(health.gate(start), Gate::Closed, "never three in a row");
-        health.take(Outcome::Unreachable, 1, start);
+        health.take(Outcome::Unreachable { sent: start }, 1, start);
         assert_eq!(health.gate(start), Gate::Closed);
-        health.take(Outcome::Failed, 1, start);
+        health.take(failed(start), 1, start);
         let mut now = start;
         let mut pause = PAUSE_FIRST;
         for _ in 0..10 {
             assert_eq!(health.gate(now), Gate::Open);
             assert_eq!(health.pause_left(now), Some(pause));
             // A straggler from before changes nothing.
-            health.take(Outcome::Failed, 1, now);
+            health.take(failed(now), 1, now);
             let almost = if pause > PAUSE_FIRST { Gate::Paused } else { Gate::Open };
             assert_eq!(health.gate(now + pause - ms(1)), almost);
             now += pause;
@@ -581,7 +639,9 @@ mod tests {
             health.take(Outcome::Refused { overloaded: false }, 1, now);
             assert_eq!(health.gate(now), Gate::HalfOpen, "refused in order: nothing is known");
             health.begin_trial(now);
-            health.take(Outcome::Failed, 1, now);
+            health.take(failed(now - ms(1)), 1, now);
+            assert_eq!(health.pause_left(now), Some(Duration::ZERO), "an order from before the trial");
+            health.take(failed(now), 1, now);
             pause = (pause * 2).min(PAUSE_MAX);
         }
         assert_eq!(pause, PAUSE_MAX);
@@ -590,13 +650,78 @@ mod tests {
         assert_eq!(health.gate(now), Gate::Paused);
         health.begin_trial(now);
         assert_eq!(health.gate(now), Gate::Open);
-        health.take(Outcome::Failed, 1, now);
+        health.take(failed(now), 1, now);
         assert_eq!((health.gate(now), health.pause_left(now)), (Gate::Open, Some(PAUSE_MAX)));
         now += pause;
         health.begin_trial(now);
         health.take(WELL, 1, now);
         assert_eq!((health.gate(now), health.pause_left(now)), (Gate::Closed, None));
-        assert_eq!((health.finished(), health.failed()), (2, 26));
+        assert_eq!((health.finished(), health.failed()), (2, 36));
+    }
+
+    #[test]
+    fn orders_that_fail_of_one_cause_are_one_failure() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        for later in 0..9 {
+            health.take(failed(start), 9, start + ms(1 + later));
+        }
+        assert_eq!((health.gate(start + ms(9)), health.failed()), (Gate::Closed, 9));
+        // What was sent after it was noticed, and fails too, is another.
+        health.take(failed(start + ms(10)), 1, start + ms(11));
+        assert_eq!(health.gate(start + ms(11)), Gate::Closed);
+        health.take(failed(start + ms(12)), 1, start + ms(13));
+        assert_eq!(health.gate(start + ms(13)), Gate::Open);
+    }
+
+    #[test]
+    fn a_trial_that_shows_a_token_lets_others_through_until_one_fails() {
+        let start = Instant::now();
+        let mut health = health(&[failed(start); 3], start);
+        let mut pause = PAUSE_FIRST;
+        let mut now = start;
+        for _ in 0..3 {
+            now += pause;
+            health.begin_trial(now);
+            // A token of an order from before, or one that never came, says nothing.
+            health.take(first(20, 0), 1, now + ms(10));
+            health.take(Outcome::Late { model: MODEL, after: ms(5), prompt_tokens: 0 }, 1, now + ms(10));
+            assert_eq!(health.gate(now + ms(10)), Gate::Open);
+            health.take(first(10, 0), 1, now + ms(10));
+            assert_eq!((health.gate(now + ms(10)), health.pause_left(now)), (Gate::Closed, None));
+            health.take(failed(now - ms(1)), 1, now + ms(11));
+            assert_eq!(health.gate(now + ms(11)), Gate::Closed, "it was sent before the trial");
+            now += ms(12);
+            health.take(failed(now), 1, now);
+            pause *= 2;
+            assert_eq!((health.gate(now), health.pause_left(now)), (Gate::Open, Some(pause)));
+        }
+        now += pause;
+        health.begin_trial(now);
+        health.take(first(1, 0), 1, now + ms(1));
+        health.take(WELL, 1, now + ms(2));
+        health.take(failed(now + ms(3)), 1, now + ms(3));
+        assert_eq!(health.gate(now + ms(3)), Gate::Closed, "all is forgiven");
+    }
+
+    #[test]
+    fn who_says_that_it_goes_and_has_promised_nothing_has_not_failed() {
+        let (sent, worker) = (Instant::now(), surety_types::PublicKey([1; 32]));
+        let goodbye = || Lost::ClosedByPeer(CloseCode::ShuttingDown);
+        let lost = |accepted, lost| SessionError::WorkerLost { worker, output_tokens: 0, accepted, lost };
+        let broken = |accepted, code| SessionError::BrokenOff { worker, output_tokens: 0, accepted, code };
+        let check = |error: SessionError, expected| {
+            assert_eq!(Outcome::of_error(&error, sent), Some(expected), "{error}");
+        };
+        let in_order = Outcome::Refused { overloaded: false };
+        check(lost(false, goodbye()), in_order);
+        check(broken(false, CloseCode::ShuttingDown), in_order);
+        check(SessionError::Unreachable { worker, lost: Some(goodbye()) }, in_order);
+        check(lost(true, goodbye()), failed(sent));
+        check(broken(true, CloseCode::ShuttingDown), failed(sent));
+        check(lost(false, Lost::Silence), Outcome::Unreachable { sent });
+        check(SessionError::Unreachable { worker, lost: None }, Outcome::Unreachable { sent });
+        check(broken(false, CloseCode::Failed), failed(sent));
     }
 
     #[test]
@@ -654,7 +779,7 @@ mod tests {
         assert!(speed.is_proven(now) && speed.is_proven(now + PROVEN_FOR));
         assert!(!speed.is_proven(now + PROVEN_FOR + ms(1)));
         let before = health.reliability();
-        health.take(Outcome::Failed, 1, now);
+        health.take(failed(now), 1, now);
         assert!(health.reliability() < before);
     }
 
@@ -663,18 +788,27 @@ mod tests {
         let model = any::<u8>().prop_map(|byte| ModelId(Digest([byte; 32])));
         prop_oneof![
             span.clone().prop_map(|after| Outcome::Accepted { after }),
-            (model.clone(), span.clone(), any::<u32>()).prop_map(|(model, after, prompt_tokens)| {
-                Outcome::FirstToken { model, after, prompt_tokens }
-            }),
+            (model.clone(), span.clone(), any::<u32>(), any::<bool>()).prop_map(
+                |(model, after, prompt_tokens, came)| match came {
+                    true => Outcome::FirstToken { model, after, prompt_tokens },
+                    false => Outcome::Late { model, after, prompt_tokens },
+                }
+            ),
             (model, any::<u32>(), span).prop_map(|(model, tokens, over)| Outcome::Finished {
                 model,
                 tokens,
                 over
             }),
             any::<bool>().prop_map(|overloaded| Outcome::Refused { overloaded }),
-            Just(Outcome::Failed),
-            Just(Outcome::Unreachable),
+            (0u64..100_000).prop_map(|after| Outcome::Failed { sent: long_ago() + ms(after) }),
+            (0u64..100_000).prop_map(|after| Outcome::Unreachable { sent: long_ago() + ms(after) }),
         ]
+    }
+
+    /// The same moment, all through a test.
+    fn long_ago() -> Instant {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *START.get_or_init(Instant::now)
     }
 
     proptest! {
@@ -683,7 +817,7 @@ mod tests {
             outcomes in prop::collection::vec((any_outcome(), any::<u32>(), 0u64..100_000), 0..200),
             prompt_tokens in any::<u32>(),
         ) {
-            let (mut health, mut now) = (Health::default(), Instant::now());
+            let (mut health, mut now) = (Health::default(), long_ago());
             for (outcome, ours, later) in outcomes {
                 now += ms(later);
                 health.take(outcome, ours, now);

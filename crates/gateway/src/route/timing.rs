@@ -63,7 +63,7 @@ impl Timing {
             Ok(SessionEvent::Refused(refusal)) => {
                 self.ended = true;
                 if let Some((code, _)) = refusal.receipt.failure() {
-                    self.worker.report(Outcome::of_failure(code));
+                    self.worker.report(Outcome::of_failure(code, self.sent));
                 }
             }
             Err(error) => {
@@ -75,9 +75,14 @@ impl Timing {
 
     /// The session ended in an error, or did not begin.
     pub(crate) fn failed(&self, error: &SessionError) {
-        if let Some(outcome) = Outcome::of_error(error) {
+        if let Some(outcome) = Outcome::of_error(error, self.sent) {
             self.worker.report(outcome);
         }
+    }
+
+    /// When the order was sent.
+    pub(crate) fn sent(&self) -> Instant {
+        self.sent
     }
 
     /// How long the first token may take before another worker had better be asked too.
@@ -93,7 +98,7 @@ impl Drop for Timing {
         let Some((model, prompt_tokens)) = self.accepted else { return };
         let after = self.sent.elapsed();
         if !self.ended && self.first_token.is_none() && after >= self.first_token_patience() {
-            self.worker.report(Outcome::FirstToken { model, after, prompt_tokens });
+            self.worker.report(Outcome::Late { model, after, prompt_tokens });
         }
     }
 }

@@ -4,14 +4,14 @@
 //! Touches: nothing.
 //! Holds: : every token is delivered once, and is the same from whoever sends it; the next worker goes on from what
 //!         the one before it had signed, and from nothing if that one broke the protocol. Where a worker that fell silent
-//!         and another beside it race, whoever speaks first goes on, and the other has no further part.
+//!         and others beside it race, whoever speaks first goes on, and the others have no further part.
 //! Absent: finding workers (`place`), the order of events (`session`).
 
 use std::{sync::Arc, time::Duration};
 
 use surety_client::{Checked, Completed, Refusal, SessionError};
 use surety_types::{Amount, Answer, FailureCode, Part, PublicKey, Receipt, Request, Signed, TokenLogprob};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Event, failure,
@@ -31,6 +31,12 @@ const BREAKS_MAX: usize = 16;
 const BREAKS_EACH: usize = 2;
 /// … and of those that were mere silence.
 const STALLS_MAX: usize = 4;
+/// Workers at one answer at once: before anything is amiss …
+const AT_ONCE: usize = 2;
+/// … and where the answer was broken off, or whoever had it fell silent.
+const AT_ONCE_HURRIED: usize = 3;
+/// Times that somebody is asked beside another without anything new in between.
+const BESIDE_MAX: u32 = 8;
 
 /// How far an answer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,8 +80,12 @@ pub(super) struct Course {
     stalls: u32,
     /// Why it was broken off last.
     pub(super) broke: Option<ApiError>,
-    /// Workers at it, or being found.
-    pub(super) legs: usize,
+    /// Workers at it, by their legs.
+    at_it: Vec<(u64, PublicKey)>,
+    /// One is being found.
+    seeking: Option<Seeking>,
+    /// Times that one was asked beside another, since something new came.
+    beside: u32,
     /// The leg whose tokens count, once there are any.
     pub(super) leader: tokio::sync::watch::Sender<Option<u64>>,
     /// It began before this gateway did.
@@ -89,11 +99,21 @@ pub(super) struct Course {
     waits: Vec<Waited>,
 }
 
+/// A worker is being found. Dropped, the search ends.
+#[derive(Debug)]
+struct Seeking {
+    /// Somebody was at the answer when it began.
+    beside: bool,
+    go_on: Option<oneshot::Sender<()>>,
+}
+
 /// A leg that fell silent, and what it had signed by then.
 #[derive(Debug)]
 struct Silent {
     leg: u64,
     worker: Arc<Worker>,
+    /// When its order was sent.
+    sent: std::time::Instant,
     share: Share,
 }
 
@@ -139,7 +159,9 @@ impl Course {
             ended: false,
             stalls: 0,
             broke: None,
-            legs: 0,
+            at_it: Vec::new(),
+            seeking: None,
+            beside: 0,
             leader: tokio::sync::watch::Sender::new(None),
             began_before: false,
             log: None,
@@ -163,10 +185,57 @@ impl Course {
         }
     }
 
-    /// What is to be asked of the next worker.
-    pub(super) fn placement(&self) -> Placement {
+    /// Workers at it, or being found.
+    pub(super) fn legs(&self) -> usize {
+        self.at_it.len() + usize::from(self.seeking.is_some())
+    }
+
+    /// Whether another worker is to be asked beside those that are at it.
+    pub(super) fn has_room(&self) -> bool {
+        let hurried = !self.failed.is_empty() || self.silent.is_some() || self.began_before;
+        let most = if hurried { AT_ONCE_HURRIED } else { AT_ONCE };
+        self.seeking.is_none() && self.at_it.len() < most && self.beside < BESIDE_MAX
+    }
+
+    /// Whether only one that fell silent is at it, and nobody is sought.
+    pub(super) fn is_left_to_silent(&self) -> bool {
+        let only = |silent: &Silent| self.at_it.iter().all(|(leg, _)| *leg == silent.leg);
+        self.silent.as_ref().is_some_and(only) && self.has_room()
+    }
+
+    /// A worker was found, or nobody.
+    pub(super) fn sought(&mut self) {
+        self.seeking = None;
+    }
+
+    /// Nobody is at it any more: who was left out because he was may be asked now, and the search begins anew.
+    pub(super) fn seek_anew(&mut self) {
+        if self.at_it.is_empty()
+            && let Some(Seeking { beside: true, go_on }) = &mut self.seeking
+        {
+            drop(go_on.take());
+        }
+    }
+
+    /// A worker is at it from now on.
+    pub(super) fn joined(&mut self, leg: &Leg) {
+        self.at_it.push((leg.id, leg.worker()));
+    }
+
+    /// A worker is at it no more.
+    pub(super) fn left(&mut self, leg: u64) {
+        self.at_it.retain(|(id, _)| *id != leg);
+    }
+
+    /// A worker is sought from now on: what is to be asked of it, and what ends when it is to be sought anew. Those that are
+    /// at it are not asked again.
+    pub(super) fn seek(&mut self) -> (Placement, oneshot::Receiver<()>) {
         let from = self.signed;
-        Placement {
+        let beside = !self.at_it.is_empty();
+        let (go_on, ended) = oneshot::channel();
+        self.seeking = Some(Seeking { beside, go_on: Some(go_on) });
+        self.beside += u32::from(beside);
+        let placement = Placement {
             wanted: Wanted {
                 request: Arc::clone(&self.request),
                 choice: self.choice,
@@ -177,11 +246,12 @@ impl Course {
             context_tokens_min: self.agreed.map(|(prompt, limit)| prompt + limit),
             from,
             without: self.failed.iter().map(|(worker, _)| *worker).collect(),
-            never: self.banned.clone(),
+            never: self.banned.iter().copied().chain(self.at_it.iter().map(|(_, worker)| *worker)).collect(),
             breaks: self.failed.len() as u32 + u32::from(self.began_before),
             stalls: self.stalls,
-            beside: false,
-        }
+            beside,
+        };
+        (placement, ended)
     }
 
     /// A leg is silent in mid-answer, and another worker is to be asked beside it: whoever speaks first has the answer.
@@ -193,7 +263,8 @@ impl Course {
         let Some(answer) = answer else { return };
         let part = part(leg, &answer, None);
         let share = Share { answer, part, charge: Amount::ZERO };
-        self.silent = Some(Silent { leg: leg.id, worker: Arc::clone(&leg.worker), share });
+        let (worker, sent) = (Arc::clone(&leg.worker), leg.timing.sent());
+        self.silent = Some(Silent { leg: leg.id, worker, sent, share });
         self.signed = signed;
         self.leader.send_replace(None);
         leg.raced = true;
@@ -211,7 +282,7 @@ impl Course {
                 return false;
             }
             Some(silent) => {
-                silent.worker.report(Outcome::Failed);
+                silent.worker.report(Outcome::Failed { sent: silent.sent });
                 self.failed_by(silent.worker.key(), STALLS_MAX);
                 self.shares.push(silent.share);
             }
@@ -292,6 +363,7 @@ impl Course {
                 self.waits.push(Waited { noticed, placed, began: now - leg.accepted });
             }
             self.delivered_at = now;
+            self.beside = 0;
         }
         Ok(is_new.then(|| Event::Output { text: fresh.to_owned(), logprobs }))
     }

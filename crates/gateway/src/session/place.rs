@@ -41,6 +41,8 @@ const ACCEPTANCE_PATIENCE: Duration = Duration::from_millis(300);
 /// The same where somebody waits for more of an answer, and how many are asked at once then.
 const HURRIED_PATIENCE: Duration = Duration::from_millis(150);
 const HURRIED_AT_ONCE: usize = 2;
+/// How long whoever has accepted may then take to its first token, at most, before another is asked beside it.
+const HURRIED_TOKEN_PATIENCE: Duration = Duration::from_millis(500);
 /// A worker may be silent for so many times longer before it accepts: it may have to tokenise a long prompt.
 const ACCEPTANCE_STALLS: u32 = 10;
 /// Between two rounds of asking for somebody who goes on with a broken answer.
@@ -120,8 +122,9 @@ pub(super) struct Leg {
     /// Who pays, if somebody does.
     pub(super) payer: Option<Arc<Payer>>,
     pub(super) timing: Timing,
-    /// When another worker is asked beside it, unless its first token is here.
+    /// When another worker is asked beside it, unless its first token is here; and how long that was to wait.
     pub(super) hedge_at: Option<Instant>,
+    token_patience: Duration,
     /// How long it may be silent before another is asked beside it.
     pub(super) silence: Duration,
     /// It fell silent in mid-answer, and another was asked: a sign of life counts.
@@ -173,6 +176,14 @@ impl Leg {
     pub(super) fn patience_ends(&self) -> Instant {
         let silent = self.session.heard_at().max(self.accepted) + self.silence;
         self.hedge_at.map_or(silent, |hedge_at| hedge_at.min(silent))
+    }
+
+    /// Its first token is late: it is waited for twice as long from now.
+    pub(super) fn wait_longer(&mut self, now: Instant) {
+        if self.hedge_at.is_some_and(|hedge_at| hedge_at <= now) {
+            self.token_patience *= 2;
+            self.hedge_at = Some(now + self.token_patience);
+        }
     }
 
     /// Whether it says nothing at all.
@@ -244,7 +255,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
-                match ask(&desk, &wanted, from, stall, manner, &demand, candidates.into()).await {
+                match ask(&desk, &wanted, from, stall, manner, &demand, &never, candidates.into()).await {
                     Ok(leg) => return Ok(leg),
                     Err(Declined::ByAll(error)) => return Err(error),
                     Err(Declined::ByThisWorker(error)) => last = Some(error),
@@ -305,6 +316,7 @@ async fn ask(
     stall: Duration,
     manner: Manner,
     demand: &Demand<'_>,
+    never: &[PublicKey],
     mut candidates: VecDeque<Candidate>,
 ) -> Result<Leg, Declined> {
     let mut offers = FuturesUnordered::new();
@@ -344,8 +356,11 @@ async fn ask(
             }
             () = sleep_until(next_at) => {
                 if candidates.is_empty() {
-                    let without = [demand.without, &asked].concat();
-                    let others = desk.workers.candidates(&Demand { without: &without, ..*demand });
+                    // Who failed before may be back, and those who are asked may never answer.
+                    let others = [demand.without, never].into_iter().find_map(|without| {
+                        let without = [without, &asked].concat();
+                        desk.workers.candidates(&Demand { without: &without, ..*demand }).ok()
+                    });
                     candidates = others.unwrap_or_default().into();
                 }
                 if let Some(next) = candidates.pop_front() {
@@ -402,25 +417,30 @@ async fn offer(
     };
     timing.saw(&event);
     match event {
-        Ok(SessionEvent::Accepted(acceptance)) => Ok(Leg {
-            id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
-            hedge_at: Some(Instant::now() + timing.first_token_patience()),
-            silence: worker.silence().mul_f32(manner.patience),
-            raced: false,
-            log: None,
-            sought: manner.sought,
-            accepted: Instant::now(),
-            session,
-            worker,
-            _held: held,
-            from,
-            at: from,
-            prompt_tokens: acceptance.prompt_tokens,
-            max_output_tokens: acceptance.max_output_tokens,
-            paid,
-            payer,
-            timing,
-        }),
+        Ok(SessionEvent::Accepted(acceptance)) => {
+            let (accepted, patience) = (Instant::now(), timing.first_token_patience());
+            let token_patience = if manner.hurried { patience.min(HURRIED_TOKEN_PATIENCE) } else { patience };
+            Ok(Leg {
+                id: NEXT_LEG.fetch_add(1, Ordering::Relaxed),
+                hedge_at: Some(accepted + token_patience),
+                token_patience,
+                silence: worker.silence().mul_f32(manner.patience),
+                raced: false,
+                log: None,
+                sought: manner.sought,
+                accepted,
+                session,
+                worker,
+                _held: held,
+                from,
+                at: from,
+                prompt_tokens: acceptance.prompt_tokens,
+                max_output_tokens: acceptance.max_output_tokens,
+                paid,
+                payer,
+                timing,
+            })
+        }
         Ok(SessionEvent::Refused(refusal)) => {
             let code = refusal.receipt.failure().map(|(code, _)| code);
             let error = failure::refused(worker.key(), &refusal);

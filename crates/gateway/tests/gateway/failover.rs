@@ -202,6 +202,104 @@ async fn beside_a_worker_that_falls_silent_another_is_asked() {
     }
 }
 
+/// Who was asked beside a silent worker, and is there, and says nothing new, does not hold the answer up: a third is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_one_that_does_not_come_to_speak_a_third_is_asked() {
+    let workers = [FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(3).await];
+    let [first, second, third] = &workers;
+    third.set(|status| status.state = WorkerState::Draining);
+    // The first would be given up only much later.
+    let site = Site::with(&workers.each_ref(), |settings| {
+        settings.limits.stall_timeout = Duration::from_secs(60);
+    })
+    .await;
+    site.until(|status| {
+        let state = |index: usize| status["workers"][index]["state"].as_str();
+        [0, 1, 2].map(state) == [Some("ready"), Some("ready"), Some("draining")]
+    })
+    .await;
+    let messages = json!([{"role": "user", "content": format!("WAIT@2 {}", script("STALL@1", 4))}]);
+    let (answer, ()) =
+        tokio::join!(ask(first, &site, json!({"model": "tiny", "messages": messages})), async {
+            // Nobody but the second can be asked first.
+            second.diary.until(&second.diary.accepted, 1).await;
+            third.set(|status| status.state = WorkerState::Ready);
+        });
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], WORDS);
+    assert_eq!(answer.json()["surety"]["workers"], json!([first.key(), third.key()]));
+    for let_go in [first, second] {
+        let_go.diary.until(&let_go.diary.cancelled, 1).await;
+    }
+    let evidence = evidence(&site, &answer).await;
+    let [silent, rest] = &evidence.answers[..] else { panic!("two workers took part") };
+    assert_eq!(rest.resumed_ids, silent.output_ids);
+}
+
+/// Who was asked beside a silent worker and breaks off has no part in the answer, and another is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_one_that_breaks_off_too_a_third_is_asked() {
+    for act in ["BREAK@2", "DRAIN@2", "GIVE-UP@2", "GAP@2"] {
+        let workers = [FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(3).await];
+        let [first, second, third] = &workers;
+        third.set(|status| status.state = WorkerState::Draining);
+        let site = Site::with(&workers.each_ref(), |settings| {
+            settings.limits.stall_timeout = Duration::from_secs(60);
+        })
+        .await;
+        site.until(|status| status["workers"][2]["state"] == "draining").await;
+        site.until_ready(2).await;
+        // It breaks off before it says anything: what it said would count.
+        let messages = json!([{"role": "user", "content": format!("{act} {}", script("STALL@1", 4))}]);
+        let body = json!({"model": "tiny", "messages": messages});
+        let (answer, ()) = tokio::join!(ask(first, &site, body), async {
+            second.diary.until(&second.diary.accepted, 1).await;
+            third.set(|status| status.state = WorkerState::Ready);
+        });
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], WORDS, "{act}");
+        let workers = answer.json()["surety"]["workers"].clone();
+        assert_eq!(workers, json!([first.key(), third.key()]), "{act}");
+        evidence(&site, &answer).await;
+    }
+}
+
+/// Where the only other worker never answers, the one that broke off is asked again as soon as it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_never_accepts_does_not_hold_up_one_that_is_back() {
+    let (first, second) = (FakeWorker::start(1).await, FakeWorker::start(2).await);
+    // Before it accepts a worker may be silent for ten times as long: longer than this test waits.
+    let site = Site::with(&[&first, &second], |settings| {
+        settings.limits.stall_timeout = Duration::from_millis(2_200);
+        settings.limits.search_timeout = Duration::from_secs(30);
+    })
+    .await;
+    site.until_ready(2).await;
+    let messages = json!([{"role": "user", "content": format!("SILENCE@2 {}", script("SILENT-ONCE@1", 4))}]);
+    let answer = ask(&first, &site, json!({"model": "tiny", "messages": messages})).await;
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], WORDS);
+    assert_eq!(answer.json()["surety"]["workers"], json!([first.key()]));
+    assert_eq!(evidence(&site, &answer).await.answers.len(), 2);
+}
+
+/// Several answers that break off at once are one failure of their worker, which goes on getting orders.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_of_one_cause_opens_no_breaker() {
+    let (first, second, site) = site_of_two().await;
+    let messages = json!([{"role": "user", "content": "it is number {choice} BREAK@1 of a few"}]);
+    let answer = ask(&first, &site, json!({"model": "tiny", "n": 5, "messages": messages})).await;
+    for choice in 0..5 {
+        let text = &answer.json()["choices"][choice]["message"]["content"];
+        assert_eq!(*text, format!("it is number {choice} of a few"));
+    }
+    assert_eq!(answer.json()["surety"]["workers"], json!([first.key(), second.key()]));
+    let measured = site.get("/v1/network/status").await.json()["workers"][0]["measured"].clone();
+    // As many in a row, each of a cause of its own, would open it.
+    assert!(measured["failures"].as_u64() >= Some(3), "{measured}");
+    assert_eq!(measured["breaker"], "closed", "{measured}");
+    let again =
+        ask(&first, &site, json!({"model": "tiny", "messages": [{"role": "user", "content": "x"}]})).await;
+    assert_eq!(again.json()["surety"]["workers"], json!([first.key()]));
+}
+
 /// A worker that was only slow, and speaks before the one that was asked beside it, has the answer as if nothing were.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_worker_that_speaks_first_goes_on() {
