@@ -219,6 +219,8 @@ params! {
     dispute_bounty_bps: u64 = 1_000, in 0 => 5_000;
     /// Share of the usual penalty that a first fault costs that its operator had named itself, in ten-thousandths.
     dispute_memory_bps: u64 = 2_000, in 0 => 10_000;
+    /// Seconds after a fault that an operator named itself before which it can name no other; at least the unbonding.
+    dispute_report_s: u64 = 30 * DAY, in 1 => 365 * DAY;
     /// Seconds for which the workers of a convicted operator are out of service.
     dispute_jail_s: u64 = DAY, in 1 => 365 * DAY;
     /// Share of what is settled for an operator that is for auditors of its receipts, in ten-thousandths.
@@ -239,6 +241,12 @@ params! {
     audit_misses_max: u64 = 3, in 1 => 1_000_000;
     /// Epochs for which it is.
     audit_withhold_epochs: u64 = 100, in 1 => 100_000;
+    /// Share of what the receipts charged that a missed draw stands for that it takes of its operator's pay, in
+    /// ten-thousandths.
+    audit_miss_bps: u64 = 40_000, in 0 => 1_000_000;
+    /// Stake above which an operator is drawn as auditor no more often, in wei.
+    #[serde(with = "wei")]
+    audit_stake_max: u128 = 100 * CREDIT, in 1 => 1_000_000_000_000 * CREDIT;
 }
 
 impl Params {
@@ -296,6 +304,11 @@ impl Params {
     /// Seconds in which a receipt can be disputed.
     pub(crate) fn dispute_window(&self) -> u64 {
         self.dispute_window_s.min(self.unbonding_s / 2)
+    }
+
+    /// Seconds between two faults that an operator may name itself: both are never about answers of one window.
+    pub(crate) fn dispute_report(&self) -> u64 {
+        self.dispute_report_s.max(self.unbonding_s)
     }
 
     /// Seconds for a move of a dispute.

@@ -167,8 +167,8 @@ struct OperatorAtRisk {
     operator: String,
     bonded: String,
     claimed_unpaid: String,
-    /// The least share of its receipts that must be audited, in millionths, so that p·S ≥ (1−p)·g for what it has claimed
-    /// and not been paid; none: it has bonded nothing, and no share is enough but all.
+    /// The least share of its receipts that must be audited, in millionths, so that p·C ≥ (1−p)·g for what it has claimed
+    /// and not been paid, with what a conviction takes, C; none: it has bonded nothing, and no share is enough but all.
     audit_ppm_needed: Option<u64>,
 }
 
@@ -233,6 +233,9 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>, done: Conducts
         bonded: balance.bonded.to_string(),
     };
     let (bonded, in_channels) = at_risk(survey);
+    let taken = |stake: U256| {
+        stake.saturating_mul(U256::from(survey.params.dispute_slash_bps)) / U256::from(10_000)
+    };
     let percent = (!in_channels.is_zero()).then(|| bonded.saturating_mul(U256::from(100)) / in_channels);
     Economics {
         number: survey.tip.number,
@@ -253,7 +256,7 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>, done: Conducts
                     operator: operator.account.to_string(),
                     bonded: operator.bonded.to_string(),
                     claimed_unpaid: operator.unsettled.to_string(),
-                    audit_ppm_needed: audit_ppm_needed(operator.bonded, operator.unsettled),
+                    audit_ppm_needed: audit_ppm_needed(taken(operator.bonded), operator.unsettled),
                 })
                 .collect(),
             unclaimed_by_operator: "unknown: the state lists no channels; only their sum is proven",
@@ -261,10 +264,10 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>, done: Conducts
     }
 }
 
-/// The least p, in millionths and rounded up, for which p·S ≥ (1−p)·g; none without stake.
-fn audit_ppm_needed(stake: U256, exposure: U256) -> Option<u64> {
-    let all = stake.checked_add(exposure)?;
-    if stake.is_zero() {
+/// The least p, in millionths and rounded up, for which p·C ≥ (1−p)·g; none where nothing is taken.
+fn audit_ppm_needed(taken: U256, exposure: U256) -> Option<u64> {
+    let all = taken.checked_add(exposure)?;
+    if taken.is_zero() {
         return None;
     }
     let ppm = exposure.checked_mul(U256::from(1_000_000))?.div_ceil(all);
@@ -521,7 +524,7 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
         Some(percent) => format!("  bond for each credit             {}.{:02}", percent / 100, percent % 100),
         None => "  nothing is in channels".into(),
     });
-    lines.push("  an operator's stake S answers for what it has claimed, g, if p·S ≥ (1−p)·g:".into());
+    lines.push("  what a conviction takes, C, answers for what an operator has claimed, g, if p·C ≥ (1−p)·g:".into());
     let rows: Vec<Vec<String>> = risk
         .operators
         .iter()

@@ -177,6 +177,7 @@ pub const POWERS: &[Power] = &[
     power(Module::Audits, "disclosed", Who::Reader),
     power(Module::Audits, "standingOf", Who::Reader),
     power(Module::Audits, "exposureOf", Who::Reader),
+    power(Module::Audits, "payOf", Who::Reader),
 ];
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ fn manifest(context: u32) -> Manifest {
         template_digest: None,
         arithmetic: 1,
         rotary_digest: Digest([5; 32]),
-        plan: None,
+        plan: Some(Digest([6; 32])),
     }
 }
 

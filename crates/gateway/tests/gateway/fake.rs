@@ -87,7 +87,7 @@ pub fn manifest(name: &str, template: bool) -> Manifest {
         template_digest: template.then_some(Digest::ZERO),
         arithmetic: 0,
         rotary_digest: Digest::ZERO,
-        plan: None,
+        plan: Some(Digest::ZERO),
     }
 }
 

@@ -37,6 +37,14 @@ pub enum Invariant {
         /// By those who accused it.
         repaid: Gwei,
     },
+    /// Pay was taken from an honest party that had missed no draw.
+    #[error("honest operator {operator} missed nothing, and {forfeited} gwei of its pay were taken")]
+    Forfeited {
+        /// Which.
+        operator: usize,
+        /// Of its pay.
+        forfeited: Gwei,
+    },
     /// A fault that its operator had reported was punished like a lie.
     #[error("honest operator {operator} was convicted {convicted} times as a liar")]
     MemoryRule {
@@ -68,12 +76,15 @@ pub(super) fn conserved(books: &Books) -> Result<(), Invariant> {
 /// An honest party keeps its stake, but for its own failures.
 pub(super) fn honest_keeps(operator: usize, bond_now: Gwei, tally: &Tally) -> Result<(), Invariant> {
     let lost = (tally.bonded + tally.topped_up).saturating_sub(bond_now + tally.unbonded);
-    let own = tally.compensated + tally.missed_paid + tally.memory_penalties;
+    let own = tally.compensated + tally.memory_penalties;
     if tally.lies > 0 {
         return Err(Invariant::MemoryRule { operator, convicted: tally.lies });
     }
     if lost > own {
         return Err(Invariant::HonestKeeps { operator, lost, own });
+    }
+    if tally.missed == 0 && tally.forfeited > 0 {
+        return Err(Invariant::Forfeited { operator, forfeited: tally.forfeited });
     }
     if tally.defence_spent > tally.defence_repaid {
         let (spent, repaid) = (tally.defence_spent, tally.defence_repaid);

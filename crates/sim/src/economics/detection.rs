@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Agent, Estimate, Gwei, Market, Outcome, Outsider, Party, Random, Rules, Served, Setting, Sight,
     Violation,
-    agents::{Extorter, Flaky, Honest},
+    agents::{Extorter, Flaky, Honest, Sleeper},
     run,
     world::FOCUS,
 };
@@ -108,6 +108,8 @@ pub struct FlakyRun {
     pub drawn: u64,
     /// Of those.
     pub missed: u64,
+    /// What they took of pay, in gwei.
+    pub forfeited: Gwei,
     /// Convictions for reported faults: the rule of bad memory.
     pub memory_faults: u64,
     /// Convictions beyond that rule.
@@ -169,6 +171,7 @@ pub fn flaky_run(
         failures: sum(|tally| tally.failures),
         drawn: sum(|tally| tally.drawn),
         missed: sum(|tally| tally.missed),
+        forfeited: sum(|tally| tally.forfeited),
         memory_faults: sum(|tally| tally.memory_faults),
         lies: sum(|tally| tally.lies),
         cleared: sum(|tally| tally.cleared),
@@ -176,5 +179,55 @@ pub fn flaky_run(
         compensated: sum(|tally| tally.compensated),
         profit_least: profits.iter().copied().fold(f64::INFINITY, f64::min),
         profit_mean: profits.iter().sum::<f64>() / WORKERS as f64,
+    })
+}
+
+/// An honest operator that is down for a night, over many runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NightRun {
+    /// Epochs for which it is down.
+    pub epochs: u64,
+    /// Draws that it missed, on average.
+    pub missed: Estimate,
+    /// What they took of its pay, in micro-credits.
+    pub forfeited: Estimate,
+    /// The same, at most.
+    pub forfeited_most: f64,
+    /// What its receipts charge in a day, in micro-credits.
+    pub daily: f64,
+}
+
+/// Nights of so many runs: the first operator of an ordinary, established market is down for eight hours.
+///
+/// # Errors
+/// A run broke an invariant.
+pub fn night_run(rules: &Rules, market: &Market, runs: u64, seed: u64) -> Result<NightRun, Violation> {
+    let market = Market { score: rules.audit_passes, ..market.clone() };
+    let epochs = market.epochs(8 * 3_600);
+    let party =
+        |agent, owner| Party { agent, owner, coalition: None, bond: market.bond, purse: market.purse };
+    let (mut missed, mut forfeited) = (Vec::new(), Vec::new());
+    for index in 0..runs.max(2) {
+        let sleeper: Box<dyn Agent> = Box::new(Sleeper { from: 30, epochs });
+        let mut parties = vec![party(sleeper, FOCUS)];
+        parties.extend((1..market.operators as u32).map(|owner| party(Box::new(Honest), owner)));
+        let outcome = run(Setting {
+            rules: rules.clone(),
+            market: market.clone(),
+            parties,
+            outsiders: vec![],
+            jobs: market.jobs_per_epoch * (60 + epochs),
+            seed: seed.wrapping_add(index),
+        })?;
+        missed.push(outcome.sum_of(FOCUS, |tally| tally.missed) as f64);
+        forfeited.push(outcome.sum_of(FOCUS, |tally| tally.forfeited) as f64 / 1_000.0);
+    }
+    let answers = (market.jobs_per_epoch * market.epochs(86_400)) as f64 / market.operators.max(1) as f64;
+    Ok(NightRun {
+        epochs,
+        missed: Estimate::of(&missed),
+        forfeited: Estimate::of(&forfeited),
+        forfeited_most: forfeited.iter().copied().fold(0.0, f64::max),
+        daily: answers * market.price as f64 / 1_000.0,
     })
 }

@@ -21,7 +21,7 @@ pub use agents::{Agent, AuditAct, AuditSight, Disclosure, Served, Sight, Step};
 pub use books::{Account, Books};
 pub use checks::{Invariant, Violation};
 pub use compare::{Comparison, Effort, Estimate, Strategy, Twins, compare, strategies};
-pub use detection::{Detection, FlakyRun, detection, flaky_run};
+pub use detection::{Detection, FlakyRun, NightRun, detection, flaky_run, night_run};
 pub use random::Random;
 pub use rules::{BPS, Gwei, Market, PPM, Rules};
 pub use simulation::{Simulation, simulate};

@@ -46,8 +46,11 @@ pub struct Rules {
     pub audit_misses_max: u64,
     /// Epochs for which it is.
     pub audit_withhold_epochs: u64,
-    /// What a draw that its operator does not disclose takes of its stake, for the payer: so many times what was paid.
-    pub audit_miss_charges: u64,
+    /// Share of what the receipts charged that a missed draw stands for that it takes of its operator's pay, in
+    /// ten-thousandths.
+    pub audit_miss_bps: u64,
+    /// Stake above which an operator is drawn as auditor no more often.
+    pub audit_stake_max: Gwei,
     /// Bond of a failure claim.
     pub claim_bond: Gwei,
     /// What an acceptance without a receipt costs its operator in any case.
@@ -78,6 +81,8 @@ pub struct Rules {
     pub dispute_bounty_bps: u64,
     /// Share of the usual penalty for a first fault that its operator had named itself, in ten-thousandths.
     pub dispute_memory_bps: u64,
+    /// Seconds after a fault that an operator named itself before which it can name no other.
+    pub dispute_report_s: u64,
     /// Seconds for which the workers of a convicted operator are out of service.
     pub dispute_jail_s: u64,
 }
@@ -97,7 +102,8 @@ impl Default for Rules {
             audit_epochs: 4,
             audit_misses_max: 3,
             audit_withhold_epochs: 100,
-            audit_miss_charges: 0,
+            audit_miss_bps: 40_000,
+            audit_stake_max: 100 * CREDIT,
             claim_bond: CREDIT / 50,
             claim_fixed: CREDIT / 10,
             claim_cost_bps: 20_000,
@@ -113,6 +119,7 @@ impl Default for Rules {
             dispute_refund_bps: 20_000,
             dispute_bounty_bps: 1_000,
             dispute_memory_bps: 2_000,
+            dispute_report_s: 30 * DAY_S,
             dispute_jail_s: DAY_S,
         }
     }
@@ -122,9 +129,10 @@ impl Rules {
     /// Sets a rule by the name of its parameter, to the parameter's value: amounts are wei there. False if no rule has
     /// that name, or the value is too large to be simulated.
     pub fn set(&mut self, name: &str, value: u128) -> bool {
-        const AMOUNTS: [&str; 6] = [
+        const AMOUNTS: [&str; 7] = [
             "minimum_gas_price",
             "worker_stake_min",
+            "audit_stake_max",
             "claim_bond",
             "claim_fixed",
             "dispute_bond_min",
@@ -143,7 +151,8 @@ impl Rules {
             "audit_epochs" => &mut self.audit_epochs,
             "audit_misses_max" => &mut self.audit_misses_max,
             "audit_withhold_epochs" => &mut self.audit_withhold_epochs,
-            "audit_miss_charges" => &mut self.audit_miss_charges,
+            "audit_miss_bps" => &mut self.audit_miss_bps,
+            "audit_stake_max" => &mut self.audit_stake_max,
             "claim_bond" => &mut self.claim_bond,
             "claim_fixed" => &mut self.claim_fixed,
             "claim_cost_bps" => &mut self.claim_cost_bps,
@@ -159,6 +168,7 @@ impl Rules {
             "dispute_refund_bps" => &mut self.dispute_refund_bps,
             "dispute_bounty_bps" => &mut self.dispute_bounty_bps,
             "dispute_memory_bps" => &mut self.dispute_memory_bps,
+            "dispute_report_s" => &mut self.dispute_report_s,
             "dispute_jail_s" => &mut self.dispute_jail_s,
             _ => return false,
         };
@@ -264,15 +274,29 @@ impl Rules {
         }
     }
 
-    /// What an operator may have unsettled and not audited: g in p·S ≥ (1−p)·g, and never more than S.
+    /// How much an operator may have been paid that is not audited yet: g in p·C ≥ (1−p)·g, for what a conviction takes, C,
+    /// and never more than that.
     #[must_use]
     pub fn cap(&self, bond: Gwei, rate_ppm: u64) -> Gwei {
         let rest = PPM.saturating_sub(rate_ppm);
+        let taken = share(bond, self.dispute_slash_bps);
         if rest <= rate_ppm {
-            bond
+            taken
         } else {
-            (u128::from(bond) * u128::from(rate_ppm) / u128::from(rest)) as Gwei
+            (u128::from(taken) * u128::from(rate_ppm) / u128::from(rest)) as Gwei
         }
+    }
+
+    /// What a draw that is missed takes of pay, where receipts charge so much on average and so many stand behind a draw.
+    #[must_use]
+    pub fn forfeit(&self, average: Gwei, stands_for: u64) -> Gwei {
+        share(average.saturating_mul(stands_for), self.audit_miss_bps)
+    }
+
+    /// Epochs between two faults that an operator may name itself.
+    #[must_use]
+    pub fn report_epochs(&self, market: &Market) -> u64 {
+        market.epochs(self.dispute_report_s.max(self.unbonding_s))
     }
 
     /// What a conviction takes of a stake, for an answer of this price; the refund and the challenger's costs come out of it.

@@ -7,8 +7,8 @@
 use serde::Serialize;
 
 use super::{
-    Comparison, Detection, Effort, FlakyPoint, FlakyRun, Market, Rules, Sweep, Twins, Violation,
-    agents::Flaky, compare, detection, flaky_limits, flaky_run, strategies, sweeps,
+    Comparison, Detection, Effort, FlakyPoint, FlakyRun, Market, NightRun, Rules, Sweep, Twins, Violation,
+    agents::Flaky, compare, detection, flaky_limits, flaky_run, night_run, strategies, sweeps,
 };
 
 /// What a set of rules gives.
@@ -26,6 +26,8 @@ pub struct Simulation {
     pub detection: Detection,
     /// Flaky honest workers, each with as many jobs as a run.
     pub flaky: FlakyRun,
+    /// A night in which an honest operator is down.
+    pub night: NightRun,
     /// Where the rule of bad memory does not save them.
     pub flaky_limits: Vec<FlakyPoint>,
     /// Where honesty stops being the best reply.
@@ -55,9 +57,10 @@ pub fn simulate(
     let detection = detection(rules, market, trials, effort.seed)?;
     next("flaky honest workers");
     let flaky = flaky_run(rules, market, Flaky::default(), effort.jobs, effort.seed)?;
+    let night = night_run(rules, market, 10 * effort.runs, effort.seed)?;
     let flaky_limits = flaky_limits(rules, market, effort)?;
     next("sweeps");
     let sweeps = sweeps(rules, market, effort)?;
     let (rules, market, effort) = (rules.clone(), market.clone(), *effort);
-    Ok(Simulation { rules, market, effort, comparisons, detection, flaky, flaky_limits, sweeps })
+    Ok(Simulation { rules, market, effort, comparisons, detection, flaky, night, flaky_limits, sweeps })
 }

@@ -26,7 +26,7 @@ pub struct SweepPoint {
     pub events: Option<u64>,
     /// What one wrong answer brings by formula, in micro-credits; none where there is none.
     pub formula: Option<f64>,
-    /// Of a million answers that were asked of its stake's share, so many it gave: a cap keeps the rest from it.
+    /// Of a million answers that were asked of its stake's share, so many it gave: jail and misses keep the rest from it.
     pub served_ppm: u64,
 }
 
@@ -55,7 +55,7 @@ fn established(rules: &Rules, market: &Market) -> Market {
     Market { score: rules.audit_passes, ..market.clone() }
 }
 
-/// Few operators, so that each gives many answers; as many as the cap lets each give without being audited more.
+/// Few operators, so that each gives many answers.
 fn few(market: &Market) -> Market {
     Market { operators: 5, jobs_per_epoch: 50, ..market.clone() }
 }
@@ -172,16 +172,24 @@ pub fn sweeps(rules: &Rules, market: &Market, effort: &Effort) -> Result<Vec<Swe
 
     let hiding = cheats(&[10_000, 100_000, PPM], OnDraw::Withholds);
     let hidden = |rules: &Rules, market: &Market| {
-        let cost = (rules.audit_miss_charges * market.price) as f64;
+        let cost = rules.forfeit(market.price, (1.0 / caught) as u64) as f64;
         Some(((1.0 - caught) * market.gain() as f64 - caught * cost) / 1_000.0)
     };
     let mut points = Vec::new();
-    for charges in [0, 10, 25, 50, 100] {
-        let rules = Rules { audit_miss_charges: charges, ..rules.clone() };
-        let at = format!("{charges} × price");
+    for bps in [0, 2_000, 5_000, 10_000, 20_000, 40_000, 80_000] {
+        let rules = Rules { audit_miss_bps: bps, ..rules.clone() };
+        let at = format!("{} × what it stands for", bps as f64 / 10_000.0);
         points.push(point(at, &hiding, &rules, &market, &effort, hidden(&rules, &market))?);
     }
-    all.push(Sweep { name: "what a lie costs that is drawn and not disclosed", points });
+    all.push(Sweep { name: "what a draw takes of pay that is not disclosed", points });
+
+    let mut points = Vec::new();
+    for times in [0, 1, 3, 4, 10] {
+        let market = Market { bribe: market.price * times, ..market.clone() };
+        let at = format!("{times} × price");
+        points.push(point(at, &hiding, rules, &market, &effort, hidden(rules, &market))?);
+    }
+    all.push(Sweep { name: "bribe for each wrong answer, for who discloses no lie", points });
 
     let mut points = Vec::new();
     for times in [1, 3, 10, 30] {

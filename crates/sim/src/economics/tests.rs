@@ -76,8 +76,10 @@ fn rates_and_caps_are_the_ledgers() {
     let rates: Vec<u64> = [0, 1, 2, 64, 128, 1_000].iter().map(|score| rules.rate_ppm(*score)).collect();
     assert_eq!(rates, [1_000_000, 1_000_000, 640_000, 20_000, 10_000, 10_000]);
     let bond = 10_000_000_000;
-    assert_eq!(rules.cap(bond, 20_000), 204_081_632);
-    assert_eq!((rules.cap(bond, 500_000), rules.cap(bond, PPM)), (bond, bond));
+    // Of what a conviction takes, which is a tenth.
+    assert_eq!(rules.cap(bond, 20_000), 20_408_163);
+    assert_eq!((rules.cap(bond, 500_000), rules.cap(bond, PPM)), (bond / 10, bond / 10));
+    assert_eq!(rules.forfeit(300_000, 50), 60_000_000);
     // A tenth of the stake; ten times a dear answer; never more than half.
     assert_eq!(rules.slash(bond, 1), 1_000_000_000);
     assert_eq!(rules.slash(bond, 300_000_000), 3_000_000_000);
@@ -164,7 +166,7 @@ fn flaky_honest_workers_are_held_to_no_more_than_the_memory_rule() {
 }
 
 #[test]
-fn honest_is_the_best_reply_but_for_two_that_are_named() {
+fn honest_is_the_best_reply_but_for_one_that_is_named() {
     let (rules, market) = (Rules::default(), established());
     let mut twins = Twins::default();
     for strategy in strategies() {
@@ -173,8 +175,8 @@ fn honest_is_the_best_reply_but_for_two_that_are_named() {
         match strategy {
             // It chooses to be honest.
             Strategy::Rational => assert_eq!(found.difference.mean, 0.0),
-            // docs/economics.md: skipping what does not pay, and hiding lies, is not told apart from honesty here.
-            Strategy::Selective | Strategy::Cheating(10_000, OnDraw::Withholds) => {
+            // docs/economics.md: skipping what does not pay is not told apart from honesty here.
+            Strategy::Selective => {
                 assert!(found.difference.mean.abs() < 0.05 * found.honest.mean, "{found:?}");
             }
             // A hundred lies in all runs: two convictions are expected, none is possible.
@@ -190,33 +192,60 @@ fn honest_is_the_best_reply_but_for_two_that_are_named() {
                 assert!(found.lies > 10 && found.refunded > 0, "{found:?}");
             }
             Strategy::Cheating(1_000_000, OnDraw::Reports) => {
-                assert!(found.memory_faults > 10 && found.lies == 0)
+                // One report in a run; the other drawn lies it does not show.
+                assert!((1..=EFFORT.runs).contains(&found.memory_faults) && found.lies == 0, "{found:?}");
+                assert!(found.missed > 10, "{found:?}");
             }
             _ => {}
         }
     }
 }
 
-/// Row 40: the stake of many is not worth more in many hands; cheating aside, one hand loses only audits.
+/// Row 40: the stake of many is worth no more in many hands, and one hand loses nothing by it: auditors are drawn by stake.
 #[test]
-fn splitting_a_stake_brings_audits_and_nothing_else() {
+fn splitting_a_stake_brings_nothing() {
     let found = compared(Strategy::Sybil(10, 0), &Rules::default(), &established(), EFFORT);
-    // Auditors are drawn by the head: of ten operators' audits one hand gets one share.
-    let audits = found.difference.mean / found.honest.mean;
-    assert!((0.0..0.08).contains(&audits), "{found:?}");
+    assert!(found.difference.mean.abs() < 0.02 * found.honest.mean, "{found:?}");
 }
 
+/// A lie that is drawn and not disclosed costs pay, and no stake; without that it would not be told apart from honesty.
 #[test]
-fn what_is_not_disclosed_must_cost_stake() {
+fn hiding_what_is_drawn_does_not_pay() {
     let market = Market { operators: 5, jobs_per_epoch: 100, ..established() };
-    let found = |charges| {
-        let rules = Rules { audit_miss_charges: charges, ..Rules::default() };
-        let strategy = Strategy::Cheating(100_000, OnDraw::Withholds);
+    let found = |audit_miss_bps, share| {
+        let rules = Rules { audit_miss_bps, ..Rules::default() };
+        let strategy = Strategy::Cheating(share, OnDraw::Withholds);
         compared(strategy, &rules, &market, Effort { jobs: 20_000, ..EFFORT })
     };
-    let (free, dear) = (found(0), found(100));
-    assert!(free.missed > 100 && free.lies == 0, "no lie is ever proved: {free:?}");
-    assert!(dear.difference.negative() && dear.difference.mean < free.difference.mean, "{dear:?}");
+    for share in [100_000, PPM] {
+        let (free, dear) = (found(0, share), found(Rules::default().audit_miss_bps, share));
+        assert!(free.missed > 100 && free.lies == 0 && dear.lies == 0, "no lie is ever proved: {free:?}");
+        assert_eq!(dear.slashed, 0, "no stake without a verdict: {dear:?}");
+        assert!(dear.difference.negative() && dear.difference.mean < free.difference.mean, "{dear:?}");
+    }
+}
+
+/// A night's absence costs an honest operator less than a day's pay, whenever it comes, and nothing of its stake.
+#[test]
+fn a_night_down_costs_little_pay_and_no_stake() {
+    let found = night_run(&Rules::default(), &Market::default(), 20, 1);
+    let found = found.unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(found.missed.mean > 0.0, "{found:?}");
+    assert!(found.forfeited.mean < 0.3 * found.daily && found.forfeited_most < found.daily, "{found:?}");
+}
+
+/// Pay waits for audits, and all of it comes: with a stake that is far too small for what it serves, too.
+#[test]
+fn a_small_stake_with_many_orders_is_paid_in_the_end() {
+    let market = Market { operators: 1, jobs_per_epoch: 2_000, bond: 10_000_000_000, ..established() };
+    let outcome = ran(&Rules::default(), &market, Honest, vec![], 40_000);
+    let (tally, rules) = (&outcome.tallies[0], Rules::default());
+    let advance = rules.cap(market.bond, rules.rate_ppm(market.score));
+    assert!(tally.unpaid_most > 20 * advance, "the cap binds: {tally:?}");
+    assert_eq!((tally.served, outcome.unserved), (40_000, 0));
+    // What it is paid is 95 % of the mean price for each answer; it spends 40 % on computing, and little on audits.
+    let each = outcome.profits[0] as f64 / tally.served as f64 / market.price as f64;
+    assert!((0.45..0.56).contains(&each), "{each} of the price");
 }
 
 #[test]
@@ -270,7 +299,8 @@ fn sweeps_say_where_honesty_stops_paying() {
         ("bond of an operator", 0, 4),
         ("bribe for each wrong answer", 4, 3),
         ("operators of 20 that collude", 6, 5),
-        ("what a lie costs that is drawn and not disclosed", 0, 3),
+        ("what a draw takes of pay that is not disclosed", 0, 4),
+        ("bribe for each wrong answer, for who discloses no lie", 4, 2),
     ] {
         assert!(formula(name, pays) > 0.0 && formula(name, does_not) < 0.0, "{name}");
     }

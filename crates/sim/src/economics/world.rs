@@ -107,8 +107,10 @@ pub struct Tally {
     pub refunded: Gwei,
     /// Stake paid for acceptances without a receipt.
     pub compensated: Gwei,
-    /// Stake paid for draws it did not disclose.
-    pub missed_paid: Gwei,
+    /// Pay taken for draws it did not disclose.
+    pub forfeited: Gwei,
+    /// The most that waited for audits at one time.
+    pub unpaid_most: Gwei,
     /// Gas and traces of disputes it won.
     pub defence_spent: Gwei,
     /// What it was repaid for them.
@@ -163,6 +165,9 @@ struct Log {
     epoch: u64,
     value: Gwei,
     receipts: Vec<Receipt>,
+    /// How many of its receipts stand behind one that is drawn.
+    stands_for: u64,
+    missed: u64,
 }
 
 struct Operator {
@@ -173,7 +178,8 @@ struct Operator {
     purse: Account,
     bond: Account,
     pool: Account,
-    held: Account,
+    /// Claimed, and not paid yet.
+    unpaid: Account,
     began_with: Gwei,
     score: u64,
     missed_since: u64,
@@ -182,8 +188,16 @@ struct Operator {
     unbonds_at: Option<u64>,
     /// What claims took in a day.
     claims: (u64, Gwei),
+    /// When it named a fault itself.
+    reported_at: Option<u64>,
     logs: Vec<Log>,
-    exposure: Gwei,
+    /// All that its receipts charged, how many there were, what of it is audited, and what of it has left the escrow.
+    claimed: Gwei,
+    receipts: u64,
+    cleared: Gwei,
+    settled: Gwei,
+    /// What draws that it missed have still to take.
+    owed: Gwei,
     tally: Tally,
 }
 
@@ -199,6 +213,7 @@ struct Accuser {
 /// Of one log: the receipts that are drawn, each with its auditors in turn.
 struct Drawn {
     operator: usize,
+    epoch: u64,
     receipt: Receipt,
     rate_ppm: u64,
     auditors: [Option<usize>; ATTEMPTS as usize],
@@ -291,7 +306,7 @@ impl World {
             purse: books.open(party.purse),
             bond: books.open(party.bond),
             pool: books.open(0),
-            held: books.open(0),
+            unpaid: books.open(0),
             began_with: party.bond + party.purse,
             score: market.score,
             missed_since: 0,
@@ -299,8 +314,13 @@ impl World {
             jailed_until: 0,
             unbonds_at: None,
             claims: (0, 0),
+            reported_at: None,
             logs: Vec::new(),
-            exposure: 0,
+            claimed: 0,
+            receipts: 0,
+            cleared: 0,
+            settled: 0,
+            owed: 0,
             tally: Tally { bonded: party.bond, ..Tally::default() },
         });
         let operators = operators.collect();
@@ -339,7 +359,7 @@ impl World {
         let books = &self.books;
         let gain = |now: Gwei, began: Gwei, computed: Gwei| now as i64 - began as i64 - computed as i64;
         let operators = self.operators.iter().map(|operator| {
-            let accounts = [operator.purse, operator.bond, operator.held];
+            let accounts = [operator.purse, operator.bond, operator.unpaid];
             let now = accounts.iter().map(|account| books.balance(*account)).sum();
             gain(now, operator.began_with, operator.tally.computed)
         });
@@ -378,21 +398,15 @@ impl World {
     fn serves(&self, index: usize) -> bool {
         let operator = &self.operators[index];
         operator.unbonds_at.is_none()
+            && !operator.agent.is_down(self.epoch)
             && operator.jailed_until <= self.epoch
             && self.books.balance(operator.bond) >= self.rules.worker_stake_min
     }
 
-    /// Whether its stake answers for another order of this price.
-    fn has_room(&self, index: usize, price: Gwei) -> bool {
-        let operator = &self.operators[index];
-        let cap = self.rules.cap(self.books.balance(operator.bond), self.rules.rate_ppm(operator.score));
-        operator.exposure + price <= cap
-    }
-
-    /// Who is given an order: by stake, less for misses; none if nobody who was not tried has room.
-    fn route(&mut self, price: Gwei, tried: &[usize]) -> Option<usize> {
+    /// Who is given an order: by stake, less for misses; none if nobody serves who was not tried.
+    fn route(&mut self, tried: &[usize]) -> Option<usize> {
         let weight = |index: usize| {
-            if tried.contains(&index) || !self.serves(index) || !self.has_room(index, price) {
+            if tried.contains(&index) || !self.serves(index) {
                 return 0;
             }
             let operator = &self.operators[index];
@@ -417,7 +431,7 @@ impl World {
         self.books.pay(self.payers, self.escrow, price);
         let mut tried = Vec::new();
         while tried.len() < TRIED_MAX {
-            let Some(index) = self.route(price, &tried) else { break };
+            let Some(index) = self.route(&tried) else { break };
             let sight = Sight { epoch: self.epoch, last_epoch: self.last_epoch, price };
             let operator = &mut self.operators[index];
             let truth = operator.agent.serve(&sight, &mut operator.random);
@@ -435,7 +449,6 @@ impl World {
             }
             operator.tally.served += 1;
             operator.tally.wrong += u64::from(truth != Served::Right);
-            operator.exposure += price;
             let purse = operator.purse;
             let epoch = self.epoch;
             let receipt = Receipt { price, truth };
@@ -444,7 +457,10 @@ impl World {
                     log.value += price;
                     log.receipts.push(receipt);
                 }
-                None => operator.logs.push(Log { epoch, value: price, receipts: vec![receipt] }),
+                None => {
+                    let receipts = vec![receipt];
+                    operator.logs.push(Log { epoch, value: price, receipts, stands_for: 1, missed: 0 });
+                }
             }
             if truth == Served::Wrong {
                 self.books.pay(self.outside, purse, self.market.bribe);
@@ -470,22 +486,53 @@ impl World {
         operator.tally.compensated += paid;
     }
 
-    /// What the epoch's receipts charge is paid, less the shares; held back where pay is withheld.
+    /// What the epoch's receipts charge is claimed, and paid as far as it may be.
     fn settle(&mut self) {
-        for operator in &self.operators {
-            let Some(log) = operator.logs.last().filter(|log| log.epoch == self.epoch) else { continue };
-            let auditors = share(log.value, self.rules.auditors_bps);
-            let validators = share(log.value, self.rules.validators_bps);
-            self.books.pay(self.escrow, operator.pool, auditors);
-            self.books.pay(self.escrow, self.validators, validators);
-            let to = if operator.withheld_until > self.epoch { operator.held } else { operator.purse };
-            self.books.pay(self.escrow, to, log.value - auditors - validators);
+        for index in 0..self.operators.len() {
+            let operator = &mut self.operators[index];
+            if let Some(log) = operator.logs.last().filter(|log| log.epoch == self.epoch) {
+                operator.claimed += log.value;
+                operator.receipts += log.receipts.len() as u64;
+                self.books.pay(self.escrow, operator.unpaid, log.value);
+            }
+            self.release(index);
         }
+    }
+
+    /// Pays what was claimed for an operator: what is audited, and an advance up to its cap; what missed draws take comes
+    /// first, then the shares. Nothing while pay is withheld or its workers are in jail.
+    fn release(&mut self, index: usize) {
+        let operator = &mut self.operators[index];
+        let unpaid = self.books.balance(operator.unpaid);
+        operator.tally.unpaid_most = operator.tally.unpaid_most.max(unpaid);
+        if operator.withheld_until > self.epoch || operator.jailed_until > self.epoch {
+            return;
+        }
+        let trusted = match operator.missed_since {
+            0 => self.rules.rate_ppm(operator.score),
+            _ => self.rules.audit_floor_ppm,
+        };
+        let advance = self.rules.cap(self.books.balance(operator.bond), trusted);
+        let most = operator.claimed.min(operator.cleared + advance);
+        let due = most.saturating_sub(operator.settled).min(unpaid);
+        operator.settled += due;
+        let taken = self.books.pay(operator.unpaid, self.forfeited, due.min(operator.owed));
+        operator.owed -= taken;
+        operator.tally.forfeited += taken;
+        let rest = due - taken;
+        let auditors = share(rest, self.rules.auditors_bps);
+        let validators = share(rest, self.rules.validators_bps);
+        self.books.pay(operator.unpaid, operator.pool, auditors);
+        self.books.pay(operator.unpaid, self.validators, validators);
+        self.books.pay(operator.unpaid, operator.purse, rest - auditors - validators);
     }
 
     /// Draws what is due, and sees each audit through.
     fn audits(&mut self) -> Result<(), Violation> {
         let drawn = self.draw();
+        for log in &drawn {
+            self.stand_for(log);
+        }
         let mut results: Vec<(u64, bool)> = vec![(0, false); self.operators.len()];
         for draw in &drawn {
             self.audit(draw, &mut results[draw.operator]);
@@ -529,6 +576,9 @@ impl World {
         let mut drawn = Vec::new();
         let Some(due) = self.epoch.checked_sub(2) else { return drawn };
         let offering: Vec<usize> = (0..self.operators.len()).filter(|index| self.serves(*index)).collect();
+        let whole = self.rules.audit_stake_max;
+        let stake = |index: &usize| self.books.balance(self.operators[*index].bond).min(whole);
+        let stakes: Vec<Gwei> = offering.iter().map(stake).collect();
         for (index, operator) in self.operators.iter().enumerate() {
             let Some(log) = operator.logs.iter().find(|log| log.epoch == due) else { continue };
             let rate_ppm = self.rules.rate_ppm(operator.score);
@@ -539,19 +589,35 @@ impl World {
                 }
                 count += 1;
                 let mut auditors = [None; ATTEMPTS as usize];
-                let others = offering.len() - usize::from(offering.contains(&index));
-                if others > 0 {
-                    for place in &mut auditors {
-                        *place = std::iter::repeat_with(|| {
-                            offering[self.beacon.below(offering.len() as u64) as usize]
-                        })
-                        .find(|auditor| *auditor != index);
+                let own = offering.iter().position(|other| *other == index).map_or(0, |at| stakes[at]);
+                let others = stakes.iter().sum::<Gwei>() - own;
+                for place in auditors.iter_mut().filter(|_| others > 0) {
+                    let mut at = self.beacon.below(others);
+                    let by_stake = offering.iter().zip(&stakes).filter(|(other, _)| **other != index);
+                    for (other, stake) in by_stake {
+                        if at < *stake {
+                            *place = Some(*other);
+                            break;
+                        }
+                        at -= stake;
                     }
                 }
-                drawn.push(Drawn { operator: index, receipt: *receipt, rate_ppm, auditors });
+                drawn.push(Drawn { operator: index, epoch: due, receipt: *receipt, rate_ppm, auditors });
             }
         }
         drawn
+    }
+
+    /// Notes how many receipts of its log a draw stands for: by the rate, or by the log's most if that binds.
+    fn stand_for(&mut self, drawn: &Drawn) {
+        let most = self.rules.audit_log_max;
+        let operator = &mut self.operators[drawn.operator];
+        let Some(log) = operator.logs.iter_mut().find(|log| log.epoch == drawn.epoch) else { return };
+        let size = log.receipts.len() as u64;
+        log.stands_for = PPM / drawn.rate_ppm.max(1);
+        if size * drawn.rate_ppm / PPM > most {
+            log.stands_for = (size / most.max(1)).max(log.stands_for);
+        }
     }
 
     /// Whether a draw shows a lie of the deviating party to an auditor that is no friend.
@@ -566,26 +632,33 @@ impl World {
     }
 
     fn audit(&mut self, drawn: &Drawn, result: &mut (u64, bool)) {
-        let Drawn { operator: index, receipt, rate_ppm, auditors } = *drawn;
+        let Drawn { operator: index, epoch, receipt, rate_ppm, auditors } = *drawn;
         let step_s = self.rules.audit_epochs * self.market.epoch_s;
         let compute = share(receipt.price, self.market.audit_bps);
         let gas_price = self.rules.minimum_gas_price;
         let operator = &mut self.operators[index];
         operator.tally.drawn += 1;
         let choice = operator.agent.disclose(receipt.truth == Served::Wrong);
-        let in_time = operator.agent.in_time(Step::Audit, step_s, &mut operator.random);
-        if choice == Disclosure::Withholds || !in_time {
+        let in_time = operator.agent.in_time(Step::Audit, step_s, &mut operator.random)
+            && !operator.agent.is_down(self.epoch + self.rules.audit_epochs - 1);
+        let mut reported = false;
+        let mut withholds = choice == Disclosure::Withholds;
+        if choice == Disclosure::Checks && in_time {
+            operator.tally.computed += compute;
+            if receipt.truth != Served::Right {
+                let again = self.rules.report_epochs(&self.market);
+                reported = operator.reported_at.is_none_or(|at| at + again <= self.epoch);
+                withholds = !reported;
+                operator.reported_at = if reported { Some(self.epoch) } else { operator.reported_at };
+            }
+        }
+        if withholds || !in_time {
             operator.tally.missed += 1;
-            let due = receipt.price.saturating_mul(self.rules.audit_miss_charges);
-            let paid = self.books.pay(operator.bond, self.payers, due);
-            operator.tally.missed_paid += paid;
+            if let Some(log) = operator.logs.iter_mut().find(|log| log.epoch == epoch) {
+                log.missed += 1;
+            }
             result.0 += 1;
             return;
-        }
-        let mut reported = false;
-        if choice == Disclosure::Checks {
-            operator.tally.computed += compute;
-            reported = receipt.truth != Served::Right;
         }
         self.books.pay(operator.purse, self.validators, self.market.audit_worker_gas * gas_price);
         let (pool, coalition) = (operator.pool, operator.coalition);
@@ -699,15 +772,18 @@ impl World {
         if reported {
             penalty = share(penalty, self.rules.dispute_memory_bps);
         }
-        let refund = share(receipt.price, self.rules.dispute_refund_bps).min(penalty);
-        let refund = self.books.pay(operator.bond, self.payers, refund);
+        let wanted = share(receipt.price, self.rules.dispute_refund_bps);
+        let refund = self.books.pay(operator.bond, self.payers, wanted.min(penalty));
         let costs = self.books.pay(operator.bond, purse, repaid.min(penalty - refund));
         let left = penalty - refund - costs;
         let bounty = self.books.pay(operator.bond, purse, share(left, self.rules.dispute_bounty_bps));
         self.books.pay(operator.bond, self.forfeited, left - bounty);
         self.books.pay(self.locked, purse, bond);
         let taken = stake - self.books.balance(operator.bond);
-        operator.tally.refunded += refund;
+        // What stake does not reach comes out of what is not paid yet.
+        let more = self.books.pay(operator.unpaid, self.payers, wanted - refund);
+        operator.settled += more;
+        operator.tally.refunded += refund + more;
         operator.score = 0;
         operator.jailed_until = self.epoch + self.market.epochs(self.rules.dispute_jail_s);
         if reported {
@@ -776,18 +852,16 @@ impl World {
         }
     }
 
-    /// The epoch turns: logs close, pay is released, stake returns or is topped up.
+    /// The epoch turns: logs close and what they held back is paid, stake returns or is topped up.
     fn turn(&mut self) {
         let closing = self.rules.closing_epochs();
         let unbonding = self.market.epochs(self.rules.unbonding_s);
         for operator in &mut self.operators {
             let closed = operator.logs.iter().take_while(|log| log.epoch + closing < self.epoch).count();
+            let average = operator.claimed / operator.receipts.max(1);
             for log in operator.logs.drain(..closed) {
-                operator.exposure -= log.value;
-            }
-            if operator.withheld_until <= self.epoch {
-                let held = self.books.balance(operator.held);
-                self.books.pay(operator.held, operator.purse, held);
+                operator.cleared += log.value;
+                operator.owed += log.missed * self.rules.forfeit(average, log.stands_for);
             }
             if operator.unbonds_at.is_none() && operator.agent.leaves(self.epoch, self.last_epoch) {
                 operator.unbonds_at = Some(self.epoch + unbonding);

@@ -24,6 +24,10 @@ sol! {
         event Accounted(address indexed operator, uint64 missed, uint64 unconfirmed);
         /// What was settled for an operator, less what it was paid: for auditors, and for the block's proposer.
         event Shared(address indexed operator, uint256 auditors, uint256 proposer);
+        /// What was claimed for an operator and is not paid before it is audited.
+        event Held(address indexed operator, uint256 unpaid);
+        /// What draws that it missed took of an operator's pay, to the bonds of the next validators.
+        event Forfeited(address indexed operator, uint256 amount);
 
         /// What is drawn of one log.
         struct Draw {
@@ -105,8 +109,10 @@ sol! {
         /// Ids of what was disclosed, in that order; at most 100 from `offset`.
         function disclosed(uint64 offset) external view returns (bytes32[] ids);
         function standingOf(address operator) external view returns (Standing standing);
-        /// In wei: what was claimed for an operator and is in no log that is closed; and what its stake can answer for at its
-        /// rate of audits.
+        /// In wei: what was claimed for an operator and is in no log that is closed; and how much of it is paid before it is.
         function exposureOf(address operator) external view returns (uint256 exposure, uint256 cap);
+        /// In wei: what was claimed for an operator and is not paid; what of it settling would let go now; and what draws that
+        /// it missed have still to take of its pay.
+        function payOf(address operator) external view returns (uint256 unpaid, uint256 due, uint256 forfeited);
     }
 }

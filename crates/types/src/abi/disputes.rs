@@ -110,7 +110,7 @@ sol! {
         /// Convicts by a stop at no end token (D-4.2 c); `ids` shows the last.
         function falseStop(Papers papers, bytes request, Opening ids, bytes channel, bytes32 salt) external returns (uint64 id);
 
-        /// An operator names a false receipt of a worker of its own before anyone accuses it of it. Once for a worker.
+        /// An operator names a false receipt of a worker of its own before anyone accuses it of it. Once in a time.
         function report(bytes32 worker, bytes32 receipt) external;
         /// Pays what is owed of a refund, to the payer of the order's channel.
         function collect(uint64 id, bytes channel) external;
@@ -127,6 +127,7 @@ sol! {
         function bondFor(uint64 words, bytes32 order, bytes32 worker) external view returns (uint256 bond, uint256 defence);
         /// What the nodes and the turn of an open dispute are: the state of the game, as `surety_proof` reads it.
         function gameOf(uint64 id) external view returns (bytes game, bytes32 stateDigest);
-        function reportOf(bytes32 worker) external view returns (bytes32 receipt, uint64 height);
+        /// What an operator reported last, and when (in seconds) it can again; zeros if it never did.
+        function reportOf(address operator) external view returns (bytes32 receipt, uint64 height, uint64 again);
     }
 }

@@ -21,6 +21,8 @@ sol! {
             uint32 arithmetic;
             /// Worst reachable leaf of a dispute, with its openings.
             uint64 disputeLeafBytes;
+            /// Whether what it says can be disputed (D-2.1); if not it is offered for nothing.
+            bool disputable;
         }
 
         struct Name {

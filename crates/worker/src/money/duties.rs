@@ -489,14 +489,18 @@ impl Worker {
         let leaving = self
             .till
             .read(|book| book.iter().any(|(_, entry)| entry.chain.withdrawing && entry.unclaimed() > 0));
-        let claimed = if claim || leaving || self.unclaimed() >= self.ledger.claims.threshold_wei {
-            self.claim().await?
+        // What is claimed when a log is posted is paid when that log is closed (U-7.3): so what it charged is claimed before.
+        let unreadable = |error: super::store::NotKept| problem(error.to_string(), "see the disk");
+        let over = !self.till.store().unposted(epoch).map_err(unreadable)?.is_empty();
+        let claimed = if claim || leaving || over || self.unclaimed() >= self.ledger.claims.threshold_wei {
+            self.claim().await
         } else {
-            false
+            Ok(false)
         };
         self.till.forget_closed();
+        // A claim that is refused keeps no log from being posted.
         self.post(epoch, params).await?;
-        Ok(claimed)
+        claimed
     }
 
     /// Claims what receipts charged on all channels, and has it paid out; whether there was anything.
@@ -520,10 +524,16 @@ impl Worker {
             };
             due.map(claim).collect()
         });
+        let receiver = self.account.address();
         if claims.is_empty() {
+            // What was claimed before, and has been audited since.
+            let pay = IAudits::payOfCall { operator: receiver };
+            if !view(&*self.account, Module::Audits, &pay).await?.due.is_zero() {
+                let settle = IChannels::settleCall { receiver, token: Address::ZERO };
+                self.send("being paid what was audited", ModuleCall::new(Module::Channels, &settle)).await?;
+            }
             return Ok(false);
         }
-        let receiver = self.account.address();
         // Pay that is withheld (U-6.3) can be claimed all the same: a claim is safe from the payer.
         let standing = IAudits::standingOfCall { operator: receiver };
         let withheld = view(&*self.account, Module::Audits, &standing).await?.withheldUntil;

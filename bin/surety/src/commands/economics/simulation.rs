@@ -100,10 +100,11 @@ fn text(page: &Simulation, taken: &[&str]) -> Vec<String> {
             market.audit_bps / 100
         ),
         format!(
-            "  {} operators, each with {} credits bonded; a lie costs {} of them",
+            "  {} operators, each with {} credits bonded; a lie costs {} of them, a draw that is missed {} × what it stands for",
             market.operators,
             market.bond as f64 / 1e9,
-            rules.slash(market.bond, market.price) as f64 / 1e9
+            rules.slash(market.bond, market.price) as f64 / 1e9,
+            rules.audit_miss_bps as f64 / 10_000.0
         ),
         String::new(),
         heading(
@@ -155,7 +156,17 @@ fn text(page: &Simulation, taken: &[&str]) -> Vec<String> {
             flaky.lies
         ),
         format!("  compensation for lost answers: {} credits", gwei(flaky.compensated)),
+        format!("  taken of their pay for draws they missed: {} credits", gwei(flaky.forfeited)),
     ]);
+    let night = &page.night;
+    lines.push(format!(
+        "  down for {} epochs, an honest operator misses {} draws, which take {} micro-credits of its pay, {:.0} at most; its receipts charge {:.0} a day",
+        night.epochs,
+        estimate(&night.missed),
+        estimate(&night.forfeited),
+        night.forfeited_most,
+        night.daily
+    ));
     lines.extend(limits(&page.flaky_limits));
     for sweep in &page.sweeps {
         lines.extend([String::new(), heading(&format!("Sweep: {}", sweep.name))]);

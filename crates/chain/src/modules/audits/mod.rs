@@ -2,12 +2,13 @@
 //!
 //! In:     posted logs and beacons; disclosures of audited operators; commitments and results of auditors.
 //! Out:    which receipts are computed again, by whom; a standing for each operator, and from it the next log's rate;
-//!         payments to auditors; pay that is withheld.
-//! Touches: its own storage and balance; reads of operators, receipts, staking, channels.
+//!         payments to auditors; what of its claims an operator is paid before they are audited; pay that is withheld, and
+//!         what of it missed draws take.
+//! Touches: its own storage and balance; what channels are about to pay; reads of operators, receipts, staking, channels.
 //! Holds:  its balance is the sum of the pools; what is drawn, and who audits it, follows from a beacon that nobody knew
-//!         when the log was posted, and from a list that was settled before it; an auditor is paid only where its result is
-//!         the audited worker's; a receipt is disclosed for one draw only; nothing here touches stake, and no auditor's word
-//!         costs the audited side money.
+//!         when the log was posted, and from a list and stakes that were settled before it; an auditor is paid only where its
+//!         result is the audited worker's; a receipt is disclosed for one draw only; nothing here takes stake, and no
+//!         auditor's word costs the audited side money; what is not paid yet stays claimed.
 //! Absent: who is right where results differ (a dispute says), the evidence (it goes from worker to worker).
 //!
 //! The rules, with their reasons, are in `docs/spec/audit.md`.
@@ -35,9 +36,9 @@ use self::{
     standing::{Log, load_log},
 };
 use super::{
-    Call, PAGE, beacon, decode, operators,
+    Call, PAGE, beacon, channels, decode, operators,
     receipts::{self, leaf_hash, verify_inclusion},
-    takes_no_value,
+    staking, takes_no_value,
 };
 use crate::host::{GAS_ED25519, GAS_HASH, GAS_HASH_WORD, Host, Outcome, Slot, checked, refuse, require};
 
@@ -47,7 +48,7 @@ mod tag {
     pub(super) const LOG: u8 = 1;
     /// Of an operator: the list of the epochs of its logs, as they were posted.
     pub(super) const LOGS: u8 = 2;
-    /// Of an operator: three slots.
+    /// Of an operator: four slots.
     pub(super) const STANDING: u8 = 3;
     /// Of an operator: what there is for its auditors.
     pub(super) const POOL: u8 = 4;
@@ -62,6 +63,8 @@ mod tag {
     pub(super) const DISCLOSED: u8 = 8;
 }
 
+/// Gas of a draw.
+const GAS_DRAW: u64 = GAS_HASH + 3 * GAS_HASH_WORD;
 /// Auditors that are drawn one after another, if one is silent.
 const ATTEMPTS: u64 = 3;
 /// Places of the list that are tried to find an auditor.
@@ -216,6 +219,18 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             let returned = IAudits::exposureOfReturn { exposure, cap };
             Ok(IAudits::exposureOfCall::abi_encode_returns(&returned))
         }
+        Calls::payOf(get) => {
+            let found = standing::brought_up(host, get.operator)?;
+            let (claimed, settled) = channels::paid_to(host, get.operator)?;
+            let due = standing::due(host, get.operator, &found, claimed, settled)?;
+            let withheld = found.withheld_until > host.surroundings().epoch;
+            let returned = IAudits::payOfReturn {
+                unpaid: U256::from(claimed.saturating_sub(settled)),
+                due: U256::from(if withheld { 0 } else { due }),
+                forfeited: found.forfeit(host, claimed, U256::MAX).0,
+            };
+            Ok(IAudits::payOfCall::abi_encode_returns(&returned))
+        }
     }
 }
 
@@ -224,15 +239,40 @@ pub(super) fn note_log(host: &mut dyn Host, operator: Address, epoch: u64, size:
     standing::note_log(host, operator, epoch, size)
 }
 
-/// Takes the shares of auditors and validators out of what channels are about to pay an operator; what they are together.
-/// U-7.1; U-6.3: refuses while the operator's pay is withheld.
-pub(super) fn share(host: &mut dyn Host, operator: Address, amount: u128) -> Outcome<u128> {
+/// What is let go of an operator's claims when channels settle: all together, and what of it is the operator's own. The rest
+/// has gone where it goes. U-6.3: refuses while the operator's pay is withheld.
+pub(super) fn release(
+    host: &mut dyn Host,
+    operator: Address,
+    claimed: u128,
+    settled: u128,
+) -> Outcome<(u128, u128)> {
+    let unpaid = checked(claimed.checked_sub(settled))?;
     if !operators::is_registered(host, operator)? {
-        return Ok(0);
+        return Ok((unpaid, unpaid));
     }
     let standing = standing::account(host, operator)?;
     let withheld = standing.withheld_until > host.surroundings().epoch;
     require(!withheld, "pay is withheld: too many of the operator's audits went unanswered")?;
+    let due = standing::due(host, operator, &standing, claimed, settled)?;
+    if due < unpaid {
+        host.emit(AUDITS, &IAudits::Held { operator, unpaid: U256::from(unpaid - due) })?;
+    }
+    // U-6.4
+    let (forfeited, after) = standing.forfeit(host, claimed, U256::from(due));
+    let forfeited = checked(u128::try_from(forfeited).ok())?;
+    if forfeited > 0 {
+        standing::store(host, operator, &after)?;
+        staking::forfeit_paid(host, CHANNELS, U256::from(forfeited))?;
+        host.emit(AUDITS, &IAudits::Forfeited { operator, amount: U256::from(forfeited) })?;
+    }
+    let rest = checked(due.checked_sub(forfeited))?;
+    let shared = if rest > 0 { share(host, operator, rest)? } else { 0 };
+    Ok((due, checked(rest.checked_sub(shared))?))
+}
+
+/// U-7.1: takes the shares of auditors and validators out of what an operator is about to be paid; what they are together.
+fn share(host: &mut dyn Host, operator: Address, amount: u128) -> Outcome<u128> {
     let part = |bps: u64| amount.checked_mul(bps.into()).map(|scaled| scaled / u128::from(WHOLE_BPS));
     let auditors = checked(part(host.params().auditors_bps))?;
     let proposer = checked(part(host.params().validators_bps))?;
@@ -323,7 +363,8 @@ fn attempt_at(log: &Log, audit: &Audit, epoch: u64) -> Option<u64> {
     Some(since / log.step.max(1)).filter(|attempt| *attempt < ATTEMPTS)
 }
 
-/// Who audits in an attempt, and under which key; nobody if no place that was tried holds one who can (U-4.1).
+/// Who audits in an attempt, and under which key: of the places that are tried the first whose holder its stake lets
+/// through, or else the first who can at all; nobody if none of them holds one who can (U-4.1).
 fn auditor(
     host: &mut dyn Host,
     id: &B256,
@@ -338,12 +379,33 @@ fn auditor(
     if listed == 0 {
         return Ok(None);
     }
+    let whole = U256::from(host.params().audit_stake_max);
+    // Places that came up already: who holds them, and its stake.
+    let mut known: Vec<(u64, Address, U256)> = Vec::new();
     for number in 0..TRIES {
-        host.charge(GAS_HASH + 3 * GAS_HASH_WORD)?;
-        let (_, candidate) = operators::offerer(host, &audit.model, pick(&beacon, id, number, listed))?;
-        if candidate == audited {
+        host.charge(2 * GAS_DRAW)?;
+        let place = pick(&beacon, id, number, listed);
+        let (candidate, stake) = match known.iter().find(|(other, ..)| *other == place) {
+            Some((_, candidate, stake)) => (*candidate, *stake),
+            None => {
+                let (_, candidate) = operators::offerer(host, &audit.model, place)?;
+                let stake = match candidate == audited {
+                    true => U256::ZERO,
+                    false => staking::bonded_before(host, candidate, drawn_in)?.min(whole),
+                };
+                known.push((place, candidate, stake));
+                (candidate, stake)
+            }
+        };
+        let chance = U256::from(pick(&beacon, id, TRIES + number, WHOLE_PPM));
+        if checked(stake.checked_mul(U256::from(WHOLE_PPM)))? <= checked(chance.checked_mul(whole))? {
             continue;
         }
+        if let Some(key) = operators::serves_since_before(host, candidate, &audit.model, drawn_in)? {
+            return Ok(Some((candidate, key)));
+        }
+    }
+    for (_, candidate, _) in known.into_iter().filter(|(_, candidate, _)| *candidate != audited) {
         if let Some(key) = operators::serves_since_before(host, candidate, &audit.model, drawn_in)? {
             return Ok(Some((candidate, key)));
         }
@@ -460,10 +522,7 @@ fn fee(host: &mut dyn Host, operator: Address, epoch: u64, log: &Log, charge: u1
     let pool = host.load(slot(tag::POOL, &[operator.as_slice()]))?;
     let drawn = log.drawing(host, operator, epoch)?.count().max(1);
     let share = U256::from(charge).saturating_mul(U256::from(host.params().auditors_bps));
-    // As many are drawn as the rate says, or as the log's most: whichever is fewer.
-    let by_rate = U256::from(WHOLE_PPM) / U256::from(log.rate_ppm.max(1));
-    let by_most = U256::from(log.size) / U256::from(drawn);
-    let each = if drawn == log.most { by_most.max(by_rate) } else { by_rate };
+    let each = U256::from(log.stands_for(drawn));
     Ok((share.saturating_mul(each) / U256::from(WHOLE_BPS)).min(pool))
 }
 

@@ -3,7 +3,8 @@
 //! In:     logs posted, results. Out: the rate of the next log; whether pay is withheld; what is not audited yet.
 //! Touches: the module's storage.
 //! Holds:  nothing runs at an epoch's end: a log is accounted for when its operator next posts, is paid, or anyone asks;
-//!         a log's rate and steps are settled when it is posted; no standing costs stake.
+//!         a log's rate and steps are settled when it is posted; no standing costs stake; what was paid is never more beyond
+//!         what is audited than the cap, but by a cap that fell.
 
 use alloy_primitives::{Address, U256};
 use surety_types::abi::{IAudits, address::AUDITS};
@@ -11,7 +12,7 @@ use surety_types::abi::{IAudits, address::AUDITS};
 use super::{ATTEMPTS, draw::Drawing, draw::Id, draw::WHOLE_PPM, slot, tag};
 use crate::{
     host::{Host, Outcome, checked, refuse},
-    modules::{beacon, channels, staking},
+    modules::{beacon, channels, operators, staking},
 };
 
 /// Logs that one call accounts for.
@@ -44,6 +45,13 @@ impl Log {
     /// U-6.1: disclosure, the auditors' turns, the answer.
     pub(super) fn closes_after(&self) -> u64 {
         self.posted.saturating_add(self.step.saturating_mul(ATTEMPTS + 2))
+    }
+
+    /// How many of its receipts stand behind one that is drawn. As many are drawn as the rate says, or as the log's most:
+    /// whichever is fewer.
+    pub(super) fn stands_for(&self, drawn: u64) -> u64 {
+        let by_rate = WHOLE_PPM / self.rate_ppm.max(1);
+        if drawn == self.most { (self.size / drawn.max(1)).max(by_rate) } else { by_rate }
     }
 
     /// What its beacon draws.
@@ -111,13 +119,20 @@ pub(super) struct Standing {
     pub(super) accounted: u64,
     /// What had been claimed when the last of those was posted.
     pub(super) cleared: u128,
+    /// Receipts for which missed draws stood, and for which nothing was taken yet.
+    pub(super) owed: u128,
+    /// What was taken for a part of one of them.
+    pub(super) owed_paid: u128,
+    /// Entries of all its logs.
+    pub(super) logged: u128,
 }
 
 pub(super) fn load(host: &mut dyn Host, operator: Address) -> Outcome<Standing> {
     let at = slot(tag::STANDING, &[operator.as_slice()]);
     let [score, passed, missed, unconfirmed] = host.load_quarters(at)?;
     let [differing, missed_since, withheld_until, accounted] = host.load_quarters(at.after(1))?;
-    let (cleared, _) = host.load_halves(at.after(2))?;
+    let (cleared, owed) = host.load_halves(at.after(2))?;
+    let (logged, owed_paid) = host.load_halves(at.after(3))?;
     Ok(Standing {
         score,
         passed,
@@ -128,6 +143,9 @@ pub(super) fn load(host: &mut dyn Host, operator: Address) -> Outcome<Standing> 
         withheld_until,
         accounted,
         cleared,
+        owed,
+        owed_paid,
+        logged,
     })
 }
 
@@ -137,7 +155,8 @@ pub(super) fn store(host: &mut dyn Host, operator: Address, standing: &Standing)
     host.store_quarters(at, [score, passed, missed, unconfirmed])?;
     let &Standing { missed_since, withheld_until, accounted, cleared, .. } = standing;
     host.store_quarters(at.after(1), [differing, missed_since, withheld_until, accounted])?;
-    host.store_halves(at.after(2), cleared, 0)
+    host.store_halves(at.after(2), cleared, standing.owed)?;
+    host.store_halves(at.after(3), standing.logged, standing.owed_paid)
 }
 
 impl Standing {
@@ -158,12 +177,39 @@ impl Standing {
         self.missed = self.missed.saturating_add(missed);
         self.missed_since = self.missed_since.saturating_add(missed);
         self.unconfirmed = self.unconfirmed.saturating_add(unconfirmed);
+        let stood_for = u128::from(missed).saturating_mul(log.stands_for(due).into());
+        self.owed = self.owed.saturating_add(stood_for);
         let halvings = missed.saturating_mul(2).saturating_add(u64::from(unconfirmed > 0));
         self.score = self.score.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0);
         if missed > 0 && self.missed_since >= host.params().audit_misses_max {
             let until = log.closes_after().saturating_add(host.params().audit_withhold_epochs);
             self.withheld_until = self.withheld_until.max(until);
         }
+    }
+}
+
+impl Standing {
+    /// U-6.4: what missed draws take of a payment of so much, and how this stands afterwards. A receipt counts for what all of
+    /// the operator's charged on average.
+    pub(super) fn forfeit(&self, host: &dyn Host, claimed: u128, payment: U256) -> (U256, Standing) {
+        let bps = U256::from(host.params().audit_miss_bps);
+        let entries = U256::from(self.logged.max(1)) * U256::from(staking::WHOLE_BPS);
+        // Below 2¹²⁸ · 10⁶, and ten-thousand times that: no overflow.
+        let each = U256::from(claimed) * bps / entries;
+        if each.is_zero() {
+            return (U256::ZERO, *self);
+        }
+        let before = U256::from(self.owed_paid);
+        let taken = each.saturating_mul(U256::from(self.owed)).saturating_sub(before).min(payment);
+        let paid = before.saturating_add(taken);
+        let owed = U256::from(self.owed).saturating_sub(paid / each).saturating_to();
+        let owed_paid = if owed == 0 { 0 } else { (paid % each).saturating_to() };
+        (taken, Standing { owed, owed_paid, ..*self })
+    }
+
+    /// The rate by which the cap is computed: its own, or the least there is while it has missed and passed nothing since.
+    fn trusted_ppm(&self, host: &dyn Host) -> u64 {
+        if self.missed_since > 0 { host.params().audit_floor_ppm } else { self.rate_ppm(host) }
     }
 }
 
@@ -213,8 +259,11 @@ pub(super) fn account(host: &mut dyn Host, operator: Address) -> Outcome<Standin
 
 /// A log was posted: its rate is settled, before anyone knows what draws.
 pub(super) fn note_log(host: &mut dyn Host, operator: Address, epoch: u64, size: u64) -> Outcome<()> {
-    let rate_ppm = account(host, operator)?.rate_ppm(host);
-    let claimed = channels::claimed_for(host, operator)?;
+    let mut standing = account(host, operator)?;
+    standing.logged = standing.logged.saturating_add(size.into());
+    store(host, operator, &standing)?;
+    let rate_ppm = standing.rate_ppm(host);
+    let (claimed, _) = channels::paid_to(host, operator)?;
     let posted = checked(host.surroundings().epoch.checked_add(1))?;
     let (step, most) = (host.params().audit_epochs, host.params().audit_log_max);
     let at = log_slot(operator, epoch);
@@ -223,14 +272,38 @@ pub(super) fn note_log(host: &mut dyn Host, operator: Address, epoch: u64, size:
     host.push(logs_slot(operator), U256::from(epoch)).map(drop)
 }
 
-/// U-7.3: what was claimed for an operator since the last log that is closed was posted, and what its stake answers for.
+/// U-7.3: how much an operator may have been paid that is not audited yet. C·p ÷ (1 − p), at most C, for what a conviction
+/// takes, C, and the rate p: so that p·C ≥ (1 − p)·g.
+fn cap(host: &mut dyn Host, operator: Address, standing: &Standing) -> Outcome<U256> {
+    let stake = staking::bonded_to(host, operator)?;
+    let taken = U256::from(host.params().dispute_slash_bps);
+    let taken = checked(stake.checked_mul(taken))? / U256::from(staking::WHOLE_BPS);
+    let rate = standing.trusted_ppm(host);
+    let (p, q) = (U256::from(rate), U256::from(WHOLE_PPM.saturating_sub(rate)));
+    if q <= p { Ok(taken) } else { Ok(checked(taken.checked_mul(p))? / q) }
+}
+
+/// U-7.3: what was claimed for an operator since the last log that is closed was posted, and its cap.
 pub(super) fn exposure(host: &mut dyn Host, operator: Address) -> Outcome<(U256, U256)> {
     let standing = brought_up(host, operator)?;
-    let claimed = channels::claimed_for(host, operator)?;
-    let stake = staking::bonded_to(host, operator)?;
-    let rate = standing.rate_ppm(host);
-    let (p, q) = (U256::from(rate), U256::from(WHOLE_PPM - rate));
-    // p·S ≥ (1 − p)·g; and never more than the stake itself.
-    let cap = if q <= p { stake } else { checked(stake.checked_mul(p))? / q };
+    let (claimed, _) = channels::paid_to(host, operator)?;
+    let cap = cap(host, operator, &standing)?;
     Ok((U256::from(claimed.saturating_sub(standing.cleared)), cap))
+}
+
+/// U-7.5: what can be paid now of what was claimed for an operator: what is audited, and an advance up to its cap; nothing
+/// while its workers are in jail.
+pub(super) fn due(
+    host: &mut dyn Host,
+    operator: Address,
+    standing: &Standing,
+    claimed: u128,
+    settled: u128,
+) -> Outcome<u128> {
+    if operators::is_jailed(host, operator)? {
+        return Ok(0);
+    }
+    let advance = u128::try_from(cap(host, operator, standing)?).unwrap_or(u128::MAX);
+    let most = standing.cleared.saturating_add(advance).min(claimed);
+    Ok(most.saturating_sub(settled))
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolCall;
+use proptest::prelude::*;
 use surety_types::{
     Amount, Canonical as _, Digest, FailureCode, FinishReason, ModelId, Outcome, Price, Receipt, SecretKey,
     Signed, Text,
@@ -15,7 +16,9 @@ use super::{audit_commitment, state_commitment};
 use crate::{
     modules::{
         models::tests::manifest,
+        operators,
         receipts::{inclusion_path, leaf_hash, root_of},
+        staking::tests::by_the_chain,
         tests::{check_solvency, claim, config},
     },
     testing::{Chain, address, credits, secret, worker_proof},
@@ -88,6 +91,8 @@ struct World {
     answers: Vec<Answered>,
     /// The epoch of the log that was posted last.
     epoch: u64,
+    /// In the channel.
+    deposited: U256,
 }
 
 impl World {
@@ -114,7 +119,7 @@ impl World {
             let offer = IOperators::offerCall { model, promptPrice: 1, cachedPrice: 1, outputPrice: 1 };
             chain.call(operator, Module::Operators, U256::ZERO, offer);
         }
-        World { chain, model, answers: Vec::new(), epoch: 0 }
+        World { chain, model, answers: Vec::new(), epoch: 0, deposited: U256::ZERO }
     }
 
     fn now(&self) -> u64 {
@@ -237,13 +242,29 @@ impl World {
             collectorData: Bytes::new(),
         };
         self.chain.call(PAYER, Module::Channels, U256::from(wei), deposit);
+        self.deposited += U256::from(wei);
         let claim = claim(&self.chain, PAYER, AUDITED, wei);
         let claim = IChannels::claimCall { voucherClaims: vec![claim] };
         self.chain.call(AUDITED, Module::Channels, U256::ZERO, claim);
+        self.try_settle()
+    }
+
+    /// What the operator was paid.
+    fn try_settle(&mut self) -> Result<U256, String> {
         let before = self.chain.balance(address(AUDITED));
         let settle = IChannels::settleCall { receiver: address(AUDITED), token: Address::ZERO };
         self.chain.try_call(STRANGER, Module::Channels, U256::ZERO, settle)?;
         Ok(self.chain.balance(address(AUDITED)) - before)
+    }
+
+    fn settle(&mut self) -> U256 {
+        self.try_settle().expect("settled")
+    }
+
+    /// Unpaid, due, to be forfeited.
+    fn pay(&self) -> (U256, U256, U256) {
+        let found = self.chain.view(Module::Audits, IAudits::payOfCall { operator: address(AUDITED) });
+        (found.unpaid, found.due, found.forfeited)
     }
 
     fn pool(&self) -> U256 {
@@ -474,6 +495,7 @@ fn colluding_auditors_cost_the_honest_nothing() {
 fn who_does_not_disclose_or_answer_has_missed_it_and_is_not_paid_for_a_while() {
     let mut world = World::with(|genesis| genesis.params.audit_withhold_epochs = 6);
     world.earn(100).expect("settled");
+    let pool = world.standing().pool;
     world.post_some(1, 4);
     // One is disclosed and answered, one disclosed and not answered, two not even disclosed.
     (0..2).for_each(|number| world.disclose(number));
@@ -494,14 +516,13 @@ fn who_does_not_disclose_or_answer_has_missed_it_and_is_not_paid_for_a_while() {
     assert!(after.withheldUntil > world.now());
     let reason = world.earn(200).expect_err("withheld");
     assert_eq!(reason, "channels: pay is withheld: too many of the operator's audits went unanswered");
-    // Withheld is not taken.
+    // Withheld is not taken; the three missed draws take of it, four times an average receipt each, and so all of it.
     let wait = after.withheldUntil - world.now();
     world.epochs(wait);
-    let settle = IChannels::settleCall { receiver: address(AUDITED), token: Address::ZERO };
-    let before = world.chain.balance(address(AUDITED));
-    world.chain.call(STRANGER, Module::Channels, U256::ZERO, settle);
-    let wei = U256::from(100u64 * 1_000_000_000_000 / 100 * 95);
-    assert_eq!(world.chain.balance(address(AUDITED)) - before, wei);
+    assert_eq!(world.pay().2, U256::from(3 * 4 * 50u64 * 1_000_000_000_000));
+    assert_eq!(world.settle(), U256::ZERO);
+    assert_eq!(world.pay().2, U256::from(500u64 * 1_000_000_000_000));
+    assert!(world.standing().pool < pool, "nobody has a share of it");
     check_solvency(&world.chain);
 }
 
@@ -624,7 +645,7 @@ fn exposure_is_what_was_claimed_and_is_not_audited_yet() {
     };
     let micro = |count: u64| U256::from(count * 1_000_000_000_000);
     world.earn(300).expect("settled");
-    assert_eq!(exposure(&world), (micro(300), credits(10)), "never more than the stake");
+    assert_eq!(exposure(&world), (micro(300), credits(1)), "never more than a conviction takes");
     world.post(vec![failed(world.model, 1)]);
     world.disclose(0);
     world.earn(500).expect("settled");
@@ -654,7 +675,218 @@ fn an_answer_to_p_and_one_minus_p_bounds_what_a_stake_answers_for() {
     assert_eq!(world.standing().ratePpm, 20_000);
     let call = IAudits::exposureOfCall { operator: address(AUDITED) };
     let cap = world.chain.view(Module::Audits, call).cap;
-    assert_eq!(cap, credits(10) * U256::from(2) / U256::from(98));
+    // Of a tenth of ten credits.
+    assert_eq!(cap, credits(1) * U256::from(2) / U256::from(98));
+
+    // Who has missed a draw, and passed none since, is trusted with what the least rate allows.
+    world.post_some(2, 60);
+    assert!(!world.drawn().is_empty());
+    world.epochs(STEP * 5 + 1);
+    assert_eq!(world.standing().ratePpm, 1_000_000);
+    let call = IAudits::exposureOfCall { operator: address(AUDITED) };
+    let cap = world.chain.view(Module::Audits, call).cap;
+    assert_eq!(cap, credits(1) * U256::from(2) / U256::from(98));
+}
+
+/// U-7.5: beyond the cap pay waits until the log it is in is closed, and then it comes.
+#[test]
+fn pay_is_an_advance_up_to_the_cap_and_the_rest_when_it_is_audited() {
+    let mut world = World::with(|genesis| {
+        genesis.params.audit_passes = 1;
+        genesis.params.audit_ppm = 20_000;
+        genesis.params.audit_floor_ppm = 20_000;
+    });
+    let own = |wei: U256| wei - wei * U256::from(4) / U256::from(100) - wei / U256::from(100);
+    let micro = |count: u64| U256::from(count * 1_000_000_000_000);
+    // All of a newcomer's is audited: it is paid at once, up to what a conviction takes.
+    assert_eq!(world.earn(900_000).expect("settled"), own(micro(900_000)));
+    assert_eq!(world.earn(1_100_000).expect("settled"), own(micro(100_000)));
+    assert_eq!(world.pay(), (micro(100_000), U256::ZERO, U256::ZERO));
+    world.post_some(1, 1);
+    world.disclose(0);
+    world.epochs(1);
+    let state = world.answer_of(0).state;
+    world.result(0, state);
+    world.answer(0).expect("answered");
+    assert_eq!(world.standing().ratePpm, 20_000);
+    assert_eq!(world.pay().1, U256::ZERO, "its cap has fallen below what it had");
+    assert_eq!(world.earn(1_200_000).expect("claimed all the same"), U256::ZERO);
+    check_solvency(&world.chain);
+
+    // The log closes: what had been claimed when it was posted is audited, and the cap is beyond that.
+    world.epochs(STEP * 5);
+    let cap = credits(1) * U256::from(2) / U256::from(98);
+    assert_eq!(world.pay(), (micro(200_000), micro(100_000) + cap, U256::ZERO));
+    assert_eq!(world.settle(), own(micro(100_000) + cap));
+    assert_eq!(world.settle(), U256::ZERO, "and no more");
+    // An operator that has nothing more to show posts an empty log, and has everything in the end.
+    world.post(Vec::new());
+    world.epochs(STEP * 5);
+    let left = world.pay().0;
+    assert_eq!(world.pay(), (left, left, U256::ZERO));
+    world.settle();
+    assert_eq!(world.pay().0, U256::ZERO);
+    assert_eq!(world.chain.balance(Module::Channels.address()), world.deposited - micro(1_200_000));
+    check_solvency(&world.chain);
+}
+
+/// U-6.4: out of pay, to the bonds of the next validators; not out of stake.
+#[test]
+fn missed_draws_take_pay_and_no_stake() {
+    let mut world = World::with(|genesis| {
+        genesis.params.audit_misses_max = 1_000;
+        genesis.params.audit_miss_bps = 20_000;
+    });
+    world.earn(1_000).expect("settled");
+    // Ten receipts, all drawn; three are not disclosed.
+    world.post_some(1, 10);
+    (0..7).for_each(|number| world.disclose(number));
+    let staked = |world: &World| {
+        let call = IStaking::bondedToCall { operator: address(AUDITED) };
+        world.chain.view(Module::Staking, call)
+    };
+    let stake = staked(&world);
+    world.epochs(STEP * 5 + 1);
+    let micro = |count: u64| U256::from(count * 1_000_000_000_000);
+    // A receipt charged 100 on average: three times twice that.
+    assert_eq!(world.pay(), (U256::ZERO, U256::ZERO, micro(600)));
+    let before = world.pool();
+    let forfeited = |world: &World| world.chain.view(Module::Staking, IStaking::forfeitedCall {});
+    // 1,300 by now, and so the average is 130; what is paid first does not reach.
+    assert_eq!(world.earn(1_300).expect("claimed"), U256::ZERO);
+    assert_eq!((forfeited(&world), world.pay().2), (micro(300), micro(3 * 2 * 130 - 300)));
+    assert_eq!(world.pool(), before, "nobody has a share of it");
+    let paid = world.earn(2_300).expect("claimed");
+    // The average is 230 now: two receipts are left, less what was taken for a part of one.
+    let taken = forfeited(&world) - micro(300);
+    assert_eq!(taken, micro(2 * 2 * 230 - 40));
+    assert_eq!(paid, (micro(1_000) - taken) * U256::from(95) / U256::from(100));
+    assert_eq!(world.pay().2, U256::ZERO, "once");
+    assert_eq!(staked(&world), stake);
+    check_solvency(&world.chain);
+}
+
+/// U-7.5: while workers are in jail nothing is let go; U-4.1: nor are they drawn.
+#[test]
+fn who_is_in_jail_is_neither_paid_nor_drawn() {
+    let mut world = World::new();
+    let jail = |world: &mut World, who: u64, seconds: u64| {
+        by_the_chain(&mut world.chain, |host| operators::jail(host, address(who), seconds));
+    };
+    world.post_some(1, 60);
+    (0..40).for_each(|number| world.disclose(number));
+    world.epochs(1);
+    let count = |world: &World, who: u64| (0..40).filter(|number| world.auditor(*number) == who).count();
+    assert!(count(&world, AUDITORS[0]) > 0);
+    jail(&mut world, AUDITORS[0], 3_600);
+    assert_eq!(count(&world, AUDITORS[0]), 0, "its places go to others");
+    jail(&mut world, AUDITED, 3_600);
+    assert_eq!(world.earn(500).expect("claimed"), U256::ZERO);
+    assert_eq!(world.pay().1, U256::ZERO);
+    world.chain.wait(3_600);
+    assert!(count(&world, AUDITORS[0]) > 0);
+    assert!(world.settle() > U256::ZERO);
+    check_solvency(&world.chain);
+}
+
+/// Row 40 of the attacks: by stake, as it was when the beacon came.
+#[test]
+fn auditors_are_drawn_by_the_stake_they_had_before_the_beacon() {
+    let mut world = World::new();
+    let bond = |world: &mut World, who: u64, count: u64| {
+        world.chain.call(who, Module::Staking, credits(count), IStaking::bondCall {});
+    };
+    bond(&mut world, AUDITORS[1], 30);
+    bond(&mut world, AUDITORS[2], 990);
+    world.post_some(1, 60);
+    (0..55).for_each(|number| world.disclose(number));
+    let drawn = |world: &World| AUDITORS.map(|who| (0..55).filter(|at| world.auditor(*at) == who).count());
+    world.epochs(1);
+    let first = drawn(&world);
+    // 10, 40, and 1,000 that count as 100: 55 draws give 4, 15 and 37.
+    assert!(first[0] < 13 && (4..28).contains(&first[1]) && first[2] > 25, "{first:?}");
+    // Whoever bonds, or leaves, now that the beacon is known, changes nobody's turn; but who leaves has none.
+    bond(&mut world, AUDITORS[0], 500);
+    assert_eq!(drawn(&world), first);
+    world.chain.next_epoch();
+    bond(&mut world, AUDITORS[0], 1);
+    assert_eq!(drawn(&world), first, "nor in a later epoch of the same turn");
+    world.epochs(STEP - 1);
+    let second = drawn(&world);
+    assert!(second[0] > 12, "now it counts: {second:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    /// Whatever an operator claims, posts, shows and hides: money is conserved in every block, what is unpaid is there, no
+    /// stake is touched, and once all is audited everything has left.
+    #[test]
+    fn pay_converges_and_no_unit_appears_or_vanishes(
+        steps in prop::collection::vec((0u8..5, 1u128..40_000), 1..10),
+    ) {
+        let mut world = World::with(|genesis| {
+            genesis.epoch_blocks = 12;
+            genesis.params.audit_passes = 1;
+            genesis.params.audit_withhold_epochs = 3;
+            genesis.params.audit_floor_ppm = 5_000;
+        });
+        let (mut total, mut next) = (0, 1u8);
+        for (kind, amount) in steps {
+            match kind {
+                0 | 1 => {
+                    total += amount;
+                    let _ = world.earn(total);
+                }
+                2 if next < 200 => {
+                    world.post_some(next, 5);
+                    next += 5;
+                }
+                3 if next > 1 => {
+                    let shown = world.drawn().len().min(usize::from(amount as u8 % 6)) as u32;
+                    for number in 0..shown {
+                        let call = world.disclosure(number);
+                        let _ = world.call(AUDITED, call);
+                    }
+                }
+                _ => world.epochs(1 + amount as u64 % 3),
+            }
+            let (unpaid, due, _) = world.pay();
+            prop_assert!(due <= unpaid);
+            check_solvency(&world.chain);
+        }
+        // Another log, all of it accounted for, no pay withheld.
+        world.post(Vec::new());
+        world.epochs(STEP * 6 + 5);
+        let _ = world.try_settle();
+        prop_assert_eq!(world.pay().0, U256::ZERO);
+        let stake = IStaking::bondedToCall { operator: address(AUDITED) };
+        prop_assert_eq!(world.chain.view(Module::Staking, stake), credits(10));
+        check_solvency(&world.chain);
+    }
+
+    /// However a payment is split, what draws take of it is the same: every receipt once, and to the wei.
+    #[test]
+    fn what_missed_draws_take_does_not_depend_on_how_pay_comes(
+        owed in 0u128..1 << 40,
+        logged in 1u128..1 << 40,
+        claimed in 0u128..1 << 90,
+        payments in prop::collection::vec(0u128..1 << 70, 1..20),
+    ) {
+        let mut chain = Chain::new();
+        let standing = by_the_chain(&mut chain, |host| super::standing::load(host, address(AUDITED)));
+        let mut standing = super::standing::Standing { owed, logged, ..standing };
+        let together: U256 = payments.iter().copied().map(U256::from).sum();
+        let (expected, _) = by_the_chain(&mut chain, |host| Ok(standing.forfeit(host, claimed, together)));
+        let mut taken = U256::ZERO;
+        for payment in payments {
+            let (part, after) =
+                by_the_chain(&mut chain, |host| Ok(standing.forfeit(host, claimed, U256::from(payment))));
+            prop_assert!(part <= U256::from(payment));
+            taken += part;
+            standing = after;
+        }
+        prop_assert_eq!(taken, expected);
+    }
 }
 
 #[test]

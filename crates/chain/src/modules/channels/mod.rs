@@ -445,23 +445,44 @@ fn claim_all(
     Ok(())
 }
 
-/// What was ever claimed for a receiver.
-pub(crate) fn claimed_for(host: &mut dyn Host, receiver: Address) -> Outcome<u128> {
-    Ok(host.load_halves(slot(tag::RECEIVER, receiver.as_slice()))?.0)
+/// What was ever claimed for a receiver, and what of it has left this module.
+pub(crate) fn paid_to(host: &mut dyn Host, receiver: Address) -> Outcome<(u128, u128)> {
+    host.load_halves(slot(tag::RECEIVER, receiver.as_slice()))
 }
 
-/// Pays a receiver what was claimed for it since it was last paid, less the shares of auditors and validators if it is an
-/// operator.
+/// Pays somebody out of what was claimed for a receiver and is not paid to it yet, at most so much; what that was.
+pub(crate) fn pay_of_unpaid(
+    host: &mut dyn Host,
+    receiver: Address,
+    to: Address,
+    most: U256,
+) -> Outcome<U256> {
+    let (claimed, settled) = paid_to(host, receiver)?;
+    let unpaid = checked(claimed.checked_sub(settled))?;
+    let amount = u128::try_from(most).unwrap_or(u128::MAX).min(unpaid);
+    if amount == 0 {
+        return Ok(U256::ZERO);
+    }
+    let settled = checked(settled.checked_add(amount))?;
+    host.store_halves(slot(tag::RECEIVER, receiver.as_slice()), claimed, settled)?;
+    host.pay(CHANNELS, to, U256::from(amount))?;
+    Ok(U256::from(amount))
+}
+
+/// Pays a receiver what was claimed for it since it was last paid; of an operator's, what audits let go (U-7.5), less what
+/// they take. It may be nothing: the rest stays claimed.
 fn settle_for(host: &mut dyn Host, sender: Address, receiver: Address, token: Address) -> Outcome<()> {
     require(token.is_zero(), "only the native credit is settled: the token is zero")?;
     let at = slot(tag::RECEIVER, receiver.as_slice());
     let (claimed, settled) = host.load_halves(at)?;
     let amount = checked(claimed.checked_sub(settled))?;
     require(amount > 0, "nothing is to be settled")?;
-    host.store_halves(at, claimed, claimed)?;
-    let shared = audits::share(host, receiver, amount)?;
-    host.pay(CHANNELS, receiver, U256::from(checked(amount.checked_sub(shared))?))?;
-    host.emit(CHANNELS, &IChannels::Settled { receiver, token, sender, amount })
+    let (released, own) = audits::release(host, receiver, claimed, settled)?;
+    host.store_halves(at, claimed, checked(settled.checked_add(released))?)?;
+    if own > 0 {
+        host.pay(CHANNELS, receiver, U256::from(own))?;
+    }
+    host.emit(CHANNELS, &IChannels::Settled { receiver, token, sender, amount: released })
 }
 
 /// Takes at most `asked` of what is not claimed out of a channel and pays it to the payer.

@@ -52,7 +52,7 @@ mod tag {
     pub(super) const OPEN_OF: u8 = 7;
     /// Of a commitment: its height.
     pub(super) const COMMITMENT: u8 = 8;
-    /// Of a worker: the receipt its operator reported, and at which height.
+    /// Of an operator: the receipt it reported last; at which height, and when.
     pub(super) const REPORT: u8 = 9;
 }
 
@@ -219,10 +219,28 @@ fn committed_at(
 }
 
 /// Whether an operator had named this receipt before `height`.
-fn is_reported(host: &mut dyn Host, worker: &B256, receipt: &B256, height: u64) -> Outcome<bool> {
-    let at = slot(tag::REPORT, &[worker.as_slice()]);
+fn is_reported(host: &mut dyn Host, operator: Address, receipt: &B256, height: u64) -> Outcome<bool> {
+    let at = slot(tag::REPORT, &[operator.as_slice()]);
     let reported = host.load_word(at)?;
-    Ok(!reported.is_zero() && reported == *receipt && host.load_u64(at.after(1))? < height)
+    let [_, _, reported_at, _] = host.load_quarters(at.after(1))?;
+    Ok(!reported.is_zero() && reported == *receipt && reported_at < height)
+}
+
+/// An operator names a false receipt of its own. Once for all its keys, which are cheap, in so long that whatever it is
+/// accused of meanwhile is no second fault.
+fn report(host: &mut dyn Host, caller: Address, named: &IDisputes::reportCall) -> Outcome<()> {
+    let holder = operators::holder(host, &named.worker)?;
+    require(holder == caller && !holder.is_zero(), "the key is not the caller's")?;
+    require(!named.receipt.is_zero(), "no receipt is named")?;
+    let at = slot(tag::REPORT, &[caller.as_slice()]);
+    let [_, _, _, before_s] = host.load_quarters(at.after(1))?;
+    let (number, now) = (host.surroundings().number, host.surroundings().timestamp_s);
+    let again = before_s.saturating_add(host.params().dispute_report());
+    require(before_s == 0 || now >= again, "a fault of this operator was reported not long ago")?;
+    host.store_word(at, named.receipt)?;
+    host.store_quarters(at.after(1), [0, 0, number, now])?;
+    let event = IDisputes::Reported { operator: caller, worker: named.worker, receipt: named.receipt };
+    host.emit(DISPUTES, &event)
 }
 
 pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
@@ -272,18 +290,7 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             let id = proofs::false_stop(host, call.caller, &stop)?;
             Ok(IDisputes::falseStopCall::abi_encode_returns(&id))
         }
-        Calls::report(report) => {
-            let holder = operators::holder(host, &report.worker)?;
-            require(holder == call.caller && !holder.is_zero(), "the key is not the caller's")?;
-            require(!report.receipt.is_zero(), "no receipt is named")?;
-            let at = slot(tag::REPORT, &[report.worker.as_slice()]);
-            require(host.load(at)?.is_zero(), "a fault of this worker was reported before")?;
-            host.store_word(at, report.receipt)?;
-            host.store_u64(at.after(1), host.surroundings().number)?;
-            let event =
-                IDisputes::Reported { operator: call.caller, worker: report.worker, receipt: report.receipt };
-            host.emit(DISPUTES, &event).map(done)
-        }
+        Calls::report(named) => report(host, call.caller, &named).map(done),
         Calls::collect(collect) => verdict::collect(host, collect.id, &collect.channel).map(done),
         Calls::disputes(get) => {
             let shown = shown(host, get.id)?;
@@ -321,10 +328,13 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             Ok(IDisputes::gameOfCall::abi_encode_returns(&game))
         }
         Calls::reportOf(get) => {
-            let at = slot(tag::REPORT, &[get.worker.as_slice()]);
+            let at = slot(tag::REPORT, &[get.operator.as_slice()]);
+            let [_, _, height, reported_s] = host.load_quarters(at.after(1))?;
+            let again = reported_s.saturating_add(host.params().dispute_report());
             let report = IDisputes::reportOfReturn {
                 receipt: host.load_word(at)?,
-                height: host.load_u64(at.after(1))?,
+                height,
+                again: if reported_s == 0 { 0 } else { again },
             };
             Ok(IDisputes::reportOfCall::abi_encode_returns(&report))
         }
@@ -429,7 +439,7 @@ fn accuse(
     };
     let height = committed_at(host, challenger, &digest, &worker, salt)?;
     let accused_at = height.unwrap_or(host.surroundings().number);
-    let reported = is_reported(host, &worker, &receipt_digest, accused_at)?;
+    let reported = is_reported(host, operator, &receipt_digest, accused_at)?;
     let record = Record {
         order: digest,
         receipt: receipt_digest,

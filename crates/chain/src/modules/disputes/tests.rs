@@ -1,6 +1,6 @@
 //! Disputes, from the opening to every verdict, and the money of each.
 
-use alloy_primitives::{B256, Bytes, TxKind, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy_sol_types::{SolCall, SolEvent as _};
 use proptest::prelude::*;
 use surety_proof::{
@@ -19,6 +19,8 @@ use surety_proof::{
 use surety_types::{
     Canonical as _, Digest, FinishReason, Manifest, Order, Prompt, Receipt, Request, Spelling,
     abi::{
+        IAudits,
+        IChannels::{self, Voucher, VoucherClaim},
         IDisputes::{self, Opening, Papers},
         IOperators, IStaking, Module,
     },
@@ -29,7 +31,7 @@ use crate::{
     modules::{models::tests::manifest, tests::check_stakes},
     testing::{
         CREDIT, Chain, GAS_PRICE, OPERATOR, PAYER, address, channel, credits, order, receipt, secret, serve,
-        served, session, signed, worker,
+        served, session, signed, signer, worker, worker_proof,
     },
 };
 
@@ -823,8 +825,8 @@ fn a_challenger_has_a_bounded_number_of_disputes_open() {
     check_stakes(&chain);
 }
 
-/// A report is worth something if it comes before the accusation was committed to, once for a worker, and where a word of
-/// the trace is wrong.
+/// A report is worth something if it comes before the accusation was committed to, once for an operator in a time, and where
+/// a word of the trace is wrong.
 #[test]
 fn a_fault_that_was_reported_before_costs_less() {
     for (before, expected) in [(true, 2), (false, 10)] {
@@ -840,9 +842,13 @@ fn a_fault_that_was_reported_before_costs_less() {
             commit(&mut chain, CHALLENGER, &case);
             call(&mut chain, OPERATOR, report.clone()).expect("reported");
         }
-        refused(call(&mut chain, OPERATOR, report), "a fault of this worker was reported before");
-        let reported = chain.view(Module::Disputes, IDisputes::reportOfCall { worker: key });
+        let before_long = "a fault of this operator was reported not long ago";
+        refused(call(&mut chain, OPERATOR, report), before_long);
+        let reported = chain.view(Module::Disputes, IDisputes::reportOfCall { operator: address(OPERATOR) });
         assert_eq!(reported.receipt, case.receipt_digest());
+        let window = chain.genesis.params.dispute_report_s;
+        let latest = chain.header.timestamp_ms / 1_000 + window;
+        assert!((latest - 2..=latest).contains(&reported.again), "{} {latest}", reported.again);
         let id = open(&mut chain, &case);
         let (lying, word) = case.false_sample();
         play(&mut chain, id, &case.trace(None), &lying);
@@ -854,6 +860,70 @@ fn a_fault_that_was_reported_before_costs_less() {
         assert_eq!(chain.balance(address(PAYER)), payer + case.paid() * U256::from(2), "the refund is whole");
         check_stakes(&chain);
     }
+}
+
+/// Keys are cheap: another one reports nothing more, until the time is over.
+#[test]
+fn faults_are_reported_once_whatever_the_key() {
+    let mut chain = served();
+    let report = |byte: u8, worker: B256| IDisputes::reportCall { worker, receipt: B256::repeat_byte(byte) };
+    let first = B256::from(worker().public().0);
+    call(&mut chain, OPERATOR, report(1, first)).expect("reported");
+    let (key, proof) = worker_proof(address(OPERATOR), &secret(51));
+    let rotate = IOperators::rotateWorkerCall { retired: first, key, endpoint: "quic://b".into(), proof };
+    chain.call(OPERATOR, Module::Operators, U256::ZERO, rotate);
+    let not_yet = "a fault of this operator was reported not long ago";
+    refused(call(&mut chain, OPERATOR, report(2, key)), not_yet);
+    chain.wait(chain.genesis.params.dispute_report_s - 10);
+    refused(call(&mut chain, OPERATOR, report(2, key)), not_yet);
+    chain.wait(10);
+    call(&mut chain, OPERATOR, report(2, key)).expect("reported");
+}
+
+/// A payer is made whole out of what the liar is not paid yet, where the stake does not reach; and the liar is not paid while
+/// its workers are in jail.
+#[test]
+fn what_stake_does_not_refund_comes_out_of_what_is_unpaid() {
+    let mut chain = Chain::with(|genesis| {
+        (genesis.params.dispute_slash_bps, genesis.params.dispute_slash_max_bps) = (1, 1);
+        genesis.params.dispute_refund_bps = 1_000_000;
+    });
+    serve(&mut chain);
+    let case = lie(&chain);
+    // A ten-thousandth of 100 credits is the advance and the penalty; 3.4 credits are a hundred times what it charged.
+    let wanted = case.paid() * U256::from(100);
+    let advance = credits(1) / U256::from(100);
+    let config = channel().config();
+    let typed = surety_types::ChannelDigests::new(chain.spec.chain_id);
+    let voucher = {
+        use alloy_signer::SignerSync as _;
+        let digest = typed.voucher(typed.channel_id(&config), 5 * CREDIT);
+        let signature = signer(PAYER).sign_hash_sync(&digest).expect("signs");
+        VoucherClaim {
+            voucher: Voucher { channel: config, maxClaimableAmount: 5 * CREDIT },
+            signature: signature.as_bytes().to_vec().into(),
+            totalClaimed: 5 * CREDIT,
+        }
+    };
+    let claim = IChannels::claimCall { voucherClaims: vec![voucher] };
+    chain.call(OPERATOR, Module::Channels, U256::ZERO, claim);
+    let settle = || IChannels::settleCall { receiver: address(OPERATOR), token: Address::ZERO };
+    chain.call(8, Module::Channels, U256::ZERO, settle());
+    let unpaid = |chain: &Chain| {
+        let call = IAudits::payOfCall { operator: address(OPERATOR) };
+        chain.view(Module::Audits, call).unpaid
+    };
+    assert_eq!(unpaid(&chain), credits(5) - advance);
+    let id = open(&mut chain, &case);
+    chain.wait(2 * chain.genesis.params.dispute_move_s);
+    let before = chain.balance(address(PAYER));
+    time_out(&mut chain, id).expect("over");
+    assert_eq!(chain.balance(address(PAYER)), before + wanted);
+    assert_eq!(stake(&chain), credits(100) - advance);
+    assert_eq!(unpaid(&chain), credits(5) - wanted);
+    chain.call(8, Module::Channels, U256::ZERO, settle());
+    assert_eq!(unpaid(&chain), credits(5) - wanted, "not while its workers are in jail");
+    check_stakes(&chain);
 }
 
 /// Stake that begins to leave after the lie is taken from like the rest, and nobody else's is.

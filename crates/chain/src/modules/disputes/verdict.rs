@@ -3,7 +3,8 @@
 //! Convicted. The operator loses a share of what it answers with (bonded, or leaving and not gone), or a multiple of what
 //! was paid for the answer if that is more, up to a limit. Out of it, in this order: the payer's refund, the challenger's
 //! costs by a fixed tariff, its bounty if it had committed to the accusation; the rest goes where forfeited stake goes, to
-//! the bonds of the next validators. The challenger has its bond back.
+//! the bonds of the next validators. What a refund exceeds the limit by comes out of the operator's claims that are not paid
+//! yet. The challenger has its bond back.
 //!
 //! Dismissed. The operator is paid the cost of a defence out of the challenger's bond; the rest of it is forfeited too.
 
@@ -14,7 +15,7 @@ use super::{Accused, Answer, Record, enlist, load, load_answer, slot, store, sto
 use crate::{
     host::{Host, Outcome, checked, refuse, require},
     modules::{
-        operators, papers,
+        channels, operators, papers,
         staking::{self, WHOLE_BPS},
     },
 };
@@ -100,6 +101,11 @@ pub(super) fn convict(host: &mut dyn Host, id: u64, record: &mut Record, state: 
     let to_challenger = checked(costs.checked_add(bounty))?;
     let payments = [(refunded, refund), (record.challenger, to_challenger)];
     staking::penalize(host, record.operator, slashed, &payments)?;
+    // What the stake does not reach comes out of what the operator is not paid yet.
+    let wanted = share(U256::from(record.paid), host.params().dispute_refund_bps)?;
+    let short = wanted.saturating_sub(refund);
+    let more = channels::pay_of_unpaid(host, record.operator, refunded, short)?;
+    let refund = checked(refund.checked_add(more))?;
     if record.payee.is_zero() {
         record.owed = checked(u128::try_from(refund).ok())?;
     }

@@ -42,6 +42,9 @@ pub enum LeafError {
     /// Numbers beyond 64 bits.
     #[error("its numbers overflow")]
     Overflow,
+    /// One file, and no plan of it.
+    #[error("a model in one file has a plan, and this one names none")]
+    Plan,
 }
 
 /// Tensors of a plan that are no layer's, and those of a layer (D-2.3).
@@ -100,6 +103,10 @@ pub fn dispute_leaf_bytes(manifest: &Manifest) -> Result<u64, LeafError> {
     }
     if manifest.formats.is_empty() || manifest.files.is_empty() {
         return Err(LeafError::Zero(if manifest.formats.is_empty() { "formats" } else { "files" }));
+    }
+    // D-2.1: of what cannot be disputed only models in several files are admitted, and served for nothing.
+    if manifest.files.len() == 1 && manifest.plan.is_none() {
+        return Err(LeafError::Plan);
     }
     let file_depth = depth(manifest.files.iter().map(|file| file.bytes).max().unwrap_or_default());
     let (head_dim, context) = (u64::from(manifest.head_dim), u64::from(manifest.context));
@@ -172,7 +179,7 @@ pub(crate) mod tests {
             template_digest: None,
             arithmetic: 1,
             rotary_digest: Digest([5; 32]),
-            plan: None,
+            plan: Some(Digest([6; 32])),
         }
     }
 
@@ -200,6 +207,7 @@ pub(crate) mod tests {
         check(|m| m.layers = 0, LeafError::Zero("layers"));
         check(|m| m.kv_heads = 3, LeafError::Heads);
         check(|m| m.formats.clear(), LeafError::Zero("formats"));
+        check(|m| m.plan = None, LeafError::Plan);
         let mut wide = manifest();
         wide.vocabulary = 1 << 20;
         assert!(dispute_leaf_bytes(&wide).expect("computable") > 20_480);

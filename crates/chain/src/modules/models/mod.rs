@@ -3,8 +3,9 @@
 //! In:     manifests as canonical CBOR; names.
 //! Out:    ids, events that carry the manifests, what every name points at and ever pointed at.
 //! Touches: its own storage.
-//! Holds:  an id is the digest of its manifest; no model is admitted whose disputes could need too large a leaf; a name
-//!         is moved by its holder only, and every move is kept with its height.
+//! Holds:  an id is the digest of its manifest; no model is admitted whose disputes could need too large a leaf, nor one in
+//!         a single file without a plan; what cannot be disputed is marked; a name is moved by its holder only, and every
+//!         move is kept with its height.
 //! Absent: the manifest itself in state: the event has it, and whoever has the id can check it.
 
 mod leaf;
@@ -26,7 +27,7 @@ mod tag {
     pub(super) const MODELS: u8 = 1;
     /// Of a model: publisher.
     pub(super) const PUBLISHER: u8 = 2;
-    /// Of a model: height, arithmetic version, leaf bytes.
+    /// Of a model: height, arithmetic version, leaf bytes, whether it can be disputed.
     pub(super) const FACTS: u8 = 3;
     /// Of a name's hash: holder.
     pub(super) const HOLDER: u8 = 4;
@@ -47,6 +48,16 @@ pub(crate) fn is_published(host: &mut dyn Host, id: &B256) -> Outcome<bool> {
     Ok(host.load_quarters(slot(tag::FACTS, &[id.as_slice()]))?[0] != 0)
 }
 
+/// Whether what a published model says can be disputed.
+pub(crate) fn is_disputable(host: &mut dyn Host, id: &B256) -> Outcome<bool> {
+    Ok(host.load_quarters(slot(tag::FACTS, &[id.as_slice()]))?[3] != 0)
+}
+
+/// Whether the judge can open what a manifest names: one file, by a plan (D-2.1).
+fn is_judged(manifest: &Manifest) -> bool {
+    manifest.files.len() == 1 && manifest.plan.is_some()
+}
+
 pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
     use IModels::IModelsCalls as Calls;
     takes_no_value(call)?;
@@ -58,7 +69,8 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             host.push(slot(tag::MODELS, &[]), id.into())?;
             host.store_address(slot(tag::PUBLISHER, &[id.as_slice()]), call.caller)?;
             let height = host.surroundings().number.max(1);
-            let facts = [height, manifest.arithmetic.into(), leaf_bytes, 0];
+            let disputable = is_judged(&manifest);
+            let facts = [height, manifest.arithmetic.into(), leaf_bytes, disputable.into()];
             host.store_quarters(slot(tag::FACTS, &[id.as_slice()]), facts)?;
             let event = IModels::Published {
                 id,
@@ -83,13 +95,14 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
         }
         Calls::model(get) => {
             let publisher = host.load_address(slot(tag::PUBLISHER, &[get.id.as_slice()]))?;
-            let [height, arithmetic, leaf_bytes, _] =
+            let [height, arithmetic, leaf_bytes, disputable] =
                 host.load_quarters(slot(tag::FACTS, &[get.id.as_slice()]))?;
             let model = IModels::Model {
                 publisher,
                 height,
                 arithmetic: u32::try_from(arithmetic).unwrap_or(u32::MAX),
                 disputeLeafBytes: leaf_bytes,
+                disputable: disputable != 0,
             };
             Ok(IModels::modelCall::abi_encode_returns(&model))
         }

@@ -32,6 +32,7 @@ fn a_model_is_published_once_under_its_digest() {
     refused(publish(&mut chain, manifest.to_cbor()), "the model is published");
     let model = chain.view(Module::Models, IModels::modelCall { id });
     assert_eq!((model.publisher, model.height, model.arithmetic), (address(4), 1, 1));
+    assert!(model.disputable);
     assert_eq!(model.disputeLeafBytes, super::dispute_leaf_bytes(&manifest).expect("computable"));
     assert_eq!(chain.view(Module::Models, IModels::modelsCall { offset: 0 }), [id]);
     assert_eq!(chain.view(Module::Models, IModels::modelCountCall {}), 1);
@@ -51,6 +52,9 @@ fn what_cannot_be_judged_is_not_admitted() {
     let mut unknown = manifest();
     unknown.formats[1].name = "Q9_9".into();
     refused(publish(&mut chain, unknown.to_cbor()), "not admitted: the arithmetic knows no format Q9_9");
+    let mut unplanned = self::manifest();
+    unplanned.plan = None;
+    refused(publish(&mut chain, unplanned.to_cbor()), "not admitted: a model in one file has a plan");
     assert_eq!(chain.view(Module::Models, IModels::modelCountCall {}), 0);
 }
 

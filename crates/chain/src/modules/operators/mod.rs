@@ -232,8 +232,7 @@ pub(crate) fn jail(host: &mut dyn Host, operator: Address, seconds: u64) -> Outc
 /// Refuses a key that is not the operator's or not in service; the height since which it is.
 pub(crate) fn in_service(host: &mut dyn Host, operator: Address, key: &B256) -> Outcome<u64> {
     let added = not_retired(host, operator, key)?;
-    let until = host.load_u64(jail_slot(operator))?;
-    require(host.surroundings().timestamp_s >= until, "the operator's workers are in jail")?;
+    require(!is_jailed(host, operator)?, "the operator's workers are in jail")?;
     Ok(added)
 }
 
@@ -257,6 +256,12 @@ fn make_offer(host: &mut dyn Host, operator: Address, offer: &IOperators::offerC
     require_registered(host, operator)?;
     require_stake(host, operator)?;
     require(models::is_published(host, &offer.model)?, "the model is not published")?;
+    // D-2.1: nobody is paid for what nobody can prove false.
+    let free = [offer.promptPrice, offer.cachedPrice, offer.outputPrice] == [0; 3];
+    require(
+        free || models::is_disputable(host, &offer.model)?,
+        "what the model says cannot be disputed: it is offered for nothing",
+    )?;
     let keys: [&[u8]; 2] = [operator.as_slice(), offer.model.as_slice()];
     let place = slot(tag::OFFER_PLACE, &keys);
     if host.load_u64(place)? == 0 {
@@ -321,8 +326,14 @@ pub(crate) fn offerers_before(host: &mut dyn Host, model: &B256, epoch: u64) -> 
     Ok(before)
 }
 
-/// The key under which an operator serves a model that it has offered since before an epoch, with stake; none if it
-/// does not.
+/// Whether an operator's workers are in jail.
+pub(crate) fn is_jailed(host: &mut dyn Host, operator: Address) -> Outcome<bool> {
+    let until = host.load_u64(jail_slot(operator))?;
+    Ok(host.surroundings().timestamp_s < until)
+}
+
+/// The key under which an operator serves a model that it has offered since before an epoch, with stake then and now and
+/// out of jail; none if it does not.
 pub(crate) fn serves_since_before(
     host: &mut dyn Host,
     operator: Address,
@@ -334,8 +345,9 @@ pub(crate) fn serves_since_before(
     if since == 0 || since > epoch {
         return Ok(None);
     }
-    let bonded = staking::bonded_to(host, operator)?;
-    if bonded < U256::from(host.params().worker_stake_min) {
+    let least = U256::from(host.params().worker_stake_min);
+    let staked = staking::bonded_to(host, operator)?.min(staking::bonded_before(host, operator, epoch)?);
+    if staked < least || is_jailed(host, operator)? {
         return Ok(None);
     }
     // An account has one worker in service: the newest.

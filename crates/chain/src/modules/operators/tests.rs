@@ -140,3 +140,23 @@ fn offers_name_published_models_and_come_and_go() {
     chain.call(OPERATOR, Module::Staking, U256::ZERO, leave);
     refused(call(&mut chain, OPERATOR, offer(ids[0], 1)), "less than the worker's minimum is bonded");
 }
+
+/// Nobody is paid for what nobody can prove false.
+#[test]
+fn what_cannot_be_disputed_is_offered_for_nothing() {
+    let mut chain = chain();
+    register(&mut chain, OPERATOR).expect("registered");
+    let mut manifest = manifest();
+    manifest.plan = None;
+    let mut second = manifest.files[0].clone();
+    second.name = "sample-2.gguf".into();
+    manifest.files.push(second);
+    let publish = IModels::publishCall { manifest: manifest.to_cbor().into() };
+    let model = chain.call(4, Module::Models, U256::ZERO, publish);
+    assert!(!chain.view(Module::Models, IModels::modelCall { id: model }).disputable);
+    let offer =
+        |price: u128| IOperators::offerCall { model, promptPrice: 0, cachedPrice: 0, outputPrice: price };
+    let expected = "what the model says cannot be disputed: it is offered for nothing";
+    refused(call(&mut chain, OPERATOR, offer(1)), expected);
+    call(&mut chain, OPERATOR, offer(0)).expect("offered");
+}

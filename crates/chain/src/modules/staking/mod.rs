@@ -15,7 +15,7 @@ mod pools;
 mod sets;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use alloy_primitives::{B256, U256};
 use alloy_sol_types::SolCall as _;
@@ -25,7 +25,8 @@ pub(crate) use candidates::{register_at_genesis, require_proof};
 pub use candidates::{validator_proof_message, worker_proof_message};
 pub use evidence::{SignedVote, VoteKind};
 pub(crate) use pools::{
-    WHOLE_BPS, answerable, bond_at_genesis, bonded_to, bonded_total, forfeit_paid, penalize, votes_of,
+    WHOLE_BPS, answerable, bond_at_genesis, bonded_before, bonded_to, bonded_total, forfeit_paid, penalize,
+    votes_of,
 };
 pub(crate) use sets::{
     begin_anew, end_block, load_set, member_slots, performance_slots, set_length_slot, store_set,
@@ -76,6 +77,8 @@ mod tag {
     pub(super) const PERFORMANCE: u8 = 19;
     /// Of an operator: stake on its way out, its shares, how many such pools there were before.
     pub(super) const LEAVING: u8 = 20;
+    /// Of an operator: the list of epochs in which its pool's stake changed, each with what it was at the epoch's end.
+    pub(super) const STAKES: u8 = 21;
 }
 
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {

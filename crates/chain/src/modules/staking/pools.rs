@@ -49,8 +49,47 @@ pub(super) fn pool(host: &mut dyn Host, operator: Address) -> Outcome<Pool> {
 }
 
 pub(super) fn store_pool(host: &mut dyn Host, operator: Address, pool: Pool) -> Outcome<()> {
-    host.store(slot(tag::POOL_STAKE, &[operator.as_slice()]), pool.stake)?;
+    let at = slot(tag::POOL_STAKE, &[operator.as_slice()]);
+    if host.load(at)? != pool.stake {
+        note_stake(host, operator, pool.stake)?;
+    }
+    host.store(at, pool.stake)?;
     host.store(slot(tag::POOL_SHARES, &[operator.as_slice()]), pool.shares)
+}
+
+fn stakes_slot(operator: Address) -> Slot {
+    slot(tag::STAKES, &[operator.as_slice()])
+}
+
+/// Notes what a pool's stake is from now on: one entry for each epoch in which it changed.
+fn note_stake(host: &mut dyn Host, operator: Address, stake: U256) -> Outcome<()> {
+    let (list, epoch) = (stakes_slot(operator), u128::from(host.surroundings().epoch));
+    let stake = checked(u128::try_from(stake).ok())?;
+    let length = host.load_u64(list)?;
+    if length > 0 && host.load_halves(list.after(length))?.0 == epoch {
+        return host.store_halves(list.after(length), epoch, stake);
+    }
+    host.push(list, (U256::from(epoch) << 128usize) | U256::from(stake)).map(drop)
+}
+
+/// What was bonded to an operator when an epoch began.
+pub(crate) fn bonded_before(host: &mut dyn Host, operator: Address, epoch: u64) -> Outcome<U256> {
+    let list = stakes_slot(operator);
+    let (mut before, mut after) = (0, host.load_u64(list)?);
+    // Mostly the last entry is the one.
+    let mut middle = after.saturating_sub(1);
+    while before < after {
+        if host.load_halves(list.after(middle.saturating_add(1)))?.0 < u128::from(epoch) {
+            before = middle + 1;
+        } else {
+            after = middle;
+        }
+        middle = before + (after - before) / 2;
+    }
+    match before {
+        0 => Ok(U256::ZERO),
+        place => Ok(U256::from(host.load_halves(list.after(place))?.1)),
+    }
 }
 
 /// What is on its way out of an operator's pool, and which of such pools it is: when penalties have left next to nothing of

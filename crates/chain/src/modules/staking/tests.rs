@@ -394,7 +394,7 @@ fn the_largest_supply_overflows_nothing() {
 }
 
 /// Runs something as the chain itself would.
-fn by_the_chain<T>(chain: &mut Chain, run: impl FnOnce(&mut dyn Host) -> Outcome<T>) -> T {
+pub(crate) fn by_the_chain<T>(chain: &mut Chain, run: impl FnOnce(&mut dyn Host) -> Outcome<T>) -> T {
     let surroundings = surroundings(&chain.spec, &chain.next_header(), chain.genesis.params.clone());
     let (value, writes) = {
         let mut ledger = Ledger::new(&chain.state);

@@ -1,7 +1,7 @@
 //! Honest, on a bad machine: bits flip, links are slow, it restarts.
 //!
-//! It computes again what is drawn before it shows it. If a bit had flipped it reports that first, and goes on under another
-//! worker key: a report counts once for a worker.
+//! It computes again what is drawn before it shows it. If a bit had flipped it reports that first; a second time, while it may
+//! report no other, it does not show it, which costs pay and no stake.
 
 use super::{Agent, Disclosure, Random, Served, Sight, Step};
 

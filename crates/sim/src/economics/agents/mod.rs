@@ -12,6 +12,7 @@ mod honest;
 mod lazy;
 mod scammer;
 mod selective;
+mod sleeper;
 mod sybil;
 
 pub use cheater::{Cheater, OnDraw, best_share};
@@ -23,6 +24,7 @@ pub use honest::Honest;
 pub use lazy::Lazy;
 pub use scammer::Scammer;
 pub use selective::Selective;
+pub use sleeper::Sleeper;
 pub use sybil::sybils;
 
 use super::{Gwei, Random};
@@ -56,7 +58,7 @@ pub enum Served {
 pub enum Disclosure {
     /// Shows it.
     Shows,
-    /// Computes it again, and shows it; reports it before if it is false.
+    /// Computes it again, and shows it; if it is false, reports it before, or does not show it if it may report none.
     Checks,
     /// Does not show it.
     Withholds,
@@ -122,6 +124,10 @@ pub trait Agent {
     /// Whether it does in time what may take so many seconds.
     fn in_time(&mut self, _step: Step, _seconds: u64, _random: &mut Random) -> bool {
         true
+    }
+    /// Whether it is down: nothing is asked of it, and it does nothing.
+    fn is_down(&self, _epoch: u64) -> bool {
+        false
     }
     /// Whether it bonds more when it has too little to serve.
     fn tops_up(&self) -> bool {
