@@ -342,7 +342,7 @@ impl Session {
         Ok(Session {
             towards,
             receiver,
-            transcript: Transcript::new(order, request, resumed, channel, worker, options.context_tokens),
+            transcript: Transcript::new(order, request, resumed, channel, worker, &options),
             worker,
             stall: options.stall,
             acceptance: options.acceptance,

@@ -93,6 +93,7 @@ fn honest() -> Case {
         prompt_tokens: 5,
         accepted_ms: ISSUED_MS + 10,
         max_output_tokens: 8,
+        region: None,
     };
     let receipt = Receipt {
         version: RECEIPT_VERSION,

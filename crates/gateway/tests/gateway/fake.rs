@@ -17,8 +17,9 @@ use surety_net::{BindOptions, CloseCode, Endpoint, Incoming, ListenLimits, Serve
 use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
     Acceptance, Alternative, Amount, Digest, FailureCode, FileDigest, FinishReason, FormatSummary,
-    FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Request, SecretKey, ServedModel,
-    Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus, receipt::RECEIPT_VERSION,
+    FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Region, Request, SecretKey,
+    ServedModel, Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus,
+    receipt::RECEIPT_VERSION,
 };
 use tokio::{sync::Notify, task::JoinSet};
 
@@ -127,6 +128,7 @@ impl FakeWorker {
             active_requests: 0,
             waiting_requests: 0,
             models,
+            region: None,
         }));
         let mut tasks = JoinSet::new();
         let (status, seen, leaving) = (Arc::clone(&state), Arc::clone(&diary), endpoint.clone());
@@ -141,9 +143,10 @@ impl FakeWorker {
                     Incoming::Audit(_) => {}
                     Incoming::Order(stream) => {
                         let (key, diary, endpoint) = (key.clone(), Arc::clone(&seen), leaving.clone());
+                        let region = status.lock().expect("no panic").region.clone();
                         orders.spawn(async move {
                             // A stream that broke is part of many scripts.
-                            let _ = serve(stream, key, diary, endpoint, price).await;
+                            let _ = serve(stream, key, diary, endpoint, price, region).await;
                         });
                     }
                 }
@@ -184,6 +187,8 @@ struct Answer {
     resumed: Vec<u32>,
     /// How much of that has been gone over.
     silent: usize,
+    /// Where it says that it is.
+    region: Option<Region>,
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -194,6 +199,7 @@ async fn serve(
     diary: Arc<Diary>,
     endpoint: Endpoint,
     price: Price,
+    region: Option<Region>,
 ) -> Result<(), Broken> {
     let Some(ToWorker::Order { order, request, output: resumed }) = stream.receive().await? else {
         return Ok(());
@@ -219,9 +225,12 @@ async fn serve(
         text: String::new(),
         resumed,
         silent: 0,
+        // One that lies about where it is says one thing when it is asked and signs another.
+        region: if acts.front() == Some(&"ELSEWHERE") { Region::new("elsewhere").ok() } else { region },
         order,
         request,
     };
+    acts.retain(|act| *act != "ELSEWHERE");
     answer.limit = answer.order.max_output_tokens.min(CONTEXT.saturating_sub(answer.prompt.len() as u32));
 
     let refusal = match acts.front().copied() {
@@ -477,6 +486,7 @@ impl Answer {
             prompt_tokens: self.prompt.len() as u32,
             accepted_ms: self.accepted_ms,
             max_output_tokens: self.limit,
+            region: self.region.clone(),
         };
         Signed::sign(acceptance, &self.key).into_parts().1
     }

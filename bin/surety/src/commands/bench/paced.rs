@@ -204,6 +204,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
             decode_tokens_per_second: 100,
             price: Price::ZERO,
         }],
+        region: None,
     }
 }
 
@@ -251,6 +252,7 @@ async fn serve(mut stream: ServeStream, key: SecretKey, sent: Arc<Sent>) -> anyh
         prompt_tokens: PROMPT.len() as u32,
         accepted_ms: answer.accepted_ms,
         max_output_tokens: answer.order.max_output_tokens,
+        region: None,
     };
     let acceptance = Signed::sign(acceptance, &answer.key);
     answer.sender.send(&FromWorker::Acceptance(acceptance.into_parts().1)).await?;
