@@ -7,7 +7,9 @@
 
 use std::mem::take;
 
-use surety_proof::{Expected, Fault, IdsHasher, TextHasher, check::check_acceptance, check_answer};
+use surety_proof::{
+    Expected, Fault, IdsHasher, Opened, TextHasher, check::check_acceptance, check_opened_answer,
+};
 use surety_types::{
     Acceptance, Answer, Canonical, FromWorker, Order, Price, Progress, PublicKey, Receipt, Region, Request,
     Signed, channel::COVER_TOKENS,
@@ -261,7 +263,8 @@ impl Transcript {
             context_tokens: self.context_tokens,
             cancelled: Some(self.cancelled),
         };
-        let checked = match check_answer(&answer, &expected) {
+        let opened = Opened { order: Some(&self.order), acceptance: self.acceptance.as_ref() };
+        let checked = match check_opened_answer(&answer, &expected, opened) {
             Ok(checked) => checked,
             Err(fault) => {
                 (self.output_ids, self.resumed_ids, self.text) =

@@ -4,8 +4,11 @@
 mod worker;
 
 use std::{
+    future::poll_fn,
     io::{BufRead, BufReader},
+    pin::pin,
     process::{Command, Stdio},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -255,6 +258,36 @@ async fn a_slow_worker_that_gives_signs_of_life_has_not_stalled() {
     .await;
     assert!(error.is_none(), "{error:?}");
     assert!(matches!(events.last(), Some(SessionEvent::Finished(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_an_event_may_be_given_up_at_any_moment() {
+    let worker = Worker::start(|mut served| async move { served.answer().await }).await;
+    let payer = endpoint(2).await;
+    let connection = Connection::open(&payer, worker.address());
+    connection.ready(PATIENCE).await.unwrap();
+    let order = Signed::sign(order_for(&request()), &key(2));
+    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
+    let (mut events, mut given_up, began) = (Vec::new(), 0, Instant::now());
+    loop {
+        assert!(began.elapsed() < PATIENCE, "{events:?}");
+        // Polled once: whatever has to wait is given up.
+        let polled = {
+            let mut hearing = pin!(session.hear());
+            poll_fn(|context| Poll::Ready(hearing.as_mut().poll(context))).await
+        };
+        match polled {
+            Poll::Pending => given_up += 1,
+            Poll::Ready(heard) => events.extend(heard.unwrap()),
+        }
+        if let Some(SessionEvent::Finished(_)) = events.last() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(events[0], SessionEvent::Accepted(_)));
+    assert_eq!(tokens(&events), TOKENS);
+    assert!(given_up > 0);
 }
 
 // ---- acceptance ----

@@ -265,7 +265,9 @@ async fn serve(
     }
     stream.send(&FromWorker::Acceptance(answer.acceptance())).await?;
     diary.write(&diary.accepted);
-    answer.hear_voucher(&mut stream, &diary).await?;
+    if !answer.hear_voucher(&mut stream, &diary).await? {
+        return answer.cancelled(&mut stream, &diary).await;
+    }
     if answer.request.prompt_logprobs.is_some() {
         let own = answer.prompt.len() - answer.resumed.len();
         for (piece, ids) in answer.prompt[..own].chunks(2).enumerate() {
@@ -314,10 +316,7 @@ async fn serve(
                             diary.vouchers.lock().expect("no panic").push(*voucher);
                         }
                         Ok(Some(ToWorker::Cancel)) if price != Price::ZERO => {
-                            diary.charges.lock().expect("no panic").push(answer.charge());
-                            end(&mut stream, answer.receipt(None, FinishReason::Cancelled)).await?;
-                            diary.write(&diary.cancelled);
-                            return Ok(());
+                            return answer.cancelled(&mut stream, &diary).await;
                         }
                         _ => {
                             diary.write(&diary.cancelled);
@@ -381,7 +380,9 @@ async fn serve(
         }
         if answer.output.len() % 3 == 2 {
             stream.send(&FromWorker::Progress(answer.progress())).await?;
-            answer.hear_voucher(&mut stream, &diary).await?;
+            if !answer.hear_voucher(&mut stream, &diary).await? {
+                return answer.cancelled(&mut stream, &diary).await;
+            }
         }
     }
     let finish = if (answer.output.len() as u32) < answer.limit {
@@ -405,18 +406,27 @@ async fn end(stream: &mut ServeStream, receipt: (Vec<u8>, [u8; 32])) -> Result<(
 }
 
 impl Answer {
-    /// Where something is paid, and more can be covered: the next voucher.
-    async fn hear_voucher(&mut self, stream: &mut ServeStream, diary: &Diary) -> Result<(), Broken> {
+    /// The payer has left: what was delivered is receipted.
+    async fn cancelled(&self, stream: &mut ServeStream, diary: &Diary) -> Result<(), Broken> {
+        diary.charges.lock().expect("no panic").push(self.charge());
+        end(stream, self.receipt(None, FinishReason::Cancelled)).await?;
+        diary.write(&diary.cancelled);
+        Ok(())
+    }
+
+    /// Where something is paid, and more can be covered: the next voucher. False if the payer leaves instead.
+    async fn hear_voucher(&mut self, stream: &mut ServeStream, diary: &Diary) -> Result<bool, Broken> {
         if self.price == Price::ZERO || (self.covered >= self.limit && self.limit > 0) {
-            return Ok(());
+            return Ok(true);
         }
         match stream.receive_within(Duration::from_secs(5)).await? {
             Some(ToWorker::Voucher(voucher)) => {
                 assert_eq!(voucher.order, self.order.digest());
                 self.covered = voucher.covered_output_tokens;
                 diary.vouchers.lock().expect("no panic").push(*voucher);
-                Ok(())
+                Ok(true)
             }
+            Some(ToWorker::Cancel) => Ok(false),
             other => Err(format!("no voucher but {other:?}").into()),
         }
     }
