@@ -490,6 +490,7 @@ pub(crate) fn acceptance(order: &Order) -> Acceptance {
         prompt_tokens: 1_000,
         accepted_ms: order.issued_ms + 10,
         max_output_tokens: order.max_output_tokens,
+        region: None,
     }
 }
 

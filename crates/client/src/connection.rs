@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use surety_net::{CloseCode, ConnectError, Endpoint, Link, Lost, Protocol, StatusError, WorkerAddress};
-use surety_types::{PublicKey, Request, Signed, WorkerStatus};
+use surety_types::{PublicKey, Region, Request, Signed, WorkerStatus};
 use tokio::{
     sync::{Mutex, Notify, watch},
     task::JoinSet,
@@ -57,7 +57,7 @@ enum State {
 }
 
 /// How an order is followed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OrderOptions {
     /// A worker that sends nothing for so long has stalled. Workers give a sign of life every
     /// [`surety_types::progress::PROGRESS_IDLE_MS`].
@@ -66,12 +66,14 @@ pub struct OrderOptions {
     pub acceptance: Duration,
     /// The context the worker offers for this model, from its status.
     pub context_tokens: Option<u32>,
+    /// Where the worker says that it is, by its status, if it was chosen for that: then its acceptance must say the same.
+    pub region: Option<Region>,
 }
 
 impl Default for OrderOptions {
     fn default() -> Self {
         let stall = Duration::from_secs(10);
-        OrderOptions { stall, acceptance: stall, context_tokens: None }
+        OrderOptions { stall, acceptance: stall, context_tokens: None, region: None }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The session: one order with one worker, from sending it to the checked answer.
 //!
 //! In:     a link, a signed order, its request. Out: events, in their turn, and in the end a checked answer.
-//! Holds: : silence, loss and lateness become errors in time; a dropped session stops the worker.
+//! Holds: : silence, loss and lateness become errors in time; a dropped session stops the worker. Nothing that
+//!         follows something signed is told before its signature is verified; what others have to tell may be, meanwhile.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,10 @@ use surety_types::{
     Acceptance, Answer, Canonical, FromWorker, Invalid, Order, PublicKey, Receipt, Request, Signed, ToWorker,
     TokenLogprob,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     channel::{Paid, Purse, PurseError, Terms, Till},
@@ -25,6 +29,8 @@ pub struct Session {
     towards: Towards,
     receiver: Receiver<FromWorker>,
     transcript: Transcript,
+    /// What has come, and is not taken yet.
+    pending: Option<FromWorker>,
     worker: PublicKey,
     stall: Duration,
     acceptance: Duration,
@@ -342,7 +348,8 @@ impl Session {
         Ok(Session {
             towards,
             receiver,
-            transcript: Transcript::new(order, request, resumed, channel, worker, options.context_tokens),
+            transcript: Transcript::new(order, request, resumed, channel, worker, &options),
+            pending: None,
             worker,
             stall: options.stall,
             acceptance: options.acceptance,
@@ -435,6 +442,27 @@ impl Session {
 
     /// Waits for one message and takes it.
     async fn step(&mut self) -> Result<Option<SessionEvent>, SessionError> {
+        if self.pending.is_none() {
+            let message = self.receive().await?;
+            self.heard = Instant::now();
+            let is_signed = !matches!(message, FromWorker::Frame { .. } | FromWorker::Prompt { .. });
+            self.pending = Some(message);
+            if is_signed {
+                // Verifying takes as long as passing on several frames: those that are here already go first, this
+                // session's last among them. What comes after it waits for it.
+                yield_now().await;
+            }
+        }
+        let message = self.pending.take().expect("it has come");
+        self.transcript.cancelled |= self.payment_problem().is_some();
+        let is_progress = matches!(message, FromWorker::Progress(_));
+        let event = self.transcript.take(message)?;
+        self.pay(is_progress, event.as_ref());
+        Ok(event)
+    }
+
+    /// Waits for one message.
+    async fn receive(&mut self) -> Result<FromWorker, SessionError> {
         let stall = if self.transcript.is_accepted() { self.stall } else { self.acceptance };
         let stalled = self.heard + stall;
         let received = timeout_at(stalled.min(self.deadline), self.receiver.receive()).await;
@@ -447,14 +475,7 @@ impl Session {
                 Err(SessionError::DeadlineExceeded { worker, output_tokens, accepted })
             }
             Err(_) => Err(SessionError::Stalled { worker, output_tokens, accepted, stall }),
-            Ok(Ok(Some(message))) => {
-                self.heard = Instant::now();
-                self.transcript.cancelled |= self.payment_problem().is_some();
-                let is_progress = matches!(message, FromWorker::Progress(_));
-                let event = self.transcript.take(message)?;
-                self.pay(is_progress, event.as_ref());
-                Ok(event)
-            }
+            Ok(Ok(Some(message))) => Ok(message),
             // An end without a receipt is no end.
             Ok(Ok(None)) => Err(broken_off(CloseCode::Done)),
             Ok(Err(ReceiveError::Reset(code))) => Err(broken_off(code)),

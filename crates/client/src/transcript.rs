@@ -7,13 +7,18 @@
 
 use std::mem::take;
 
-use surety_proof::{Expected, Fault, IdsHasher, TextHasher, check::check_acceptance, check_answer};
+use surety_proof::{
+    Expected, Fault, IdsHasher, Opened, TextHasher, check::check_acceptance, check_opened_answer,
+};
 use surety_types::{
-    Acceptance, Answer, Canonical, FromWorker, Order, Price, Progress, PublicKey, Receipt, Request, Signed,
-    channel::COVER_TOKENS,
+    Acceptance, Answer, Canonical, FromWorker, Order, Price, Progress, PublicKey, Receipt, Region, Request,
+    Signed, channel::COVER_TOKENS,
 };
 
-use crate::session::{Completed, Refusal, SessionError, SessionEvent};
+use crate::{
+    connection::OrderOptions,
+    session::{Completed, Refusal, SessionError, SessionEvent},
+};
 
 /// The most text that one token may stand for. Vocabularies hold nothing near it.
 const MAX_TEXT_BYTES_PER_TOKEN: usize = 4096;
@@ -26,6 +31,8 @@ pub(crate) struct Transcript {
     channel: Option<Vec<u8>>,
     worker: PublicKey,
     context_tokens: Option<u32>,
+    /// What the acceptance must say, if it matters.
+    region: Option<Region>,
     acceptance: Option<Signed<Acceptance>>,
     prompt_ids: Vec<u32>,
     output_ids: Vec<u32>,
@@ -44,7 +51,7 @@ impl Transcript {
         resumed_ids: Vec<u32>,
         channel: Option<Vec<u8>>,
         worker: PublicKey,
-        context_tokens: Option<u32>,
+        options: &OrderOptions,
     ) -> Self {
         Transcript {
             order,
@@ -52,7 +59,8 @@ impl Transcript {
             resumed_ids,
             channel,
             worker,
-            context_tokens,
+            context_tokens: options.context_tokens,
+            region: options.region.clone(),
             acceptance: None,
             prompt_ids: Vec::new(),
             output_ids: Vec::new(),
@@ -138,6 +146,9 @@ impl Transcript {
         let acceptance = Signed::<Acceptance>::open_by(bytes, &self.worker)
             .map_err(|error| bad(Fault::Acceptance(error).into()))?;
         check_acceptance(&self.order, &acceptance, self.context_tokens).map_err(|fault| bad(fault.into()))?;
+        if self.region.is_some() && self.region != acceptance.region {
+            return Err(self.bad_frame("an acceptance that claims another region than its status"));
+        }
         let event = SessionEvent::Accepted(acceptance.value().clone());
         self.acceptance = Some(acceptance);
         Ok(event)
@@ -252,7 +263,8 @@ impl Transcript {
             context_tokens: self.context_tokens,
             cancelled: Some(self.cancelled),
         };
-        let checked = match check_answer(&answer, &expected) {
+        let opened = Opened { order: Some(&self.order), acceptance: self.acceptance.as_ref() };
+        let checked = match check_opened_answer(&answer, &expected, opened) {
             Ok(checked) => checked,
             Err(fault) => {
                 (self.output_ids, self.resumed_ids, self.text) =

@@ -4,8 +4,11 @@
 mod worker;
 
 use std::{
+    future::poll_fn,
     io::{BufRead, BufReader},
+    pin::pin,
     process::{Command, Stdio},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -13,8 +16,8 @@ use surety_client::{Connection, OrderOptions, Party, ProgressProblem, Session, S
 use surety_net::{CloseCode, FrameError, Lost, ReceiveError, SendError, encode_frame};
 use surety_proof::{Check, Fault, output_digest, text_digest};
 use surety_types::{
-    Amount, Digest, FailureCode, FinishReason, FromWorker, Invalid, OpenError, Order, Prompt, Request,
-    Signed, ToWorker,
+    Amount, Digest, FailureCode, FinishReason, FromWorker, Invalid, OpenError, Order, Prompt, Region,
+    Request, Signed, ToWorker,
 };
 use worker::{RawWorker, Served, TEXT, TOKENS, Worker, endpoint, key, order_for, request, unix_ms};
 
@@ -39,8 +42,12 @@ async fn outcome_of<F: Future<Output = ()> + Send + 'static>(
     connection.ready(PATIENCE).await.unwrap();
     let mut order = order_for(&request);
     change(&mut order);
-    let options =
-        OrderOptions { stall: STALL, acceptance: STALL, context_tokens: Some(worker::CONTEXT_TOKENS) };
+    let options = OrderOptions {
+        stall: STALL,
+        acceptance: STALL,
+        context_tokens: Some(worker::CONTEXT_TOKENS),
+        region: None,
+    };
     let mut session =
         connection.order(Signed::sign(order, &key(2)), request, Vec::new(), options).await.unwrap();
     collect(&mut session).await
@@ -253,7 +260,70 @@ async fn a_slow_worker_that_gives_signs_of_life_has_not_stalled() {
     assert!(matches!(events.last(), Some(SessionEvent::Finished(_))));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_an_event_may_be_given_up_at_any_moment() {
+    let worker = Worker::start(|mut served| async move { served.answer().await }).await;
+    let payer = endpoint(2).await;
+    let connection = Connection::open(&payer, worker.address());
+    connection.ready(PATIENCE).await.unwrap();
+    let order = Signed::sign(order_for(&request()), &key(2));
+    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
+    let (mut events, mut given_up, began) = (Vec::new(), 0, Instant::now());
+    loop {
+        assert!(began.elapsed() < PATIENCE, "{events:?}");
+        // Polled once: whatever has to wait is given up.
+        let polled = {
+            let mut hearing = pin!(session.hear());
+            poll_fn(|context| Poll::Ready(hearing.as_mut().poll(context))).await
+        };
+        match polled {
+            Poll::Pending => given_up += 1,
+            Poll::Ready(heard) => events.extend(heard.unwrap()),
+        }
+        if let Some(SessionEvent::Finished(_)) = events.last() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(events[0], SessionEvent::Accepted(_)));
+    assert_eq!(tokens(&events), TOKENS);
+    assert!(given_up > 0);
+}
+
 // ---- acceptance ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acceptance_claims_the_region_that_the_worker_was_chosen_for() {
+    let claim = |text: &str| Some(Region::new(text).unwrap());
+    for (wanted, signed, refused) in [
+        (claim("eu"), claim("eu"), false),
+        (claim("eu"), claim("eu-de"), true),
+        (claim("eu"), None, true),
+        (None, claim("us"), false),
+        (None, None, false),
+    ] {
+        let worker = Worker::start(move |mut served| {
+            let region = signed.clone();
+            async move {
+                let acceptance = surety_types::Acceptance { region, ..served.honest_acceptance() };
+                served.send_acceptance(acceptance).await;
+                served.frames().await;
+                served.receipt().await;
+            }
+        })
+        .await;
+        let payer = endpoint(2).await;
+        let connection = Connection::open(&payer, worker.address());
+        connection.ready(PATIENCE).await.unwrap();
+        let options = OrderOptions { region: wanted, ..OrderOptions::default() };
+        let order = Signed::sign(order_for(&request()), &key(2));
+        let mut session = connection.order(order, request(), Vec::new(), options).await.unwrap();
+        let (events, error) = collect(&mut session).await;
+        assert_eq!(error.is_some(), refused, "{error:?}");
+        assert_eq!(events.is_empty(), refused, "{events:?}");
+        assert!(error.is_none_or(|error| matches!(error, SessionError::BadFrame { .. })));
+    }
+}
 
 fn is_acceptance_fault(error: &SessionError, is_expected: fn(&Fault) -> bool) -> bool {
     matches!(error, SessionError::BadAcceptance { fault, .. } if is_expected(fault))

@@ -16,10 +16,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
@@ -235,21 +235,21 @@ fn read(database: &Database, id: u128) -> Result<Vec<Entry>, redb::Error> {
     Ok(entries)
 }
 
-/// The writing thread: gathers what comes for a while, commits it together.
+/// The writing thread: lets what comes gather for a while, commits it together.
 fn write_all(jobs: &Receiver<Job>, database: &Database) {
     while let Ok(first) = jobs.recv() {
-        let (mut batch, until) = (vec![first], Instant::now() + COMMIT_INTERVAL);
-        let ended = loop {
-            match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(job) if batch.len() < WAITING_MAX => batch.push(job),
-                Ok(job) => {
-                    batch.push(job);
-                    break false;
+        // Asleep, and not waiting for the next: whoever hands a job over on a request's path wakes nobody.
+        thread::sleep(COMMIT_INTERVAL);
+        let (mut batch, mut ended) = (vec![first], false);
+        while batch.len() <= WAITING_MAX {
+            match jobs.try_recv() {
+                Ok(job) => batch.push(job),
+                Err(error) => {
+                    ended = error == TryRecvError::Disconnected;
+                    break;
                 }
-                Err(RecvTimeoutError::Timeout) => break false,
-                Err(RecvTimeoutError::Disconnected) => break true,
             }
-        };
+        }
         match commit(database, &batch, BYTES_MAX, unix_ms()) {
             Ok(()) => batch.iter().for_each(|job| {
                 if let Job::Keep(_, _, Some(kept)) = job {

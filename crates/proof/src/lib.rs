@@ -14,8 +14,8 @@ pub mod dispute;
 pub mod opening;
 
 pub use check::{
-    Check, Checked, CheckedEvidence, EvidenceFault, Expected, Fault, Unchecked, check_answer, check_evidence,
-    check_state,
+    Check, Checked, CheckedEvidence, EvidenceFault, Expected, Fault, Opened, Unchecked, check_answer,
+    check_evidence, check_opened_answer, check_state,
 };
 pub use commit::{IdsHasher, TextHasher, output_digest, prompt_digest, state_commitment, text_digest};
 pub use opening::{OpeningError, check_opening};

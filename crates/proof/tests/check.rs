@@ -1,8 +1,8 @@
 //! An honest answer holds; every way of tampering with it is refused for its own reason.
 
 use surety_proof::{
-    Check, EvidenceFault, Expected, Fault, Unchecked, check_answer, check_evidence, check_state,
-    output_digest, prompt_digest, state_commitment, text_digest,
+    Check, EvidenceFault, Expected, Fault, Opened, Unchecked, check_answer, check_evidence,
+    check_opened_answer, check_state, output_digest, prompt_digest, state_commitment, text_digest,
 };
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, Digest, Envelope, Evidence, FailureCode, FinishReason, Message,
@@ -93,6 +93,7 @@ fn honest() -> Case {
         prompt_tokens: 5,
         accepted_ms: ISSUED_MS + 10,
         max_output_tokens: 8,
+        region: None,
     };
     let receipt = Receipt {
         version: RECEIPT_VERSION,
@@ -201,12 +202,21 @@ impl Case {
     }
 }
 
-/// Checks that a change of the honest answer is refused with the fault that `is_expected` recognises.
+/// Checks that a change of the honest answer is refused with the fault that `is_expected` recognises, also by whoever opened the
+/// order and the acceptance before.
 fn check(mut case: Case, change: impl FnOnce(&mut Case), is_expected: impl FnOnce(&Fault) -> bool) {
-    check_answer(&case.answer(), &case.expected).expect("honest before the change");
+    let honest = case.answer();
+    check_answer(&honest, &case.expected).expect("honest before the change");
+    let order = Signed::<Order>::open(&honest.order).expect("an order");
+    let acceptance =
+        honest.acceptance.map(|bytes| Signed::<Acceptance>::open(&bytes).expect("an acceptance"));
+    let opened = Opened { order: Some(&order), acceptance: acceptance.as_ref() };
+    check_opened_answer(&case.answer(), &case.expected, opened).expect("honest before the change");
     change(&mut case);
     let fault = check_answer(&case.answer(), &case.expected).expect_err("tampered with");
     assert!(is_expected(&fault), "{fault:?}");
+    let again = check_opened_answer(&case.answer(), &case.expected, opened).expect_err("tampered with");
+    assert_eq!(format!("{again:?}"), format!("{fault:?}"));
 }
 
 macro_rules! faults {

@@ -9,6 +9,7 @@ use crate::{
     cose::{Kind, Signable},
     digest::{Digest, ModelId},
     key::PublicKey,
+    region::Region,
 };
 
 /// An acceptance. Signed by `worker`; from here on silence is a breach.
@@ -39,6 +40,9 @@ pub struct Acceptance {
     /// Output tokens, at most: the order's limit, or what the worker's context leaves if that is less.
     #[n(7)]
     pub max_output_tokens: u32,
+    /// Where the worker says that it is, if it says so; nobody checks it.
+    #[n(8)]
+    pub region: Option<Region>,
 }
 
 impl Canonical for Acceptance {

@@ -79,6 +79,7 @@ pub(crate) fn acceptance() -> Acceptance {
         prompt_tokens: 23,
         accepted_ms: 1_770_000_000_010,
         max_output_tokens: 16,
+        region: Some(region()),
     }
 }
 
@@ -264,6 +265,10 @@ pub(crate) fn evidence() -> Evidence {
     }
 }
 
+pub(crate) fn region() -> Region {
+    Region::new("eu-de").expect("a region")
+}
+
 pub(crate) fn status() -> WorkerStatus {
     WorkerStatus {
         worker: worker().public(),
@@ -280,5 +285,6 @@ pub(crate) fn status() -> WorkerStatus {
             decode_tokens_per_second: 100,
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
         }],
+        region: Some(region()),
     }
 }

@@ -238,6 +238,7 @@ fn every_kind_fits_its_bound() {
             accepted_ms: u64::MAX,
             prompt_tokens: u32::MAX,
             max_output_tokens: u32::MAX,
+            region: Some(Region::new("a".repeat(region::MAX_REGION_BYTES)).unwrap()),
             ..samples::acceptance()
         },
         &samples::worker(),

@@ -13,6 +13,7 @@ use crate::{
     key::PublicKey,
     manifest::Manifest,
     order::MAX_OUTPUT_TOKENS,
+    region::Region,
     request::{MAX_REQUEST_BYTES, MAX_TOP_LOGPROBS},
     text::Text,
     voucher::Voucher,
@@ -169,6 +170,9 @@ pub struct WorkerStatus {
     /// What it serves.
     #[cbor(n(5), decode_with = "crate::codec::list::<{ MAX_SERVED_MODELS as u64 }, _, _>")]
     pub models: Vec<ServedModel>,
+    /// Where it says that it is, if it says so. Its acceptances say the same, under its signature; nobody checks it.
+    #[n(6)]
+    pub region: Option<Region>,
 }
 
 /// Whether a worker takes orders.

@@ -10,7 +10,7 @@
 use surety_proof::commit::{IdsHasher, TextHasher, prompt_digest, state_commitment};
 use surety_types::{
     Acceptance, Amount, Digest, FailureCode, FinishReason, Order, Outcome, Price, Progress, PublicKey,
-    Receipt, SecretKey, Signed, Text,
+    Receipt, Region, SecretKey, Signed, Text,
     channel::cover_wei,
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
@@ -61,8 +61,14 @@ impl Account {
         self.prompt_digest = prompt_digest(ids);
     }
 
-    /// Accepts the order.
-    pub fn accept(&mut self, key: &SecretKey, max_output_tokens: u32, now_ms: u64) -> Signed<Acceptance> {
+    /// Accepts the order; says where the worker is, if it says so.
+    pub fn accept(
+        &mut self,
+        key: &SecretKey,
+        max_output_tokens: u32,
+        region: Option<Region>,
+        now_ms: u64,
+    ) -> Signed<Acceptance> {
         self.accepted = true;
         self.accepted_ms = self.accepted_ms.max(now_ms);
         let acceptance = Acceptance {
@@ -74,6 +80,7 @@ impl Account {
             prompt_tokens: self.prompt_tokens,
             accepted_ms: self.accepted_ms,
             max_output_tokens,
+            region,
         };
         Signed::sign(acceptance, key)
     }

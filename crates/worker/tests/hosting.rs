@@ -89,6 +89,7 @@ impl Settings<'_> {
             threads: NonZeroUsize::new(1),
             context_tokens: None,
             kv_bytes: Some(64 << 20),
+            region: None,
             ledger: Some(WorkerLedger {
                 account: ledger.account(self.operator),
                 bond: U256::from(20 * CREDIT),

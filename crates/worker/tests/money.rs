@@ -62,6 +62,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
         threads: NonZeroUsize::new(1),
         context_tokens: None,
         kv_bytes: Some(64 << 20),
+        region: None,
         ledger: Some(WorkerLedger {
             account: ledger.account(OPERATOR),
             bond: U256::from(20 * CREDIT),

@@ -57,6 +57,7 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
         threads: NonZeroUsize::new(1),
         context_tokens: None,
         kv_bytes: Some(64 << 20),
+        region: None,
         ledger: None,
         sharing: None,
         lie: None,
@@ -114,7 +115,7 @@ impl Bench {
 
     async fn send(&self, order: Order, request: Request) -> Session {
         let order = Signed::sign(order, &self.payer);
-        let options = OrderOptions { stall: TIME, acceptance: TIME, context_tokens: None };
+        let options = OrderOptions { stall: TIME, acceptance: TIME, context_tokens: None, region: None };
         self.connection.order(order, request, Vec::new(), options).await.unwrap()
     }
 

@@ -136,6 +136,7 @@ fn status() -> WorkerStatus {
         active_requests: 0,
         waiting_requests: 0,
         models: vec![],
+        region: None,
     }
 }
 
@@ -200,6 +201,7 @@ impl Served {
             prompt_tokens: PROMPT.len() as u32,
             accepted_ms: self.accepted_ms,
             max_output_tokens: self.order.max_output_tokens,
+            region: None,
         }
     }
 

@@ -6,7 +6,11 @@
 //!         checked and the evidence kept, or with one error frame; a client that leaves stops the work.
 //! Absent: understanding the request (`ask`), wording the reply (`reply`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::{self, Body},
@@ -338,13 +342,16 @@ impl Job {
     }
 
     /// The next event, or that the gateway stops.
-    async fn next(&mut self) -> Result<(usize, Event), ApiError> {
+    async fn next(
+        &mut self,
+        mut halted: Pin<&mut (impl Future<Output = ()> + ?Sized)>,
+    ) -> Result<(usize, Event), ApiError> {
         tokio::select! {
             step = self.answering.next() => match step {
                 Some(step) => step,
                 None => Err(ApiError::bug("the worker ended with answers missing")),
             },
-            () = self.shared.halted() => Err(stopping()),
+            () = &mut halted => Err(stopping()),
         }
     }
 
@@ -364,8 +371,10 @@ impl Job {
     /// The whole answer as one document, and what is known about it.
     async fn document(mut self) -> Result<(Response, SuretyNote), ApiError> {
         let mut reply = self.reply();
+        let shared = Arc::clone(&self.shared);
+        let mut halted = pin!(shared.halted());
         loop {
-            let (index, event) = self.next().await?;
+            let (index, event) = self.next(halted.as_mut()).await?;
             if self.take(&mut reply, index, event)? {
                 break;
             }
@@ -406,13 +415,15 @@ impl Job {
 
     /// Sends events as they come; returns the last of them.
     async fn follow(&mut self, reply: &mut Reply, events: &Events) -> Result<Bytes, ApiError> {
+        let shared = Arc::clone(&self.shared);
+        let mut halted = pin!(shared.halted());
         loop {
             let news = reply.news();
             let full = reply.pending_bytes() > PENDING_BYTES_MAX;
             let step = tokio::select! {
                 biased;
                 () = events.room(), if news.is_some() => None,
-                step = self.next(), if !full => Some(step?),
+                step = self.next(halted.as_mut()), if !full => Some(step?),
             };
             let Some((index, event)) = step else {
                 if let Some(piece) = news.and_then(|index| reply.events(index)) {

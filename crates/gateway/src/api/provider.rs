@@ -9,7 +9,7 @@
 //! Source: OpenRouter, *Provider Routing*. Providers are named by keys and addresses here, and prices are micro-credits.
 
 use serde_json::value::RawValue;
-use surety_types::Amount;
+use surety_types::{Amount, Region, WEI_PER_MICRO_CREDIT};
 
 use super::{
     fields::{self, Fields},
@@ -26,8 +26,12 @@ const NAMES_MAX: usize = 64;
 const QUANTIZATIONS_MAX: usize = 16;
 /// Tokens a second, or seconds.
 const CUTOFF: std::ops::RangeInclusive<f32> = 0.0..=1e9;
-/// Characters of a price.
-const PRICE_CHARACTERS_MAX: usize = 64;
+/// Characters of a price or a stake.
+const NUMBER_CHARACTERS_MAX: usize = 64;
+/// Regions in one list.
+const REGIONS_MAX: usize = 32;
+/// A credit is 10^6 micro-credits.
+const MICRO_CREDIT_DIGITS: u32 = 6;
 
 /// The members of `provider`, and what each is.
 pub(crate) const MEMBERS: &[(&str, &str)] = &[
@@ -38,6 +42,11 @@ pub(crate) const MEMBERS: &[(&str, &str)] = &[
         "allow_fallbacks",
         "false: nobody but those of `order`, or without `order` nobody but the best. Default true.",
     ),
+    (
+        "region",
+        "Nobody but who says that it is within one of these, as in eu or us-east. It signs that, and nobody checks it.",
+    ),
+    ("min_stake", "Nobody whose operator has less bonded on the ledger, in credits."),
     ("require_parameters", "Always so: whoever answers applies every parameter, or the request is refused."),
     ("data_collection", "Only `allow`: no worker can promise to forget what it is asked."),
     ("zdr", "Only false, for the same reason."),
@@ -74,6 +83,8 @@ pub(crate) fn preferences(fields: &mut Fields<'_>) -> Result<Preferences, ApiErr
         only: names(provider, "only")?,
         ignore: names(provider, "ignore")?,
         allow_fallbacks: provider.boolean("allow_fallbacks")?.unwrap_or(true),
+        regions: regions(provider)?,
+        min_stake: min_stake(provider)?,
         quantizations: quantizations(provider)?,
         sort: sort(provider)?,
         max_price: max_price(provider)?,
@@ -154,6 +165,34 @@ fn names(provider: &mut Fields<'_>, member: &str) -> Result<Vec<Name>, ApiError>
     Ok(names)
 }
 
+/// A region, or a list of them.
+fn regions(provider: &mut Fields<'_>) -> Result<Vec<Region>, ApiError> {
+    const PATH: &str = "provider.region";
+    let Some(raw) = provider.take("region") else { return Ok(Vec::new()) };
+    let one = |path: &str, raw: &RawValue| {
+        let text = fields::string(path, raw)?;
+        Region::new(text).map_err(|invalid| ApiError::invalid(path, format!("`{path}` {}.", invalid.problem)))
+    };
+    if fields::first_byte(raw) == b'"' {
+        return Ok(vec![one(PATH, raw)?]);
+    }
+    let list = fields::list(PATH, raw, REGIONS_MAX)?;
+    if list.is_empty() {
+        let message = "`provider.region` is empty, so nobody could answer. Name a region, or leave it out.";
+        return Err(ApiError::invalid(PATH, message));
+    }
+    list.into_iter().enumerate().map(|(index, raw)| one(&format!("{PATH}[{index}]"), raw)).collect()
+}
+
+/// Credits as a number or a text; to the micro-credit, rounded up: less is not enough.
+fn min_stake(provider: &mut Fields<'_>) -> Result<u128, ApiError> {
+    let path = provider.path("min_stake");
+    let Some(raw) = provider.take("min_stake") else { return Ok(0) };
+    let credits = decimal(&path, raw, "a number from 0: credits", |text| parts(text, MICRO_CREDIT_DIGITS))?;
+    let (whole, fraction) = credits;
+    Ok(whole.saturating_add(fraction.into()).saturating_mul(WEI_PER_MICRO_CREDIT))
+}
+
 fn quantizations(provider: &mut Fields<'_>) -> Result<Vec<Quantization>, ApiError> {
     const PATH: &str = "provider.quantizations";
     let Some(raw) = provider.take("quantizations") else { return Ok(Vec::new()) };
@@ -199,8 +238,19 @@ fn max_price(provider: &mut Fields<'_>) -> Result<MaxPrice, ApiError> {
     Ok(MaxPrice { prompt, completion })
 }
 
-/// A price as a number or, as some clients write it, as a text; rounded down to a whole micro-credit.
+/// A price, rounded down to a whole micro-credit.
 fn price(path: &str, raw: &RawValue) -> Result<Amount, ApiError> {
+    let wanted = "a number from 0: micro-credits (not dollars) per million tokens";
+    decimal(path, raw, wanted, |text| parts(text, 0)).map(|(whole, _)| Amount(whole))
+}
+
+/// A number as a number or, as some clients write it, as a text.
+fn decimal<T>(
+    path: &str,
+    raw: &RawValue,
+    wanted: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, ApiError> {
     let quoted;
     let text = if fields::first_byte(raw) == b'"' {
         quoted = fields::string(path, raw)?;
@@ -208,15 +258,13 @@ fn price(path: &str, raw: &RawValue) -> Result<Amount, ApiError> {
     } else {
         raw.get()
     };
-    let whole = Some(text).filter(|text| text.len() <= PRICE_CHARACTERS_MAX).and_then(whole_part);
-    whole.map(Amount).ok_or_else(|| {
-        let wanted = "a number from 0: micro-credits (not dollars) per million tokens";
-        fields::wrong_type(path, raw, wanted)
-    })
+    let number = Some(text).filter(|text| text.len() <= NUMBER_CHARACTERS_MAX).and_then(read);
+    number.ok_or_else(|| fields::wrong_type(path, raw, wanted))
 }
 
-/// The whole part of a decimal number from 0, exactly; the greatest there is for what is greater.
-fn whole_part(text: &str) -> Option<u128> {
+/// A decimal number from 0 with its point moved to the right: the whole part, exactly, or the greatest there is for what
+/// is greater; and whether there is more than that.
+fn parts(text: &str, moved: u32) -> Option<(u128, bool)> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
         None => (text, 0),
@@ -226,17 +274,17 @@ fn whole_part(text: &str) -> Option<u128> {
     if whole.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let point = whole.len() as i64 + i64::from(exponent);
+    let point = whole.len() as i64 + i64::from(exponent) + i64::from(moved);
     let significant = digits.trim_start_matches('0');
     let point = point - (digits.len() - significant.len()) as i64;
     if significant.is_empty() || point <= 0 {
-        return Some(0);
+        return Some((0, !significant.is_empty()));
     }
     // 2^128 has 39 digits.
-    let Ok(point @ ..=39) = usize::try_from(point) else { return Some(u128::MAX) };
-    let kept = &significant[..point.min(significant.len())];
+    let Ok(point @ ..=39) = usize::try_from(point) else { return Some((u128::MAX, false)) };
+    let (kept, rest) = significant.split_at(point.min(significant.len()));
     let padded = format!("{kept}{}", "0".repeat(point - kept.len()));
-    Some(padded.parse().unwrap_or(u128::MAX))
+    Some((padded.parse().unwrap_or(u128::MAX), rest.bytes().any(|digit| digit != b'0')))
 }
 
 /// A number, which is meant at p50, or an object of percentiles.
@@ -290,7 +338,7 @@ mod tests {
     fn every_member_is_read() {
         let name = |text| Name::parse(text).expect("a name");
         let preferences = read(
-            r#"{"order":["01234567","0xABCDEF01"],"only":["01234567"],"ignore":["89abcdef"],"allow_fallbacks":false,
+            r#"{"order":["01234567","0xABCDEF01"],"only":["01234567"],"ignore":["89abcdef"],"allow_fallbacks":false,"region":["eu","us-east"],"min_stake":"12.5",
                 "require_parameters":true,"data_collection":"allow","zdr":false,"enforce_distillable_text":false,
                 "quantizations":["int8","fp16"],"sort":{"by":"throughput","partition":"none"},
                 "max_price":{"prompt":1.9,"completion":"2e6","request":0,"image":"1","audio":3},
@@ -303,6 +351,8 @@ mod tests {
             only: vec![name("01234567")],
             ignore: vec![name("89abcdef")],
             allow_fallbacks: false,
+            regions: ["eu", "us-east"].map(|text| Region::new(text).expect(text)).into(),
+            min_stake: 12_500_000 * WEI_PER_MICRO_CREDIT,
             quantizations: vec![Quantization::Int8, Quantization::Fp16],
             sort: Some(Sort::Throughput),
             max_price: MaxPrice { prompt: Some(Amount(1)), completion: Some(Amount(2_000_000)) },
@@ -338,6 +388,12 @@ mod tests {
                 "provider.enforce_distillable_text",
                 "licence",
             ),
+            (r#"{"region":[]}"#, InvalidParam, "provider.region", "nobody could answer"),
+            (r#"{"region":["EU"]}"#, InvalidParam, "provider.region[0]", "lower-case"),
+            (r#"{"region":"eu-"}"#, InvalidParam, "provider.region", "hyphens between"),
+            (r#"{"region":{}}"#, InvalidParam, "provider.region", "a list"),
+            (r#"{"min_stake":-1}"#, InvalidParam, "provider.min_stake", "credits"),
+            (r#"{"min_stake":[1]}"#, InvalidParam, "provider.min_stake", "credits"),
             (r#"{"quantizations":["int3"]}"#, InvalidParam, "provider.quantizations[0]", "`int4`"),
             (r#"{"sort":"speed"}"#, InvalidParam, "provider.sort", "`throughput`"),
             (r#"{"sort":{"by":"speed"}}"#, InvalidParam, "provider.sort.by", "`throughput`"),
@@ -400,20 +456,38 @@ mod tests {
             ("1e9999999999", None),
             ("NaN", None),
         ] {
-            assert_eq!(whole_part(text), whole, "{text}");
+            assert_eq!(parts(text, 0).map(|(whole, _)| whole), whole, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stake_is_rounded_up_to_a_micro_credit() {
+        for (text, micro) in [
+            ("0", 0),
+            ("1", 1_000_000),
+            ("0.0000001", 1),
+            ("1.0000010", 1_000_001),
+            ("1.0000011", 1_000_002),
+            ("\"1e-3\"", 1000),
+            ("1e-9", 1),
+            ("1e999", u128::MAX),
+        ] {
+            let stake = read(&format!(r#"{{"min_stake":{text}}}"#)).expect(text).min_stake;
+            assert_eq!(stake, micro.saturating_mul(WEI_PER_MICRO_CREDIT), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn a_whole_part_is_the_floor(number in 0.0f64..1e15) {
-            prop_assert_eq!(whole_part(&number.to_string()), Some(number.floor() as u128));
-            prop_assert_eq!(whole_part(&format!("{number:e}")), Some(number.floor() as u128));
+            let expected = Some((number.floor() as u128, number.fract() != 0.0));
+            prop_assert_eq!(parts(&number.to_string(), 0), expected);
+            prop_assert_eq!(parts(&format!("{number:e}"), 0), expected);
         }
 
         #[test]
         fn any_text_is_a_price_or_none(text in "[0-9.eE+-]{0,20}") {
-            whole_part(&text);
+            parts(&text, MICRO_CREDIT_DIGITS);
         }
     }
 }

@@ -461,6 +461,12 @@ pub struct WorkerReport {
     /// What is bonded to that account, in wei.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bonded: Option<String>,
+    /// What of that stands for work that is claimed and not settled yet, in wei.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<String>,
+    /// Where it says that it is; nobody checks it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region_claimed: Option<String>,
     /// What its operator asks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub offers: Vec<OfferReport>,

@@ -70,9 +70,10 @@ pub(crate) fn pipe(keep_alive: Duration, abandoned: Bytes) -> (Events, Body) {
 impl Events {
     /// Waits until there is room for more. May be cancelled.
     pub(crate) async fn room(&self) {
-        loop {
+        let is_room = || self.level.bytes.load(Ordering::Acquire) < BUFFER_BYTES;
+        while !is_room() {
             let fell = self.level.fell.notified();
-            if self.level.bytes.load(Ordering::Acquire) < BUFFER_BYTES {
+            if is_room() {
                 return;
             }
             fell.await;

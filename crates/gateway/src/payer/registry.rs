@@ -1,6 +1,6 @@
 //! The registry: which workers the ledger lists, where, and what they ask.
 //!
-//! In:     the ledger's state, proven. Out: workers with operator, address, prices and the bond behind them.
+//! In:     the ledger's state, proven. Out: workers with operator, address, prices, the bond behind them and what of it is unsettled.
 //! Touches: the ledger; the gateway's list of workers; channels, which it has opened ahead of need.
 //! Holds:  what an operator wrote is checked before it is used, and what is not used is listed with its reason; lists are
 //!         bounded.
@@ -20,7 +20,7 @@ use surety_client::{
 use surety_net::Location;
 use surety_types::{
     Amount, Digest, ModelId, Price, PublicKey,
-    abi::{IOperators, IStaking, Module},
+    abi::{IAudits, IOperators, IStaking, Module},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -48,6 +48,8 @@ pub(crate) struct Listed {
     pub(crate) offers: Arc<BTreeMap<ModelId, Price>>,
     /// What is bonded to its operator, in wei.
     pub(crate) bonded: u128,
+    /// What was claimed for it and is in no log that is closed, in wei (U-7.3).
+    pub(crate) unsettled: u128,
 }
 
 /// Follows the registry and keeps channels, until aborted.
@@ -114,12 +116,20 @@ async fn read(account: &dyn Account, reach: Reach) -> Result<(Vec<Listed>, Ignor
         }
         let offers = Arc::new(offers(account, operator).await?);
         let bonded = view(account, Module::Staking, &IStaking::bondedToCall { operator }).await?;
-        let bonded = u128::try_from(bonded).unwrap_or(u128::MAX);
+        let exposure = view(account, Module::Audits, &IAudits::exposureOfCall { operator }).await?.exposure;
+        let [bonded, unsettled] = [bonded, exposure].map(|wei| u128::try_from(wei).unwrap_or(u128::MAX));
         for worker in workers {
             let key = PublicKey(worker.key.0);
             match reach.check(&worker.endpoint) {
                 Ok(location) if listed.len() < WORKERS_MAX => {
-                    listed.push(Listed { key, operator, location, offers: Arc::clone(&offers), bonded });
+                    listed.push(Listed {
+                        key,
+                        operator,
+                        location,
+                        offers: Arc::clone(&offers),
+                        bonded,
+                        unsettled,
+                    });
                 }
                 Ok(_) if ignored.len() < IGNORED_MAX => {
                     ignored.push((key.to_string(), format!("more than {WORKERS_MAX} workers are listed")));

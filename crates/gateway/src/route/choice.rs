@@ -18,7 +18,7 @@
 //! | time per token | ½ | four times as slow | half the orders |
 //! | price, up to sixteenfold | ½ | four times as dear | half the orders |
 //! | share of orders that ended well | 2 | at 70 % rather than 100 % | half the orders |
-//! | stake at risk, of the largest | −0.3 | the largest rather than without | a third more |
+//! | stake less what is unsettled, of the largest | −0.3 | the largest rather than without | a third more |
 //! | cache affinity | −0.5 | home to requests that begin so | two thirds more of those |
 //!
 //! Who was never measured counts as the slowest that was. So that such a worker is measured all the same, one turn in
@@ -28,7 +28,7 @@
 use std::cmp::Ordering;
 
 use alloy_primitives::Address;
-use surety_types::{Price, PublicKey};
+use surety_types::{Price, PublicKey, Region};
 
 use super::{
     health::{Gate, Percentiles},
@@ -86,8 +86,11 @@ pub(crate) struct Standing {
     pub(crate) latency_s: Option<Percentiles>,
     pub(crate) rates: Option<Percentiles>,
     pub(crate) reliability: f32,
-    /// What its operator has bonded, in wei.
+    /// Where it says that it is.
+    pub(crate) region: Option<Region>,
+    /// What its operator has bonded, in wei; and how much of that stands for nothing unsettled.
     pub(crate) bonded: u128,
+    pub(crate) free_stake: u128,
 }
 
 /// How a worker serves the model.
@@ -119,6 +122,8 @@ pub(crate) enum Constraint {
     Only,
     Ignore,
     Fallbacks,
+    Region,
+    MinStake,
     Verification,
     MaxPrice,
     Context,
@@ -273,6 +278,12 @@ fn constraint(worker: &Standing, wanted: &Wanted<'_>) -> Option<Constraint> {
             return Some(Constraint::Fallbacks);
         }
     }
+    if !preferences.admits_region(worker.region.as_ref()) {
+        return Some(Constraint::Region);
+    }
+    if worker.bonded < preferences.min_stake {
+        return Some(Constraint::MinStake);
+    }
     if preferences.verification.is_some_and(|tier| !serves.tier.reaches(tier)) {
         return Some(Constraint::Verification);
     }
@@ -330,7 +341,7 @@ fn costs(workers: &[Standing], fit: &[usize], affinity: Option<u64>) -> Vec<f32>
     let slowest_ms = greatest(|worker| worker.first_token_ms.unwrap_or(0.0));
     let slowest_token_s = greatest(|worker| worker.tokens_per_second.map_or(0.0, seconds_per_token));
     let dearest = greatest(asked);
-    let largest_bond = greatest(|worker| worker.bonded as f32);
+    let largest_stake = greatest(|worker| worker.free_stake as f32);
     let home = affinity.and_then(|affinity| {
         fit.iter().copied().max_by_key(|index| (attraction(affinity, &workers[*index].key), *index))
     });
@@ -339,7 +350,7 @@ fn costs(workers: &[Standing], fit: &[usize], affinity: Option<u64>) -> Vec<f32>
         let token_s = worker.tokens_per_second.map_or(slowest_token_s, seconds_per_token);
         let token_s = if token_s == 0.0 { 1.0 } else { token_s };
         let price = if dearest == 0.0 { 1.0 } else { (asked(worker) / dearest).max(1.0 / PRICE_RATIO_MAX) };
-        let stake = if largest_bond == 0.0 { 0.0 } else { worker.bonded as f32 / largest_bond };
+        let stake = if largest_stake == 0.0 { 0.0 } else { worker.free_stake as f32 / largest_stake };
         let at_home = if home == Some(index) { 1.0 } else { 0.0 };
         LOAD_WEIGHT * (1.0 + worker.load as f32).ln()
             + FIRST_TOKEN_WEIGHT * first_token_ms.clamp(*FIRST_TOKEN_MS.start(), *FIRST_TOKEN_MS.end()).ln()
@@ -399,6 +410,8 @@ impl Constraint {
             Constraint::Only => "provider.only",
             Constraint::Ignore => "provider.ignore",
             Constraint::Fallbacks => "provider.allow_fallbacks",
+            Constraint::Region => "provider.region",
+            Constraint::MinStake => "provider.min_stake",
             Constraint::Verification => "provider.verification",
             Constraint::MaxPrice => "provider.max_price",
             Constraint::Context => "context",
@@ -417,6 +430,8 @@ impl Constraint {
             Constraint::Only => "not in `provider.only`".to_owned(),
             Constraint::Ignore => "in `provider.ignore`".to_owned(),
             Constraint::Fallbacks => "a fallback, which `provider.allow_fallbacks` rules out".to_owned(),
+            Constraint::Region => "not within `provider.region` by their own word".to_owned(),
+            Constraint::MinStake => "with less bonded than `provider.min_stake`".to_owned(),
             Constraint::Verification => "below `provider.verification`".to_owned(),
             Constraint::MaxPrice => "above `provider.max_price`".to_owned(),
             Constraint::Context => "with too short a context window".to_owned(),

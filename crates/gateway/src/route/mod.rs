@@ -28,7 +28,7 @@ use std::{
 
 use alloy_primitives::Address;
 use surety_net::{Endpoint, WorkerAddress};
-use surety_types::{Price, PublicKey, ServedModel, WorkerStatus};
+use surety_types::{Price, PublicKey, Region, ServedModel, WEI_PER_MICRO_CREDIT, WorkerStatus};
 
 pub(crate) use health::Outcome;
 pub(crate) use models::Resolved;
@@ -82,6 +82,8 @@ pub(crate) struct Candidate {
     pub(crate) worker: Arc<Worker>,
     /// Positions that it can hold.
     pub(crate) context_tokens: u32,
+    /// Where it says that it is, if that is wanted of it: then its acceptance must say the same.
+    pub(crate) region: Option<Region>,
     /// What it asks, and the channel it is paid on; none if it asks nothing.
     pub(crate) terms: Option<PaidTerms>,
 }
@@ -186,7 +188,14 @@ impl Workers {
         }
         let candidate = |index: usize| {
             let context_tokens = standings[index].served.map_or(0, |serves| serves.context_tokens);
-            Candidate { worker: Arc::clone(&workers[index]), context_tokens, terms: terms[index].take() }
+            let wanted = !demand.preferences.regions.is_empty();
+            let region = standings[index].region.clone().filter(|_| wanted);
+            Candidate {
+                worker: Arc::clone(&workers[index]),
+                context_tokens,
+                region,
+                terms: terms[index].take(),
+            }
         };
         Ok(choice.listed.into_iter().map(candidate).collect())
     }
@@ -251,7 +260,9 @@ impl Workers {
             latency_s: speed.filter(|_| measured_by).and_then(Speed::latency_percentiles),
             rates: speed.filter(|_| measured_by).and_then(Speed::rate_percentiles),
             reliability: health.reliability(),
+            region: status.as_ref().and_then(|status| status.region.clone()),
             bonded: listed.as_ref().map_or(0, |listed| listed.bonded),
+            free_stake: listed.as_ref().map_or(0, |listed| listed.bonded.saturating_sub(listed.unsettled)),
         };
         (standing, terms)
     }
@@ -355,6 +366,13 @@ impl Workers {
     }
 }
 
+/// Wei as credits, in decimals.
+fn credits(wei: u128) -> String {
+    const WEI: u128 = 1_000_000 * WEI_PER_MICRO_CREDIT;
+    let text = format!("{}.{:018}", wei / WEI, wei % WEI);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// What a caller whom nobody can answer might do.
 fn advice(preferences: &Preferences, standings: &[Standing], choice: &Choice) -> String {
     let of = |wanted: Constraint| {
@@ -371,13 +389,24 @@ fn advice(preferences: &Preferences, standings: &[Standing], choice: &Choice) ->
             price.prompt, price.output,
         );
     }
+    if let Some(most) = of(Constraint::MinStake).map(|standing| standing.bonded).max() {
+        return format!(
+            "The most that is bonded to the operator of one of those with less is {} credits: ask for less by \
+             `provider.min_stake`.",
+            credits(most),
+        );
+    }
     if let (Some(tier), Some(_)) = (preferences.verification, of(Constraint::Verification).next()) {
         return format!("No such worker offers `verification` \"{}\": ask for less.", tier.name());
     }
     let by_wish = |constraint: &Constraint| {
         matches!(
             constraint,
-            Constraint::Worker | Constraint::Only | Constraint::Ignore | Constraint::Fallbacks
+            Constraint::Worker
+                | Constraint::Only
+                | Constraint::Ignore
+                | Constraint::Fallbacks
+                | Constraint::Region
         )
     };
     if choice.removed.iter().any(|(_, constraint)| by_wish(constraint)) {

@@ -8,7 +8,7 @@
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use alloy_primitives::Address;
-use surety_types::{Amount, Manifest, Price, PublicKey, receipt::ARITHMETIC_VERSION};
+use surety_types::{Amount, Manifest, Price, PublicKey, Region, receipt::ARITHMETIC_VERSION};
 
 use crate::error::ApiError;
 
@@ -28,6 +28,10 @@ pub(crate) struct Preferences {
     pub(crate) ignore: Vec<Name>,
     /// Whether, when those of `order` or else the best cannot, others may.
     pub(crate) allow_fallbacks: bool,
+    /// Within one of these by its own word, unless empty.
+    pub(crate) regions: Vec<Region>,
+    /// At least so much bonded to its operator, in wei.
+    pub(crate) min_stake: u128,
     /// One of these, unless empty.
     pub(crate) quantizations: Vec<Quantization>,
     pub(crate) sort: Option<Sort>,
@@ -48,6 +52,8 @@ impl Default for Preferences {
             only: Vec::new(),
             ignore: Vec::new(),
             allow_fallbacks: true,
+            regions: Vec::new(),
+            min_stake: 0,
             quantizations: Vec::new(),
             sort: None,
             max_price: MaxPrice::default(),
@@ -70,6 +76,12 @@ impl Preferences {
             return Cow::Borrowed(self);
         }
         Cow::Owned(Preferences { order: vec![Name::of(worker)], ..self.clone() })
+    }
+
+    /// Whether a worker that says so of itself is in a region that is wanted.
+    pub(crate) fn admits_region(&self, claimed: Option<&Region>) -> bool {
+        self.regions.is_empty()
+            || claimed.is_some_and(|claimed| self.regions.iter().any(|wanted| claimed.is_within(wanted)))
     }
 
     pub(crate) fn have_cutoffs(&self) -> bool {

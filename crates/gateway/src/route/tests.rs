@@ -2,7 +2,7 @@
 
 use alloy_primitives::Address;
 use proptest::{prelude::*, sample::select};
-use surety_types::{Amount, Price, PublicKey};
+use surety_types::{Amount, Price, PublicKey, Region};
 
 use super::{
     choice::{Choice, Constraint, EXPLORE_EVERY, Fitness, Serves, Standing, Wanted, choose},
@@ -29,7 +29,9 @@ fn worker(digit: u8) -> Standing {
         latency_s: None,
         rates: None,
         reliability: 1.0,
+        region: None,
         bonded: 0,
+        free_stake: 0,
     }
 }
 
@@ -71,8 +73,9 @@ fn each_factor_of_the_cost_orders_by_itself() {
     check("doubt", &|worker| worker.doubted = true);
     check("limit", &|worker| (worker.ours, worker.load, worker.limit) = (1, 0, Some(1)));
     let mut workers = [worker(1), worker(2)];
-    workers[1].bonded = 5;
-    assert_eq!(listed(&workers, &plain()), [1, 0], "stake");
+    (workers[0].bonded, workers[0].free_stake) = (7, 4);
+    (workers[1].bonded, workers[1].free_stake) = (5, 5);
+    assert_eq!(listed(&workers, &plain()), [1, 0], "stake less what is unsettled");
 }
 
 #[test]
@@ -249,6 +252,15 @@ fn any_percentiles() -> impl Strategy<Value = Option<[f32; 4]>> {
     prop::option::of(prop::array::uniform4(0.0f32..10.0))
 }
 
+fn any_region() -> impl Strategy<Value = Region> {
+    select(vec!["eu", "eu-de", "eu-de-1", "europe", "us", "us-east"])
+        .prop_map(|text| Region::new(text).expect(text))
+}
+
+fn any_stake() -> impl Strategy<Value = u128> {
+    select(vec![0u128, 1, 1 << 90, u128::MAX])
+}
+
 prop_compose! {
     fn any_worker()(
         key in 0u8..12,
@@ -265,14 +277,15 @@ prop_compose! {
         (first_token_ms, tokens_per_second) in (prop::option::of(0.0f32..1e6), prop::option::of(0.0f32..1e6)),
         (latency_s, rates) in (any_percentiles(), any_percentiles()),
         reliability in 0.0f32..=1.0,
-        bonded in select(vec![0u128, 1, 1 << 90, u128::MAX]),
+        region in prop::option::weighted(0.8, any_region()),
+        (bonded, free_stake) in (any_stake(), any_stake()),
     ) -> Standing {
         Standing {
             key: PublicKey([key.wrapping_mul(17); 32]),
             operator: operator.map(Address::repeat_byte),
             fitness,
             served: served.map(|(context_tokens, tier)| Serves { context_tokens, tier }),
-            price, gate, doubted, load, ours, limit, proven, first_token_ms, tokens_per_second, latency_s, rates, reliability, bonded,
+            price, gate, doubted, load, ours, limit, proven, first_token_ms, tokens_per_second, latency_s, rates, reliability, region, bonded, free_stake,
         }
     }
 }
@@ -301,9 +314,11 @@ prop_compose! {
         ),
         (throughput, latency) in (prop::option::of(0.0f32..10.0), prop::option::of(0.0f32..10.0)),
         verification in prop::option::weighted(0.4, select(Tier::ALL.to_vec()).prop_map(|(_, tier)| tier)),
+        regions in prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any_region(), 1..4)],
+        min_stake in prop_oneof![2 => Just(0), 1 => any_stake()],
     ) -> Preferences {
         Preferences {
-            worker, order, only, ignore, allow_fallbacks, sort, verification,
+            worker, order, only, ignore, allow_fallbacks, regions, min_stake, sort, verification,
             quantizations: Vec::new(),
             max_price: MaxPrice { prompt, completion },
             min_throughput: Cutoffs([throughput, None, None, None]),
@@ -323,8 +338,18 @@ fn is_named(worker: &Standing, names: &[Name]) -> bool {
 
 /// What a worker violates, if it is listed; the preferences read anew, one by one.
 fn violations(worker: &Standing, wanted: &Wanted<'_>) -> Vec<&'static str> {
-    let Preferences { worker: one, order, only, ignore, allow_fallbacks, max_price, verification, .. } =
-        wanted.preferences;
+    let Preferences {
+        worker: one,
+        order,
+        only,
+        ignore,
+        allow_fallbacks,
+        regions,
+        min_stake,
+        max_price,
+        verification,
+        ..
+    } = wanted.preferences;
     let mut found = Vec::new();
     let mut check = |holds: bool, what| {
         if !holds {
@@ -336,6 +361,11 @@ fn violations(worker: &Standing, wanted: &Wanted<'_>) -> Vec<&'static str> {
     check(only.is_empty() || is_named(worker, only), "only");
     check(!is_named(worker, ignore), "ignore");
     check(*allow_fallbacks || order.is_empty() || is_named(worker, order), "order without fallbacks");
+    let claimed = worker.region.iter().map(|region| format!("{region}-"));
+    let mut within =
+        claimed.flat_map(|claimed| regions.iter().map(move |one| claimed.starts_with(&format!("{one}-"))));
+    check(regions.is_empty() || within.any(|within| within), "region");
+    check(worker.bonded >= *min_stake, "stake");
     check(!wanted.without.contains(&worker.key), "tried");
     check(worker.gate != Gate::Open, "breaker");
     match worker.served {

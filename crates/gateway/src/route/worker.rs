@@ -286,6 +286,10 @@ impl Worker {
             measured: self.measured(),
             operator: listed.as_ref().map(|listed| listed.operator.to_string()),
             bonded: listed.as_ref().map(|listed| listed.bonded.to_string()),
+            unsettled: listed.as_ref().map(|listed| listed.unsettled.to_string()),
+            region_claimed: status
+                .as_ref()
+                .and_then(|status| status.region.as_ref().map(ToString::to_string)),
             offers: listed.iter().flat_map(|listed| listed.offers.iter()).map(OfferReport::new).collect(),
             channel: channel.map(ChannelReport::new),
         }

@@ -382,7 +382,7 @@ async fn offer(
     manner: Manner,
     candidate: Candidate,
 ) -> Result<Leg, Declined> {
-    let Candidate { worker, context_tokens, terms } = candidate;
+    let Candidate { worker, context_tokens, region, terms } = candidate;
     let order =
         order(desk, wanted, context_tokens, terms.as_ref().map(|terms| (&terms.price, terms.channel.id())))
             .map_err(Declined::ByAll)?;
@@ -391,6 +391,7 @@ async fn offer(
         stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,
         context_tokens: Some(context_tokens),
+        region,
     };
     let (request, resumed) = ((*wanted.request).clone(), wanted.resumed.clone());
     let mut timing = Timing::start(&worker);

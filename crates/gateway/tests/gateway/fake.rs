@@ -17,8 +17,9 @@ use surety_net::{BindOptions, CloseCode, Endpoint, Incoming, ListenLimits, Serve
 use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
     Acceptance, Alternative, Amount, Digest, FailureCode, FileDigest, FinishReason, FormatSummary,
-    FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Request, SecretKey, ServedModel,
-    Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus, receipt::RECEIPT_VERSION,
+    FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Region, Request, SecretKey,
+    ServedModel, Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus,
+    receipt::RECEIPT_VERSION,
 };
 use tokio::{sync::Notify, task::JoinSet};
 
@@ -127,6 +128,7 @@ impl FakeWorker {
             active_requests: 0,
             waiting_requests: 0,
             models,
+            region: None,
         }));
         let mut tasks = JoinSet::new();
         let (status, seen, leaving) = (Arc::clone(&state), Arc::clone(&diary), endpoint.clone());
@@ -141,9 +143,10 @@ impl FakeWorker {
                     Incoming::Audit(_) => {}
                     Incoming::Order(stream) => {
                         let (key, diary, endpoint) = (key.clone(), Arc::clone(&seen), leaving.clone());
+                        let region = status.lock().expect("no panic").region.clone();
                         orders.spawn(async move {
                             // A stream that broke is part of many scripts.
-                            let _ = serve(stream, key, diary, endpoint, price).await;
+                            let _ = serve(stream, key, diary, endpoint, price, region).await;
                         });
                     }
                 }
@@ -184,6 +187,8 @@ struct Answer {
     resumed: Vec<u32>,
     /// How much of that has been gone over.
     silent: usize,
+    /// Where it says that it is.
+    region: Option<Region>,
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -194,6 +199,7 @@ async fn serve(
     diary: Arc<Diary>,
     endpoint: Endpoint,
     price: Price,
+    region: Option<Region>,
 ) -> Result<(), Broken> {
     let Some(ToWorker::Order { order, request, output: resumed }) = stream.receive().await? else {
         return Ok(());
@@ -219,9 +225,12 @@ async fn serve(
         text: String::new(),
         resumed,
         silent: 0,
+        // One that lies about where it is says one thing when it is asked and signs another.
+        region: if acts.front() == Some(&"ELSEWHERE") { Region::new("elsewhere").ok() } else { region },
         order,
         request,
     };
+    acts.retain(|act| *act != "ELSEWHERE");
     answer.limit = answer.order.max_output_tokens.min(CONTEXT.saturating_sub(answer.prompt.len() as u32));
 
     let refusal = match acts.front().copied() {
@@ -256,7 +265,9 @@ async fn serve(
     }
     stream.send(&FromWorker::Acceptance(answer.acceptance())).await?;
     diary.write(&diary.accepted);
-    answer.hear_voucher(&mut stream, &diary).await?;
+    if !answer.hear_voucher(&mut stream, &diary).await? {
+        return answer.cancelled(&mut stream, &diary).await;
+    }
     if answer.request.prompt_logprobs.is_some() {
         let own = answer.prompt.len() - answer.resumed.len();
         for (piece, ids) in answer.prompt[..own].chunks(2).enumerate() {
@@ -305,10 +316,7 @@ async fn serve(
                             diary.vouchers.lock().expect("no panic").push(*voucher);
                         }
                         Ok(Some(ToWorker::Cancel)) if price != Price::ZERO => {
-                            diary.charges.lock().expect("no panic").push(answer.charge());
-                            end(&mut stream, answer.receipt(None, FinishReason::Cancelled)).await?;
-                            diary.write(&diary.cancelled);
-                            return Ok(());
+                            return answer.cancelled(&mut stream, &diary).await;
                         }
                         _ => {
                             diary.write(&diary.cancelled);
@@ -372,7 +380,9 @@ async fn serve(
         }
         if answer.output.len() % 3 == 2 {
             stream.send(&FromWorker::Progress(answer.progress())).await?;
-            answer.hear_voucher(&mut stream, &diary).await?;
+            if !answer.hear_voucher(&mut stream, &diary).await? {
+                return answer.cancelled(&mut stream, &diary).await;
+            }
         }
     }
     let finish = if (answer.output.len() as u32) < answer.limit {
@@ -396,18 +406,27 @@ async fn end(stream: &mut ServeStream, receipt: (Vec<u8>, [u8; 32])) -> Result<(
 }
 
 impl Answer {
-    /// Where something is paid, and more can be covered: the next voucher.
-    async fn hear_voucher(&mut self, stream: &mut ServeStream, diary: &Diary) -> Result<(), Broken> {
+    /// The payer has left: what was delivered is receipted.
+    async fn cancelled(&self, stream: &mut ServeStream, diary: &Diary) -> Result<(), Broken> {
+        diary.charges.lock().expect("no panic").push(self.charge());
+        end(stream, self.receipt(None, FinishReason::Cancelled)).await?;
+        diary.write(&diary.cancelled);
+        Ok(())
+    }
+
+    /// Where something is paid, and more can be covered: the next voucher. False if the payer leaves instead.
+    async fn hear_voucher(&mut self, stream: &mut ServeStream, diary: &Diary) -> Result<bool, Broken> {
         if self.price == Price::ZERO || (self.covered >= self.limit && self.limit > 0) {
-            return Ok(());
+            return Ok(true);
         }
         match stream.receive_within(Duration::from_secs(5)).await? {
             Some(ToWorker::Voucher(voucher)) => {
                 assert_eq!(voucher.order, self.order.digest());
                 self.covered = voucher.covered_output_tokens;
                 diary.vouchers.lock().expect("no panic").push(*voucher);
-                Ok(())
+                Ok(true)
             }
+            Some(ToWorker::Cancel) => Ok(false),
             other => Err(format!("no voucher but {other:?}").into()),
         }
     }
@@ -477,6 +496,7 @@ impl Answer {
             prompt_tokens: self.prompt.len() as u32,
             accepted_ms: self.accepted_ms,
             max_output_tokens: self.limit,
+            region: self.region.clone(),
         };
         Signed::sign(acceptance, &self.key).into_parts().1
     }

@@ -119,6 +119,8 @@ async fn answers_are_paid_by_vouchers_and_cost_what_their_receipts_say() {
     let site = site(&ledger).await;
     let report = status(&site).await;
     assert_eq!(report["workers"][0]["operator"], wallet(OPERATOR).address().to_string());
+    assert_eq!(report["workers"][0]["bonded"], (10 * CREDIT).to_string());
+    assert_eq!(report["workers"][0]["unsettled"], "0");
     assert_eq!(report["workers"][0]["offers"][0]["output"], "1000000");
     assert_eq!(report["ledger"]["account"], wallet(PAYER).address().to_string());
     assert!(report["ledger"]["problem"].is_null());

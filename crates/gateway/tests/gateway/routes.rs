@@ -1,13 +1,18 @@
 //! Which worker answers: preferences, what they rule out, and what workers have shown.
 
+use alloy_primitives::U256;
 use proptest::{prelude::*, sample::select, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Value, json};
-use surety_types::{Amount, Price, WorkerState};
+use surety_client::channel::ModuleCall;
+use surety_types::{
+    Amount, Price, Region, WorkerState,
+    abi::{IStaking, Module},
+};
 
 use crate::{
     fake::{FakeWorker, manifest, model},
     http::{Answer, Site},
-    memory::{MemoryLedger, wallet},
+    memory::{CREDIT, MemoryLedger, wallet},
     pays::{paying, register},
 };
 
@@ -244,10 +249,46 @@ async fn nobody_goes_on_with_an_answer_who_may_not() {
 }
 
 /// A worker of an operator on the ledger, and what it asks for prompt and completion.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_what_a_worker_says_and_signs() {
+    let workers = [FakeWorker::start(1).await, FakeWorker::start(2).await, FakeWorker::start(3).await];
+    for (worker, region) in workers.iter().zip(["eu-de", "eu", ""]) {
+        worker.set(|status| status.region = Region::new(region).ok());
+    }
+    let site = Site::start(&workers.each_ref()).await;
+    let [first, second, _] = workers.each_ref().map(FakeWorker::key);
+    let status = site.get("/v1/network/status").await.json();
+    assert_eq!(status["workers"][0]["region_claimed"], "eu-de");
+    assert!(status["workers"][2]["region_claimed"].is_null());
+    for _ in 0..5 {
+        assert_eq!(who(&ask(&site, json!({"region": "eu-de"})).await), first);
+        assert_eq!(who(&ask(&site, json!({"region": ["us", "eu"], "ignore": [first]})).await), second);
+    }
+    // It is in what the worker signs for.
+    let answer = ask(&site, json!({"region": ["eu-de"]})).await;
+    let path = answer.json()["surety"]["receipt"].as_str().expect("a path").to_owned();
+    let evidence = site.get(&path).await.json();
+    assert_eq!(evidence["view"]["answers"][0]["acceptance"]["region"], "eu-de", "{evidence}");
+    // Who signs otherwise than it says does not answer where it matters.
+    let lying = |provider| site.chat(chat("ELSEWHERE@1 x", provider));
+    assert_eq!(who(&lying(json!({"region": ["eu"], "order": [first]})).await), second);
+    assert_eq!(who(&lying(json!({"order": [first]})).await), first);
+    // Nobody.
+    let answer = ask(&site, json!({"region": ["eu-fr"], "min_stake": 1})).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(removed(&answer.error()), (vec![("provider.region".to_owned(), 3)], 3));
+    let answer = ask(&site, json!({"region": ["eu"], "min_stake": 0.5})).await;
+    let counts = [("provider.region", 1), ("provider.min_stake", 2)];
+    assert_eq!(removed(&answer.error()), (counts.map(|(name, count)| (name.to_owned(), count)).into(), 3));
+    assert!(answer.text().contains("is 0 credits"), "{}", answer.text());
+}
+
 struct Dealer {
     worker: FakeWorker,
     operator: String,
     price: (u128, u128),
+    region: &'static str,
+    stakes_more: bool,
 }
 
 fn any_names(dealers: &[Dealer]) -> impl Strategy<Value = Vec<String>> + use<> {
@@ -265,11 +306,15 @@ fn any_provider(dealers: &[Dealer]) -> impl Strategy<Value = Value> + use<> {
     let sort = select(vec!["price", "throughput", "latency"]);
     let tier = select(vec!["exact", "exact", "statistical", "signed", "proved", "attested"]);
     let limits = (most(), most(), prop::option::of(0.0f64..100.0), prop::option::of(0.0f64..1.0));
+    let region = || select(vec!["eu", "eu-de", "us", "us-east-1", "asia"]);
+    let regions = prop::option::weighted(0.2, prop::collection::vec(region(), 1..3));
+    // Ten are bonded to each operator, and one more to one of them.
+    let stake = prop::option::weighted(0.2, select(vec!["0", "10", "10.5", "11", "11.0000001"]));
     let words = (prop::option::weighted(0.3, sort), prop::option::weighted(0.3, tier));
-    (names(), names(), names(), flag(), words, limits).prop_map(
-        |(order, only, ignore, fallbacks, (sort, tier), (prompt, completion, throughput, latency))| {
+    (names(), names(), names(), flag(), words, limits, (regions, stake)).prop_map(
+        |(order, only, ignore, fallbacks, (sort, tier), (prompt, completion, throughput, latency), (regions, stake))| {
             json!({
-                "order": order, "only": only, "ignore": ignore, "allow_fallbacks": fallbacks, "sort": sort,
+                "region": regions, "min_stake": stake, "order": order, "only": only, "ignore": ignore, "allow_fallbacks": fallbacks, "sort": sort,
                 "verification": tier, "preferred_min_throughput": throughput, "preferred_max_latency": latency,
                 "max_price": {"prompt": prompt, "completion": completion},
             })
@@ -289,7 +334,19 @@ fn violates(dealer: &Dealer, provider: &Value) -> bool {
     let dear = |member: &str, asked: u128| {
         provider["max_price"][member].as_u64().is_some_and(|most| u128::from(most) < asked)
     };
-    named("only") == Some(false)
+    let elsewhere = provider["region"].as_array().is_some_and(|wanted| {
+        let within = |wanted: &Value| {
+            let wanted = wanted.as_str().expect("a region");
+            dealer.region == wanted || dealer.region.starts_with(&format!("{wanted}-"))
+        };
+        !wanted.iter().any(within)
+    });
+    let staked = if dealer.stakes_more { 11.0 } else { 10.0 };
+    let too_little =
+        provider["min_stake"].as_str().is_some_and(|least| least.parse::<f64>().expect("a number") > staked);
+    elsewhere
+        || too_little
+        || named("only") == Some(false)
         || named("ignore") == Some(true)
         || (strict && named("order") == Some(false))
         || dear("prompt", dealer.price.0)
@@ -301,13 +358,23 @@ fn violates(dealer: &Dealer, provider: &Value) -> bool {
 async fn random_preferences_are_never_violated() {
     let ledger = MemoryLedger::new();
     let mut dealers = Vec::new();
-    for (seed, price) in [(1, (0, 0)), (3, (300, 500)), (4, (500, 300)), (5, (1000, 5000))] {
+    for (seed, price, region, stakes_more) in [
+        (1, (0, 0), "eu-de", false),
+        (3, (300, 500), "eu", true),
+        (4, (500, 300), "us-east-1", false),
+        (5, (1000, 5000), "", false),
+    ] {
         let asked = Price { prompt: Amount(price.0), cached: Amount(price.0), output: Amount(price.1) };
         let models = vec![model("tiny", manifest("tiny", true))];
         let worker = FakeWorker::asking(seed, models, asked).await;
         register(&ledger, seed.into(), seed, &worker.address.location.to_string(), asked).await;
+        worker.set(|status| status.region = Region::new(region).ok());
+        if stakes_more {
+            let more = ModuleCall::paying(Module::Staking, &IStaking::bondCall {}, U256::from(CREDIT));
+            ledger.account(seed.into()).send(vec![more]).await.expect("bonded");
+        }
         let operator = wallet(seed.into()).address().to_string();
-        dealers.push(Dealer { worker, operator, price });
+        dealers.push(Dealer { worker, operator, price, region, stakes_more });
     }
     let ledger = paying(&ledger, 2);
     let site = Site::with(&[], |settings| settings.ledger = Some(ledger)).await;

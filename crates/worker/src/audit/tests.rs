@@ -116,7 +116,7 @@ fn signed(order: &Order, claim: &Computed) -> Case {
     let (payer, worker) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
     let mut account = Account::open(worker.public(), order, Price::ZERO, 2);
     account.prompt(&model().prompt_tokens(&request()).unwrap());
-    let acceptance = account.accept(&worker, order.max_output_tokens, 3);
+    let acceptance = account.accept(&worker, order.max_output_tokens, None, 3);
     account.deliver(&claim.tokens, &claim.text, 4);
     let receipt = account.complete(&worker, claim.finish, &claim.state_digest, &SALT, 5);
     let evidence = AuditEvidence {

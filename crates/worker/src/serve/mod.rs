@@ -35,7 +35,7 @@ use surety_net::{
     WorkerAddress,
 };
 use surety_types::{
-    Digest, FailureCode, Manifest, ModelId, PublicKey, SecretKey, Text, WorkerState, WorkerStatus,
+    Digest, FailureCode, Manifest, ModelId, PublicKey, Region, SecretKey, Text, WorkerState, WorkerStatus,
     channel::cover_wei, order::MAX_OUTPUT_TOKENS, request::MAX_PROMPT_TOKENS,
 };
 use thiserror::Error;
@@ -102,6 +102,8 @@ pub struct WorkerSettings {
     pub context_tokens: Option<u32>,
     /// Memory for keys and values, of all models together; half of what is free if not given.
     pub kv_bytes: Option<u64>,
+    /// Where it says that it is.
+    pub region: Option<Region>,
     /// How it is registered and paid; without this it serves for nothing, and the ledger knows nothing of it.
     pub ledger: Option<WorkerLedger>,
     /// Which files it gives to those who ask for them by digest; without this, none.
@@ -274,6 +276,7 @@ struct Shared {
     paused: AtomicBool,
     tokenising: Semaphore,
     till: Option<Arc<Till>>,
+    region: Option<Region>,
     lie: Option<Lie>,
     trickle: Trickle,
 }
@@ -294,6 +297,7 @@ pub async fn start(
         threads,
         context_tokens,
         kv_bytes,
+        region,
         ledger,
         sharing,
         lie,
@@ -328,6 +332,7 @@ pub async fn start(
         paused: AtomicBool::new(paused),
         tokenising: Semaphore::new(machine::cores().get()),
         till: till.clone(),
+        region,
         lie: lie.clone(),
         trickle: Trickle::default(),
     });
@@ -648,6 +653,7 @@ impl Shared {
             active_requests: sum(Gauges::running),
             waiting_requests: sum(Gauges::waiting),
             models: self.models().map(served).collect(),
+            region: self.region.clone(),
         }
     }
 }

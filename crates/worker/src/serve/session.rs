@@ -298,7 +298,7 @@ impl Session {
 
     async fn accept(&mut self, taken: &Taken) -> Result<(), Break> {
         let limit = taken.admitted.max_output_tokens;
-        let acceptance = self.account.accept(self.shared.key(), limit, now_ms());
+        let acceptance = self.account.accept(self.shared.key(), limit, self.shared.region.clone(), now_ms());
         self.signed_at = Instant::now();
         let acceptance = acceptance.into_parts().1;
         self.evidence.acceptance.clone_from(&acceptance);

@@ -99,6 +99,7 @@ pub async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Co
         threads: None,
         context_tokens: None,
         kv_bytes: Some(256 << 20),
+        region: None,
         ledger: None,
         sharing: None,
         lie: None,
@@ -225,6 +226,7 @@ impl Liar {
             prompt_tokens: claim.prompt.len() as u32,
             accepted_ms,
             max_output_tokens: order.max_output_tokens,
+            region: None,
         };
         let mut receipt = Receipt {
             version: RECEIPT_VERSION,

@@ -36,7 +36,7 @@ use crate::{
 const ROUNDS: usize = 3;
 /// Paced workers; one connection carries at most 256 streams.
 const WORKERS: u8 = 5;
-/// Tokens of a stream that are not counted: the first wait for acceptances, and for caches to fill.
+/// Tokens of a stream that are not counted: the first wait for caches to fill.
 const WARM_TOKENS: usize = 10;
 /// For a stream that was opened to get its first bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,10 +53,11 @@ const SHARE_OF_ENGINE_MIN: f64 = 0.95;
 /// Arguments of `bench gateway`.
 ///
 /// Latency: a worker that computes nothing sends tokens at a fixed pace through a gateway, and a plain server sends the
-/// same as events through a minimal axum proxy, by turns; every stream starts at its own moment. A token's latency is the time
-/// from just before the worker (or server) hands it to its socket until the client has read its bytes. *Added* is the
-/// gateway's percentile less the proxy's, so it holds everything that the gateway does more: QUIC, the checks of every
-/// frame, signatures, OpenAI's JSON.
+/// same as events through a minimal axum proxy, by turns and in one beat: whoever is asked, the tokens of all streams are due
+/// evenly spread over the pace. So are the streams' ends: in the place of each that ends, one at a time, another begins, so
+/// that as many run all the while. A token's latency is the time from just before the worker (or server) hands it to its socket
+/// until the client has read its bytes. *Added* is the gateway's percentile less the proxy's, so it holds everything that the
+/// gateway does more: QUIC, the checks of every frame, signatures, OpenAI's JSON, and what other streams' beginnings and ends take.
 ///
 /// Idle: the resident memory of the gateway's process while so many streams are open, have had their first token and
 /// wait.
@@ -77,7 +78,7 @@ pub struct Args {
     /// Between two tokens of a stream.
     #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pace_ms: u64,
-    /// Tokens of each stream whose latency is measured.
+    /// Paces over which latency is measured, and thus tokens of each of the concurrent streams.
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(50..=4000))]
     tokens: u32,
     /// Silent streams whose memory is measured.
@@ -249,7 +250,7 @@ async fn latency(
         for (measured, turns) in [proxy, gateway].into_iter().zip(&mut by_turns) {
             let before = processor_ns(measured.pid)?;
             let mut latencies = round.run(sent, measured.base_url).await?;
-            let tokens = (round.streams * round.tokens) as f64;
+            let tokens = round.tokens_sent() as f64;
             turns.processor.push(processor_ns(measured.pid)?.saturating_sub(before) as f64 / 1e3 / tokens);
             latencies.sort_unstable();
             turns.p50.push(percentile(&latencies, 50));
@@ -274,23 +275,56 @@ async fn latency(
 }
 
 impl Round<'_> {
-    /// Nanoseconds of every token of all streams.
+    /// Tokens of the two streams that follow each other in a place: the first ones end evenly spread over what is measured, the
+    /// second ones after it.
+    fn tokens_of(&self, place: usize) -> [usize; 2] {
+        let first = WARM_TOKENS + self.tokens * (place + 1) / self.streams;
+        [first, self.tokens + 3 * WARM_TOKENS - first]
+    }
+
+    fn tokens_sent(&self) -> usize {
+        self.streams * (self.tokens + 3 * WARM_TOKENS)
+    }
+
+    /// Nanoseconds of every token of all streams, while all places are taken.
     async fn run(&self, sent: &Arc<Sent>, base_url: &str) -> anyhow::Result<Vec<u64>> {
         let client = client()?;
-        let mut streams = JoinSet::new();
-        for stream in 0..self.streams {
-            let pace = Duration::from_millis(self.args.pace_ms);
-            // Independent streams: no two tokens are due at one moment.
-            let delay = pace * stream as u32 / self.streams as u32;
-            let script = Script { stream, tokens: self.tokens, pace, delay };
-            streams.spawn(hear(client.clone(), base_url.to_owned(), script, sent.clone()));
+        let pace = Duration::from_millis(self.args.pace_ms);
+        let end_ns = sent.now_ns() + pace.as_nanos() as u64 * (WARM_TOKENS + self.tokens) as u64;
+        let mut places = JoinSet::new();
+        for place in 0..self.streams {
+            let phase = pace * place as u32 / self.streams as u32;
+            let [first, second] = self.tokens_of(place);
+            let scripts = [(place, first), (self.streams + place, second)].map(|(stream, tokens)| Script {
+                stream,
+                tokens,
+                pace,
+                phase,
+            });
+            let (client, base_url, sent) = (client.clone(), base_url.to_owned(), sent.clone());
+            places.spawn(async move {
+                let mut heard = Vec::new();
+                for script in scripts {
+                    heard.extend(hear(&client, &base_url, script, &sent).await?);
+                }
+                anyhow::Ok(heard)
+            });
         }
         let mut latencies = Vec::with_capacity(self.streams * self.tokens);
-        while let Some(heard) = streams.join_next().await {
-            latencies.extend(heard.context("a task failed")??);
+        while let Some(heard) = places.join_next().await {
+            let heard = heard.context("a task failed")??;
+            latencies
+                .extend(heard.iter().filter(|heard| heard.sent_ns < end_ns).map(|heard| heard.latency_ns));
         }
+        anyhow::ensure!(!latencies.is_empty(), "no token came while all streams ran");
         Ok(latencies)
     }
+}
+
+/// A token that arrived.
+struct Heard {
+    sent_ns: u64,
+    latency_ns: u64,
 }
 
 fn client() -> anyhow::Result<reqwest::Client> {
@@ -307,16 +341,16 @@ async fn open(client: &reqwest::Client, base_url: &str, script: Script) -> anyho
     Ok(answer)
 }
 
-/// Reads a stream to its end; the latencies of its tokens.
+/// Reads a stream to its end; its tokens, without the first few.
 async fn hear(
-    client: reqwest::Client,
-    base_url: String,
+    client: &reqwest::Client,
+    base_url: &str,
     script: Script,
-    sent: Arc<Sent>,
-) -> anyhow::Result<Vec<u64>> {
-    let mut answer = open(&client, &base_url, script).await?;
+    sent: &Sent,
+) -> anyhow::Result<Vec<Heard>> {
+    let mut answer = open(client, base_url, script).await?;
     let mut tokens = Tokens::default();
-    let mut latencies = Vec::with_capacity(script.tokens);
+    let mut heard = Vec::with_capacity(script.tokens);
     let mut count = 0;
     while let Some(piece) = answer.chunk().await? {
         let now = sent.now_ns();
@@ -324,12 +358,13 @@ async fn hear(
             anyhow::ensure!(token == count && token < TOKENS_MAX, "token {token} came where {count} was due");
             count += 1;
             if token >= WARM_TOKENS {
-                latencies.push(now.saturating_sub(sent.at_ns(script.stream, token)));
+                let sent_ns = sent.at_ns(script.stream, token);
+                heard.push(Heard { sent_ns, latency_ns: now.saturating_sub(sent_ns) });
             }
         }
     }
     anyhow::ensure!(count == script.tokens, "{count} of {} tokens came", script.tokens);
-    Ok(latencies)
+    Ok(heard)
 }
 
 /// Finds tokens in bytes, in whatever pieces these come.
@@ -367,7 +402,7 @@ async fn idle(base_url: &str, pid: u32, streams: u32) -> anyhow::Result<Idle> {
     for stream in 0..streams {
         let (client, base_url, opened) = (client.clone(), base_url.to_owned(), opened.clone());
         let script =
-            Script { stream: stream as usize, tokens: 0, pace: Duration::ZERO, delay: Duration::ZERO };
+            Script { stream: stream as usize, tokens: 0, pace: Duration::ZERO, phase: Duration::ZERO };
         kept.spawn(async move {
             let mut answer = open(&client, &base_url, script).await?;
             let mut tokens = Tokens::default();
@@ -610,6 +645,30 @@ mod tests {
             let mut found = tokens.read(&bytes[..cut]);
             found.extend(tokens.read(&bytes[cut..]));
             assert_eq!(found, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn streams_end_one_at_a_time_and_the_last_ones_after_what_is_measured() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let args = Line::parse_from(["bench"]).args;
+        for (streams, tokens) in [(1, 250), (16, 250), (128, 250), (512, 4000), (512, 50)] {
+            let round = Round { streams, tokens, args: &args };
+            let counts: Vec<[usize; 2]> = (0..streams).map(|place| round.tokens_of(place)).collect();
+            assert_eq!(counts.iter().flatten().sum::<usize>(), round.tokens_sent());
+            assert!(
+                counts.is_sorted_by_key(|[first, _]| *first)
+                    && counts[streams - 1][0] == WARM_TOKENS + tokens
+            );
+            for [first, second] in counts {
+                assert!((WARM_TOKENS..TOKENS_MAX).contains(&first));
+                assert!((2 * WARM_TOKENS..TOKENS_MAX).contains(&second));
+            }
         }
     }
 

@@ -78,6 +78,15 @@ impl Sent {
         self.times[stream * TOKENS_MAX + token].store(self.now_ns(), Relaxed);
     }
 
+    /// The next moment that is so far into a pace, of those that all streams of that pace have in common: what begins
+    /// it, and when, has no part in where its tokens fall among the others'.
+    fn next_beat(&self, pace: Duration, phase: Duration) -> TimerInstant {
+        let (first, now) = (self.start + phase, Instant::now());
+        let missed = now.saturating_duration_since(first).as_nanos().div_ceil(pace.as_nanos().max(1));
+        // A pace of nothing is no pace.
+        TimerInstant::from_std((first + pace * u32::try_from(missed).unwrap_or(u32::MAX)).max(now))
+    }
+
     /// When that token was sent.
     pub fn at_ns(&self, stream: usize, token: usize) -> u64 {
         self.times[stream * TOKENS_MAX + token].load(Relaxed)
@@ -93,28 +102,28 @@ pub struct Script {
     pub tokens: usize,
     /// Between two tokens.
     pub pace: Duration,
-    /// Before the first.
-    pub delay: Duration,
+    /// How far into the pace its tokens are due.
+    pub phase: Duration,
 }
 
 impl Script {
     /// The text that asks for it.
     pub fn text(&self) -> String {
-        let Script { stream, tokens, pace, delay } = self;
-        format!("{stream} {tokens} {} {}", pace.as_micros(), delay.as_micros())
+        let Script { stream, tokens, pace, phase } = self;
+        format!("{stream} {tokens} {} {}", pace.as_micros(), phase.as_micros())
     }
 
     fn read(text: &str) -> Option<Self> {
         let mut words = text.split(' ').map(|word| word.parse::<u64>().ok());
         let mut next = || words.next().flatten();
         let (stream, tokens) = (next()? as usize, next()? as usize);
-        let (pace, delay) = (Duration::from_micros(next()?), Duration::from_micros(next()?));
-        (stream < STREAMS_MAX && tokens <= TOKENS_MAX).then_some(Self { stream, tokens, pace, delay })
+        let (pace, phase) = (Duration::from_micros(next()?), Duration::from_micros(next()?));
+        (stream < STREAMS_MAX && tokens <= TOKENS_MAX).then_some(Self { stream, tokens, pace, phase })
     }
 
     /// When its tokens are due.
     fn due(&self, start: TimerInstant, token: usize) -> TimerInstant {
-        start + self.delay + self.pace * token as u32
+        start + self.pace * token as u32
     }
 }
 
@@ -204,6 +213,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
             decode_tokens_per_second: 100,
             price: Price::ZERO,
         }],
+        region: None,
     }
 }
 
@@ -251,10 +261,11 @@ async fn serve(mut stream: ServeStream, key: SecretKey, sent: Arc<Sent>) -> anyh
         prompt_tokens: PROMPT.len() as u32,
         accepted_ms: answer.accepted_ms,
         max_output_tokens: answer.order.max_output_tokens,
+        region: None,
     };
     let acceptance = Signed::sign(acceptance, &answer.key);
     answer.sender.send(&FromWorker::Acceptance(acceptance.into_parts().1)).await?;
-    let start = TimerInstant::now();
+    let start = sent.next_beat(script.pace, script.phase);
     for token in 0..script.tokens.max(1) {
         sleep_until(script.due(start, token)).await;
         answer.say(token, || sent.note(script.stream, token)).await?;
@@ -364,7 +375,7 @@ async fn plain(State(sent): State<Arc<Sent>>, body: Bytes) -> Response {
     let Some(script) = script else { return StatusCode::BAD_REQUEST.into_response() };
     let (events, body) = mpsc::unbounded_channel::<Result<Bytes, Infallible>>();
     tokio::spawn(async move {
-        let start = TimerInstant::now();
+        let start = sent.next_beat(script.pace, script.phase);
         for token in 0..script.tokens {
             sleep_until(script.due(start, token)).await;
             // As long as a gateway's.
@@ -453,11 +464,26 @@ mod tests {
 
     #[test]
     fn a_script_is_read_as_it_is_written() {
-        let (pace, delay) = (Duration::from_micros(20_000), Duration::from_micros(156));
-        let script = Script { stream: 7, tokens: 250, pace, delay };
+        let (pace, phase) = (Duration::from_micros(20_000), Duration::from_micros(156));
+        let script = Script { stream: 7, tokens: 250, pace, phase };
         assert_eq!(Script::read(&script.text()), Some(script));
         for text in ["", "1", "1 2 3", "a b c d", "-1 2 3 4", "1024 1 1 1", "0 4097 1 1"] {
             assert_eq!(Script::read(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn whoever_begins_falls_in_with_the_others() {
+        let sent = Sent::new();
+        let (pace, phase) = (Duration::from_millis(20), Duration::from_millis(3));
+        let earliest = TimerInstant::now();
+        let beat = sent.next_beat(pace, phase);
+        assert!(beat >= earliest);
+        let into = beat.into_std().duration_since(sent.start + phase);
+        assert_eq!(into.as_nanos() % pace.as_nanos(), 0);
+        assert!(
+            sent.next_beat(Duration::ZERO, Duration::ZERO) >= earliest,
+            "without a pace it begins at once"
+        );
     }
 }

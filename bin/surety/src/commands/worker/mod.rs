@@ -18,7 +18,7 @@ use surety_blobs::HoldLimits;
 use surety_client::ledger::Ledger;
 use surety_kernels::Backend;
 use surety_net::{Location, RelayAddress, WorkerAddress};
-use surety_types::Digest;
+use surety_types::{Digest, Region};
 use surety_worker::{
     WorkerLedger, machine,
     money::{Claims, Duties, HostingPolicy, HostingSettings, Room},
@@ -116,6 +116,10 @@ pub struct ServeArgs {
     /// Bytes for the KV caches of all answers under way [default: half of the free memory].
     #[arg(long, value_name = "BYTES")]
     kv_bytes: Option<u64>,
+    /// Where the worker is, from wide to narrow, as in eu-de: what requests may ask for by `provider.region`. Nobody checks it; it
+    /// is in every acceptance that the worker signs.
+    #[arg(long, value_name = "REGION")]
+    region: Option<Region>,
     /// Credits to have bonded.
     #[arg(long, value_name = "CREDITS", default_value = "100", requires = "genesis")]
     bond: Credits,
@@ -341,6 +345,7 @@ async fn serve_until_stopped(
         threads: args.engine.threads,
         context_tokens: args.engine.context,
         kv_bytes: args.kv_bytes,
+        region: args.region,
         ledger,
         sharing: models.view(data_dir, args.share, &served).map(|view| Sharing { view, limits }),
         lie,
