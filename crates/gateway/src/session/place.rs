@@ -241,7 +241,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
     // A first silence says nothing of the next worker.
     let patience = 1.5_f32.powi(stalls.saturating_sub(1).min(16) as i32);
     let stall = desk.stall.mul_f32(patience).min(STALL_MAX.max(desk.stall));
-    let manner = Manner { hurried: breaks > 0 || beside, patience, sought: began };
+    let manner = Manner { hurried: breaks > 0 || beside, stall, patience, sought: began };
     let (mut last, mut no_room) = (None, false);
     loop {
         let demand = Demand {
@@ -255,7 +255,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
-                match ask(&desk, &wanted, from, stall, manner, &demand, &never, candidates.into()).await {
+                match ask(&desk, &wanted, from, manner, &demand, &never, candidates.into()).await {
                     Ok(leg) => return Ok(leg),
                     Err(Declined::ByAll(error)) => return Err(error),
                     Err(Declined::ByThisWorker(error)) => last = Some(error),
@@ -302,7 +302,9 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
 struct Manner {
     /// Somebody waits for more of an answer.
     hurried: bool,
-    /// How many times longer than usual whoever accepts may be silent.
+    /// How long whoever accepts may be silent, before it is given up …
+    stall: Duration,
+    /// … and how many times longer than usual, before another is asked beside it.
     patience: f32,
     /// Since when one is sought.
     sought: Instant,
@@ -313,7 +315,6 @@ async fn ask(
     desk: &Arc<Desk>,
     wanted: &Wanted,
     from: Position,
-    stall: Duration,
     manner: Manner,
     demand: &Demand<'_>,
     never: &[PublicKey],
@@ -324,7 +325,7 @@ async fn ask(
     let ask = |next: Candidate, asked: &mut Vec<PublicKey>| {
         let key = next.worker.key();
         asked.push(key);
-        async move { (key, offer(desk, wanted, from, stall, manner, next).await) }
+        async move { (key, offer(desk, wanted, from, manner, next).await) }
     };
     let mut last = None;
     let (patience, at_once) = match manner.hurried {
@@ -378,7 +379,6 @@ async fn offer(
     desk: &Arc<Desk>,
     wanted: &Wanted,
     from: Position,
-    stall: Duration,
     manner: Manner,
     candidate: Candidate,
 ) -> Result<Leg, Declined> {
@@ -388,7 +388,7 @@ async fn offer(
             .map_err(Declined::ByAll)?;
     let held = worker.hold(1);
     let options = OrderOptions {
-        stall,
+        stall: manner.stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,
         context_tokens: Some(context_tokens),
         region,
