@@ -350,6 +350,7 @@ impl Renderer<'_> {
                 _ if code < 0x1_0000 => format!("\\u{code:04x}"),
                 _ => format!("\\U{code:08x}"),
             };
+            self.step(1)?;
             self.push(out, &text[plain..at])?;
             self.push(out, &escaped)?;
             plain = at + character.len_utf8();
