@@ -218,7 +218,9 @@ impl Renderer<'_> {
         };
         let (first, blank) =
             (first.is_some_and(|first| first.is_true()), blank.is_some_and(|blank| blank.is_true()));
-        let subject = self.as_text(&subject)?;
+        let Value::Text(subject) = subject else {
+            return wrong(format!("{} has no lines to indent", subject.kind()));
+        };
         self.read(subject.len())?;
         let mut out = String::new();
         // Behind a last line end there is an empty line.

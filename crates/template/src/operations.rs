@@ -247,8 +247,7 @@ impl Renderer<'_> {
                 let taken: String = (0..count).map(|at| characters[place(start, step, at)]).collect();
                 self.text(&taken)
             }
-            Value::Undefined => wrong("an undefined value cannot be sliced"),
-            _ => Ok(Value::Undefined),
+            _ => wrong(format!("{} cannot be sliced", value.kind())),
         }
     }
 
