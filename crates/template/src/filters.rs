@@ -165,7 +165,7 @@ impl Renderer<'_> {
                 let order = self.sorted(&keys, reverse.is_some_and(|reverse| reverse.is_true()))?;
                 self.list(order.into_iter().map(|at| items.items[at].clone()).collect())
             }
-            "tojson" => self.to_json(&subject, given),
+            "tojson" => self.json(&subject, given),
             "trim" => {
                 let [chars] = given.bind(name, ["chars"])?;
                 let subject = self.as_text(&subject)?;
@@ -218,26 +218,40 @@ impl Renderer<'_> {
         };
         let (first, blank) =
             (first.is_some_and(|first| first.is_true()), blank.is_some_and(|blank| blank.is_true()));
-        let subject = self.as_text(&subject)?;
+        let Value::Text(subject) = subject else {
+            return wrong(format!("{} has no lines to indent", subject.kind()));
+        };
         self.read(subject.len())?;
         let mut out = String::new();
-        let mut lines = text::lines(&subject);
         // Behind a last line end there is an empty line.
-        if lines.last().is_none_or(|line| line.end > line.text) {
-            lines.push(text::Line::empty(subject.len()));
+        let mut ended = true;
+        for (index, line) in text::lines(&subject).enumerate() {
+            self.indent_line(&mut out, index, &subject[line.start..line.text], &indent, [first, blank])?;
+            ended = line.end > line.text;
         }
-        self.count_list(lines.len())?;
-        for (index, line) in lines.iter().enumerate() {
-            let content = &subject[line.start..line.text];
-            if index > 0 {
-                self.push(&mut out, "\n")?;
-            }
-            if if index == 0 { first } else { blank || !content.is_empty() } {
-                self.push(&mut out, &indent)?;
-            }
-            self.push(&mut out, content)?;
+        if ended {
+            let index = usize::from(!subject.is_empty());
+            self.indent_line(&mut out, index, "", &indent, [first, blank])?;
         }
         self.pushed(out)
+    }
+
+    fn indent_line(
+        &mut self,
+        out: &mut String,
+        index: usize,
+        line: &str,
+        indent: &str,
+        [first, blank]: [bool; 2],
+    ) -> Result<()> {
+        self.step(1)?;
+        if index > 0 {
+            self.push(out, "\n")?;
+        }
+        if if index == 0 { first } else { blank || !line.is_empty() } {
+            self.push(out, indent)?;
+        }
+        self.push(out, line)
     }
 
     /// Items by a test that they, or an attribute of each, pass or fail (J-6.4).
@@ -300,7 +314,8 @@ impl Renderer<'_> {
         for item in &items.items {
             self.step(1)?;
             let given = Given { positional: given.positional.clone(), named: given.named.clone() };
-            results.push(self.filter(&name, item.clone(), given)?);
+            // The filter may be `map` again.
+            results.push(self.deeper(|renderer| renderer.filter(&name, item.clone(), given))?);
         }
         self.list(results)
     }

@@ -20,7 +20,7 @@ struct Style {
 }
 
 impl Renderer<'_> {
-    pub(crate) fn to_json(&mut self, value: &Value, given: Given) -> Result<Value> {
+    pub(crate) fn json(&mut self, value: &Value, given: Given) -> Result<Value> {
         let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
         let [ensure_ascii, indent, separators, sort_keys] = given.bind("tojson", names)?;
         let indent = match indent {
@@ -136,6 +136,7 @@ impl Renderer<'_> {
                 }
                 _ => continue,
             };
+            self.step(1)?;
             self.push(out, &text[plain..at])?;
             self.push(out, &escaped)?;
             plain = at + character.len_utf8();

@@ -102,9 +102,8 @@ impl Renderer<'_> {
                 let [keep_ends] = given.bind(name, ["keepends"])?;
                 let keep_ends = keep_ends.is_some_and(|keep| keep.is_true());
                 self.read(text.len())?;
-                let lines = text::lines(text);
                 let mut items = Vec::new();
-                for line in lines {
+                for line in text::lines(text) {
                     items.push(self.text(&text[line.start..if keep_ends { line.end } else { line.text }])?);
                 }
                 self.list(items)

@@ -247,8 +247,7 @@ impl Renderer<'_> {
                 let taken: String = (0..count).map(|at| characters[place(start, step, at)]).collect();
                 self.text(&taken)
             }
-            Value::Undefined => wrong("an undefined value cannot be sliced"),
-            _ => Ok(Value::Undefined),
+            _ => wrong(format!("{} cannot be sliced", value.kind())),
         }
     }
 
@@ -350,6 +349,7 @@ impl Renderer<'_> {
                 _ if code < 0x1_0000 => format!("\\u{code:04x}"),
                 _ => format!("\\U{code:08x}"),
             };
+            self.step(1)?;
             self.push(out, &text[plain..at])?;
             self.push(out, &escaped)?;
             plain = at + character.len_utf8();

@@ -21,6 +21,28 @@ const KEYWORDS: [&str; 8] = ["and", "or", "not", "in", "is", "if", "else", "elif
 /// Words that no statement may set.
 const CONSTANTS: [&str; 6] = ["true", "True", "false", "False", "none", "None"];
 
+/// Arguments of a call, or parameters of a macro, at most (J-8.2).
+const ARGUMENTS_MAX: usize = 255;
+
+/// How tightly operators bind (J-4.4).
+const OR: u8 = 0;
+const AND: u8 = 1;
+const NOT: u8 = 2;
+const COMPARE: u8 = 3;
+const SUM: u8 = 4;
+const JOIN: u8 = 5;
+const PRODUCT: u8 = 6;
+const POWER: u8 = 7;
+
+/// An operator between two operands.
+#[derive(Clone, Copy)]
+enum Infix {
+    Or,
+    And,
+    Compare(Comparison),
+    Operator(Operator),
+}
+
 type Parsed<T> = Result<T, TemplateError>;
 
 /// Statements and names of a normalised source.
@@ -319,6 +341,9 @@ impl<'s> Parser<'s> {
                     break;
                 }
             }
+            if parameters.len() == ARGUMENTS_MAX {
+                return self.fail(format!("a macro has more than {ARGUMENTS_MAX} parameters"));
+            }
             let line = self.line();
             let name = self.name()?;
             check_settable(name, line)?;
@@ -394,6 +419,9 @@ impl<'s> Parser<'s> {
                     break;
                 }
             }
+            if arguments.positional.len() + arguments.named.len() == ARGUMENTS_MAX {
+                return self.fail(format!("a call has more than {ARGUMENTS_MAX} arguments"));
+            }
             if self.is_sign("*") || self.is_sign("**") {
                 return self.fail("arguments from a list or mapping are not in the language");
             }
@@ -442,95 +470,78 @@ impl<'s> Parser<'s> {
     }
 
     fn either(&mut self) -> Parsed<Expression> {
-        let line = self.line();
-        let mut left = self.both()?;
-        while self.skip_word("or") {
-            let right = self.both()?;
-            let depth = left.depth.max(right.depth);
-            left = self.node(line, depth, Kind::Or(left.into(), right.into()))?;
-        }
-        Ok(left)
+        self.operation(OR)
     }
 
-    fn both(&mut self) -> Parsed<Expression> {
+    /// Operands and the operators between them that bind as tightly as `least`, or more (J-4.4).
+    fn operation(&mut self, least: u8) -> Parsed<Expression> {
         let line = self.line();
-        let mut left = self.negation()?;
-        while self.skip_word("and") {
-            let right = self.negation()?;
-            let depth = left.depth.max(right.depth);
-            left = self.node(line, depth, Kind::And(left.into(), right.into()))?;
-        }
-        Ok(left)
-    }
-
-    fn negation(&mut self) -> Parsed<Expression> {
-        let line = self.line();
-        if !self.skip_word("not") {
-            return self.comparison();
-        }
-        let inner = self.deeper(Self::negation)?;
-        self.node(line, inner.depth, Kind::Not(inner.into()))
-    }
-
-    fn comparison(&mut self) -> Parsed<Expression> {
-        let line = self.line();
-        let first = self.sum()?;
-        let mut others = Vec::new();
-        loop {
-            let (comparison, lexemes) = match (self.peek(), self.ahead(1)) {
-                (Lexed::Sign("=="), _) => (Comparison::Equal, 1),
-                (Lexed::Sign("!="), _) => (Comparison::NotEqual, 1),
-                (Lexed::Sign("<"), _) => (Comparison::Less, 1),
-                (Lexed::Sign("<="), _) => (Comparison::LessOrEqual, 1),
-                (Lexed::Sign(">"), _) => (Comparison::Greater, 1),
-                (Lexed::Sign(">="), _) => (Comparison::GreaterOrEqual, 1),
-                (Lexed::Name("in"), _) => (Comparison::In, 1),
-                (Lexed::Name("not"), Lexed::Name("in")) => (Comparison::NotIn, 2),
-                _ => break,
-            };
+        let mut left = if least <= NOT && self.skip_word("not") {
+            let inner = self.deeper(|parser| parser.operation(NOT))?;
+            self.node(line, inner.depth, Kind::Not(inner.into()))?
+        } else {
+            self.unary(true)?
+        };
+        while let Some((level, infix, lexemes)) = self.infix().filter(|(level, ..)| *level >= least) {
+            if let Infix::Compare(_) = infix {
+                left = self.comparison(line, left)?;
+                continue;
+            }
             self.at += lexemes;
-            others.push((comparison, self.sum()?));
+            let right = self.operation(level + 1)?;
+            let depth = left.depth.max(right.depth);
+            let kind = match infix {
+                Infix::Or => Kind::Or(left.into(), right.into()),
+                Infix::And => Kind::And(left.into(), right.into()),
+                Infix::Operator(operator) => Kind::Binary(left.into(), operator, right.into()),
+                Infix::Compare(_) => return self.unexpected("an operator"),
+            };
+            left = self.node(line, depth, kind)?;
         }
-        if others.is_empty() {
-            return Ok(first);
+        Ok(left)
+    }
+
+    fn comparison(&mut self, line: u32, first: Expression) -> Parsed<Expression> {
+        let mut others = Vec::new();
+        let mut depth = first.depth;
+        while let Some((_, Infix::Compare(comparison), lexemes)) = self.infix() {
+            self.at += lexemes;
+            let other = self.operation(COMPARE + 1)?;
+            depth = depth.max(other.depth);
+            others.push((comparison, other));
         }
-        let depth = others.iter().map(|(_, other)| other.depth).fold(first.depth, u32::max);
         self.node(line, depth, Kind::Compare(first.into(), others))
     }
 
-    fn sum(&mut self) -> Parsed<Expression> {
-        const SUM: &[(&str, Operator)] = &[("+", Operator::Add), ("-", Operator::Subtract)];
-        self.chain(SUM, Self::join)
-    }
-
-    fn join(&mut self) -> Parsed<Expression> {
-        self.chain(&[("~", Operator::Join)], Self::product)
-    }
-
-    fn product(&mut self) -> Parsed<Expression> {
-        const PRODUCT: &[(&str, Operator)] = &[
-            ("*", Operator::Multiply),
-            ("/", Operator::Divide),
-            ("//", Operator::FloorDivide),
-            ("%", Operator::Remainder),
-        ];
-        self.chain(PRODUCT, |parser| parser.chain(&[("**", Operator::Power)], |parser| parser.unary(true)))
-    }
-
-    fn chain(
-        &mut self,
-        operators: &[(&str, Operator)],
-        operand: impl Fn(&mut Self) -> Parsed<Expression>,
-    ) -> Parsed<Expression> {
-        let line = self.line();
-        let mut left = operand(self)?;
-        while let Some((_, operator)) = operators.iter().find(|(sign, _)| self.is_sign(sign)) {
-            self.at += 1;
-            let right = operand(self)?;
-            let depth = left.depth.max(right.depth);
-            left = self.node(line, depth, Kind::Binary(left.into(), *operator, right.into()))?;
-        }
-        Ok(left)
+    /// The operator that comes next, how tightly it binds, and how many lexemes it is.
+    fn infix(&self) -> Option<(u8, Infix, usize)> {
+        let (level, infix) = match self.peek() {
+            Lexed::Name("or") => (OR, Infix::Or),
+            Lexed::Name("and") => (AND, Infix::And),
+            Lexed::Name("in") => (COMPARE, Infix::Compare(Comparison::In)),
+            Lexed::Name("not") if *self.ahead(1) == Lexed::Name("in") => {
+                return Some((COMPARE, Infix::Compare(Comparison::NotIn), 2));
+            }
+            Lexed::Sign(sign) => match *sign {
+                "==" => (COMPARE, Infix::Compare(Comparison::Equal)),
+                "!=" => (COMPARE, Infix::Compare(Comparison::NotEqual)),
+                "<" => (COMPARE, Infix::Compare(Comparison::Less)),
+                "<=" => (COMPARE, Infix::Compare(Comparison::LessOrEqual)),
+                ">" => (COMPARE, Infix::Compare(Comparison::Greater)),
+                ">=" => (COMPARE, Infix::Compare(Comparison::GreaterOrEqual)),
+                "+" => (SUM, Infix::Operator(Operator::Add)),
+                "-" => (SUM, Infix::Operator(Operator::Subtract)),
+                "~" => (JOIN, Infix::Operator(Operator::Join)),
+                "*" => (PRODUCT, Infix::Operator(Operator::Multiply)),
+                "/" => (PRODUCT, Infix::Operator(Operator::Divide)),
+                "//" => (PRODUCT, Infix::Operator(Operator::FloorDivide)),
+                "%" => (PRODUCT, Infix::Operator(Operator::Remainder)),
+                "**" => (POWER, Infix::Operator(Operator::Power)),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some((level, infix, 1))
     }
 
     fn unary(&mut self, filters: bool) -> Parsed<Expression> {
@@ -663,7 +674,7 @@ impl<'s> Parser<'s> {
 
     fn call(&mut self, line: u32, value: Expression) -> Parsed<Expression> {
         let arguments = self.arguments()?;
-        self.node(line, value.depth.max(arguments.depth()), Kind::Call(value.into(), arguments))
+        self.node(line, value.depth.max(arguments.depth()), Kind::Call(value.into(), arguments.into()))
     }
 
     fn subscript(&mut self, line: u32, value: Expression) -> Parsed<Expression> {
@@ -696,12 +707,12 @@ impl<'s> Parser<'s> {
             if self.skip_sign("|") {
                 let call = self.filter_call()?;
                 let depth = value.depth.max(call.arguments.depth());
-                value = self.node(line, depth, Kind::Filter(value.into(), call))?;
+                value = self.node(line, depth, Kind::Filter(value.into(), call.into()))?;
             } else if self.skip_word("is") {
                 let negated = self.skip_word("not");
                 let call = self.test_call()?;
                 let depth = value.depth.max(call.arguments.depth());
-                value = self.node(line, depth, Kind::Test(value.into(), call))?;
+                value = self.node(line, depth, Kind::Test(value.into(), call.into()))?;
                 if negated {
                     value = self.node(line, value.depth, Kind::Not(value.into()))?;
                 }

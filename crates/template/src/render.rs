@@ -86,6 +86,8 @@ pub(crate) struct Renderer<'t> {
     pub(crate) date: Option<CivilDate>,
     steps: u64,
     bytes: u64,
+    /// Bytes read or made that no step has been taken for.
+    touched: u64,
     depth: u32,
     scopes: Vec<Scope>,
     /// The innermost scope.
@@ -109,6 +111,7 @@ pub(crate) fn render(
         date: variables.date,
         steps: 0,
         bytes: 0,
+        touched: 0,
         depth: 0,
         scopes: vec![Scope { outer: None, variables: BTreeMap::new(), kept: true }],
         scope: 0,
@@ -133,9 +136,15 @@ impl<'t> Renderer<'t> {
         Ok(())
     }
 
-    /// The steps of going through so many bytes.
+    /// The steps of going through so many bytes. What is left of them counts the next time.
     pub(crate) fn read(&mut self, bytes: usize) -> Result<()> {
-        self.step(bytes as u64 / STEP_BYTES)
+        self.touched(bytes as u64)
+    }
+
+    fn touched(&mut self, bytes: u64) -> Result<()> {
+        let touched = self.touched.saturating_add(bytes);
+        self.touched = touched % STEP_BYTES;
+        self.step(touched / STEP_BYTES)
     }
 
     /// Counts bytes that are about to be made.
@@ -144,7 +153,7 @@ impl<'t> Renderer<'t> {
         if self.bytes > self.limits.bytes {
             return Err(TemplateError::Limit { line: 0, limit: Limit::Bytes, allowed: self.limits.bytes });
         }
-        self.step(bytes / STEP_BYTES)
+        self.touched(bytes)
     }
 
     fn check_depth(&self, depth: u32) -> Result<()> {
@@ -153,6 +162,16 @@ impl<'t> Renderer<'t> {
             return Err(TemplateError::Limit { line: 0, limit: Limit::Depth, allowed });
         }
         Ok(())
+    }
+
+    /// One level further in (J-8.3).
+    #[inline(never)]
+    pub(crate) fn deeper<T>(&mut self, compute: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.depth += 1;
+        self.check_depth(self.depth)?;
+        let computed = compute(self)?;
+        self.depth -= 1;
+        Ok(computed)
     }
 
     /// A text, counted.
@@ -372,18 +391,16 @@ impl<'t> Renderer<'t> {
     }
 
     fn run(&mut self, statements: &'t [Statement]) -> Result<Flow> {
-        self.depth += 1;
-        self.check_depth(self.depth)?;
-        for statement in statements {
-            self.step(1)?;
-            let flow = self.statement(statement)?;
-            if flow != Flow::On {
-                self.depth -= 1;
-                return Ok(flow);
+        self.deeper(|renderer| {
+            for statement in statements {
+                renderer.step(1)?;
+                let flow = renderer.statement(statement)?;
+                if flow != Flow::On {
+                    return Ok(flow);
+                }
             }
-        }
-        self.depth -= 1;
-        Ok(Flow::On)
+            Ok(Flow::On)
+        })
     }
 
     /// Runs statements, and gives what they print.
@@ -602,14 +619,11 @@ impl<'t> Renderer<'t> {
     }
 
     fn value(&mut self, expression: &'t Expression) -> Result<Value> {
-        self.step(1).map_err(|error| error.at(expression.line))?;
-        self.depth += 1;
-        let value = self
-            .check_depth(self.depth)
-            .and_then(|()| self.compute(expression))
-            .map_err(|error| error.at(expression.line))?;
-        self.depth -= 1;
-        Ok(value)
+        let value = self.deeper(|renderer| {
+            renderer.step(1)?;
+            renderer.compute(expression)
+        });
+        value.map_err(|error| error.at(expression.line))
     }
 
     fn compute(&mut self, expression: &'t Expression) -> Result<Value> {

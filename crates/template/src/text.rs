@@ -15,32 +15,28 @@ pub(crate) struct Line {
     pub(crate) end: usize,
 }
 
-impl Line {
-    pub(crate) fn empty(at: usize) -> Line {
-        Line { start: at, text: at, end: at }
-    }
+/// The lines of a text, as Python's `splitlines` has them (J-5.11).
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = Line> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start == text.len() {
+            return None;
+        }
+        let rest = &text[start..];
+        let bytes = rest.find(is_line_end).unwrap_or(rest.len());
+        let end = match rest[bytes..].chars().next() {
+            None => 0,
+            Some('\r') if rest[bytes + 1..].starts_with('\n') => 2,
+            Some(character) => character.len_utf8(),
+        };
+        let line = Line { start, text: start + bytes, end: start + bytes + end };
+        start = line.end;
+        Some(line)
+    })
 }
 
-/// The lines of a text, as Python's `splitlines` has them (J-5.11).
-pub(crate) fn lines(text: &str) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let mut start = 0;
-    let mut characters = text.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        if !matches!(character, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}') {
-            continue;
-        }
-        let mut end = at + character.len_utf8();
-        if character == '\r' && characters.next_if(|(_, next)| *next == '\n').is_some() {
-            end += 1;
-        }
-        lines.push(Line { start, text: at, end });
-        start = end;
-    }
-    if start < text.len() {
-        lines.push(Line { start, text: text.len(), end: text.len() });
-    }
-    lines
+fn is_line_end(character: char) -> bool {
+    matches!(character, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
 /// The first character in upper case, the others in lower case.
