@@ -298,6 +298,7 @@ pub async fn start(
         sharing,
         lie,
     } = settings;
+    let for_defence = lie.clone();
     if let Some(lie) = &lie {
         tracing::warn!("this worker lies on purpose: {lie}");
     }
@@ -424,6 +425,7 @@ pub async fn start(
                 till: till.clone(),
                 key,
                 models: shared.models().map(defended).collect(),
+                lie: for_defence,
                 turn: Mutex::new(()),
                 contested: Mutex::new(contested),
             };
