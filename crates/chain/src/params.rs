@@ -401,7 +401,7 @@ mod tests {
     }
 
     /// Whoever is convicted still has what was at stake when it signed: half of the unbonding to open, an eighth to compute
-    /// the trace, ten moves of a 32nd each.
+    /// the trace, eleven moves of a 32nd each.
     #[test]
     fn disputes_and_claims_end_before_stake_has_left() {
         for unbonding_s in [32, 90, 3_600, 5 * DAY as u64, 365 * DAY as u64] {
@@ -414,7 +414,7 @@ mod tests {
                     claim_answer_s: one_move,
                     ..Params::default()
                 };
-                assert!(params.dispute_window() + params.dispute_longest(10) <= unbonding_s, "{params:?}");
+                assert!(params.dispute_window() + params.dispute_longest(11) <= unbonding_s, "{params:?}");
                 assert!(params.claim_window() + params.claim_answer() <= unbonding_s, "{params:?}");
             }
         }

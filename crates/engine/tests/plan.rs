@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use common::{bundled, tiny};
 use surety_engine::gguf::Gguf;
-use surety_types::plan::{LayerSlot, Pairs, Plan, Product, Slot};
+use surety_types::plan::{LayerSlot, Pairs, Plan, Product, Slot, SpellingEntry};
 use xtask::random_model::{Format, Shape};
 
 #[test]
@@ -60,4 +60,23 @@ fn plans_differ_as_their_families_do() {
     assert_eq!([&llama, &qwen2, &qwen3].map(|plan| plan.tensor(bias).is_some()), [false, true, false]);
     let norm = Slot::Layer(1, LayerSlot::KeyNorm);
     assert_eq!([&llama, &qwen2, &qwen3].map(|plan| plan.tensor(norm).is_some()), [false, false, true]);
+}
+
+#[test]
+fn a_plan_says_what_ids_spell() {
+    let loaded = bundled();
+    let (tokenizer, plan) = (loaded.model.tokenizer(), loaded.model.plan().expect("a file like others"));
+    let (entry, spelling) = (plan.header().spelling, tokenizer.spelling().expect("short pieces"));
+    assert!(entry.prompts, "its prompts are judged");
+    let (first, last) = tokenizer.bounds();
+    let (bos, eos) = (tokenizer.bos(), tokenizer.eos());
+    assert_eq!(
+        entry,
+        SpellingEntry { prompts: true, first, last, bos, eos, ..SpellingEntry::of(&spelling) }
+    );
+    for id in 0..plan.header().vocabulary {
+        let piece = spelling.piece(id).expect("an id");
+        assert_eq!(spelling.bytes(piece), tokenizer.token_bytes(id));
+        assert_eq!(piece.silent, tokenizer.is_control(id));
+    }
 }

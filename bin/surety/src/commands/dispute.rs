@@ -26,8 +26,8 @@ use surety_types::{
 };
 use surety_worker::{
     dispute::{
-        Accusation, Accused, Case, CaseError, Move, Prepared, Side, Verdict, accusation, accuse, play,
-        trace_bytes_max,
+        Accusation, Accused, Case, CaseError, Move, Prepared, Side, Verdict, accusation, accuse, accuse_asking, play,
+        shown_ids, trace_bytes_max, verdict,
     },
     load::ModelFile,
     machine,
@@ -216,6 +216,7 @@ async fn look_up(ledger: &Ledger, id: u64) -> anyhow::Result<Shown> {
             2 => "the challenger is to pick",
             3 => "the worker is to divide",
             4 => "the challenger is to show the word",
+            5 => "the worker is to show the prompt's tokens",
             _ => "it is over",
         },
         operator: dispute.operator.to_string(),
@@ -322,6 +323,13 @@ pub enum Step {
     },
     /// The accusation stands on the ledger.
     Accused(Accused),
+    /// The worker has shown what it gave to the model.
+    Shown {
+        /// So many ids.
+        ids: usize,
+        /// This side has so many.
+        expected: usize,
+    },
     /// A move of this side.
     Move(Move),
 }
@@ -341,9 +349,19 @@ impl fmt::Display for Step {
             Step::Accused(Accused { accusation: Accusation::FalseStop, .. }) => {
                 write!(f, "false by itself: the answer is said to have stopped, at a token that is no end")
             }
+            Step::Accused(Accused { accusation: Accusation::Prompt, id, bond, .. }) => write!(
+                f,
+                "dispute {id} is open; bond {}. The receipt is of another prompt than the request gives: the worker is asked \
+                 for its tokens",
+                credits(*bond)
+            ),
+            Step::Shown { ids, expected } => {
+                write!(f, "the worker showed {ids} tokens of prompt, where the request gives {expected}")
+            }
             Step::Accused(Accused { id, bond, .. }) => {
                 write!(f, "dispute {id} is open; bond {}", credits(*bond))
             }
+            Step::Move(Move::Ids { bytes }) => write!(f, "showed the prompt's tokens: {bytes} bytes"),
             Step::Move(Move::Root { bytes } | Move::Divide { bytes }) => write!(f, "divided: {bytes} bytes"),
             Step::Move(Move::Pick { chunks }) => {
                 write!(
@@ -380,19 +398,41 @@ pub async fn contest(
 ) -> anyhow::Result<Contested> {
     let evidence = Evidence::parse(evidence)?;
     for answer in &evidence.answers {
-        let Some(case) = case(answer, model)? else { continue };
+        let Some(mut case) = case(answer, model)? else { continue };
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt)
+            .map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
+        let mut asked = None;
+        if case.is_of_other_ids()? {
+            let accused = accuse_asking(account, &case, model.manifest(), model, salt).await?;
+            report(Step::Accused(accused));
+            let digest = Signed::<Receipt>::open(&case.receipt)?.prompt_digest;
+            let Some(ids) = shown_ids(account, accused.id, &digest).await? else {
+                return Ok(Contested { accused, verdict: verdict(account, accused.id).await? });
+            };
+            report(Step::Shown { ids: ids.len(), expected: case.given_ids.len() });
+            (asked, case.given_ids) = (Some(accused), ids);
+        }
         let (bytes, began) = (file.open()?, std::time::Instant::now());
         let (threads, memory_max) = (machine::cores(), trace_bytes_max());
         let prepared = tokio::task::block_in_place(|| {
             Prepared::new(case, model.manifest(), model, bytes, threads, memory_max, &mut |_, _| {})
         })?;
-        let Some(accusation) = accusation(&prepared) else { continue };
+        let accusation = match (accusation(&prepared), asked) {
+            (Some(accusation), _) => accusation,
+            (None, None) => continue,
+            // It is another division of the same text: the bond is lost.
+            (None, Some(_)) => Accusation::Prompt,
+        };
         report(Step::Trace { words: prepared.words(), milliseconds: began.elapsed().as_millis() });
-        let mut salt = [0; 32];
-        getrandom::fill(&mut salt)
-            .map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
-        let accused = accuse(account, &prepared, accusation, salt).await?;
-        report(Step::Accused(accused));
+        let accused = match asked {
+            Some(accused) => accused,
+            None => {
+                let accused = accuse(account, &prepared, accusation, salt).await?;
+                report(Step::Accused(accused));
+                accused
+            }
+        };
         let verdict =
             play(account, accused.id, Side::Challenger, &prepared, &mut |made| report(Step::Move(made)))
                 .await?;

@@ -44,3 +44,8 @@ fn a_worker_that_edits_the_text_is_convicted_by_what_its_tokens_spell() {
     assert_eq!(result["reason"], "the worker's own trace is not the receipt's");
     assert!(result["messages"].as_u64().unwrap() <= 2, "the opening and the claim: {result}");
 }
+
+#[test]
+fn a_worker_that_adds_to_the_prompt_is_made_to_show_it_and_convicted() {
+    assert_eq!(shown("injected")["reason"], "the worker's own trace is not the receipt's");
+}

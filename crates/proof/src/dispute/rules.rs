@@ -1001,7 +1001,11 @@ impl Reader<'_> {
     }
 
     /// The integer of the one before; 0 of the first.
-    fn count_before(&mut self, index: u64, at: impl Fn(u64) -> Coordinate) -> Result<u32, RuleError> {
+    pub(super) fn count_before(
+        &mut self,
+        index: u64,
+        at: impl Fn(u64) -> Coordinate,
+    ) -> Result<u32, RuleError> {
         index.checked_sub(1).map_or(Ok(0), |before| self.word(at(before)))
     }
 

@@ -3,6 +3,7 @@
 //! Ordinary runs take a few cases; `SURETY_CASES` asks for more of the random ones.
 
 mod model;
+mod prompt;
 mod sizes;
 mod text;
 
@@ -389,9 +390,9 @@ fn every_thread_count_gives_one_trace_and_memory_is_bounded() {
 #[test]
 fn traces_and_leaves_of_version_1_are_these() {
     let recorded = [
-        ("llama", "878e11941f915656060db3fa5c2541bc626606b8b95759f2dd689bd7018bd871"),
-        ("qwen2", "cf2731fcea17172329525da25d5d3eaf0e3b9d987da5320e93fd35f55e0116cb"),
-        ("full", "17593b0e5b8292e8621dd878553a17a2ac5031c715e35c182e8de415d179b334"),
+        ("llama", "56fc53f1c70c5770bde473e59ca74902bebb0b4cdc49a3158f6e3db4bb2f89f3"),
+        ("qwen2", "ba2cc2610d8f9eaf397ba8d85974ce0147c92611fd9aec13fb4fd1aed7be96d5"),
+        ("full", "a2b0960d0df9205005af774d2f30e7ddf8b9ed12728be16e4acda4ca3b968910"),
     ];
     let cases = answers();
     let found = recorded.map(|(name, _)| {

@@ -57,6 +57,16 @@ pub struct TinyModel {
     pub rotary: Vec<u8>,
 }
 
+impl TinyModel {
+    /// As if its ids did not spell its prompts.
+    pub fn unjudged(&mut self) {
+        let mut header = self.plan.header().clone();
+        header.spelling.prompts = false;
+        let plan = self.plan.clone();
+        self.plan = Plan::new(header, |slot| plan.tensor(slot).copied()).expect("a plan");
+    }
+}
+
 fn gguf_number(format: TensorFormat) -> u32 {
     match format {
         TensorFormat::F32 => 0,
@@ -161,6 +171,17 @@ impl Shape {
             .expect("short")
     }
 
+    /// What texts begin with.
+    pub fn first(&self) -> u32 {
+        let spelling = self.spelling();
+        let whole = |id: &u32| {
+            spelling
+                .piece(*id)
+                .is_some_and(|piece| piece.bytes > 0 && std::str::from_utf8(spelling.bytes(piece)).is_ok())
+        };
+        (2..self.vocabulary).find(whole).expect("a piece of whole characters")
+    }
+
     pub fn header(&self) -> PlanHeader {
         PlanHeader {
             pairs: if self.architecture == "llama" { Pairs::Interleaved } else { Pairs::Halves },
@@ -176,7 +197,12 @@ impl Shape {
             q_norm: self.head_norms,
             k_norm: self.head_norms,
             end_tokens: vec![1, 7],
-            spelling: SpellingEntry::of(&self.spelling()),
+            spelling: SpellingEntry {
+                prompts: true,
+                first: Some(self.first()),
+                bos: Some(self.first()),
+                ..SpellingEntry::of(&self.spelling())
+            },
         }
     }
 

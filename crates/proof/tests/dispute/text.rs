@@ -4,21 +4,23 @@
 use proptest::prelude::*;
 use surety_proof::dispute::text::{ClaimError, TextClaim, TextFault, find_text_fault, judge_text};
 use surety_proof::dispute::trace::{Strings, Trace};
-use surety_proof::dispute::{Division, Game, Statement, game, rules::Rules};
+use surety_proof::dispute::{
+    Division, Game, Hashed, Node, Source, Statement, Tree, game, judge::Shown, rules::Rules,
+};
 use surety_types::{Canonical, Detokenizer, FinishReason, Prompt, Request, Spelling};
 
 use crate::{QWEN3, THREADS, digests, greedy, model::TinyModel};
 
 /// An answer of any ids; which text belongs to it is another question.
-struct Said {
-    rules: Rules,
-    strings: Strings<Vec<u8>>,
-    trace: Trace,
-    game: Game,
+pub struct Said {
+    pub rules: Rules,
+    pub strings: Strings<Vec<u8>>,
+    pub trace: Trace,
+    pub game: Game,
 }
 
 impl Said {
-    fn new(model: &TinyModel, given: &[u32], resumed: usize, output: &[u32], ignore_end: bool) -> Said {
+    pub fn new(model: &TinyModel, given: &[u32], resumed: usize, output: &[u32], ignore_end: bool) -> Said {
         let [all, resumed, outputs] = [given.len(), resumed, output.len()].map(|count| count as u32);
         let header = model.plan.header().clone();
         let rules =
@@ -33,7 +35,7 @@ impl Said {
         Said { rules, strings, trace, game }
     }
 
-    fn statement(&self, text: &str) -> Statement {
+    pub fn statement(&self, text: &str) -> Statement {
         Statement::of(self.rules.clone(), digests(&self.strings, text)).expect("short")
     }
 
@@ -181,19 +183,25 @@ proptest! {
 }
 
 impl Said {
-    /// A claim that shows the beginnings of all strings.
-    fn everything(&self, text: &str, fault: TextFault) -> TextClaim {
-        use surety_proof::dispute::{Hashed, Node, Source, Tree, judge::Shown};
+    /// The beginnings of trace, ids and spelling.
+    pub fn beginnings(&self) -> Vec<Shown> {
         let root = self.trace.hashed().tree().root();
         let first = Node { first: 0, chunks: 1 };
         let open = |source| Some(Shown { source, opening: self.strings.open(source, first)? });
         let mut shown: Vec<Shown> =
             [Source::Given, Source::Output, Source::Spelling].into_iter().filter_map(open).collect();
         shown.push(Shown { source: Source::Trace, opening: self.trace.hashed().open(root, first) });
+        shown
+    }
+
+    /// A claim that shows the beginnings of all strings.
+    fn everything(&self, text: &str, fault: TextFault) -> TextClaim {
+        let mut shown = self.beginnings();
         let bytes = text.len() as u64;
         let tree = Tree::derived(surety_types::digest::domain::OUTPUT_TEXT, bytes).expect("short");
         let text = Hashed::new(tree, text.as_bytes());
-        shown.push(Shown { source: Source::Text, opening: text.open(tree.root(), first) });
+        let opening = text.open(tree.root(), Node { first: 0, chunks: 1 });
+        shown.push(Shown { source: Source::Text, opening });
         TextClaim { bytes, fault, shown }
     }
 }

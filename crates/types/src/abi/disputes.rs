@@ -19,6 +19,8 @@ sol! {
         event Moved(uint64 indexed id, uint8 turn, uint64 moveUntil);
         /// The node in dispute was divided (D-5.2), into nodes or into bytes: what the challenger picks from.
         event Divided(uint64 indexed id, bytes32[] nodes, bytes data);
+        /// The worker showed the ids it was asked for: what it gave to the model.
+        event IdsShown(uint64 indexed id, bytes ids);
         /// The worker is convicted: `slashed` of its operator's stake went to the payer (`refund`), to the challenger
         /// (`costs` and `bounty`) and, the rest, to the bonds of the next validators.
         event Convicted(uint64 indexed id, address indexed operator, address indexed challenger, uint8 state, uint256 slashed, uint256 refund, uint256 costs, uint256 bounty);
@@ -44,7 +46,7 @@ sol! {
             /// challenger was silent; 10 convicted by other evidence meanwhile.
             uint8 state;
             /// Who moves: 1 the worker its root, 2 the challenger its pick, 3 the worker its division, 4 the challenger its
-            /// leaf; 0 nobody.
+            /// leaf, 5 the worker the ids it was asked for; 0 nobody.
             uint8 turn;
             uint64 words;
             uint64 openedAt;
@@ -84,6 +86,10 @@ sol! {
         function commit(bytes32 commitment) external;
         /// Opens a dispute (D-5.1). The value sent is the bond. `channel` is the order's; it may be left out.
         function open(Papers papers, bytes channel, bytes32 salt) external payable returns (uint64 id);
+        /// The same (D-5.1), by a challenger who does not know the prompt's ids: the worker is to show them first (D-5.9).
+        function openAsking(Papers papers, bytes channel, bytes32 salt) external payable returns (uint64 id);
+        /// The worker shows the prompt's ids that it was asked for, and those resumed from: words of 32 bits, little-endian.
+        function showIds(uint64 id, Papers papers, bytes ids) external;
         /// The worker's root (D-5.2): what opens the state commitment, and the trace's first division, of nodes or of bytes.
         function root(uint64 id, bytes32 salt, bytes32 stateDigest, bytes32[] nodes, bytes data) external;
         /// The challenger's pick (D-5.3), with the values beside its path, from above.
@@ -100,6 +106,9 @@ sol! {
         /// The challenger's claim (D-7.1) that the text is not what the outputs spell: canonical CBOR. `request` is the order's,
         /// where the claim has a part in it.
         function claimText(uint64 id, Papers papers, bytes request, bytes claim) external;
+        /// The challenger's claim (D-7.5) that the prompt is not what the request renders to: canonical CBOR. Request and template
+        /// are shown whole; the template of a chat only.
+        function claimPrompt(uint64 id, Papers papers, bytes request, bytes template, bytes claim) external;
         /// Ends a dispute in which someone's time is over.
         function timeOut(uint64 id) external;
 

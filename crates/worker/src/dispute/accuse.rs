@@ -12,16 +12,17 @@ use surety_client::{
     Account, AccountError,
     channel::{ModuleCall, view},
 };
+use surety_engine::Model;
 use surety_proof::dispute::{
     opening::{CHUNK_BYTES, Node},
     rules::Source,
 };
 use surety_types::{
-    Canonical as _, FinishReason, Request,
+    Canonical as _, FinishReason, Manifest, Request,
     abi::{IDisputes, Module},
 };
 
-use super::case::Prepared;
+use super::case::{Asking, Case, CaseError, Prepared};
 
 /// What is wrong with a receipt, as far as this side can show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,10 @@ pub enum Accusation {
     },
     /// D-4.2 (c): the answer was stopped where the model goes on.
     FalseStop,
-    /// D-4.3: the computation, or the text (D-7).
+    /// D-4.3: the computation, or text and prompt (D-7).
     Trace,
+    /// D-7.5: the receipt commits to other prompt ids than the request gives here. The worker is asked for them.
+    Prompt,
 }
 
 /// What became of an accusation.
@@ -68,8 +71,57 @@ pub fn accusation(case: &Prepared) -> Option<Accusation> {
     let layout = case.rules.layout();
     let same = |(index, id): (u64, &u32)| case.trace.word(layout.sampled_at(index)) == Some(*id);
     let says_the_same = (0..).zip(&case.output_ids).all(same);
-    let contradicted = !says_the_same || case.is_committed() == Some(false) || case.text_claim.is_some();
+    let contradicted = !says_the_same
+        || case.is_committed() == Some(false)
+        || case.text_claim.is_some()
+        || case.prompt_claim.is_some();
     contradicted.then_some(Accusation::Trace)
+}
+
+/// Contests an answer whose prompt ids are not known: opens a dispute in which the worker is to show them.
+///
+/// # Errors
+/// `AskError` if there is nothing to dispute, or the ledger refuses it.
+pub async fn accuse_asking(
+    account: &dyn Account,
+    case: &Case,
+    manifest: &Manifest,
+    model: &Model,
+    salt: [u8; 32],
+) -> Result<Accused, AskError> {
+    let Asking { papers, order, receipt, receipt_digest, words } = Asking::new(case, manifest, model)?;
+    let (order, worker) = (B256::from(order.0), B256::from(receipt.worker.0));
+    commit(account, order, worker, salt).await?;
+    let bond = view(account, Module::Disputes, &IDisputes::bondForCall { words, order, worker }).await?.bond;
+    let channel = Bytes::from(case.channel.as_ref().map(|channel| channel.to_cbor()).unwrap_or_default());
+    let call = IDisputes::openAskingCall { papers, channel, salt: salt.into() };
+    account.send(vec![ModuleCall::paying(Module::Disputes, &call, bond)]).await?;
+    let known = IDisputes::disputeOfCall { receipt: B256::from(receipt_digest.0) };
+    let id = view(account, Module::Disputes, &known).await?;
+    Ok(Accused { accusation: Accusation::Prompt, id, words, bond })
+}
+
+/// Why the worker is not asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is nothing to dispute.
+    #[error("the case cannot be made")]
+    Case(#[from] CaseError),
+    /// The ledger refuses it.
+    #[error("the ledger does not take part")]
+    Ledger(#[from] AccountError),
+}
+
+/// Commits to an accusation, so that nobody who sees it coming is faster.
+async fn commit(
+    account: &dyn Account,
+    order: B256,
+    worker: B256,
+    salt: [u8; 32],
+) -> Result<(), AccountError> {
+    let said = [account.address().as_slice(), order.as_slice(), worker.as_slice(), &salt].concat();
+    let commit = IDisputes::commitCall { commitment: keccak256(said) };
+    account.send(vec![ModuleCall::new(Module::Disputes, &commit)]).await
 }
 
 /// Makes the accusation. `salt` is fresh randomness.
@@ -83,9 +135,7 @@ pub async fn accuse(
     salt: [u8; 32],
 ) -> Result<Accused, AccountError> {
     let (order, worker) = (B256::from(case.order.value().digest().0), B256::from(case.receipt.worker.0));
-    let said = [account.address().as_slice(), order.as_slice(), worker.as_slice(), &salt].concat();
-    let commit = IDisputes::commitCall { commitment: keccak256(said) };
-    account.send(vec![ModuleCall::new(Module::Disputes, &commit)]).await?;
+    commit(account, order, worker, salt).await?;
     let channel = Bytes::from(case.channel.as_ref().map(|channel| channel.to_cbor()).unwrap_or_default());
     let papers = case.papers.clone();
     let words = case.rules.layout().words();
@@ -107,7 +157,7 @@ pub async fn accuse(
             };
             ModuleCall::new(Module::Disputes, &call)
         }
-        Accusation::Trace => {
+        Accusation::Trace | Accusation::Prompt => {
             bond =
                 view(account, Module::Disputes, &IDisputes::bondForCall { words, order, worker }).await?.bond;
             let call = IDisputes::openCall { papers, channel, salt: salt.into() };

@@ -15,15 +15,17 @@ use surety_proof::{
     dispute::{
         Statement,
         judge::StatementError,
-        opening::Node,
-        plan::PlanHeader,
-        rules::{Rules, Source},
+        opening::{Hashed, Node},
+        plan::{self, Plan, PlanHeader},
+        prompt::{PromptClaim, find_prompt_fault},
+        rules::Rules,
         text::{TextClaim, find_text_fault},
         trace::{Strings, Trace, TraceError},
     },
 };
 use surety_types::{
-    Canonical as _, Channel, DecodeError, Digest, Manifest, OpenError, Order, Receipt, Request, Signed,
+    Canonical as _, Channel, DecodeError, Digest, Manifest, OpenError, Order, Prompt, Receipt, Request,
+    Signed,
     abi::IDisputes::{self, Papers},
     digest::domain,
 };
@@ -99,9 +101,6 @@ impl CaseError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             CaseError::Paper { .. } => Some("check the evidence with `surety verify`"),
-            CaseError::Ids("prompt") => Some(
-                "the worker gave the model another prompt than this one: that is not judged on the ledger yet",
-            ),
             CaseError::Ids(_) | CaseError::Text => Some("check the evidence with `surety verify`"),
             CaseError::Trace(TraceError::Memory { .. }) => Some("use a machine with more memory"),
             _ => None,
@@ -123,6 +122,10 @@ pub struct Prepared {
     pub(super) output_ids: Vec<u32>,
     /// What is wrong with the text, if that can be shown.
     pub(super) text_claim: Option<TextClaim>,
+    /// What is wrong with the prompt, if that can be shown.
+    pub(super) prompt_claim: Option<PromptClaim>,
+    /// The model's template.
+    pub(super) template: Option<String>,
     pub(super) salt: Option<[u8; 32]>,
     pub(super) channel: Option<Channel>,
 }
@@ -174,7 +177,10 @@ impl Prepared {
         let trace = Trace::build(&rules, &strings, threads, memory_max, progress)?;
         let text_claim = find_text_fault(&rules, &strings, &trace, &request, receipt.finish, &case.text)
             .map_err(TraceError::from)?;
-        let papers = papers(&case, manifest, &strings)?;
+        let template = model.template().map(|template| template.source().to_owned());
+        let prompt_claim = find_prompt_fault(&rules, &strings, &trace, &request, template.as_deref())
+            .map_err(TraceError::from)?;
+        let papers = papers(&case, manifest, plan)?;
         let Case { request, given_ids, output_ids, salt, channel, .. } = case;
         Ok(Prepared {
             papers,
@@ -188,9 +194,18 @@ impl Prepared {
             given_ids,
             output_ids,
             text_claim,
+            prompt_claim,
+            template,
             salt,
             channel,
         })
+    }
+
+    /// The template, where the request is a chat, which it renders.
+    pub(super) fn shown_template(&self) -> Vec<u8> {
+        let chat = Request::from_cbor(&self.request)
+            .is_ok_and(|request| matches!(request.prompt, Prompt::Chat { .. }));
+        self.template.as_ref().filter(|_| chat).map(|text| text.clone().into_bytes()).unwrap_or_default()
     }
 
     /// Words of the trace.
@@ -232,8 +247,48 @@ impl AsRef<[u8]> for File {
     }
 }
 
-fn papers(case: &Case, manifest: &Manifest, strings: &Strings<File>) -> Result<Papers, CaseError> {
-    let plan = strings.open(Source::Plan, Node { first: 0, chunks: 1 }).ok_or(CaseError::NoPlan)?;
+impl Case {
+    /// Whether the receipt commits to other prompt ids than those said here: then the worker is asked for them.
+    ///
+    /// # Errors
+    /// `CaseError` if the receipt cannot be read.
+    pub fn is_of_other_ids(&self) -> Result<bool, CaseError> {
+        let receipt = Signed::<Receipt>::open(&self.receipt)
+            .map_err(|source| CaseError::Paper { what: "receipt", source })?;
+        Ok(prompt_digest(&self.given_ids) != receipt.prompt_digest)
+    }
+}
+
+/// What a dispute about a case is opened with, by whoever does not know its prompt's ids.
+pub(super) struct Asking {
+    pub(super) papers: Papers,
+    pub(super) order: Digest,
+    pub(super) receipt: Receipt,
+    pub(super) receipt_digest: Digest,
+    /// Of the trace.
+    pub(super) words: u64,
+}
+
+impl Asking {
+    pub(super) fn new(case: &Case, manifest: &Manifest, model: &Model) -> Result<Asking, CaseError> {
+        let paper = |what| move |source| CaseError::Paper { what, source };
+        let order = Signed::<Order>::open(&case.order).map_err(paper("order"))?;
+        let receipt = Signed::<Receipt>::open(&case.receipt).map_err(paper("receipt"))?;
+        let plan = model.plan().ok_or(CaseError::NoPlan)?;
+        let statement = Statement::new(manifest, plan.header(), order.value(), receipt.value())?;
+        Ok(Asking {
+            papers: papers(case, manifest, plan)?,
+            order: order.value().digest(),
+            receipt_digest: Digest::of(domain::RECEIPT, receipt.bytes()),
+            receipt: receipt.into_parts().0,
+            words: statement.layout().words(),
+        })
+    }
+}
+
+fn papers(case: &Case, manifest: &Manifest, plan: &Plan) -> Result<Papers, CaseError> {
+    let tree = plan::tree(plan.header());
+    let plan = Hashed::new(tree, plan.to_bytes()).open(tree.root(), Node { first: 0, chunks: 1 });
     Ok(IDisputes::Papers {
         order: case.order.clone().into(),
         receipt: case.receipt.clone().into(),

@@ -20,7 +20,8 @@ use surety_client::{
 };
 use surety_engine::Model;
 use surety_types::{
-    AuditEvidence, Canonical as _, Digest, Manifest, ModelId, OpenError, Order, PublicKey, Request, Signed,
+    AuditEvidence, Canonical as _, Digest, Manifest, ModelId, OpenError, Order, PublicKey, Receipt, Request,
+    Signed,
     abi::{IClaims, IDisputes, Module},
 };
 use tokio::{
@@ -30,15 +31,16 @@ use tokio::{
 };
 
 use super::{
-    accuse::{Accusation, accusation, accuse},
+    accuse::{Accusation, AskError, accusation, accuse, accuse_asking},
     case::{Case, CaseError, Prepared, trace_bytes_max},
-    play::{PlayError, Side, play},
+    play::{PlayError, Side, play, shown_ids},
 };
 use crate::{
     audit::Differing,
     load::{self, ModelFile},
     machine,
     money::Till,
+    serve::Lie,
 };
 
 /// Between two looks at the ledger.
@@ -60,6 +62,8 @@ pub(crate) struct DisputeDuty {
     pub(crate) key: PublicKey,
     /// By the id under which they are served.
     pub(crate) models: BTreeMap<ModelId, Defended>,
+    /// What this worker tells, if it lies: it defends what it computed.
+    pub(crate) lie: Option<Lie>,
     /// Held by who computes a trace.
     pub(crate) turn: Mutex<()>,
     /// Answers that an audit of this worker's contradicts.
@@ -75,7 +79,7 @@ enum DutyError {
     Forgotten,
     #[error("what differs is not judged on the ledger")]
     NotJudged,
-    #[error("the order cannot be read")]
+    #[error("order or receipt cannot be read")]
     Order(#[source] OpenError),
     #[error("the model is not served any more")]
     Model,
@@ -87,6 +91,8 @@ enum DutyError {
     Prompt(#[from] surety_engine::PromptError),
     #[error("the case cannot be made")]
     Case(#[from] CaseError),
+    #[error("the worker cannot be asked for its prompt")]
+    Ask(#[from] AskError),
     #[error("the dispute cannot be played on")]
     Play(#[from] PlayError),
 }
@@ -176,7 +182,8 @@ impl DisputeDuty {
         let till = self.till.clone();
         let kept = tokio::task::spawn_blocking(move || till.store().case(&receipt)).await;
         let kept = kept.ok().and_then(Result::ok).flatten().ok_or(DutyError::Forgotten)?;
-        let prepared = self.prepare(kept.evidence, Some(kept.salt)).await?;
+        let (case, served) = self.case(kept.evidence, Some(kept.salt), self.lie.as_ref())?;
+        let prepared = self.prepare(case, served).await?;
         let side = Side::Worker { salt: kept.salt };
         let mut report = |made| tracing::info!(dispute = id, ?made, "a move was made");
         let verdict = play(&*self.account, id, side, &prepared, &mut report).await?;
@@ -187,30 +194,63 @@ impl DisputeDuty {
     /// Contests an answer, and plays the dispute to its end.
     async fn contest(&self, differing: Differing) -> Result<(), DutyError> {
         let Differing { evidence, only_state } = differing;
-        let prepared = self.prepare(evidence, None).await?;
+        let (case, served) = self.case(evidence, None, None)?;
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).expect("the system has randomness");
+        if case.is_of_other_ids()? {
+            return self.ask(case, served, salt).await;
+        }
+        let prepared = self.prepare(case, served).await?;
         let accusation = match accusation(&prepared) {
             // The worker's state digest opens its commitment, and is not this side's.
             None if only_state => Accusation::Trace,
             None => return Err(DutyError::NotJudged),
             Some(accusation) => accusation,
         };
-        let mut salt = [0; 32];
-        getrandom::fill(&mut salt).expect("the system has randomness");
         let accused = accuse(&*self.account, &prepared, accusation, salt).await?;
         let id = accused.id;
         tracing::warn!(dispute = id, receipt = %prepared.receipt_digest(), "a receipt that was audited is contested");
+        self.challenge(id, &prepared).await
+    }
+
+    /// Contests an answer to another prompt than this side's: the worker shows which, or is silent.
+    async fn ask(&self, case: Case, served: &Defended, salt: [u8; 32]) -> Result<(), DutyError> {
+        let receipt = Signed::<Receipt>::open(&case.receipt).map_err(DutyError::Order)?;
+        let accused = accuse_asking(&*self.account, &case, &served.manifest, &served.model, salt).await?;
+        let id = accused.id;
+        tracing::warn!(dispute = id, "a receipt that was audited is contested: it is of another prompt");
+        match shown_ids(&*self.account, id, &receipt.prompt_digest).await? {
+            None => Ok(()),
+            Some(given_ids) => {
+                let prepared = self.prepare(Case { given_ids, ..case }, served).await?;
+                self.challenge(id, &prepared).await
+            }
+        }
+    }
+
+    /// Plays the challenger to the end.
+    async fn challenge(&self, id: u64, prepared: &Prepared) -> Result<(), DutyError> {
         let mut report = |made| tracing::info!(dispute = id, ?made, "a move was made");
-        let verdict = play(&*self.account, id, Side::Challenger, &prepared, &mut report).await?;
+        let verdict = play(&*self.account, id, Side::Challenger, prepared, &mut report).await?;
         tracing::warn!(dispute = id, verdict = verdict.reason(), "a dispute is over");
         Ok(())
     }
 
-    /// Computes the trace of an answer, when it is its turn.
-    async fn prepare(&self, evidence: AuditEvidence, salt: Option<[u8; 32]>) -> Result<Prepared, DutyError> {
+    /// An answer as this worker's model has it, or would have it under a lie.
+    fn case(
+        &self,
+        evidence: AuditEvidence,
+        salt: Option<[u8; 32]>,
+        lie: Option<&Lie>,
+    ) -> Result<(Case, &Defended), DutyError> {
         let order = Signed::<Order>::open(&evidence.order).map_err(DutyError::Order)?;
-        let Defended { manifest, model, file } = self.models.get(&order.model).ok_or(DutyError::Model)?;
+        let served = self.models.get(&order.model).ok_or(DutyError::Model)?;
         let request = Request::from_cbor(&evidence.request).map_err(DutyError::Request)?;
-        let prompt = model.prompt_tokens(&request)?;
+        let request = match lie {
+            Some(lie) => lie.request(request),
+            None => request,
+        };
+        let prompt = served.model.prompt_tokens(&request)?;
         let case = Case {
             order: evidence.order,
             receipt: evidence.receipt,
@@ -221,6 +261,12 @@ impl DisputeDuty {
             salt,
             channel: None,
         };
+        Ok((case, served))
+    }
+
+    /// Computes the trace of an answer, when it is its turn.
+    async fn prepare(&self, case: Case, served: &Defended) -> Result<Prepared, DutyError> {
+        let Defended { manifest, model, file } = served;
         let _turn = self.turn.lock().await;
         let (manifest, model, bytes) = (manifest.clone(), model.clone(), file.open()?);
         let prepared = tokio::task::spawn_blocking(move || {

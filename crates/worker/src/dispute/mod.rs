@@ -14,7 +14,7 @@ mod case;
 mod duty;
 mod play;
 
-pub use accuse::{Accusation, Accused, accusation, accuse};
+pub use accuse::{Accusation, Accused, AskError, accusation, accuse, accuse_asking};
 pub use case::{Case, CaseError, Prepared, trace_bytes_max};
 pub(crate) use duty::{Defended, DisputeDuty};
-pub use play::{Move, PlayError, Side, Verdict, play};
+pub use play::{Move, PlayError, Side, Verdict, play, shown_ids, verdict};

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{B256, Bytes, U256};
 use alloy_sol_types::SolEvent as _;
 use surety_client::{
     Account, AccountError,
@@ -21,8 +21,9 @@ use surety_proof::dispute::{
     rules::{RuleError, Source},
 };
 use surety_types::{
-    Canonical as _,
+    Canonical as _, Digest,
     abi::{IDisputes, Module},
+    digest::domain,
 };
 use tokio::time::sleep;
 
@@ -30,6 +31,8 @@ use super::case::Prepared;
 
 /// Between two looks at a dispute in which the other side is to move.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+/// The turn of a worker that is asked for the prompt's ids (`IDisputes.Dispute.turn`).
+const IDS_TURN: u8 = 5;
 
 /// Whose moves are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,11 @@ pub enum Side {
 /// A move of this side, as it is made; for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
+    /// The prompt's ids, which the challenger did not know.
+    Ids {
+        /// Bytes sent.
+        bytes: usize,
+    },
     /// The first division: of so many nodes or bytes.
     Root {
         /// Bytes sent.
@@ -149,7 +157,8 @@ pub async fn play(
             1 => {}
             state => return Ok(Verdict { state }),
         }
-        let is_own = matches!((side, dispute.turn), (Side::Worker { .. }, 1 | 3) | (Side::Challenger, 2 | 4));
+        let is_own =
+            matches!((side, dispute.turn), (Side::Worker { .. }, 1 | 3 | 5) | (Side::Challenger, 2 | 4));
         if !is_own {
             if account.moment().await?.timestamp_ms / 1_000 > dispute.moveUntil {
                 table.send(ModuleCall::new(Module::Disputes, &IDisputes::timeOutCall { id })).await?;
@@ -157,6 +166,10 @@ pub async fn play(
             } else {
                 sleep(LOOK_INTERVAL).await;
             }
+            continue;
+        }
+        if dispute.turn == IDS_TURN {
+            report(table.show_ids().await?);
             continue;
         }
         let (game, state_digest) = table.game().await?;
@@ -170,6 +183,45 @@ pub async fn play(
             None => sleep(LOOK_INTERVAL).await,
         }
     }
+}
+
+/// Waits until the worker has shown the prompt's ids. `None` if the dispute ended without them.
+///
+/// # Errors
+/// `PlayError` if the ledger does not say.
+pub async fn shown_ids(
+    account: &dyn Account,
+    id: u64,
+    prompt_digest: &Digest,
+) -> Result<Option<Vec<u32>>, PlayError> {
+    loop {
+        let dispute = view(account, Module::Disputes, &IDisputes::disputesCall { id }).await?;
+        if dispute.state != 1 {
+            return Ok(None);
+        }
+        if dispute.turn != IDS_TURN {
+            let topics = vec![IDisputes::IdsShown::SIGNATURE_HASH, B256::from(U256::from(id))];
+            let logs = account.logs(Module::Disputes, topics).await?;
+            let shown = logs.iter().filter_map(|log| IDisputes::IdsShown::decode_log_data(&log.data).ok());
+            let own = |ids: &Bytes| Digest::of(domain::PROMPT_IDS, ids) == *prompt_digest;
+            if let Some(ids) = shown.map(|shown| shown.ids).find(own) {
+                return Ok(Some(ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect()));
+            }
+        } else if account.moment().await?.timestamp_ms / 1_000 > dispute.moveUntil {
+            let call = IDisputes::timeOutCall { id };
+            account.send(vec![ModuleCall::new(Module::Disputes, &call)]).await?;
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// How a dispute that is over ended.
+///
+/// # Errors
+/// `PlayError` if the ledger does not say.
+pub async fn verdict(account: &dyn Account, id: u64) -> Result<Verdict, PlayError> {
+    let dispute = view(account, Module::Disputes, &IDisputes::disputesCall { id }).await?;
+    Ok(Verdict { state: dispute.state })
 }
 
 struct Table<'a> {
@@ -187,6 +239,15 @@ impl Table<'_> {
         let game = view(self.account, Module::Disputes, &IDisputes::gameOfCall { id: self.id }).await?;
         let read = Game::from_bytes(&game.game).ok_or(PlayError::Game(self.id))?;
         Ok((read, game.stateDigest))
+    }
+
+    /// The worker's move: the ids of its prompt.
+    async fn show_ids(&self) -> Result<Move, PlayError> {
+        let ids: Vec<u8> = self.case.given_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let bytes = ids.len();
+        let call = IDisputes::showIdsCall { id: self.id, papers: self.case.papers.clone(), ids: ids.into() };
+        self.send(ModuleCall::new(Module::Disputes, &call)).await?;
+        Ok(Move::Ids { bytes })
     }
 
     /// The worker's move: the root or a division.
@@ -260,7 +321,7 @@ impl Table<'_> {
         }
     }
 
-    /// What shows that the trace, on which both agree, is not the receipt's (D-5.6, D-7.1).
+    /// What shows that the trace, on which both agree, is not the receipt's (D-5.6, D-7).
     fn claim(&self, state_digest: B256) -> Option<ModuleCall> {
         let Prepared { rules, trace, strings, output_ids, papers, .. } = self.case;
         let chunk = |word: u64| Node { first: 4 * word / CHUNK_BYTES, chunks: 1 };
@@ -285,6 +346,16 @@ impl Table<'_> {
             let trace = trace.hashed().open(root, Node { first, chunks: last - first + 1 });
             let call =
                 IDisputes::claimStateCall { id: self.id, papers: papers.clone(), trace: opening(trace) };
+            return Some(ModuleCall::new(Module::Disputes, &call));
+        }
+        if let Some(claim) = &self.case.prompt_claim {
+            let call = IDisputes::claimPromptCall {
+                id: self.id,
+                papers: papers.clone(),
+                request: self.case.request.clone().into(),
+                template: self.case.shown_template().into(),
+                claim: claim.to_cbor().into(),
+            };
             return Some(ModuleCall::new(Module::Disputes, &call));
         }
         let call = IDisputes::claimTextCall {

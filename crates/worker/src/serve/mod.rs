@@ -302,6 +302,7 @@ pub async fn start(
         sharing,
         lie,
     } = settings;
+    let for_defence = lie.clone();
     if let Some(lie) = &lie {
         tracing::warn!("this worker lies on purpose: {lie}");
     }
@@ -429,6 +430,7 @@ pub async fn start(
                 till: till.clone(),
                 key,
                 models: shared.models().map(defended).collect(),
+                lie: for_defence,
                 turn: Mutex::new(()),
                 contested: Mutex::new(contested),
             };

@@ -83,6 +83,8 @@ enum Kind {
     Temperature,
     /// The answer cut off early, and said to be whole.
     EarlyStop,
+    /// A sentence put before the conversation.
+    Injected,
     /// The text changed after the model gave it.
     Edited,
 }
@@ -95,6 +97,7 @@ impl Kind {
             Kind::SkippedLayer => "serves the model with one layer left out",
             Kind::Stale => "serves an older version: one weight in 2.6 million differs by one",
             Kind::Temperature => "samples at another temperature than it was asked for",
+            Kind::Injected => "puts a sentence of its own before the conversation",
             Kind::Edited => "changes the text after the model gave it: its spaces are ones that do not break",
             Kind::EarlyStop => "stops after a quarter of the answer, and says that the model did",
         }
@@ -106,7 +109,7 @@ impl Kind {
             Kind::Requantised => Forgery::Requantised,
             Kind::SkippedLayer => Forgery::SkippedLayer,
             Kind::Stale => Forgery::Stale,
-            Kind::Temperature | Kind::EarlyStop | Kind::Edited => return None,
+            Kind::Temperature | Kind::EarlyStop | Kind::Injected | Kind::Edited => return None,
         })
     }
 

@@ -10,6 +10,7 @@ use surety_proof::dispute::{
     judge::{Leaf, Statement, Verdict, judge},
     opening::CHUNK_BYTES,
     plan,
+    prompt::{PROMPT_BYTES_MAX, PromptClaim, judge_prompt},
     text::{TextClaim, judge_text},
 };
 use surety_types::{
@@ -23,6 +24,11 @@ use crate::{
     host::{GAS_HASH, GAS_HASH_WORD, Host, Outcome, refuse, require},
     modules::papers,
 };
+
+/// Gas of a byte of request and template, for taking them apart.
+const GAS_RENDER_BYTE: u64 = 8;
+/// Gas of a step of rendering: some hundred nanoseconds.
+const GAS_RENDER_STEP: u64 = 20;
 
 /// The papers of a dispute.
 #[derive(Debug)]
@@ -116,6 +122,41 @@ impl Case {
         }
         host.charge(GAS_JUDGE)?;
         let judged = judge_text(&self.statement()?, game, request.as_ref(), self.receipt.finish, &claim);
+        judged.or_else(|error| refuse(format!("the claim shows nothing: {}", causes(&error))))
+    }
+
+    /// Whether the prompt is another than the request renders to (D-7.5).
+    pub(super) fn judge_prompt(
+        &self,
+        host: &mut dyn Host,
+        game: &Game,
+        (request, template): (&[u8], &[u8]),
+        claim: &[u8],
+    ) -> Outcome<()> {
+        let read = request.len().saturating_add(template.len());
+        require(read <= PROMPT_BYTES_MAX, "request and template are longer than what is judged")?;
+        let request = self.request(host, request)?;
+        papers::charge_reading(host, template.len())?;
+        let template = match template {
+            [] => None,
+            bytes => {
+                let digest = Digest::of(domain::TEMPLATE, bytes);
+                require(Some(digest) == self.manifest.template_digest, "the template is not the model's")?;
+                let Ok(text) = std::str::from_utf8(bytes) else { return refuse("the template is no text") };
+                Some(text)
+            }
+        };
+        papers::charge_reading(host, claim.len())?;
+        let claim = match PromptClaim::from_cbor(claim) {
+            Ok(claim) => claim,
+            Err(error) => return refuse(format!("the claim cannot be read: {}", causes(&error))),
+        };
+        for shown in &claim.shown {
+            charge_opening(host, &shown.opening)?;
+        }
+        // Reading a template takes time by its length, rendering it by its steps.
+        host.charge(GAS_JUDGE + GAS_RENDER_BYTE * read as u64 + GAS_RENDER_STEP * claim.steps)?;
+        let judged = judge_prompt(&self.statement()?, game, &request, template, &claim);
         judged.or_else(|error| refuse(format!("the claim shows nothing: {}", causes(&error))))
     }
 

@@ -27,6 +27,7 @@ use surety_proof::{
 use surety_types::{
     Digest, Order, PublicKey, Receipt,
     abi::{IDisputes, address::DISPUTES},
+    digest::domain,
 };
 
 use super::{Call, PAGE, decode, operators, papers, takes_no_value};
@@ -56,6 +57,10 @@ mod tag {
     pub(super) const REPORT: u8 = 9;
 }
 
+/// Bytes of ids that a worker is asked for, at most.
+const IDS_BYTES_MAX: u64 = 32 << 10;
+/// The turn of a worker that is asked for ids, as views show it.
+const IDS_TURN: u8 = 5;
 /// Bytes of a game, at most.
 const GAME_BYTES_MAX: usize = 1_050;
 /// A step of a tree hashes two values; BLAKE3 is taken to cost what Keccak-256 does.
@@ -65,7 +70,7 @@ const GAS_JUDGE: u64 = 60_000;
 /// Moves of a dispute that are the worker's, with one to spare.
 const DEFENCE_MOVES: u128 = 5;
 /// Messages of a dispute, with one to spare (D-5.7).
-const MOVES_MAX: u64 = 10;
+const MOVES_MAX: u64 = 11;
 /// A bond is so many times what a defence costs.
 const BOND_OF_DEFENCE: u128 = 2;
 /// Words that `dispute_words_price` is for.
@@ -76,6 +81,15 @@ pub(crate) const OVERTAKEN: u8 = State::Overtaken as u8;
 
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
     Slot::new(DISPUTES, tag, keys)
+}
+
+/// Whether the challenger knows the prompt's ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// It does, or the worker has shown them.
+    Known = 0,
+    /// The worker is to show them.
+    Asked = 1,
 }
 
 /// A dispute as it is stored.
@@ -101,6 +115,7 @@ struct Record {
     committed: bool,
     /// The operator had named the receipt itself.
     reported: bool,
+    ids: Ids,
     bond: u128,
     defence: u128,
     paid: u128,
@@ -110,7 +125,7 @@ struct Record {
 fn load(host: &mut dyn Host, id: u64) -> Outcome<Record> {
     let at = slot(tag::DISPUTE, &[&id.to_be_bytes()]);
     let [state, moves, opened_at, move_until] = host.load_quarters(at.after(9))?;
-    let [words, committed, reported, _] = host.load_quarters(at.after(10))?;
+    let [words, committed, reported, ids] = host.load_quarters(at.after(10))?;
     let (bond, defence) = host.load_halves(at.after(11))?;
     let (paid, owed) = host.load_halves(at.after(12))?;
     Ok(Record {
@@ -130,6 +145,7 @@ fn load(host: &mut dyn Host, id: u64) -> Outcome<Record> {
         words,
         committed: committed != 0,
         reported: reported != 0,
+        ids: if ids == 0 { Ids::Known } else { Ids::Asked },
         bond,
         defence,
         paid,
@@ -150,7 +166,7 @@ fn store(host: &mut dyn Host, id: u64, record: &Record) -> Outcome<()> {
     host.store_word(at.after(8), record.state_digest)?;
     let times = [record.state as u64, record.moves, record.opened_at, record.move_until];
     host.store_quarters(at.after(9), times)?;
-    let facts = [record.words, record.committed.into(), record.reported.into(), 0];
+    let facts = [record.words, record.committed.into(), record.reported.into(), record.ids as u64];
     host.store_quarters(at.after(10), facts)?;
     host.store_halves(at.after(11), record.bond, record.defence)?;
     host.store_halves(at.after(12), record.paid, record.owed)
@@ -246,7 +262,7 @@ fn report(host: &mut dyn Host, caller: Address, named: &IDisputes::reportCall) -
 pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
     use IDisputes::IDisputesCalls as Calls;
     let decoded = decode::<Calls>(call)?;
-    if !matches!(decoded, Calls::open(_)) {
+    if !matches!(decoded, Calls::open(_) | Calls::openAsking(_)) {
         takes_no_value(call)?;
     }
     let done = |()| Vec::new();
@@ -259,9 +275,15 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             host.emit(DISPUTES, &event).map(done)
         }
         Calls::open(asked) => {
-            let id = open(host, call, &asked)?;
+            let id = open(host, call, &asked, Ids::Known)?;
             Ok(IDisputes::openCall::abi_encode_returns(&id))
         }
+        Calls::openAsking(asked) => {
+            let IDisputes::openAskingCall { papers, channel, salt } = asked;
+            let id = open(host, call, &IDisputes::openCall { papers, channel, salt }, Ids::Asked)?;
+            Ok(IDisputes::openAskingCall::abi_encode_returns(&id))
+        }
+        Calls::showIds(shown) => show_ids(host, call.caller, &shown).map(done),
         Calls::root(root) => make_root(host, call.caller, root).map(done),
         Calls::pick(pick) => make_pick(host, call.caller, &pick).map(done),
         Calls::divide(divide) => {
@@ -277,6 +299,7 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
         Calls::claimOutput(claim) => proofs::claim_output(host, call.caller, &claim).map(done),
         Calls::claimState(claim) => proofs::claim_state(host, call.caller, &claim).map(done),
         Calls::claimText(claim) => proofs::claim_text(host, call.caller, &claim).map(done),
+        Calls::claimPrompt(claim) => proofs::claim_prompt(host, call.caller, &claim).map(done),
         Calls::timeOut(out) => time_out(host, out.id).map(done),
         Calls::twoAnswers(two) => {
             let id = proofs::two_answers(host, call.caller, &two)?;
@@ -363,6 +386,7 @@ pub(crate) fn game(host: &mut dyn Host, id: u64) -> Outcome<Game> {
 pub(crate) fn shown(host: &mut dyn Host, id: u64) -> Outcome<IDisputes::Dispute> {
     let record = load(host, id)?;
     let turn = match record.state {
+        State::Open if record.ids == Ids::Asked => IDS_TURN,
         State::Open => turn_code(load_game(host, id)?.turn()),
         _ => 0,
     };
@@ -457,6 +481,7 @@ fn accuse(
         words: 0,
         committed: height.is_some(),
         reported,
+        ids: Ids::Known,
         bond: 0,
         defence: 0,
         paid,
@@ -476,8 +501,10 @@ fn enlist(host: &mut dyn Host, record: &Record, answer: Answer) -> Outcome<u64> 
 }
 
 /// D-5.1
-fn open(host: &mut dyn Host, call: &Call<'_>, asked: &IDisputes::openCall) -> Outcome<u64> {
+fn open(host: &mut dyn Host, call: &Call<'_>, asked: &IDisputes::openCall, ids: Ids) -> Outcome<u64> {
     let case = Case::open(host, &asked.papers)?;
+    let short = 4 * u64::from(case.receipt.prompt_tokens) <= IDS_BYTES_MAX;
+    require(ids == Ids::Known || short, "the prompt has more ids than are shown on the ledger")?;
     let sides = (&case.order, &case.receipt);
     let Accused { mut record, answer } =
         accuse(host, call.caller, sides, &case.receipt_digest, &asked.channel, &asked.salt)?;
@@ -498,8 +525,10 @@ fn open(host: &mut dyn Host, call: &Call<'_>, asked: &IDisputes::openCall) -> Ou
 
     let Some(game) = Game::new(words) else { return refuse("there is no trace of this answer") };
     (record.words, record.bond, record.defence) = (words, bond, defence);
-    let until = record.opened_at.saturating_add(host.params().dispute_move()).saturating_add(trace_s);
-    record.move_until = until;
+    let until = record.opened_at.saturating_add(host.params().dispute_move());
+    // A trace is computed when the ids are known.
+    let until = until.saturating_add(if ids == Ids::Known { trace_s } else { 0 });
+    (record.move_until, record.ids) = (until, ids);
     let id = enlist(host, &record, answer)?;
     store(host, id, &record)?;
     store_game(host, id, &game)?;
@@ -587,10 +616,30 @@ fn divide_node(
     host.emit(DISPUTES, &event)
 }
 
+/// D-5.9
+fn show_ids(host: &mut dyn Host, caller: Address, shown: &IDisputes::showIdsCall) -> Outcome<()> {
+    let (mut record, game) = turn_of(host, caller, shown.id, Side::Worker)?;
+    require(record.ids == Ids::Asked, "no ids are asked for")?;
+    let case = Case::again(host, &shown.papers, &record)?;
+    host.charge(GAS_HASH + GAS_HASH_WORD * shown.ids.len().div_ceil(32) as u64)?;
+    let right = shown.ids.len() as u64 == 4 * u64::from(case.receipt.prompt_tokens)
+        && Digest::of(domain::PROMPT_IDS, &shown.ids) == case.receipt.prompt_digest;
+    require(right, "the ids are not those that the receipt commits to")?;
+    record.ids = Ids::Known;
+    let trace_s = host.params().dispute_trace(record.words).unwrap_or_default();
+    let now = host.surroundings().timestamp_s;
+    record.move_until = now.saturating_add(host.params().dispute_move()).saturating_add(trace_s);
+    store(host, shown.id, &record)?;
+    host.emit(DISPUTES, &IDisputes::IdsShown { id: shown.id, ids: shown.ids.clone() })?;
+    let turn = turn_code(game.turn());
+    host.emit(DISPUTES, &IDisputes::Moved { id: shown.id, turn, moveUntil: record.move_until })
+}
+
 /// D-5.2
 fn make_root(host: &mut dyn Host, caller: Address, root: IDisputes::rootCall) -> Outcome<()> {
     let (mut record, mut game) = turn_of(host, caller, root.id, Side::Worker)?;
     require(game.turn() == Turn::Root, "the root was given")?;
+    require(record.ids == Ids::Known, "the prompt's ids are to be shown first")?;
     host.charge(GAS_HASH + 3 * GAS_HASH_WORD)?;
     let found = state_commitment(&PublicKey(record.worker.0), &root.salt.0, &Digest(root.stateDigest.0));
     require(found.0 == record.commitment.0, "salt and state digest do not open the receipt's commitment")?;

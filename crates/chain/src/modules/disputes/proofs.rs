@@ -8,7 +8,8 @@ use surety_proof::dispute::{
 use surety_types::{
     FinishReason, Order, Receipt, Signed,
     abi::IDisputes::{
-        claimOutputCall, claimStateCall, claimTextCall, falseStopCall, pastEndCall, twoAnswersCall,
+        claimOutputCall, claimPromptCall, claimStateCall, claimTextCall, falseStopCall, pastEndCall,
+        twoAnswersCall,
     },
 };
 
@@ -113,6 +114,15 @@ pub(super) fn claim_text(host: &mut dyn Host, caller: Address, claim: &claimText
     let (mut record, game) = turn_of(host, caller, claim.id, Side::Challenger)?;
     let case = Case::again(host, &claim.papers, &record)?;
     case.judge_text(host, &game, &claim.request, &claim.claim)?;
+    record.moves = checked(record.moves.checked_add(1))?;
+    convict(host, claim.id, &mut record, State::Differs)
+}
+
+/// D-7.5: the prompt is another than the request renders to.
+pub(super) fn claim_prompt(host: &mut dyn Host, caller: Address, claim: &claimPromptCall) -> Outcome<()> {
+    let (mut record, game) = turn_of(host, caller, claim.id, Side::Challenger)?;
+    let case = Case::again(host, &claim.papers, &record)?;
+    case.judge_prompt(host, &game, (&claim.request, &claim.template), &claim.claim)?;
     record.moves = checked(record.moves.checked_add(1))?;
     convict(host, claim.id, &mut record, State::Differs)
 }

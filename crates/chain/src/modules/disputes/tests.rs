@@ -11,6 +11,7 @@ use surety_proof::{
         layout::{Coordinate, Layout},
         opening::CHUNK_BYTES,
         plan::{Pairs, PlanHeader, SpellingEntry},
+        prompt::{PromptClaim, PromptFault},
         rules::Source,
         text::{TextClaim, TextFault},
     },
@@ -1273,4 +1274,95 @@ fn a_text_as_it_should_be_is_claimed_in_vain() {
         };
         refused(call(&mut chain, CHALLENGER, claim), "the claim shows nothing: it is as it should be");
     }
+}
+
+fn open_asking(chain: &mut Chain, case: &Answered) -> u64 {
+    let channel = channel().to_cbor().into();
+    let open = IDisputes::openAskingCall { papers: case.papers.clone(), channel, salt: ACCUSATION };
+    let bond = case.bond(chain);
+    chain.try_call(CHALLENGER, Module::Disputes, bond, open).expect("opened")
+}
+
+fn show_ids(case: &Answered, id: u64, ids: &[u32]) -> IDisputes::showIdsCall {
+    let ids: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    IDisputes::showIdsCall { id, papers: case.papers.clone(), ids: ids.into() }
+}
+
+fn prompt_claim(
+    case: &Answered,
+    id: u64,
+    request: Vec<u8>,
+    fault: PromptFault,
+) -> IDisputes::claimPromptCall {
+    let (papers, template) = (case.papers.clone(), Bytes::new());
+    let claim = PromptClaim { fault, steps: 0, shown: Vec::new() }.to_cbor().into();
+    IDisputes::claimPromptCall { id, papers, request: request.into(), template, claim }
+}
+
+#[test]
+fn a_worker_shows_the_ids_it_is_asked_for_and_is_convicted_by_them() {
+    let mut chain = served();
+    let case = lie(&chain);
+    let trace = case.trace(None);
+    let id = open_asking(&mut chain, &case);
+    assert_eq!((dispute(&chain, id).state, dispute(&chain, id).turn), (1, 5));
+    refused(defend(&mut chain, id, &trace), "the prompt's ids are to be shown first");
+    let right = show_ids(&case, id, &case.prompt);
+    refused(call(&mut chain, CHALLENGER, right.clone()), "the caller is not the worker's operator");
+    for other in [&case.prompt[1..], &[&case.prompt[..], &[0]].concat(), &[]] {
+        let other = show_ids(&case, id, other);
+        refused(call(&mut chain, OPERATOR, other), "the ids are not those that the receipt commits to");
+    }
+    call(&mut chain, OPERATOR, right.clone()).expect("shown");
+    assert_eq!(dispute(&chain, id).turn, 1);
+    refused(call(&mut chain, OPERATOR, right), "no ids are asked for");
+
+    // The request is one id; the worker gave thirty.
+    let asked = request(Vec::new()).to_cbor();
+    let claim = prompt_claim(&case, id, asked.clone(), PromptFault::Length);
+    refused(call(&mut chain, CHALLENGER, claim.clone()), "it is the other side's turn");
+    defend(&mut chain, id, &trace).expect("a root");
+    let long = prompt_claim(&case, id, vec![0; (32 << 10) + 1], PromptFault::Length);
+    refused(call(&mut chain, CHALLENGER, long), "request and template are longer than what is judged");
+    let other = prompt_claim(&case, id, vec![0; 100], PromptFault::Length);
+    refused(call(&mut chain, CHALLENGER, other), "the request is not the one that was ordered");
+    let other = IDisputes::claimPromptCall { template: Bytes::from_static(b"{{ x }}"), ..claim.clone() };
+    refused(call(&mut chain, CHALLENGER, other), "the template is not the model's");
+    let bare = prompt_claim(&case, id, asked, PromptFault::Id { index: 0 });
+    let said = call(&mut chain, CHALLENGER, bare).expect_err("refused");
+    assert!(said.starts_with("disputes: the claim shows nothing: it cannot be computed"), "{said}");
+    let before = stake(&chain);
+    call(&mut chain, CHALLENGER, claim).expect("convicted");
+    assert_eq!((dispute(&chain, id).state, dispute(&chain, id).turn), (3, 0));
+    assert_eq!(stake(&chain), before - credits(10));
+    check_stakes(&chain);
+}
+
+#[test]
+fn a_worker_that_does_not_show_its_ids_has_lost() {
+    let mut chain = served();
+    let case = lie(&chain);
+    let id = open_asking(&mut chain, &case);
+    refused(time_out(&mut chain, id), "the time for the next move is not over");
+    chain.wait(chain.genesis.params.dispute_move_s + 1);
+    time_out(&mut chain, id).expect("over");
+    assert_eq!(dispute(&chain, id).state, 4);
+}
+
+#[test]
+fn a_prompt_as_it_should_be_is_claimed_in_vain() {
+    let mut chain = served();
+    let asked = |ids: &[u32]| Request { prompt: Prompt::Tokens(ids.to_vec()), ..request(Vec::new()) };
+    let prompt: Vec<u32> = (10..40).collect();
+    let case = answered(&chain, |order, _, _| order.request_digest = asked(&prompt).digest());
+    assert_eq!(case.prompt, prompt);
+    let trace = case.trace(None);
+    let id = open(&mut chain, &case);
+    refused(call(&mut chain, OPERATOR, show_ids(&case, id, &prompt)), "no ids are asked for");
+    defend(&mut chain, id, &trace).expect("a root");
+    for fault in [PromptFault::Length, PromptFault::Id { index: 30 }] {
+        let claim = prompt_claim(&case, id, asked(&prompt).to_cbor(), fault);
+        refused(call(&mut chain, CHALLENGER, claim), "the claim shows nothing: it is as it should be");
+    }
+    check_stakes(&chain);
 }
