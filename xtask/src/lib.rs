@@ -1,5 +1,5 @@
 //! What the project needs around its own code: a writer of model files, random models of real
-//! shapes for tests, the training of the bundled demonstration model, and the kill matrix.
+//! shapes for tests, the training of the bundled demonstration model, the kill matrix, and that of liars.
 //!
 //! In:     settings as plain structs, from the binary's arguments or from another crate's test.
 //! Out:    GGUF files, reports; progress on stderr.
@@ -13,6 +13,8 @@ pub mod gguf;
 mod byte_alphabet;
 
 pub mod kill_matrix;
+
+pub mod liar_matrix;
 
 pub mod random_model;
 

@@ -2,13 +2,14 @@
 
 mod compare;
 mod exactness;
+mod mutate;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use xtask::random_model::{self, Format, Shape};
-use xtask::{kill_matrix, train};
+use xtask::{kill_matrix, liar_matrix, train};
 
 #[derive(Debug, Parser)]
 #[command(about = "Chores of the project")]
@@ -26,6 +27,11 @@ enum Command {
     /// Kills, stops and cuts off workers of a running network in the middle of answers; fails if one is not whole, not
     /// what it would have been, or not paid as its receipts say.
     KillMatrix(KillMatrixArguments),
+    /// Contests answers of liars, and falsely those of an honest worker, on a real ledger, by real processes; fails if one
+    /// ends otherwise than it must, or a sum is not what it must be.
+    LiarMatrix(liar_matrix::Settings),
+    /// Changes one bit, operator or bound of the arithmetic's voices at a time, in a copy; fails if a test does not notice.
+    Mutate(mutate::Arguments),
     /// Trains the bundled demonstration model and writes it as a GGUF file.
     Train(TrainArguments),
     /// Writes a model of a real shape with random weights, for tests and measurements.
@@ -83,6 +89,8 @@ fn main() -> Result<()> {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Exactness(arguments) => exactness::run(&arguments),
         Command::KillMatrix(arguments) => kill_matrix(&arguments),
+        Command::LiarMatrix(settings) => liar_matrix(&settings),
+        Command::Mutate(arguments) => mutate::run(&arguments),
         Command::Train(arguments) => train(arguments),
         Command::RandomModel(arguments) => random_model(&arguments),
     }
@@ -96,6 +104,14 @@ fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
         report.lines().iter().for_each(|line| println!("{line}"));
     }
     let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
+    ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
+    Ok(())
+}
+
+fn liar_matrix(settings: &liar_matrix::Settings) -> Result<()> {
+    let report = liar_matrix::run(settings)?;
+    report.lines().iter().for_each(|line| println!("{line}"));
+    let failures = report.failures();
     ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
     Ok(())
 }

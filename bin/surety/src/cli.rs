@@ -189,6 +189,7 @@ mod tests {
         check("surety key show mine");
         check("surety bench engine");
         check("surety bench receipt --model x");
+        check("surety bench audit --prompt-tokens 64 --output-tokens 32 --streams 2 --model x");
         check("surety bench gateway --part latency --part idle --streams 1,16 --model x");
         check("surety doctor --json");
         check("surety completions bash");

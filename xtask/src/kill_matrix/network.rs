@@ -157,7 +157,7 @@ impl Drop for Up {
 }
 
 /// The line of JSON that says that a process is ready; the rest of its output is thrown away.
-fn ready_line(child: &mut Child) -> Result<Value> {
+pub(crate) fn ready_line(child: &mut Child) -> Result<Value> {
     let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
     let mut line = String::new();
     stdout.read_line(&mut line)?;

@@ -1,5 +1,6 @@
-//! `surety bench engine|receipt|chain|gateway`
+//! `surety bench engine|receipt|audit|chain|gateway`
 
+mod audit;
 mod chain;
 mod gateway;
 mod paced;
@@ -49,6 +50,8 @@ pub enum Command {
     Engine(Args),
     /// What receipts cost: their share of decode time, their size, and the time to sign and check one.
     Receipt(Args),
+    /// What audits cost, as a share of the compute that serves.
+    Audit(audit::Args),
     /// Four validators on this machine: finality, transfers and claims a second, and what they cost.
     Chain(chain::Args),
     /// What the gateway adds to each token, what a silent stream costs, and what is left of the engine's speed.
@@ -167,6 +170,7 @@ pub fn run(global: &Global, command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Engine(args) => engine(global, &Bench::open(global, &args)?)?,
         Command::Receipt(args) => receipt(global, Bench::open(global, &args)?)?,
+        Command::Audit(args) => return audit::run(global, &args),
         Command::Chain(args) => return chain::run(global.json, &args),
         Command::Gateway(args) => return super::wait(gateway::run(global.clone(), *args)),
         Command::Proxy(args) => {

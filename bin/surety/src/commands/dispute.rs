@@ -81,6 +81,9 @@ pub struct OpenArgs {
     /// The gateway to ask [default: the one `surety up` runs].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
+    /// Contest it by a trace with one false bit, which this number names, for tests: the bond is lost by it.
+    #[arg(long, value_name = "SEED", hide = true)]
+    accuse_falsely: Option<u64>,
     #[command(flatten)]
     actor: ActorArgs,
 }
@@ -190,7 +193,9 @@ async fn open(global: &Global, data_dir: &DataDir, args: OpenArgs) -> anyhow::Re
     let (ledger, wallet) = args.actor.open(data_dir)?;
     let account = account_on(ledger.clone(), wallet);
     afford(&*account, &evidence, &model).await?;
-    let contested = contest(&*account, &evidence, &model, &file, &mut |step| output::note(step)).await?;
+    let bent = args.accuse_falsely;
+    let contested =
+        contest(&*account, &evidence, &model, &file, bent, &mut |step| output::note(step)).await?;
     let shown = look_up(&ledger, contested.accused.id).await?;
     if global.json {
         output::json(&shown)?;
@@ -388,12 +393,14 @@ pub struct Contested {
     pub verdict: Verdict,
 }
 
-/// Contests the answers of some evidence by this model's computation, to the verdict about the first that is wrong.
+/// Contests the answers of some evidence by this model's computation, to the verdict about the first that is wrong; or, if
+/// `bent` names a false bit, about the first.
 pub async fn contest(
     account: &dyn Account,
     evidence: &[u8],
     model: &Model,
     file: &ModelFile,
+    bent: Option<u64>,
     report: &mut (dyn FnMut(Step) + Send),
 ) -> anyhow::Result<Contested> {
     let evidence = Evidence::parse(evidence)?;
@@ -415,10 +422,15 @@ pub async fn contest(
         }
         let (bytes, began) = (file.open()?, std::time::Instant::now());
         let (threads, memory_max) = (machine::cores(), trace_bytes_max());
-        let prepared = tokio::task::block_in_place(|| {
+        let mut prepared = tokio::task::block_in_place(|| {
             Prepared::new(case, model.manifest(), model, bytes, threads, memory_max, &mut |_, _| {})
         })?;
-        let accusation = match (accusation(&prepared), asked) {
+        if let Some(seed) = bent {
+            tracing::warn!("one bit of this side's trace is bent: the accusation is false");
+            prepared.bend(seed);
+        }
+        let found = if bent.is_some() { Some(Accusation::Trace) } else { accusation(&prepared) };
+        let accusation = match (found, asked) {
             (Some(accusation), _) => accusation,
             (None, None) => continue,
             // It is another division of the same text: the bond is lost.

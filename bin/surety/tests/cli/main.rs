@@ -9,6 +9,7 @@ mod demo;
 mod join;
 mod keeping;
 mod kill_matrix;
+mod liar_matrix;
 mod look;
 mod money;
 mod transfer;

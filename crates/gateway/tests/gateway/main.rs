@@ -5,6 +5,7 @@ mod fake;
 mod http;
 
 mod answers;
+mod canaries;
 mod claims;
 mod errors;
 mod life;

@@ -2,9 +2,13 @@
 //!
 //! Ordinary runs take a few cases; `SURETY_CASES` asks for more of the random ones.
 
+mod many;
 mod model;
 mod prompt;
+mod real;
+mod rng;
 mod sizes;
+mod sparse;
 mod text;
 
 use std::collections::BTreeMap;
@@ -120,11 +124,12 @@ impl Inputs for Loose<'_> {
     }
 }
 
-/// Plays to the last move: the game, the worker's last division and the first word that differs. `None` if nothing does.
-fn play(worker: &Trace, challenger: &Trace) -> Option<(Game, Vec<u8>, u64)> {
+/// Plays to the last move: the game, the worker's last division, the first word that differs, and how many messages it
+/// takes with the one that opens it and the leaf. `None` if nothing differs.
+fn play(worker: &Trace, challenger: &Trace) -> Option<(Game, Vec<u8>, u64, u32)> {
     let words = worker.hashed().tree().bytes() / 4;
     let mut game = Game::new(words).expect("a trace");
-    for _ in 0..5 {
+    for divisions in 1..=5 {
         let node = game.node();
         let divided = division(worker.hashed(), node);
         game.divide(&divided).expect("the worker's turn");
@@ -137,7 +142,7 @@ fn play(worker: &Trace, challenger: &Trace) -> Option<(Game, Vec<u8>, u64)> {
             }
             Answer::Word(word) => {
                 let Division::Bytes(bytes) = divided else { panic!("words are in bytes") };
-                return Some((game, bytes, word));
+                return Some((game, bytes, word, 2 * divisions + 1));
             }
         }
     }
@@ -146,7 +151,7 @@ fn play(worker: &Trace, challenger: &Trace) -> Option<(Game, Vec<u8>, u64)> {
 
 /// Plays to the verdict.
 fn dispute(case: &Case, worker: &Trace, challenger: &Trace) -> Option<(Verdict, Leaf)> {
-    let (game, bytes, word) = play(worker, challenger)?;
+    let (game, bytes, word, _) = play(worker, challenger)?;
     assert_eq!(game.turn(), Turn::Leaf);
     let leaf = challenger.leaf(&case.rules, &case.strings, &game, &bytes, word).expect("all is there");
     let cbor = leaf.try_to_cbor().unwrap_or_else(|error| panic!("{}, word {word}: {error}", case.name));
@@ -410,8 +415,8 @@ fn traces_and_leaves_of_version_1_are_these() {
     assert_eq!(found, recorded.map(|(name, digest)| (name, digest.to_owned())));
 }
 
-/// Of each kind in a trace some words: the first, the last, and some between.
-fn words_of_each_kind(case: &Case, rng: &mut Rng, each: usize) -> BTreeMap<&'static str, Vec<u64>> {
+/// A word of each coordinate of a trace, in order.
+fn words_by_kind(case: &Case, rng: &mut Rng) -> BTreeMap<&'static str, Vec<u64>> {
     let mut kinds: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
     let mut word = 0;
     while word < case.rules.layout().words() {
@@ -419,6 +424,12 @@ fn words_of_each_kind(case: &Case, rng: &mut Rng, each: usize) -> BTreeMap<&'sta
         kinds.entry(coordinate.kind()).or_default().push(word + rng.below(coordinate.words()));
         word += coordinate.words();
     }
+    kinds
+}
+
+/// Of each kind in a trace some words: the first, the last, and some between.
+fn words_of_each_kind(case: &Case, rng: &mut Rng, each: usize) -> BTreeMap<&'static str, Vec<u64>> {
+    let mut kinds = words_by_kind(case, rng);
     for words in kinds.values_mut() {
         let (first, last) = (words[0], words[words.len() - 1]);
         let mut chosen: Vec<u64> = (2..each).map(|_| words[rng.below(words.len() as u64) as usize]).collect();
@@ -487,7 +498,7 @@ fn no_garbage_changes_a_verdict() {
         for word in words {
             let other = case.corrupted(word, 1 << rng.below(32), false);
             for (worker, challenger) in [(&other, &case.trace), (&case.trace, &other)] {
-                let (game, bytes, word) = play(worker, challenger).expect("they differ");
+                let (game, bytes, word, _) = play(worker, challenger).expect("they differ");
                 let good =
                     challenger.leaf(&case.rules, &case.strings, &game, &bytes, word).expect("all is there");
                 let verdict = judge(&case.statement, &game, &good).expect("a whole leaf");
@@ -594,29 +605,35 @@ fn what_is_not_finite_has_a_trace_too() {
     }
 }
 
+/// A model of random numbers, and its shape.
+fn random_model(rng: &mut Rng) -> (Shape, TinyModel) {
+    let all: &'static [TensorFormat] = &[Q4_K, Q6_K, Q8_0, Q4_0, F16, BF16, F32];
+    let kv_heads = 1 + rng.below(2) as u32;
+    let shape = Shape {
+        architecture: ["llama", "qwen2", "qwen3"][rng.below(3) as usize],
+        layers: 1 + rng.below(3) as u32,
+        width: 32 * (1 + rng.below(9) as u32),
+        heads: kv_heads * (1 + rng.below(3) as u32),
+        kv_heads,
+        head_dim: 32 * (1 + rng.below(2) as u32),
+        feed_forward: 32 * (1 + rng.below(40) as u32),
+        vocabulary: 8 + rng.below(1100) as u32,
+        context: 64,
+        biases: rng.below(2) == 0,
+        head_norms: rng.below(2) == 0,
+        tied: rng.below(2) == 0,
+        formats: all,
+    };
+    let model = shape.model(rng.next());
+    (shape, model)
+}
+
 /// A random model and answer, played to the end.
 #[test]
 fn random_answers_are_disputed_rightly() {
     for seed in 0..cases(2) {
         let rng = &mut Rng(1000 + seed);
-        let all: &'static [TensorFormat] = &[Q4_K, Q6_K, Q8_0, Q4_0, F16, BF16, F32];
-        let kv_heads = 1 + rng.below(2) as u32;
-        let shape = Shape {
-            architecture: ["llama", "qwen2", "qwen3"][rng.below(3) as usize],
-            layers: 1 + rng.below(3) as u32,
-            width: 32 * (1 + rng.below(9) as u32),
-            heads: kv_heads * (1 + rng.below(3) as u32),
-            kv_heads,
-            head_dim: 32 * (1 + rng.below(2) as u32),
-            feed_forward: 32 * (1 + rng.below(40) as u32),
-            vocabulary: 8 + rng.below(1100) as u32,
-            context: 64,
-            biases: rng.below(2) == 0,
-            head_norms: rng.below(2) == 0,
-            tied: rng.below(2) == 0,
-            formats: all,
-        };
-        let model = shape.model(rng.next());
+        let (shape, model) = random_model(rng);
         let count = 1 + rng.below(12) as usize;
         let given = ids(rng, count, shape.vocabulary);
         let all = samplings();
@@ -673,7 +690,7 @@ proptest! {
             let statement = Statement::of(rules, digests).expect("short");
             let trace = Trace::of_bytes(vec![1; 4 * words as usize]).expect("short");
             let other = Trace::of_bytes(vec![2; 4 * words as usize]).expect("short");
-            let (game, _, _) = play(&trace, &other).expect("they differ");
+            let (game, _, _, _) = play(&trace, &other).expect("they differ");
             assert!(judge(&statement, &game, &leaf).is_err());
             assert!(judge(&statement, &Game::new(words).expect("a trace"), &leaf).is_err());
         }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use surety_proof::dispute::judge::{Digests, SHOWN_BYTES_MAX, Statement};
-use surety_proof::dispute::layout::{By, Coordinate, Head, Layout, Norm, Product};
-use surety_proof::dispute::plan::{Pairs, Plan, PlanHeader, SpellingEntry, TensorEntry, TensorFormat};
-use surety_proof::dispute::rules::{Inputs, RuleError, Rules, Source};
+use surety_proof::dispute::judge::{SHOWN_BYTES_MAX, Verdict};
+use surety_proof::dispute::plan::TensorFormat;
+use surety_proof::dispute::rules::{Inputs, RuleError, Source};
 use surety_proof::dispute::trace::leaf_bytes;
-use surety_types::{Digest, Sampling, spelling::PIECE_BYTES_MAX};
+use surety_types::Canonical;
+use surety_types::spelling::PIECE_BYTES_MAX;
 
-use crate::model::Rng;
+use crate::real::{Answer, anywhere, header, models, plan};
+use crate::rng::Rng;
+use crate::sparse::{Filler, play};
 
 /// A plan, and anything for the rest.
 struct Anything<'a> {
@@ -37,188 +39,17 @@ impl Inputs for Anything<'_> {
     }
 }
 
-fn header(sizes: [u32; 8], norms: bool) -> PlanHeader {
-    let [layers, width, heads, kv_heads, head_dim, feed_forward, vocabulary, context] = sizes;
-    PlanHeader {
-        pairs: Pairs::Halves,
-        layers,
-        width,
-        heads,
-        kv_heads,
-        head_dim,
-        feed_forward,
-        vocabulary,
-        context,
-        eps: 1e-6,
-        q_norm: norms,
-        k_norm: norms,
-        end_tokens: vec![2],
-        spelling: SpellingEntry {
-            pieces_bytes: vocabulary * PIECE_BYTES_MAX as u32,
-            ..SpellingEntry::default()
-        },
-    }
-}
-
-/// A plan whose tensors lie anywhere, all as long as can be.
-fn plan(header: PlanHeader, format: TensorFormat) -> Plan {
-    let shapes = header.clone();
-    Plan::new(header, |slot| {
-        let (rows, columns) = slot.shape(&shapes);
-        let format = if slot.is_matrix() { format } else { TensorFormat::F32 };
-        let entry = TensorEntry { format, columns, rows, offset: 80_000_032 * slot.index() as u64 };
-        let norm = format!("{slot:?}").contains("QueryNorm") || format!("{slot:?}").contains("KeyNorm");
-        (!norm || shapes.q_norm).then_some(entry)
-    })
-    .expect("within the bounds")
-}
-
-fn sampling() -> Sampling {
-    Sampling {
-        temperature: 0.7,
-        top_k: 40,
-        top_p: 0.9,
-        min_p: 0.05,
-        repetition_penalty: 1.1,
-        presence_penalty: 0.5,
-        frequency_penalty: 0.5,
-        logit_bias: vec![(1, 1.0)],
-    }
-}
-
-/// One coordinate of each kind that a layout of these numbers has, anywhere.
-fn anywhere(
-    rng: &mut Rng,
-    layout: &Layout,
-    header: &PlanHeader,
-    ids: [u64; 3],
-    greedy: bool,
-) -> Vec<Coordinate> {
-    let below = &mut |n: u64| rng.below(n.max(1));
-    let [given, resumed, outputs] = ids;
-    let (layer, position) = (below(header.layers.into()), below(given + outputs - 1));
-    let head = Head { layer, position, head: below(header.heads.into()) };
-    let kv_head = below(header.kv_heads.into());
-    let (element, seen) = (below(header.head_dim.into()), below(position + 1));
-    let (span, wide) = (seen / 512, below(header.width.into()));
-    let (output, token) = (below(outputs), below(header.vocabulary.into()));
-    let (tile, byte, round) = (token / 512, below(256), below(8));
-    let unit = below(header.feed_forward.into());
-    let attended = u64::from(header.heads * header.head_dim);
-    let mut all = vec![
-        Coordinate::Spelled { index: below(given - resumed) },
-        Coordinate::Text { token: below(resumed + outputs) },
-        Coordinate::Embedding { position, element: wide },
-        Coordinate::NormLanes { norm: Norm::Attention { layer, position }, part: wide / 1024 },
-        Coordinate::NormLanes { norm: Norm::FeedForward { layer, position }, part: wide / 1024 },
-        Coordinate::NormLanes { norm: Norm::Output { output }, part: wide / 1024 },
-        Coordinate::NormInverse { norm: Norm::Attention { layer, position } },
-        Coordinate::NormValue { norm: Norm::FeedForward { layer, position }, element: wide },
-        Coordinate::NormValue { norm: Norm::Output { output }, element: wide },
-        Coordinate::Segment { product: Product::Down { layer, position }, output: wide, part: unit / 1024 },
-        Coordinate::Segment { product: Product::Gate { layer, position }, output: unit, part: wide / 1024 },
-        Coordinate::Segment { product: Product::Logits { output }, output: token, part: wide / 1024 },
-        Coordinate::Segment {
-            product: Product::AttentionOutput { layer, position },
-            output: wide,
-            part: below(attended) / 1024,
-        },
-        Coordinate::Total { product: Product::Down { layer, position }, output: wide },
-        Coordinate::Total { product: Product::Logits { output }, output: token },
-        Coordinate::Query { layer, position, head: head.head, element },
-        Coordinate::Key { layer, position, head: kv_head, element },
-        Coordinate::Value { layer, head: kv_head, element, position },
-        Coordinate::Score { head, seen },
-        Coordinate::GreatestScore { head, span },
-        Coordinate::ScoreBound { head },
-        Coordinate::Weight { head, seen },
-        Coordinate::Normaliser { head, span },
-        Coordinate::Reciprocal { head },
-        Coordinate::ValueSum { head, element, span },
-        Coordinate::HeadOutput { head, element },
-        Coordinate::AttentionResidual { layer, position, element: wide },
-        Coordinate::Gated { layer, position, element: unit },
-        Coordinate::LayerResidual { layer, position, element: wide },
-        Coordinate::StateNode { level: 0, index: below((outputs * u64::from(header.width)).div_ceil(256)) },
-    ];
-    if let Some((node @ Coordinate::StateNode { .. }, _)) = layout.coordinate(layout.state_digest_at()) {
-        all.push(node);
-    }
-    if header.q_norm {
-        let norm = Norm::Query { layer, position, head: head.head };
-        all.extend([Coordinate::NormLanes { norm, part: 0 }, Coordinate::NormValue { norm, element }]);
-    }
-    all.extend([
-        Coordinate::Presence { row: below(given) / 256, token },
-        Coordinate::Count { output, token },
-        Coordinate::Adjusted { output, token },
-        Coordinate::Sampled { output },
-    ]);
-    if resumed > 0 {
-        all.push(Coordinate::Repeats { row: below(resumed) / 256, token });
-    }
-    if greedy {
-        all.push(Coordinate::Best { output, tile });
-        return all;
-    }
-    all.extend([
-        Coordinate::GreatestLogit { output, tile },
-        Coordinate::SamplingWeight { output, token },
-        Coordinate::Candidate { output, token },
-        Coordinate::CandidateSum { output, tile },
-        Coordinate::Kept { output, token },
-        Coordinate::KeptSum { output, tile },
-    ]);
-    for by in [By::Count, By::Weight] {
-        all.push(Coordinate::SelectionSum { output, by, round, tile, byte });
-        all.push(Coordinate::Choice { output, by, round });
-    }
-    all
-}
-
-fn statement(header: &PlanHeader, sampling: Sampling, ids: [u64; 3]) -> Statement {
-    let [given, resumed, outputs] = ids.map(|count| count as u32);
-    let rules =
-        Rules::new(header.clone(), sampling, [7; 32], false, given, resumed, outputs).expect("a trace");
-    let none = Digest::ZERO;
-    let digests = Digests {
-        plan: none,
-        file: none,
-        file_bytes: 1 << 40,
-        rotary: none,
-        given: none,
-        output: none,
-        text: none,
-    };
-    Statement::of(rules, digests).expect("short")
-}
-
 /// D-5.8: the judge reads no more, of whatever word of whatever model in use, in the least compact format.
 #[test]
 fn leaves_of_real_models_are_within_what_a_judge_reads() {
-    let models = [
-        ("qwen3-0.6b", header([28, 1024, 16, 8, 128, 3072, 151_936, 40_960], true), [4000, 300, 1000]),
-        ("llama-3.2-1b", header([16, 2048, 32, 8, 64, 8192, 128_256, 131_072], false), [20_000, 0, 500]),
-        ("llama-3-70b", header([80, 8192, 64, 8, 128, 28_672, 128_256, 131_072], false), [8_000, 10, 1_000]),
-        (
-            "gemma's vocabulary",
-            header([48, 3840, 16, 8, 256, 15_360, 262_144, 131_072], true),
-            [9_000, 0, 900],
-        ),
-        // As great as a model that is disputed can be, but for the layers: with more of them the trace is too long.
-        (
-            "the greatest",
-            header([192, 65_536, 1024, 1024, 256, 524_288, 1 << 19, 1 << 20], true),
-            [40, 20, 9],
-        ),
-    ];
     let rng = &mut Rng(3);
-    for (name, header, ids) in models {
+    for (name, header, ids) in models() {
         let plan = plan(header.clone(), TensorFormat::F32).to_bytes();
         let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
         for greedy in [false, true] {
             let temperature = if greedy { 0.0 } else { 0.7 };
-            let statement = statement(&header, Sampling { temperature, ..sampling() }, ids);
+            let answer = Answer::new(&header, temperature, ids);
+            let statement = answer.statement();
             for _ in 0..60 {
                 for coordinate in anywhere(rng, statement.layout(), &header, ids, greedy) {
                     let word = statement.layout().word(&coordinate) + rng.below(coordinate.words());
@@ -243,6 +74,39 @@ fn leaves_of_real_models_are_within_what_a_judge_reads() {
     }
 }
 
+/// Words of traces that are too long to be made are judged like any others, after at most nine messages (D-5.7).
+#[test]
+fn leaves_of_real_models_are_judged_rightly() {
+    let rng = &mut Rng(5 + crate::cases(0));
+    let mut most = 0;
+    for (name, header, ids) in models() {
+        for (greedy, format, filler) in
+            [(false, TensorFormat::F32, Filler::Floats), (true, TensorFormat::Q4_K, Filler::Subnormals)]
+        {
+            let plan = plan(header.clone(), format).to_bytes();
+            let temperature = if greedy { 0.0 } else { 0.7 };
+            let answer = Answer::new(&header, temperature, ids);
+            let statement = answer.statement();
+            for coordinate in anywhere(rng, statement.layout(), &header, ids, greedy) {
+                let part = rng.below(coordinate.words());
+                for change in [0, 1 << rng.below(32)] {
+                    let last = play(&answer, &plan, &coordinate, part, change, filler, rng.next());
+                    assert!(last.leaf.shown_bytes() <= SHOWN_BYTES_MAX, "{name}, {coordinate:?}");
+                    match last.judged(&last.leaf.to_cbor(), &last.game.to_bytes()).expect("all is shown") {
+                        Verdict::WorkerRight => assert_eq!(change, 0, "{name}, {coordinate:?}"),
+                        Verdict::WorkerLied { claimed, computed, .. } => {
+                            assert_eq!(claimed ^ computed, change, "{name}, {coordinate:?}");
+                            assert_ne!(change, 0, "{name}, {coordinate:?}");
+                        }
+                    }
+                    most = most.max(last.messages);
+                }
+            }
+        }
+    }
+    assert_eq!(most, 9, "the longest traces take all of them");
+}
+
 /// Whatever is agreed, and wherever: rules give words, and no panic.
 #[test]
 fn rules_take_whatever_they_read() {
@@ -252,9 +116,9 @@ fn rules_take_whatever_they_read() {
         let ids = [600 + rng.below(900), 300, 1 + rng.below(400)];
         let format = TensorFormat::ALL[rng.below(4) as usize];
         let greedy = round % 3 == 0;
-        let sampling = Sampling { temperature: if greedy { 0.0 } else { f32::from_bits(1) }, ..sampling() };
+        let temperature = if greedy { 0.0 } else { f32::from_bits(1) };
         let plan = plan(header.clone(), format).to_bytes();
-        let statement = statement(&header, sampling, ids);
+        let statement = Answer::new(&header, temperature, ids).statement();
         for coordinate in anywhere(rng, statement.layout(), &header, ids, greedy) {
             for byte in [None, Some(0), Some(0xff), Some(0x7f)] {
                 let vocabulary = header.vocabulary.into();

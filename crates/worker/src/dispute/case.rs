@@ -208,6 +208,18 @@ impl Prepared {
         self.template.as_ref().filter(|_| chat).map(|text| text.clone().into_bytes()).unwrap_or_default()
     }
 
+    /// Changes one bit of one word of this side's trace, which `seed` names: so that anyone can watch what becomes of who
+    /// accuses falsely. It costs the bond.
+    pub fn bend(&mut self, seed: u64) {
+        let drawn = Digest::of("surety 2026 false accusation", &seed.to_le_bytes());
+        let [low, high] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| drawn.0[at + i])));
+        let hashed = self.trace.hashed();
+        let mut bytes = hashed.bytes_below(hashed.tree().root()).to_vec();
+        let at = (low % bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << (high % 8);
+        self.trace = Trace::of_bytes(bytes).expect("as long as it was");
+    }
+
     /// Words of the trace.
     pub fn words(&self) -> u64 {
         self.rules.layout().words()

@@ -1,0 +1,461 @@
+//! The liar matrix: disputes between real processes, with liars, honest workers and those who accuse them falsely.
+//!
+//! In:     the binary, how many disputes, a seed.
+//! Out:    what came of each: the verdict, messages, bytes of the leaf, time; then the books.
+//! Touches: starts `surety up` and workers that lie in a folder of its own; loopback sockets.
+//! Holds:  every answer is served and signed for before the first is contested, since who is convicted serves no more; each
+//!         challenger is a process and an account of its own; all figures are the ledger's.
+//! Absent: the many disputes of one process (`surety_proof`'s tests).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, U256, hex};
+use alloy_sol_types::{SolCall, SolEvent};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use surety_engine::gguf::Gguf;
+use surety_types::abi::{IDisputes, IStaking, address};
+
+use crate::kill_matrix::money;
+use crate::kill_matrix::network::{self, Up, WORKERS_MAX, surety};
+use crate::kill_matrix::wire::{self, Ended, Progress};
+use crate::rng::Rng;
+
+/// Messages of a dispute, at most (D-5.7).
+const MESSAGES_MAX: u64 = 9;
+/// Bytes that a leaf shows, at most.
+const LEAF_BYTES_MAX: u64 = 16 << 10;
+/// For a worker to be named by the ledger, and to be asked.
+const SETTLING: Duration = Duration::from_secs(90);
+const MODEL: &str = "shakespeare-demo";
+/// An account that no worker has, besides those that `up` makes for workers that do not run.
+const PURSE: &str = "purse";
+/// `surety` leaves with this when what it was asked for did not come about: here, without a conviction.
+const NOT_CONVICTED: i32 = 1;
+
+/// How it is to be run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// The program to test.
+    #[arg(long, default_value = "target/release/surety")]
+    pub binary: PathBuf,
+    /// Answers to contest.
+    #[arg(long, default_value_t = 200)]
+    pub disputes: usize,
+    /// Disputes at once, at most.
+    #[arg(long, default_value_t = 4)]
+    pub at_once: usize,
+    /// Of a hundred disputes so many are about honest answers.
+    #[arg(long, default_value_t = 30)]
+    pub honest_percent: usize,
+    /// Names questions and false accusations.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// What it signs for.
+    Honest,
+    /// It serves other weights under the model's name.
+    OtherWeights,
+    /// It samples at another temperature.
+    Temperature,
+    /// It stops early and says that the model did.
+    EarlyStop,
+}
+
+const LIARS: [Kind; 3] = [Kind::OtherWeights, Kind::Temperature, Kind::EarlyStop];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Honest => "honest",
+            Kind::OtherWeights => "other weights",
+            Kind::Temperature => "temperature",
+            Kind::EarlyStop => "early stop",
+        }
+    }
+
+    /// The worker's number, and of its account.
+    fn number(self) -> usize {
+        1 + self as usize
+    }
+
+    fn args(self, folder: &Path) -> Result<Vec<String>> {
+        Ok(match self {
+            Kind::Honest => Vec::new(),
+            Kind::OtherWeights => {
+                let path = folder.join("other.gguf");
+                std::fs::write(&path, other_weights()?)?;
+                vec![
+                    "--model".into(),
+                    format!("{MODEL}={}", path.display()),
+                    "--pose-as".into(),
+                    MODEL.into(),
+                ]
+            }
+            Kind::Temperature => vec!["--lie".into(), "temperature".into()],
+            Kind::EarlyStop => vec!["--lie".into(), "early-stop".into()],
+        })
+    }
+}
+
+/// The bundled model with one matrix cut down to four bits.
+fn other_weights() -> Result<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(format!("{MODEL}.gguf"));
+    let mut file = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let tensor =
+        Gguf::parse(&file)?.tensor("blk.0.ffn_up.weight").context("the model has no such matrix")?.clone();
+    for block in file[tensor.range].chunks_exact_mut(tensor.kind.block_bytes() as usize) {
+        for code in &mut block[2..] {
+            *code = ((*code as i8).saturating_add(8) & !15) as u8;
+        }
+    }
+    Ok(file)
+}
+
+/// A worker that `up` did not start.
+struct Worker(Child);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An answer to be contested.
+#[derive(Clone, Debug)]
+struct Answer {
+    kind: Kind,
+    request_id: String,
+    /// Names the word at which an honest answer is accused.
+    seed: u64,
+}
+
+/// What came of one.
+#[derive(Clone, Debug)]
+pub struct Contested {
+    kind: Kind,
+    convicted: bool,
+    state: String,
+    messages: u64,
+    leaf: Option<(String, u64)>,
+    paid: U256,
+    id: u64,
+    took: Duration,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    seed: u64,
+    ended: Vec<Contested>,
+    failures: Vec<String>,
+    serving: Duration,
+    disputing: Duration,
+    took: Duration,
+}
+
+/// Runs all of it.
+pub fn run(settings: &Settings) -> Result<Report> {
+    ensure!(settings.disputes > 0 && settings.at_once > 0, "there is nothing to contest");
+    let started = Instant::now();
+    let folder = tempfile::tempdir()?;
+    let binary = settings.binary.canonicalize().with_context(|| format!("{}", settings.binary.display()))?;
+    let data_dir = folder.path();
+    eprintln!("seed {}; starting the network", settings.seed);
+    let up = Up::start(&binary, data_dir, &["--workers", "1", "--threads", "1"].map(str::to_owned))?;
+    let (host, rpc) = (up.host(), up.rpc().context("there is no ledger")?);
+    let mut ids = BTreeMap::from([(Kind::Honest, up.members()[0].id.clone())]);
+    let mut workers = Vec::new();
+    for kind in LIARS {
+        let (worker, id) = start(&binary, data_dir, &rpc, kind)?;
+        workers.push(worker);
+        ids.insert(kind, id);
+    }
+    network::until_ready(&host, ids.len())?;
+
+    // Everything is asked before anything is contested: who is convicted is out of service.
+    let asking = Instant::now();
+    let honest = (settings.disputes * settings.honest_percent).div_ceil(100).min(settings.disputes);
+    let mut answers = VecDeque::new();
+    for number in 0..settings.disputes {
+        let kind = match number < honest {
+            true => Kind::Honest,
+            false => LIARS[number % LIARS.len()],
+        };
+        answers.push_back(ask(&host, settings.seed, number, kind, &ids[&kind])?);
+        if (number + 1) % 20 == 0 {
+            eprintln!("{} of {} answers", number + 1, settings.disputes);
+        }
+    }
+    shuffle(&mut answers, settings.seed);
+    let serving = asking.elapsed();
+
+    let operator = |kind: Kind| account(&binary, data_dir, &format!("worker-{}-operator", kind.number()));
+    let kinds: Vec<Kind> = ids.keys().copied().collect();
+    let operators =
+        kinds.iter().map(|kind| Ok((*kind, operator(*kind)?))).collect::<Result<BTreeMap<_, _>>>()?;
+    let stakes = |operators: &BTreeMap<Kind, Address>| -> Result<BTreeMap<Kind, U256>> {
+        operators.iter().map(|(kind, operator)| Ok((*kind, bonded(&rpc, *operator)?))).collect()
+    };
+    let before = stakes(&operators)?;
+    let accounts: Vec<String> = (ids.len() + 1..=WORKERS_MAX)
+        .map(|number| format!("worker-{number}-operator"))
+        .chain([PURSE.to_owned()])
+        .take(settings.at_once)
+        .collect();
+    let disputing = Instant::now();
+    let (queue, ended) = (Mutex::new(answers), Mutex::new(Vec::new()));
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for account in &accounts {
+            let (queue, ended, failures, binary) = (&queue, &ended, &failures, &binary);
+            scope.spawn(move || {
+                loop {
+                    let Some(answer) = queue.lock().expect("no panic").pop_front() else { break };
+                    match contest(binary, data_dir, account, &answer) {
+                        Ok(contested) => {
+                            let mut ended = ended.lock().expect("no panic");
+                            ended.push(contested);
+                            if ended.len().is_multiple_of(10) {
+                                eprintln!("{} disputes are over", ended.len());
+                            }
+                        }
+                        Err(error) => failures.lock().expect("no panic").push(format!(
+                            "{}, {}: {error:#}",
+                            answer.kind.name(),
+                            answer.request_id
+                        )),
+                    }
+                }
+            });
+        }
+    });
+    let disputing = disputing.elapsed();
+    let (ended, mut failures) =
+        (ended.into_inner().expect("no panic"), failures.into_inner().expect("no panic"));
+    check(&ended, &mut failures);
+    check_books(&rpc, &ended, &operators, &before, &stakes(&operators)?, &mut failures)?;
+    let (named, held) = money::supply(&binary, data_dir)?;
+    if named != held {
+        failures.push(format!("genesis named {named} wei, there are {held}"));
+    }
+    drop(workers);
+    up.stop()?;
+    Ok(Report { seed: settings.seed, ended, failures, serving, disputing, took: started.elapsed() })
+}
+
+/// Starts a worker that lies; its key.
+fn start(binary: &Path, data_dir: &Path, rpc: &str, kind: Kind) -> Result<(Worker, String)> {
+    let number = kind.number();
+    let mut command = surety(binary, data_dir);
+    command.args(["worker", "run", "--json", "--stop-with-parent", "--threads", "1"]);
+    command.args(["--kv-bytes", "134217728", "--key", &format!("worker-{number}")]);
+    command.arg("--genesis").arg(data_dir.join("ledger/genesis.json"));
+    command.args(["--rpc-url", &format!("http://{rpc}"), "--account", &format!("worker-{number}-operator")]);
+    command.args(kind.args(data_dir)?);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut worker = Worker(child.context("starting a worker")?);
+    let ready =
+        network::ready_line(&mut worker.0).with_context(|| format!("a worker with {}", kind.name()))?;
+    let address = ready["address"].as_str().context("the worker names no address")?;
+    let id = address.split('@').next().unwrap_or_default().to_owned();
+    Ok((worker, id))
+}
+
+/// Asks one worker, until it can be asked.
+fn ask(host: &str, seed: u64, number: usize, kind: Kind, worker: &str) -> Result<Answer> {
+    let mut rng = Rng::keyed(&[seed, 1, number as u64]);
+    let lines = ["Who goes there?", "What news from the court?", "Speak of the night, and of mercy."];
+    let body = json!({
+        "model": MODEL, "max_tokens": 12 + rng.below(20), "seed": rng.below(1 << 30), "stream": false,
+        "temperature": 0.8, "ignore_eos": kind != Kind::EarlyStop, "surety": { "worker": worker },
+        "messages": [{ "role": "user", "content": format!("{} ({number})", lines[rng.below(3)]) }],
+    });
+    let until = Instant::now() + SETTLING;
+    loop {
+        let heard = wire::ask(host, "/v1/chat/completions", &body, &Progress::default());
+        if let (Ended::Whole, Some(request_id)) = (&heard.ended, heard.request_id) {
+            return Ok(Answer { kind, request_id, seed: rng.below(1 << 30) as u64 });
+        }
+        ensure!(Instant::now() < until, "{} gives no answer: {:?}", kind.name(), heard.ended);
+        thread::sleep(Duration::from_millis(250));
+    }
+}
+
+fn shuffle(answers: &mut VecDeque<Answer>, seed: u64) {
+    let mut rng = Rng::keyed(&[seed, 2]);
+    for at in (1..answers.len()).rev() {
+        answers.swap(at, rng.below(at + 1));
+    }
+}
+
+fn account(binary: &Path, data_dir: &Path, name: &str) -> Result<Address> {
+    let shown = network::told(binary, data_dir, &["key", "show", name])?;
+    Ok(shown["address"].as_str().context("the account has no address")?.parse()?)
+}
+
+/// Contests an answer by a process of its own; whether rightly or not.
+fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Contested> {
+    let began = Instant::now();
+    let mut command = surety(binary, data_dir);
+    command.args(["dispute", "open", &answer.request_id, "--account", account, "--json"]);
+    if answer.kind == Kind::Honest {
+        command.args(["--accuse-falsely", &answer.seed.to_string()]);
+    }
+    let output = command.output().context("contesting")?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let Ok(shown) = serde_json::from_slice::<Value>(&output.stdout) else {
+        bail!("{}: {told}", output.status);
+    };
+    let convicted = match output.status.code() {
+        Some(0) => true,
+        Some(NOT_CONVICTED) => false,
+        _ => bail!("{}: {told}", output.status),
+    };
+    let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
+    Ok(Contested {
+        kind: answer.kind,
+        convicted,
+        state: text("state"),
+        messages: shown["moves"].as_u64().context("no number of moves")?,
+        leaf: told.lines().find_map(leaf),
+        paid: text("paid").parse().context("no amount was paid")?,
+        id: shown["id"].as_u64().context("the dispute has no number")?,
+        took: began.elapsed(),
+    })
+}
+
+/// Kind and size of the leaf, from the line that tells of it.
+fn leaf(line: &str) -> Option<(String, u64)> {
+    let (_, rest) = line.split_once(" differs, a ")?;
+    let (kind, rest) = rest.split_once(": shown with all it is computed from, ")?;
+    Some((kind.to_owned(), rest.split(' ').next()?.parse().ok()?))
+}
+
+fn check(ended: &[Contested], failures: &mut Vec<String>) {
+    for contested in ended {
+        let Contested { kind, convicted, state, messages, leaf, .. } = contested;
+        let mut fail =
+            |what: String| failures.push(format!("dispute {}, {}: {what}", contested.id, kind.name()));
+        if *convicted != (*kind != Kind::Honest) {
+            fail(format!("it ended as {state:?}"));
+        }
+        if *messages > MESSAGES_MAX {
+            fail(format!("{messages} messages"));
+        }
+        if leaf.as_ref().is_some_and(|(_, bytes)| *bytes > LEAF_BYTES_MAX) {
+            fail(format!("a leaf of {leaf:?} bytes"));
+        }
+        // A trace was bent in one word: it is shown, and found to be right.
+        if *kind == Kind::Honest && leaf.is_none() {
+            fail("no leaf was shown".into());
+        }
+    }
+}
+
+/// Refunds, stakes and convictions, as the ledger's own events tell them.
+fn check_books(
+    rpc: &str,
+    ended: &[Contested],
+    operators: &BTreeMap<Kind, Address>,
+    before: &BTreeMap<Kind, U256>,
+    after: &BTreeMap<Kind, U256>,
+    failures: &mut Vec<String>,
+) -> Result<()> {
+    let topic = format!("{:?}", IDisputes::Convicted::SIGNATURE_HASH);
+    let filter =
+        json!([{ "address": address::DISPUTES, "topics": [topic], "fromBlock": "0x0", "toBlock": "latest" }]);
+    let logs = wire::rpc(rpc, "eth_getLogs", filter)?;
+    let mut slashed: BTreeMap<Address, U256> = BTreeMap::new();
+    let mut refunds = BTreeMap::new();
+    for log in logs.as_array().context("no logs")? {
+        let topics = log["topics"].as_array().into_iter().flatten();
+        let topics: Vec<_> =
+            topics.map(|topic| Ok(topic.as_str().unwrap_or_default().parse::<B256>()?)).collect::<Result<_>>()?;
+        let data = hex::decode(log["data"].as_str().unwrap_or_default())?;
+        let convicted = IDisputes::Convicted::decode_raw_log(topics, &data)?;
+        *slashed.entry(convicted.operator).or_default() += convicted.slashed;
+        refunds.insert(convicted.id, convicted.refund);
+    }
+    for contested in ended.iter().filter(|contested| contested.convicted) {
+        let refund = refunds.remove(&contested.id).unwrap_or_default();
+        if contested.paid.is_zero() || refund != contested.paid * U256::from(2) {
+            failures.push(format!("dispute {}: {refund} wei for {} paid", contested.id, contested.paid));
+        }
+    }
+    if !refunds.is_empty() {
+        failures.push(format!("convictions that nobody asked for: {refunds:?}"));
+    }
+    for (kind, operator) in operators {
+        let taken = slashed.get(operator).copied().unwrap_or_default();
+        if before[kind].checked_sub(taken) != Some(after[kind]) {
+            let (before, after) = (before[kind], after[kind]);
+            failures.push(format!("{}: a stake of {before} less {taken} became {after}", kind.name()));
+        }
+        if (*kind == Kind::Honest) != taken.is_zero() && ended.iter().any(|contested| contested.kind == *kind)
+        {
+            failures.push(format!("{}: {taken} wei of its stake were taken", kind.name()));
+        }
+    }
+    Ok(())
+}
+
+/// What is bonded to an operator.
+fn bonded(rpc: &str, operator: Address) -> Result<U256> {
+    let data = hex::encode_prefixed(IStaking::bondedToCall { operator }.abi_encode());
+    let answer = wire::rpc(rpc, "eth_call", json!([{ "to": address::STAKING, "data": data }, "latest"]))?;
+    let bytes = hex::decode(answer.as_str().context("eth_call answers no text")?)?;
+    Ok(IStaking::bondedToCall::abi_decode_returns(&bytes)?)
+}
+
+impl Report {
+    /// What does not hold.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// For people.
+    pub fn lines(&self) -> Vec<String> {
+        let seconds = |time: Duration| time.as_secs_f64();
+        let mut lines = vec![format!(
+            "seed {}: {} disputes in {:.1} s ({:.1} s of serving, {:.1} s of disputing), {} failures",
+            self.seed,
+            self.ended.len(),
+            seconds(self.took),
+            seconds(self.serving),
+            seconds(self.disputing),
+            self.failures.len()
+        )];
+        let mut kinds: BTreeMap<(Kind, &str), Vec<&Contested>> = BTreeMap::new();
+        for contested in &self.ended {
+            kinds.entry((contested.kind, &contested.state)).or_default().push(contested);
+        }
+        for ((kind, state), own) in kinds {
+            let most = own.iter().map(|contested| contested.messages).max().unwrap_or(0);
+            let leaf = own.iter().filter_map(|contested| Some(contested.leaf.as_ref()?.1)).max().unwrap_or(0);
+            let mut took: Vec<f64> = own.iter().map(|contested| seconds(contested.took)).collect();
+            took.sort_by(f64::total_cmp);
+            lines.push(format!(
+                "{:14} {:>4}  {state}; {most} messages and {leaf} bytes of leaf at most, {:.1} s each",
+                kind.name(),
+                own.len(),
+                took[took.len() / 2]
+            ));
+        }
+        let leaves = self.ended.iter().filter_map(|contested| contested.leaf.as_ref());
+        let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
+        leaves.for_each(|(kind, _)| *shown.entry(kind).or_default() += 1);
+        lines.push(format!("words shown: {shown:?}"));
+        lines
+    }
+}
