@@ -372,7 +372,7 @@ impl Renderer<'_> {
     pub(crate) fn sorted(&mut self, keys: &[Value], reverse: bool) -> Result<Vec<usize>> {
         let texts = keys.iter().filter(|key| key.text().is_some()).count();
         let numbers = keys.iter().filter(|key| key.number().is_some()).count();
-        if texts.max(numbers) < keys.len() {
+        if keys.len() > 1 && texts.max(numbers) < keys.len() {
             return wrong("only texts, or only numbers, can be sorted");
         }
         let rounds = u64::from(keys.len().checked_ilog2().unwrap_or(0)) + 1;
