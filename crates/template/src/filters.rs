@@ -14,6 +14,9 @@ use crate::syntax::{Comparison, Operator};
 use crate::text;
 use crate::value::{Number, Value};
 
+/// A byte whose case is changed is read so often (J-8.4).
+pub(crate) const CASE_BYTES: usize = 8;
+
 impl Renderer<'_> {
     /// J-6.1.
     pub(crate) fn filter(&mut self, name: &str, subject: Value, given: Given) -> Result<Value> {
@@ -59,7 +62,10 @@ impl Renderer<'_> {
                 let found = match (&subject, subject.number()) {
                     (Value::Undefined, _) => return wrong("an undefined value is no number"),
                     (_, Some(number)) => Some(number.float()),
-                    (Value::Text(text), _) => text::float(text),
+                    (Value::Text(text), _) => {
+                        self.read(text.len())?;
+                        text::float(text)
+                    }
                     _ => None,
                 };
                 Ok(found.map(Value::Float).or(default).unwrap_or(Value::Float(0.0)))
@@ -74,11 +80,14 @@ impl Renderer<'_> {
                     (Value::Undefined, _) => return wrong("an undefined value is no number"),
                     (_, Some(Number::Int(value))) => Some(value),
                     (_, Some(Number::Float(value))) => Some(truncated(value)?),
-                    (Value::Text(text), _) => match (text::int(text), text::float(text)) {
-                        (Some(value), _) => Some(value),
-                        (None, Some(value)) => Some(truncated(value)?),
-                        _ => None,
-                    },
+                    (Value::Text(text), _) => {
+                        self.read(text.len())?;
+                        match (text::int(text), text::float(text)) {
+                            (Some(value), _) => Some(value),
+                            (None, Some(value)) => Some(truncated(value)?),
+                            _ => None,
+                        }
+                    }
                     _ => None,
                 };
                 Ok(found.map(Value::Int).or(default).unwrap_or(Value::Int(0)))
@@ -201,7 +210,7 @@ impl Renderer<'_> {
     ) -> Result<Value> {
         given.bind(name, [])?;
         let subject = self.as_text(&subject)?;
-        self.read(subject.len())?;
+        self.read(CASE_BYTES * subject.len())?;
         let changed = change(&subject);
         self.text(&changed)
     }
@@ -516,6 +525,7 @@ impl Renderer<'_> {
             Some(other) => return wrong(format!("characters to strip are a text, not {}", other.kind())),
         };
         if let Some(chars) = given {
+            self.read(4 * text.len())?;
             self.count(4 * chars.len() as u64)?;
             known = chars.chars().collect();
             known.sort_unstable();
