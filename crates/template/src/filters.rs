@@ -368,6 +368,7 @@ impl Renderer<'_> {
             let key = self.part(item, attribute)?;
             keys.push(match (key, case_sensitive.is_some_and(Value::is_true)) {
                 (Value::Text(text), false) => {
+                    self.read(CASE_BYTES * text.len())?;
                     let lower = text.to_lowercase();
                     self.text(&lower)?
                 }
@@ -493,7 +494,7 @@ impl Renderer<'_> {
             }
             "lower" | "upper" => {
                 let subject = self.as_text(subject)?;
-                self.read(subject.len())?;
+                self.read(CASE_BYTES * subject.len())?;
                 let changed = if name == "lower" { subject.to_lowercase() } else { subject.to_uppercase() };
                 // Python's `islower` and `isupper` want a letter that has a case.
                 changed == *subject && subject.chars().any(text::is_cased)
