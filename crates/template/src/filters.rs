@@ -15,7 +15,7 @@ use crate::text;
 use crate::value::{Number, Value};
 
 /// A byte whose case is changed is read so often (J-8.4).
-pub(crate) const CASE_BYTES: usize = 8;
+pub(crate) const CASE_BYTES: usize = 32;
 
 impl Renderer<'_> {
     /// J-6.1.
