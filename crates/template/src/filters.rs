@@ -14,6 +14,9 @@ use crate::syntax::{Comparison, Operator};
 use crate::text;
 use crate::value::{Number, Value};
 
+/// A byte whose case is changed is read so often (J-8.4).
+pub(crate) const CASE_BYTES: usize = 32;
+
 impl Renderer<'_> {
     /// J-6.1.
     pub(crate) fn filter(&mut self, name: &str, subject: Value, given: Given) -> Result<Value> {
@@ -59,7 +62,10 @@ impl Renderer<'_> {
                 let found = match (&subject, subject.number()) {
                     (Value::Undefined, _) => return wrong("an undefined value is no number"),
                     (_, Some(number)) => Some(number.float()),
-                    (Value::Text(text), _) => text::float(text),
+                    (Value::Text(text), _) => {
+                        self.read(text.len())?;
+                        text::float(text)
+                    }
                     _ => None,
                 };
                 Ok(found.map(Value::Float).or(default).unwrap_or(Value::Float(0.0)))
@@ -74,11 +80,14 @@ impl Renderer<'_> {
                     (Value::Undefined, _) => return wrong("an undefined value is no number"),
                     (_, Some(Number::Int(value))) => Some(value),
                     (_, Some(Number::Float(value))) => Some(truncated(value)?),
-                    (Value::Text(text), _) => match (text::int(text), text::float(text)) {
-                        (Some(value), _) => Some(value),
-                        (None, Some(value)) => Some(truncated(value)?),
-                        _ => None,
-                    },
+                    (Value::Text(text), _) => {
+                        self.read(text.len())?;
+                        match (text::int(text), text::float(text)) {
+                            (Some(value), _) => Some(value),
+                            (None, Some(value)) => Some(truncated(value)?),
+                            _ => None,
+                        }
+                    }
                     _ => None,
                 };
                 Ok(found.map(Value::Int).or(default).unwrap_or(Value::Int(0)))
@@ -201,7 +210,7 @@ impl Renderer<'_> {
     ) -> Result<Value> {
         given.bind(name, [])?;
         let subject = self.as_text(&subject)?;
-        self.read(subject.len())?;
+        self.read(CASE_BYTES * subject.len())?;
         let changed = change(&subject);
         self.text(&changed)
     }
@@ -359,6 +368,7 @@ impl Renderer<'_> {
             let key = self.part(item, attribute)?;
             keys.push(match (key, case_sensitive.is_some_and(Value::is_true)) {
                 (Value::Text(text), false) => {
+                    self.read(CASE_BYTES * text.len())?;
                     let lower = text.to_lowercase();
                     self.text(&lower)?
                 }
@@ -372,7 +382,7 @@ impl Renderer<'_> {
     pub(crate) fn sorted(&mut self, keys: &[Value], reverse: bool) -> Result<Vec<usize>> {
         let texts = keys.iter().filter(|key| key.text().is_some()).count();
         let numbers = keys.iter().filter(|key| key.number().is_some()).count();
-        if texts.max(numbers) < keys.len() {
+        if keys.len() > 1 && texts.max(numbers) < keys.len() {
             return wrong("only texts, or only numbers, can be sorted");
         }
         let rounds = u64::from(keys.len().checked_ilog2().unwrap_or(0)) + 1;
@@ -484,7 +494,7 @@ impl Renderer<'_> {
             }
             "lower" | "upper" => {
                 let subject = self.as_text(subject)?;
-                self.read(subject.len())?;
+                self.read(CASE_BYTES * subject.len())?;
                 let changed = if name == "lower" { subject.to_lowercase() } else { subject.to_uppercase() };
                 // Python's `islower` and `isupper` want a letter that has a case.
                 changed == *subject && subject.chars().any(text::is_cased)
@@ -516,6 +526,7 @@ impl Renderer<'_> {
             Some(other) => return wrong(format!("characters to strip are a text, not {}", other.kind())),
         };
         if let Some(chars) = given {
+            self.read(4 * text.len())?;
             self.count(4 * chars.len() as u64)?;
             known = chars.chars().collect();
             known.sort_unstable();

@@ -6,6 +6,8 @@
 //! Holds:  J-6.3.
 //! Absent: reading JSON.
 
+use std::sync::Arc;
+
 use crate::render::{Given, Renderer, Result, wrong};
 use crate::value::{Value, float_text};
 
@@ -14,8 +16,8 @@ struct Style {
     ensure_ascii: bool,
     /// Spaces a level, each item on a line of its own.
     indent: Option<usize>,
-    item_separator: String,
-    key_separator: String,
+    item_separator: Arc<str>,
+    key_separator: Arc<str>,
     sort_keys: bool,
 }
 
@@ -31,11 +33,9 @@ impl Renderer<'_> {
             },
         };
         let (item_separator, key_separator) = match separators {
-            None | Some(Value::None) => {
-                (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned())
-            }
+            None | Some(Value::None) => (if indent.is_some() { "," } else { ", " }.into(), ": ".into()),
             Some(Value::List(list)) => match &list.items[..] {
-                [Value::Text(item), Value::Text(key)] => (item.to_string(), key.to_string()),
+                [Value::Text(item), Value::Text(key)] => (item.clone(), key.clone()),
                 _ => return wrong("tojson's separators are two texts"),
             },
             Some(other) => return wrong(format!("tojson's separators are two texts, not {}", other.kind())),

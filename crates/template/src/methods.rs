@@ -11,6 +11,7 @@ use std::sync::Arc;
 use surety_types::CivilDate;
 
 use crate::TemplateError;
+use crate::filters::CASE_BYTES;
 use crate::lexer::is_space;
 use crate::render::{Given, Renderer, Result, wrong};
 use crate::text;
@@ -113,7 +114,11 @@ impl Renderer<'_> {
                 self.read(text.len() + part.len())?;
                 let characters = |bytes: usize| text[..bytes].chars().count() as i64;
                 Ok(Value::Int(match name {
-                    "count" => text.matches(&*part).count() as i64,
+                    "count" => {
+                        let count = text.matches(&*part).count();
+                        self.step(count as u64 / 4)?;
+                        count as i64
+                    }
                     "find" => text.find(&*part).map_or(-1, characters),
                     _ => text.rfind(&*part).map_or(-1, characters),
                 }))
@@ -147,7 +152,7 @@ impl Renderer<'_> {
         change: fn(&str) -> String,
     ) -> Result<Value> {
         given.bind(name, [])?;
-        self.read(text.len())?;
+        self.read(CASE_BYTES * text.len())?;
         let changed = change(text);
         self.text(&changed)
     }
@@ -365,6 +370,7 @@ impl Renderer<'_> {
                 self.push(&mut out, character.encode_utf8(&mut [0; 4]))?;
                 continue;
             }
+            self.step(1)?;
             let part = match characters.next() {
                 Some('Y') => format!("{:04}", date.year),
                 Some('y') => format!("{:02}", date.year % 100),

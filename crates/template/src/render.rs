@@ -377,11 +377,17 @@ impl<'t> Renderer<'t> {
     }
 
     fn attribute_place(&mut self, namespace: usize, name: &str) -> Result<Option<usize>> {
-        let entries = &self.namespaces[namespace];
-        let at = entries.iter().position(|(other, _)| **other == *name);
-        let asked = at.map_or(entries.len(), |at| at + 1);
-        self.step(asked as u64)?;
-        Ok(at)
+        for at in 0..self.namespaces[namespace].len() {
+            self.step(1)?;
+            if self.namespaces[namespace][at].0.len() != name.len() {
+                continue;
+            }
+            self.read(name.len())?;
+            if *self.namespaces[namespace][at].0 == *name {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
     }
 
     // --- Statements (J-3).
@@ -755,6 +761,9 @@ impl<'t> Renderer<'t> {
         }
         let called = self.value(callee)?;
         let given = self.arguments(arguments)?;
+        if let Value::Macro(_) | Value::Function(_) = called {
+            return self.call_value(called, "", given);
+        }
         let name = self.described(callee);
         self.call_value(called, &name, given)
     }

@@ -99,12 +99,15 @@ pub(crate) fn float(text: &str) -> Option<f64> {
 /// Without the space around it, and without single underscores between digits.
 fn plain_digits(text: &str) -> Option<String> {
     let text = text.trim_matches(is_space);
+    // No number that is in range is longer.
+    if text.len() > 4096 {
+        return None;
+    }
     let bytes = text.as_bytes();
     let digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
     let between = |at: usize| digit(at.checked_sub(1)) && digit(Some(at + 1));
     let sound = bytes.iter().enumerate().all(|(at, byte)| *byte != b'_' || between(at));
-    // No number that is in range is longer.
-    (sound && bytes.len() <= 4096).then(|| text.replace('_', ""))
+    sound.then(|| text.replace('_', ""))
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ fn what_takes_without_end_is_cut_off() {
         "{% set x = 'x' * 1000000 %}{% for a in range(1000) %}{{ x | length }}{% endfor %}",
         "{% set x = 'x' * 1000000 %}{% set y = 'x' * 1000000 %}{% for a in range(1000) %}{{ x == y }}{% endfor %}",
         "{% set x = 'x' * 1000000 %}{% for a in range(1000) %}{{ x[-1] }}{% endfor %}",
+        "{% set x = '1' * 1000000 %}{% for a in range(1000) %}{{ x | int }}{{ x | float }}{% endfor %}",
         // Few lists that say much.
         "{% set ns = namespace(a=[0]) %}{% set ns.b = [0] %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}\
          {% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}",

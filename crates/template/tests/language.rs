@@ -92,6 +92,13 @@ fn without_a_day_there_is_no_clock() {
     assert!(render("{{ strftime_now('%Q') }}", &variables(&messages), &LIMITS).is_err());
 }
 
+/// Whoever serves a model renders for many at once.
+#[test]
+fn templates_are_shared_among_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<surety_template::Template>();
+}
+
 #[test]
 fn names_of_speakers_are_in_messages() {
     let mut messages = messages();
