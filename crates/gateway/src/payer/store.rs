@@ -83,6 +83,8 @@ pub(super) struct Row {
     pub(super) in_order: bool,
 }
 
+/// What is kept of channels.
+type Rows = Vec<(Digest, Row)>;
 /// What is kept of breaches.
 pub(super) type Claims = BTreeMap<ClaimKey, ClaimRow>;
 
@@ -105,7 +107,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens what is in `data_dir`, or makes it; and what it holds.
-    pub(super) fn open(data_dir: &Path) -> Result<(Store, Vec<(Digest, Row)>, Claims), PayerBookError> {
+    pub(super) fn open(data_dir: &Path) -> Result<(Store, Rows, Claims), PayerBookError> {
         let path = data_dir.join(FILE);
         let opened = open(&path).and_then(|database| Ok((rows(&database)?, claims(&database)?, database)));
         let (rows, claims, database) = opened.map_err(|error| match error {
@@ -186,7 +188,7 @@ fn claims(database: &Database) -> Result<Claims, redb::Error> {
     Ok(claims)
 }
 
-fn rows(database: &Database) -> Result<Vec<(Digest, Row)>, redb::Error> {
+fn rows(database: &Database) -> Result<Rows, redb::Error> {
     let channels = database.begin_read()?.open_table(CHANNELS)?;
     let mut rows = Vec::new();
     for entry in channels.iter()? {

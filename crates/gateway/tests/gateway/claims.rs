@@ -61,16 +61,17 @@ async fn pass_deadlines(ledger: &MemoryLedger, worker: &FakeWorker) {
     let orders = worker.diary.orders.lock().expect("no panic").clone();
     let last = orders.iter().map(|(order, _)| order.deadline_ms).max().expect("an order");
     let now_ms = ledger.account(PAYER).moment().await.expect("a block").timestamp_ms;
-    ledger.wait(last.saturating_sub(now_ms) / 1_000 + 62);
+    // The ledger's time stands between blocks: whole seconds past the deadline's, the margin, and one.
+    ledger.wait(last.saturating_sub(now_ms).div_ceil(1_000) + 60 + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_falls_silent_compensates_the_gateway_without_anyone_asking() {
     let (ledger, worker, site) = begun().await;
     let supply = ledger.together();
-    // It accepts, is paid to begin, and breaks off; and so it does when it is asked for the rest.
+    // It accepts, is paid to begin, and breaks off; and so it does when it is asked for the rest, as often as it is.
     assert!(site.chat(chat("one two BREAK")).await.status >= 500);
-    site.until(|status| claims(status, "waiting") == 2).await;
+    site.until(|status| claims(status, "waiting") >= 1).await;
     let count = || ledger.view(Module::Claims, &IClaims::claimCountCall {});
     assert_eq!(count(), 0, "the deadline has not passed");
 
@@ -89,7 +90,7 @@ async fn a_worker_that_falls_silent_compensates_the_gateway_without_anyone_askin
     let site = Site { address: gateway.address(), gateway, directory };
     pass_deadlines(&ledger, &worker).await;
     // All that a day's claims may take of so small a stake is one claim's: a second would be for nothing.
-    site.until(|status| claims(status, "open") == 1 && claims(status, "waiting") == 1).await;
+    site.until(|status| claims(status, "open") == 1).await;
     assert_eq!(count(), 1);
     let made = claim(&ledger, 1);
     let payer = wallet(PAYER).address();
@@ -146,7 +147,7 @@ async fn a_worker_that_shows_its_receipt_in_time_is_taken_as_any_other() {
     let (ledger, worker, site) = begun().await;
     let supply = ledger.together();
     assert!(site.chat(chat("one two BREAK")).await.status >= 500);
-    site.until(|status| claims(status, "waiting") == 2).await;
+    site.until(|status| claims(status, "waiting") >= 1).await;
     pass_deadlines(&ledger, &worker).await;
     site.until(|status| claims(status, "open") == 1).await;
 
@@ -163,10 +164,14 @@ async fn a_worker_that_shows_its_receipt_in_time_is_taken_as_any_other() {
     site.until(|status| claims(status, "answered") == 1).await;
     assert_eq!(claim(&ledger, 1).state, 2);
     assert_eq!(stake(&ledger), U256::from(10 * CREDIT), "it has lost nothing");
-    // Who answers is there: no further bond is put at stake for it on that day.
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-    let report: Value = site.get("/v1/network/status").await.json();
-    assert_eq!((claims(&report, "waiting"), claims(&report, "open")), (1, 0));
+    // Who answers is there: no further bond is put at stake for it on that day. What it breaks off now waits until it is too
+    // late, and is let go without a claim.
+    assert!(site.chat(chat("three BREAK")).await.status >= 500);
+    site.until(|status| claims(status, "waiting") >= 1).await;
+    pass_deadlines(&ledger, &worker).await;
+    let params = operator.params().await.expect("parameters");
+    ledger.wait(params.claim_window_s);
+    site.until(|status| claims(status, "waiting") == 0 && claims(status, "dropped") >= 1).await;
     assert_eq!(ledger.view(Module::Claims, &IClaims::claimCountCall {}), 1);
     assert_eq!(ledger.together(), supply, "no unit appears or vanishes");
     site.gateway.stop().await;
