@@ -233,9 +233,8 @@ fn economics(supply: U256, survey: &Survey, flows: Option<Flows>, done: Conducts
         bonded: balance.bonded.to_string(),
     };
     let (bonded, in_channels) = at_risk(survey);
-    let taken = |stake: U256| {
-        stake.saturating_mul(U256::from(survey.params.dispute_slash_bps)) / U256::from(10_000)
-    };
+    let taken =
+        |stake: U256| stake.saturating_mul(U256::from(survey.params.dispute_slash_bps)) / U256::from(10_000);
     let percent = (!in_channels.is_zero()).then(|| bonded.saturating_mul(U256::from(100)) / in_channels);
     Economics {
         number: survey.tip.number,
@@ -524,7 +523,9 @@ fn text(page: &Economics, survey: &Survey) -> Vec<String> {
         Some(percent) => format!("  bond for each credit             {}.{:02}", percent / 100, percent % 100),
         None => "  nothing is in channels".into(),
     });
-    lines.push("  what a conviction takes, C, answers for what an operator has claimed, g, if p·C ≥ (1−p)·g:".into());
+    lines.push(
+        "  what a conviction takes, C, answers for what an operator has claimed, g, if p·C ≥ (1−p)·g:".into(),
+    );
     let rows: Vec<Vec<String>> = risk
         .operators
         .iter()

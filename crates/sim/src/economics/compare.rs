@@ -94,6 +94,8 @@ pub fn strategies() -> Vec<Strategy> {
         Strategy::Cheating(1_000_000, OnDraw::Reports),
         Strategy::Cheating(10_000, OnDraw::Withholds),
         Strategy::Cheating(1_000_000, OnDraw::Withholds),
+        Strategy::Cheating(10_000, OnDraw::Starves),
+        Strategy::Cheating(1_000_000, OnDraw::Starves),
         Strategy::Colluding(2, 100_000),
         Strategy::Colluding(7, 100_000),
         Strategy::Sybil(10, 100_000),
@@ -115,6 +117,9 @@ impl Strategy {
             Strategy::Cheating(share, OnDraw::Shows) => format!("cheats in {}", percent(share)),
             Strategy::Cheating(share, OnDraw::Withholds) => {
                 format!("cheats in {}, discloses no lie", percent(share))
+            }
+            Strategy::Cheating(share, OnDraw::Starves) => {
+                format!("cheats in {}, gives auditors nothing", percent(share))
             }
             Strategy::Cheating(share, OnDraw::Reports) => {
                 format!("cheats in {}, reports drawn lies", percent(share))
@@ -234,6 +239,8 @@ pub struct Comparison {
     pub memory_faults: u64,
     /// Draws not disclosed.
     pub missed: u64,
+    /// Draws that no auditor came through with.
+    pub unconfirmed: u64,
     /// Audits it was drawn for and not paid for.
     pub audits_unpaid: u64,
     /// Accusations lost.
@@ -247,11 +254,12 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Wrong answers that came to something: convictions, and draws that were not disclosed. None if nothing was wrong.
+    /// Wrong answers that came to something: convictions, draws that were not disclosed or not confirmed. None if nothing was
+    /// wrong.
     /// Where there were few, what is rare and dear may have been missed by chance, and the interval knows nothing of it.
     #[must_use]
     pub fn events(&self) -> Option<u64> {
-        (self.wrong > 0).then_some(self.lies + self.memory_faults + self.missed)
+        (self.wrong > 0).then_some(self.lies + self.memory_faults + self.missed + self.unconfirmed)
     }
 }
 
@@ -320,6 +328,7 @@ pub fn compare(
         lies: sum(|tally| tally.lies),
         memory_faults: sum(|tally| tally.memory_faults),
         missed: sum(|tally| tally.missed),
+        unconfirmed: sum(|tally| tally.unconfirmed),
         audits_unpaid: sum(|tally| tally.guesses_refused + tally.copies_refused + tally.skipped),
         accusations_lost: sum(|tally| tally.accusations_lost),
         slashed: sum(|tally| tally.slashed + tally.memory_penalties),

@@ -22,7 +22,8 @@ pub struct SweepPoint {
     pub deviation: String,
     /// What it brings more than honesty, in micro-credits for each job of its stake's share.
     pub difference: Estimate,
-    /// Wrong answers that came to something: convictions, and draws that were not disclosed; none if nothing was wrong.
+    /// Wrong answers that came to something: convictions, draws that were not disclosed or not confirmed; none if nothing was
+    /// wrong.
     pub events: Option<u64>,
     /// What one wrong answer brings by formula, in micro-credits; none where there is none.
     pub formula: Option<f64>,
@@ -203,6 +204,14 @@ pub fn sweeps(rules: &Rules, market: &Market, effort: &Effort) -> Result<Vec<Swe
         points.push(point(at, &hiding, rules, &market, &effort, hidden(rules, &market))?);
     }
     all.push(Sweep { name: "price of an answer, for who discloses no lie", points });
+
+    let starving = cheats(&[10_000, 100_000], OnDraw::Starves);
+    let mut points = Vec::new();
+    for times in [1, 3, 10] {
+        let market = Market { price: market.price * times, purse: market.purse * times, ..market.clone() };
+        points.push(point(credits(market.price), &starving, rules, &market, &effort, None)?);
+    }
+    all.push(Sweep { name: "price of an answer, for who gives auditors nothing", points });
 
     let mut points = Vec::new();
     for bps in [0, 50, 100, 150, 200, 400] {

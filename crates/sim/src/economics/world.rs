@@ -662,6 +662,11 @@ impl World {
         }
         self.books.pay(operator.purse, self.validators, self.market.audit_worker_gas * gas_price);
         let (pool, coalition) = (operator.pool, operator.coalition);
+        if choice == Disclosure::Starves {
+            operator.tally.unconfirmed += 1;
+            result.1 = true;
+            return;
+        }
         let fee = share(receipt.price, self.rules.auditors_bps);
         let fee = (u128::from(fee) * u128::from(PPM) / u128::from(rate_ppm.max(1))) as Gwei;
         let gas = self.market.audit_auditor_gas * gas_price;

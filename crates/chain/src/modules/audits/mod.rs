@@ -61,6 +61,8 @@ mod tag {
     pub(super) const ORDER: u8 = 7;
     /// The list of audits that were disclosed.
     pub(super) const DISCLOSED: u8 = 8;
+    /// Of an operator: how many answers it has disclosed, and what they charged.
+    pub(super) const CHARGED: u8 = 9;
 }
 
 /// Gas of a draw.
@@ -223,11 +225,12 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
             let found = standing::brought_up(host, get.operator)?;
             let (claimed, settled) = channels::paid_to(host, get.operator)?;
             let due = standing::due(host, get.operator, &found, claimed, settled)?;
+            let each = standing::taken_for_each(host, get.operator, &found, claimed)?;
             let withheld = found.withheld_until > host.surroundings().epoch;
             let returned = IAudits::payOfReturn {
                 unpaid: U256::from(claimed.saturating_sub(settled)),
                 due: U256::from(if withheld { 0 } else { due }),
-                forfeited: found.forfeit(host, claimed, U256::MAX).0,
+                forfeited: found.forfeit(each, U256::MAX).0,
             };
             Ok(IAudits::payOfCall::abi_encode_returns(&returned))
         }
@@ -259,7 +262,8 @@ pub(super) fn release(
         host.emit(AUDITS, &IAudits::Held { operator, unpaid: U256::from(unpaid - due) })?;
     }
     // U-6.4
-    let (forfeited, after) = standing.forfeit(host, claimed, U256::from(due));
+    let each = standing::taken_for_each(host, operator, &standing, claimed)?;
+    let (forfeited, after) = standing.forfeit(each, U256::from(due));
     let forfeited = checked(u128::try_from(forfeited).ok())?;
     if forfeited > 0 {
         standing::store(host, operator, &after)?;
@@ -352,6 +356,9 @@ fn show(host: &mut dyn Host, caller: Address, disclose: &IAudits::discloseCall) 
         counts.disclosed = counts.disclosed.saturating_add(1);
         counts.empty = counts.empty.saturating_add(u64::from(empty));
     })?;
+    if !empty {
+        standing::note_charge(host, operator, audit.charge)?;
+    }
     host.push(slot(tag::DISCLOSED, &[]), word.into())?;
     let (receipt, evidence) = (audit.receipt, audit.evidence);
     host.emit(AUDITS, &IAudits::Disclosed { id: word, operator, model, receipt, evidence })

@@ -189,13 +189,8 @@ impl Standing {
 }
 
 impl Standing {
-    /// U-6.4: what missed draws take of a payment of so much, and how this stands afterwards. A receipt counts for what all of
-    /// the operator's charged on average.
-    pub(super) fn forfeit(&self, host: &dyn Host, claimed: u128, payment: U256) -> (U256, Standing) {
-        let bps = U256::from(host.params().audit_miss_bps);
-        let entries = U256::from(self.logged.max(1)) * U256::from(staking::WHOLE_BPS);
-        // Below 2¹²⁸ · 10⁶, and ten-thousand times that: no overflow.
-        let each = U256::from(claimed) * bps / entries;
+    /// U-6.4: what missed draws take of a payment of so much, and how this stands afterwards, if `each` is taken for a receipt.
+    pub(super) fn forfeit(&self, each: U256, payment: U256) -> (U256, Standing) {
         if each.is_zero() {
             return (U256::ZERO, *self);
         }
@@ -211,6 +206,34 @@ impl Standing {
     fn trusted_ppm(&self, host: &dyn Host) -> u64 {
         if self.missed_since > 0 { host.params().audit_floor_ppm } else { self.rate_ppm(host) }
     }
+}
+
+fn charged_slot(operator: Address) -> crate::host::Slot {
+    slot(tag::CHARGED, &[operator.as_slice()])
+}
+
+/// Notes what a receipt charged that an operator has disclosed.
+pub(super) fn note_charge(host: &mut dyn Host, operator: Address, charge: u128) -> Outcome<()> {
+    let (count, sum) = host.load_halves(charged_slot(operator))?;
+    host.store_halves(charged_slot(operator), count.saturating_add(1), sum.saturating_add(charge))
+}
+
+/// U-6.4: what is taken for a receipt for which a missed draw stood. It counts for what the operator's receipts charge on
+/// average: all that was claimed by all that was logged, or those that it has disclosed if that is more; so that logs which
+/// are filled up with nothing make it no less.
+pub(super) fn taken_for_each(
+    host: &mut dyn Host,
+    operator: Address,
+    standing: &Standing,
+    claimed: u128,
+) -> Outcome<U256> {
+    let (count, sum) = host.load_halves(charged_slot(operator))?;
+    let bps = U256::from(host.params().audit_miss_bps);
+    // Below 2¹²⁸ · 10⁶, and ten-thousand times 2¹²⁸: no overflow.
+    let part = |sum: u128, count: u128| {
+        U256::from(sum) * bps / (U256::from(count.max(1)) * U256::from(staking::WHOLE_BPS))
+    };
+    Ok(part(claimed, standing.logged).max(part(sum, count)))
 }
 
 fn logs_slot(operator: Address) -> crate::host::Slot {

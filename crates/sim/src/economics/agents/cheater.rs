@@ -10,6 +10,8 @@ pub enum OnDraw {
     Shows,
     /// Does not show it.
     Withholds,
+    /// Shows it, and lets its auditors wait for the evidence.
+    Starves,
     /// Reports it as if a bit had flipped, and shows it.
     Reports,
 }
@@ -35,6 +37,7 @@ impl Agent for Cheater {
     fn disclose(&mut self, false_known: bool) -> Disclosure {
         match self.on_draw {
             OnDraw::Withholds if false_known => Disclosure::Withholds,
+            OnDraw::Starves if false_known => Disclosure::Starves,
             OnDraw::Reports if false_known => Disclosure::Checks,
             _ => Disclosure::Shows,
         }

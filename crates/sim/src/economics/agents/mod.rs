@@ -62,6 +62,8 @@ pub enum Disclosure {
     Checks,
     /// Does not show it.
     Withholds,
+    /// Shows it, and gives its auditors nothing to compute it from.
+    Starves,
 }
 
 /// What a drawn auditor sees.
