@@ -70,10 +70,7 @@ fn a_plan_says_what_ids_spell() {
     assert!(entry.prompts, "its prompts are judged");
     let (first, last) = tokenizer.bounds();
     let (bos, eos) = (tokenizer.bos(), tokenizer.eos());
-    assert_eq!(
-        entry,
-        SpellingEntry { prompts: true, first, last, bos, eos, ..SpellingEntry::of(&spelling) }
-    );
+    assert_eq!(entry, SpellingEntry { prompts: true, first, last, bos, eos, ..SpellingEntry::of(&spelling) });
     for id in 0..plan.header().vocabulary {
         let piece = spelling.piece(id).expect("an id");
         assert_eq!(spelling.bytes(piece), tokenizer.token_bytes(id));

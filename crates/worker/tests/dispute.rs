@@ -15,9 +15,10 @@ use memory::{CREDIT, MemoryLedger};
 use surety_chain::worker_proof_message;
 use surety_client::{Account, channel::ModuleCall};
 use surety_engine::{
-    Bytes, Event, Model, Scheduler, SchedulerLimits, SequenceRequest, Special,
+    Bytes, Event, Model, Scheduler, SchedulerLimits, SequenceRequest,
     gguf::{Gguf, TensorType},
     model::pack_in_memory,
+    tokenizer::Special,
 };
 use surety_kernels::{Backend, Executor};
 use surety_proof::commit::{output_digest, prompt_digest, state_commitment, text_digest};

@@ -421,10 +421,11 @@ fn only_vocabularies_whose_ids_spell_their_texts_say_so() {
     // A token that nothing becomes may spell nothing; one that text becomes may not.
     let unused = byte_level("gpt-2", &merges, &[("[PAD1]", 5)]);
     assert!(tokenizer(&unused).spells_prompts());
-    let merged = byte_level("gpt-2", &merges, &[]);
-    let mut kinds = vec![NORMAL; 258];
-    kinds[256] = 5;
-    assert!(!tokenizer(&merged.set("tokenizer.ggml.token_type", types(kinds))).spells_prompts());
+    let byte = |byte| (vocabulary::byte_character(byte).to_string(), NORMAL);
+    let mut tokens: Vec<(String, i32)> = (0..=255).map(byte).collect();
+    tokens.push(("he".into(), 5));
+    let merged = with_tokens("gpt2", &tokens).string("tokenizer.ggml.pre", "gpt-2");
+    assert!(!tokenizer(&merged.strings("tokenizer.ggml.merges", merges)).spells_prompts());
     // White space that a token swallows.
     let phi = byte_level("gpt-2", &merges, &[("<|end|>", CONTROL)]).string("general.name", "Phi-3 mini");
     assert!(!tokenizer(&phi).spells_prompts());

@@ -67,7 +67,7 @@ const GAME_BYTES_MAX: usize = 1_050;
 const GAS_STEP: u64 = GAS_HASH + 2 * GAS_HASH_WORD;
 /// Gas of computing one word, beside what opening its inputs costs.
 const GAS_JUDGE: u64 = 60_000;
-/// Moves of a dispute that are the worker's, with one to spare.
+/// Moves of a dispute that are the worker's, at most: ids, root, three divisions.
 const DEFENCE_MOVES: u128 = 5;
 /// Messages of a dispute, with one to spare (D-5.7).
 const MOVES_MAX: u64 = 11;
