@@ -380,8 +380,9 @@ fn check_books(
     let mut refunds = BTreeMap::new();
     for log in logs.as_array().context("no logs")? {
         let topics = log["topics"].as_array().into_iter().flatten();
-        let topics: Vec<_> =
-            topics.map(|topic| Ok(topic.as_str().unwrap_or_default().parse::<B256>()?)).collect::<Result<_>>()?;
+        let topics: Vec<_> = topics
+            .map(|topic| Ok(topic.as_str().unwrap_or_default().parse::<B256>()?))
+            .collect::<Result<_>>()?;
         let data = hex::decode(log["data"].as_str().unwrap_or_default())?;
         let convicted = IDisputes::Convicted::decode_raw_log(topics, &data)?;
         *slashed.entry(convicted.operator).or_default() += convicted.slashed;

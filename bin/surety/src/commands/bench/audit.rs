@@ -173,10 +173,8 @@ fn serve(bench: &Bench, requests: &[SequenceRequest]) -> anyhow::Result<Vec<Serv
         waiting_max: streams,
     };
     let mut scheduler = Scheduler::new(bench.model.clone(), bench.executor.clone(), limits)?;
-    let ids = requests
-        .iter()
-        .map(|request| scheduler.submit(request.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let ids =
+        requests.iter().map(|request| scheduler.submit(request.clone())).collect::<Result<Vec<_>, _>>()?;
     let mut served = vec![Served { tokens: Vec::new(), state_digest: Digest::ZERO }; requests.len()];
     while !scheduler.is_idle() {
         for event in scheduler.step() {
