@@ -380,8 +380,9 @@ fn check_books(
     let mut refunds = BTreeMap::new();
     for log in logs.as_array().context("no logs")? {
         let topics = log["topics"].as_array().into_iter().flatten();
-        let topics: Vec<_> =
-            topics.map(|topic| Ok(topic.as_str().unwrap_or_default().parse::<B256>()?)).collect::<Result<_>>()?;
+        let topics: Vec<_> = topics
+            .map(|topic| Ok(topic.as_str().unwrap_or_default().parse::<B256>()?))
+            .collect::<Result<_>>()?;
         let data = hex::decode(log["data"].as_str().unwrap_or_default())?;
         let convicted = IDisputes::Convicted::decode_raw_log(topics, &data)?;
         *slashed.entry(convicted.operator).or_default() += convicted.slashed;
@@ -457,5 +458,43 @@ impl Report {
         leaves.for_each(|(kind, _)| *shown.entry(kind).or_default() += 1);
         lines.push(format!("words shown: {shown:?}"));
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_read_from_the_line_that_tells_of_it() {
+        let line = "word 81 differs, a y of a norm: shown with all it is computed from, 4672 bytes";
+        assert_eq!(leaf(line), Some(("y of a norm".into(), 4_672)));
+        assert_eq!(leaf("divided: 32768 bytes"), None);
+    }
+
+    #[test]
+    fn an_answer_is_lied_about_if_anybody_lies() {
+        let contested = |kind, convicted| Contested {
+            kind,
+            convicted,
+            state: String::new(),
+            messages: 9,
+            leaf: Some(("segment".into(), LEAF_BYTES_MAX)),
+            paid: U256::from(1),
+            id: 1,
+            took: Duration::ZERO,
+        };
+        for (ended, failing) in [
+            (contested(Kind::Honest, false), 0),
+            (contested(Kind::Honest, true), 1),
+            (contested(Kind::Temperature, true), 0),
+            (contested(Kind::Temperature, false), 1),
+            (Contested { messages: 10, ..contested(Kind::EarlyStop, true) }, 1),
+            (Contested { leaf: None, ..contested(Kind::Honest, false) }, 1),
+        ] {
+            let mut failures = Vec::new();
+            check(&[ended], &mut failures);
+            assert_eq!(failures.len(), failing, "{failures:?}");
+        }
     }
 }

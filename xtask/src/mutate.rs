@@ -168,7 +168,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-    let copy = Copy::of(&root)?;
+    let copy = Scratch::of(&root)?;
     let mut tests: Vec<&str> = mutations.iter().map(|mutation| mutation.test).collect();
     tests.sort();
     tests.dedup();
@@ -192,14 +192,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// A copy of the sources, compiled beside them.
-struct Copy {
+struct Scratch {
     folder: PathBuf,
     target: PathBuf,
 }
 
-impl Copy {
+impl Scratch {
     /// Brings the copy up to date; what is the same is left, so that it is not compiled again.
-    fn of(root: &Path) -> Result<Copy> {
+    fn of(root: &Path) -> Result<Scratch> {
         let target = root.join("target");
         let folder = target.join("mutants");
         let listed =
@@ -215,7 +215,7 @@ impl Copy {
                 fs::write(&path, content)?;
             }
         }
-        Ok(Copy { folder, target })
+        Ok(Scratch { folder, target })
     }
 
     fn cargo(&self, test: &str, more: &[&str]) -> Command {

@@ -180,8 +180,9 @@ impl Soak {
         for (index, ((request, order), computed)) in asked.iter().zip(&served).enumerate() {
             // Never the kernels that served it, unless there are no others.
             let turn = round * 64 + index as u64;
-            let auditor = (0..8).map(|next| self.executor(turn + next, turn + next * (SCALAR_EVERY + 1) + 1));
-            let other = auditor.into_iter().find(|other| other.backend() != server.backend());
+            let mut auditors =
+                (0..8).map(|next| self.executor(turn + next, turn + next * (SCALAR_EVERY + 1) + 1));
+            let other = auditors.find(|other| other.backend() != server.backend());
             self.audit(server, other.unwrap_or(server), request, order, computed);
         }
         *self.auditing.lock().expect("no panic") += began.elapsed();

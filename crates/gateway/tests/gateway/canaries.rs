@@ -227,7 +227,7 @@ async fn a_worker_cannot_tell_a_canary_from_any_other_order() {
     let bit = marked[0].len() - 64 - 64 - 256 + 17;
     marked.iter_mut().zip(&canary).for_each(|(row, canary)| row[bit] = f64::from(u8::from(*canary)));
     let right = guessed(&marked, &canary) as f64;
-    assert!(right > 0.95 * asked as f64, "{right} of {asked} guessed right by a bit of the nonce");
+    assert!(right > most + 0.1 * asked as f64, "{right} of {asked} guessed right by a bit of the nonce");
 }
 
 /// Who asks otherwise than others is found by it, and by nothing else that this test could miss.
@@ -237,5 +237,5 @@ async fn who_tests_with_a_seed_of_its_own_is_told_by_it() {
     let asked = ORDERS - ORDERS / 2;
     let right = guessed(&shown(&orders), &canary);
     println!("{right} of {asked} guessed right");
-    assert!(right as f64 > coin(asked).1 + 0.1 * asked as f64, "{right} of {asked} guessed right");
+    assert!(right as f64 > coin(asked).1, "{right} of {asked} guessed right");
 }

@@ -173,20 +173,18 @@ fn serve(bench: &Bench, requests: &[SequenceRequest]) -> anyhow::Result<Vec<Serv
         waiting_max: streams,
     };
     let mut scheduler = Scheduler::new(bench.model.clone(), bench.executor.clone(), limits)?;
-    let ids = requests
-        .iter()
-        .map(|request| scheduler.submit(request.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let ids =
+        requests.iter().map(|request| scheduler.submit(request.clone())).collect::<Result<Vec<_>, _>>()?;
     let mut served = vec![Served { tokens: Vec::new(), state_digest: Digest::ZERO }; requests.len()];
     while !scheduler.is_idle() {
         for event in scheduler.step() {
-            let mut of = |sequence| ids.iter().position(|id| *id == sequence).map(|at| &mut served[at]);
+            let of = |sequence| ids.iter().position(|id| *id == sequence);
             match event {
                 Event::Token { sequence, token, .. } => {
-                    of(sequence).into_iter().for_each(|served| served.tokens.push(token));
+                    of(sequence).into_iter().for_each(|at| served[at].tokens.push(token));
                 }
                 Event::Finished { sequence, state_digest, .. } => {
-                    of(sequence).into_iter().for_each(|served| served.state_digest = state_digest);
+                    of(sequence).into_iter().for_each(|at| served[at].state_digest = state_digest);
                 }
                 Event::Failed { error, .. } => return Err(error.into()),
                 Event::Prompt { .. } => {}
