@@ -24,9 +24,7 @@ use super::plan::{self, PlanHeader};
 use super::rules::{Inputs, RuleError, Rules, Source};
 
 /// Bytes that a leaf shows, with the values beside them, at most (D-5.8).
-pub const SHOWN_BYTES_MAX: usize = 20 << 10;
-/// Openings of a leaf, at most.
-pub const SHOWN_MAX: usize = 32;
+pub const SHOWN_BYTES_MAX: usize = 16 << 10;
 
 /// An opening of one of the strings.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -47,7 +45,7 @@ pub struct Leaf {
     /// The word that is wrong, by its index in the trace.
     #[n(0)]
     pub word: u64,
-    /// The worker's word, and everything it is computed from.
+    /// The worker's word, and everything it is computed from: one opening for each string, in the order of [`Source`].
     #[n(1)]
     pub shown: Vec<Shown>,
 }
@@ -55,19 +53,22 @@ pub struct Leaf {
 impl Leaf {
     /// Bytes it shows, with the values beside them.
     pub fn shown_bytes(&self) -> usize {
-        let bytes = |shown: &Shown| shown.opening.bytes.len() + shown.opening.siblings.len();
-        self.shown.iter().map(bytes).sum()
+        self.shown.iter().map(|shown| shown.opening.shown_bytes()).sum()
+    }
+
+    /// Whether every string is opened once at most, and they are in order.
+    fn is_in_order(&self) -> bool {
+        self.shown.is_sorted_by(|one, next| one.source < next.source)
     }
 }
 
 impl Canonical for Leaf {
     const NAME: &'static str = "leaf";
-    const MAX_BYTES: usize = 24 << 10;
+    const MAX_BYTES: usize = SHOWN_BYTES_MAX + (1 << 10);
 
     fn check(&self) -> Result<(), Invalid> {
-        if self.shown.len() > SHOWN_MAX {
-            let problem = format!("holds {} openings; at most {SHOWN_MAX} are allowed", self.shown.len());
-            return Err(Invalid::new("shown", problem));
+        if !self.is_in_order() {
+            return Err(Invalid::new("shown", "opens a string twice, or not in their order"));
         }
         if self.shown_bytes() > SHOWN_BYTES_MAX {
             let problem =
@@ -199,7 +200,7 @@ impl Statement {
     /// `OpeningError` if it proves nothing.
     pub fn check(&self, source: Source, opening: &Opening) -> Result<(), OpeningError> {
         let (tree, digest) = self.strings.get(&source).ok_or(OpeningError::Value)?;
-        tree.check(tree.root(), &digest.0, opening)
+        tree.check(&digest.0, opening)
     }
 }
 
@@ -236,16 +237,12 @@ pub enum LeafError {
     /// The word is not in the node in dispute.
     #[error("word {0} is not in the node in dispute")]
     Word(u64),
-    /// It shows more than a judge reads.
-    #[error(
-        "a leaf of {openings} openings and {bytes} bytes; at most {SHOWN_MAX} and {SHOWN_BYTES_MAX} are read"
-    )]
-    TooLarge {
-        /// Openings.
-        openings: usize,
-        /// Bytes, with the values beside them.
-        bytes: usize,
-    },
+    /// It shows more than a judge reads: so many bytes, with the values beside them.
+    #[error("a leaf of {0} bytes; at most {SHOWN_BYTES_MAX} are read")]
+    TooLarge(usize),
+    /// It opens a string twice, or strings not in their order.
+    #[error("a leaf opens each string once, in their order")]
+    Order,
     /// An opening does not open.
     #[error("an opening of the {of} proves nothing")]
     Opening {
@@ -279,8 +276,11 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
         return Err(outside);
     }
     let shown = leaf.shown_bytes();
-    if leaf.shown.len() > SHOWN_MAX || shown > SHOWN_BYTES_MAX {
-        return Err(LeafError::TooLarge { openings: leaf.shown.len(), bytes: shown });
+    if shown > SHOWN_BYTES_MAX {
+        return Err(LeafError::TooLarge(shown));
+    }
+    if !leaf.is_in_order() {
+        return Err(LeafError::Order);
     }
     let mut chunks = BTreeMap::new();
     for Shown { source, opening } in &leaf.shown {
@@ -289,8 +289,7 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
             other => statement.check(*other, opening),
         };
         opens.map_err(|why| LeafError::Opening { of: *source, why })?;
-        let own = (opening.first..).zip(opening.bytes.chunks(CHUNK_BYTES as usize));
-        chunks.extend(own.map(|(index, chunk)| ((*source, index), chunk)));
+        chunks.extend(opening.chunks().map(|(index, chunk)| ((*source, index), chunk)));
     }
     fpcr::set();
     let first = leaf.word - part;

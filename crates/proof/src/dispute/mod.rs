@@ -15,6 +15,7 @@ pub mod opening;
 pub mod plan;
 pub mod rules;
 pub mod self_evident;
+pub mod size;
 pub mod trace;
 
 pub use game::{Division, Game, MoveError, Turn};

@@ -218,7 +218,7 @@ fn papers(case: &Case, manifest: &Manifest, strings: &Strings<File>) -> Result<P
         order: case.order.clone().into(),
         receipt: case.receipt.clone().into(),
         manifest: manifest.to_cbor().into(),
-        plan: plan.bytes.into(),
+        plan: plan.runs.into_iter().flat_map(|run| run.bytes).collect::<Vec<u8>>().into(),
         planSiblings: plan.siblings.into(),
     })
 }
