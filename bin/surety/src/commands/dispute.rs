@@ -6,7 +6,7 @@
 //! Holds:  what a dispute's state is comes as proven state; a replay asks nobody.
 //! Absent: the moves themselves (`surety_worker::dispute`), the judge (`surety_proof::dispute`).
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use surety_types::{
 };
 use surety_worker::{
     dispute::{
-        Accusation, Accused, Case, Move, Prepared, Side, Verdict, accusation, accuse, play, trace_bytes_max,
+        Accusation, Accused, Case, Move, Prepared, Side, TraceRoom, Verdict, accusation, accuse, play,
     },
     load::ModelFile,
     machine,
@@ -148,7 +148,9 @@ async fn open(global: &Global, data_dir: &DataDir, args: OpenArgs) -> anyhow::Re
     let (model, file) = model_of(data_dir, args.model.as_ref(), wanted, &executor)?;
     let (ledger, wallet) = args.actor.open(data_dir)?;
     let account = account_on(ledger.clone(), wallet);
-    let contested = contest(&*account, &evidence, &model, &file, &mut |step| output::note(step)).await?;
+    let contested =
+        contest(&*account, &evidence, &model, &file, &data_dir.cache(), &mut |step| output::note(step))
+            .await?;
     let shown = look_up(&ledger, contested.accused.id).await?;
     if global.json {
         output::json(&shown)?;
@@ -271,21 +273,23 @@ pub struct Contested {
     pub verdict: Verdict,
 }
 
-/// Contests the answers of some evidence by this model's computation, to the verdict about the first that is wrong.
+/// Contests the answers of some evidence by this model's computation, to the verdict about the first that is wrong. A trace that
+/// takes more memory than there is goes to `folder`.
 pub async fn contest(
     account: &dyn Account,
     evidence: &[u8],
     model: &Model,
     file: &ModelFile,
+    folder: &Path,
     report: &mut (dyn FnMut(Step) + Send),
 ) -> anyhow::Result<Contested> {
     let evidence = Evidence::parse(evidence)?;
     for answer in &evidence.answers {
         let Some(case) = case(answer, model)? else { continue };
         let (bytes, began) = (file.open()?, std::time::Instant::now());
-        let (threads, memory_max) = (machine::cores(), trace_bytes_max());
+        let (threads, room) = (machine::cores(), TraceRoom::here(folder.to_owned()));
         let prepared = tokio::task::block_in_place(|| {
-            Prepared::new(case, model.manifest(), model, bytes, threads, memory_max, &mut |_, _| {})
+            Prepared::new(case, model.manifest(), model, bytes, threads, &room, &mut |_, _| {})
         })?;
         let Some(accusation) = accusation(&prepared) else { continue };
         report(Step::Trace { words: prepared.words(), milliseconds: began.elapsed().as_millis() });

@@ -212,13 +212,14 @@ async fn show(args: &Args, data_dir: &DataDir, network: &Network) -> anyhow::Res
     let operator_stake = stake(&*account, &liar).await?;
     let mut leaf_bytes = None;
     let began = Instant::now();
-    let contested = dispute::contest(&*account, &evidence, &model, &found.file, &mut |step| {
-        if let dispute::Step::Move(Move::Leaf { bytes, .. }) = &step {
-            leaf_bytes = Some(*bytes);
-        }
-        told(step);
-    })
-    .await?;
+    let contested =
+        dispute::contest(&*account, &evidence, &model, &found.file, &data_dir.cache(), &mut |step| {
+            if let dispute::Step::Move(Move::Leaf { bytes, .. }) = &step {
+                leaf_bytes = Some(*bytes);
+            }
+            told(step);
+        })
+        .await?;
     let seconds = began.elapsed().as_secs_f64();
 
     let Contested { accused, verdict } = contested;
