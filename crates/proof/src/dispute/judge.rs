@@ -275,12 +275,12 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
     if !(game.node().first..game.node().end()).contains(&(leaf.word / CHUNK_WORDS)) {
         return Err(outside);
     }
+    if !leaf.is_in_order() {
+        return Err(LeafError::Order);
+    }
     let shown = leaf.shown_bytes();
     if shown > SHOWN_BYTES_MAX {
         return Err(LeafError::TooLarge(shown));
-    }
-    if !leaf.is_in_order() {
-        return Err(LeafError::Order);
     }
     let mut chunks = BTreeMap::new();
     for Shown { source, opening } in &leaf.shown {
