@@ -168,8 +168,8 @@ params! {
     channel_delay_max_s: u64 = 3 * DAY, in 1 => 30 * DAY;
     /// Epochs after its end for which an epoch's receipts log can be posted.
     receipts_epochs_max: u64 = 1_000, in 1 => 1_000_000_000;
-    /// Bytes of the worst leaf of a dispute that a model may need.
-    dispute_leaf_bytes_max: u64 = 20_480, in 1_024 => 1_048_576;
+    /// Bytes of the worst leaf of a dispute that a model may need; a judge reads no more than the default.
+    dispute_leaf_bytes_max: u64 = 16_384, in 1_024 => 16_384;
     /// Holders of a model that are paid in an epoch.
     hosting_replicas: u64 = 3, in 1 => 64;
     /// Chunks that a holder opens in an epoch to be paid.

@@ -6,18 +6,16 @@
 //! Holds:  what verifies is what the file holds there, unless two inputs with one BLAKE3 digest are known. The work is
 //!         bounded by the depth of the tree, at most [`DEPTH_MAX`] steps, whatever is sent. If the size is not the
 //!         file's, at most the chunks verify that lie where both sizes have the same tree, and never the last.
-//! Absent: making openings of files (`blobs`), and who must show which (`chain`).
+//! Absent: the tree (`dispute::opening`), making openings of files (`blobs`), and who must show which (`chain`).
 //!
-//! BLAKE3's leaves are chunks of 1,024 bytes, the last shorter; a left subtree is the largest power of two of chunks that
-//! leaves something for the right. A file without bytes has one chunk, which is empty.
-//!
-//! Source: the BLAKE3 paper, §2.1 and §2.4; `blake3::hazmat` for the values of subtrees.
+//! BLAKE3's leaves are chunks of 1,024 bytes, the last shorter. A file without bytes has one chunk, which is empty.
 
-use blake3::hazmat::{HasherExt as _, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use surety_types::Digest;
 
+use crate::dispute::opening::{Opening, Tree};
+
 /// The least that can be opened.
-pub const CHUNK_BYTES: u64 = 1 << 10;
+pub use crate::dispute::opening::CHUNK_BYTES;
 /// No larger file is opened: a tebibyte.
 pub const FILE_BYTES_MAX: u64 = 1 << 40;
 /// Values beside a path, at most.
@@ -72,46 +70,29 @@ pub fn check_opening(
     data: &[u8],
     siblings: &[[u8; 32]],
 ) -> Result<(), OpeningError> {
-    if file_bytes > FILE_BYTES_MAX {
-        return Err(OpeningError::FileBytes(file_bytes));
-    }
+    let tree = Tree::plain(file_bytes).filter(|_| file_bytes <= FILE_BYTES_MAX);
+    let tree = tree.ok_or(OpeningError::FileBytes(file_bytes))?;
     let chunks = chunk_count(file_bytes);
     if index >= chunks {
         return Err(OpeningError::NoSuchChunk { index, chunks });
     }
-    // Down from the root: which side of each parent the path takes.
-    let target = index * CHUNK_BYTES;
-    let (mut offset, mut bytes) = (0, file_bytes);
-    let (mut turns_right, mut depth) = ([false; DEPTH_MAX], 0);
-    while bytes > CHUNK_BYTES {
-        let left = left_subtree_len(bytes);
-        let right = target >= offset + left;
-        turns_right[depth] = right;
+    // Down from the root: on which side of the chunk each value is.
+    let (mut node, mut depth) = (tree.root(), 0);
+    let (mut before, mut after) = (Vec::<[u8; 32]>::new(), Vec::new());
+    while let Some((left, right)) = node.children() {
+        let side = if index < right.first { &mut after } else { &mut before };
+        side.extend(siblings.get(depth));
+        node = if index < right.first { left } else { right };
         depth += 1;
-        (offset, bytes) = if right { (offset + left, bytes - left) } else { (offset, left) };
     }
-    if data.len() as u64 != bytes {
-        return Err(OpeningError::Length { expected: bytes, found: data.len() });
+    let expected = tree.bytes_below(node);
+    if data.len() != expected {
+        return Err(OpeningError::Length { expected: expected as u64, found: data.len() });
     }
     if siblings.len() != depth {
         return Err(OpeningError::Path { expected: depth, found: siblings.len() });
     }
-    let pair = |right: bool, value: &[u8; 32], sibling: &[u8; 32]| {
-        if right { (*sibling, *value) } else { (*value, *sibling) }
-    };
-    let found = match siblings.split_first() {
-        None => *blake3::hash(data).as_bytes(),
-        Some((top, below)) => {
-            // And up again: the root alone is hashed as such.
-            let leaf = blake3::Hasher::new().set_input_offset(offset).update(data).finalize_non_root();
-            let value =
-                turns_right[1..depth].iter().zip(below).rev().fold(leaf, |value, (right, sibling)| {
-                    let (left, right) = pair(*right, &value, sibling);
-                    merge_subtrees_non_root(&left, &right, Mode::Hash)
-                });
-            let (left, right) = pair(turns_right[0], &value, top);
-            *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
-        }
-    };
-    if found == digest.0 { Ok(()) } else { Err(OpeningError::Digest) }
+    let in_order = before.into_iter().chain(after.into_iter().rev()).flatten().collect();
+    let opening = Opening::of_run(index, data.to_vec(), in_order);
+    tree.check(&digest.0, &opening).map_err(|_| OpeningError::Digest)
 }

@@ -174,7 +174,7 @@ impl PlanHeader {
             if holds { Ok(()) } else { Err(PlanError::Number { field, value, must }) }
         };
         let [layers, width, heads, kv_heads, head_dim, feed_forward, vocabulary, context] = self.numbers();
-        number("layers", layers, (1..=512).contains(&layers), "1 to 512")?;
+        number("layers", layers, (1..=448).contains(&layers), "1 to 448")?;
         let whole = |value: u32, most: u32| (32..=most).contains(&value) && value.is_multiple_of(32);
         number("width", width, whole(width, 65_536), "a multiple of 32 up to 65536")?;
         number("heads", heads, (1..=1_024).contains(&heads), "1 to 1024")?;

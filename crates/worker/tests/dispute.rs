@@ -30,13 +30,15 @@ use surety_types::{
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
 use surety_worker::dispute::{
-    Accusation, Case, Move, Prepared, Side, Verdict, accusation, accuse, accuse_asking, play, shown_ids,
+    Accusation, Case, CaseError, Move, Prepared, Side, TraceRoom, Verdict, accusation, accuse, accuse_asking, play,
+    shown_ids,
 };
 
 const OPERATOR: u64 = 1;
 const CHALLENGER: u64 = 2;
 const SALT: [u8; 32] = [7; 32];
-const TRACE_BYTES_MAX: u64 = 1 << 30;
+/// More than any trace here takes.
+const MEMORY_MAX: u64 = 1 << 30;
 
 fn executor() -> Arc<Executor> {
     Arc::new(Executor::new(Backend::detect(), NonZeroUsize::MIN).unwrap())
@@ -213,16 +215,24 @@ impl Bench {
         1_700_000_000_000
     }
 
-    fn prepare(&self, case: &Case, with: &Loaded) -> Prepared {
+    fn prepare_in(&self, case: &Case, with: &Loaded, room: &TraceRoom) -> Result<Prepared, CaseError> {
         let (threads, manifest) = (NonZeroUsize::MIN, self.model.model.manifest());
         let file = with.file.clone();
-        Prepared::new(case.clone(), manifest, &with.model, file, threads, TRACE_BYTES_MAX, &mut |_, _| {})
-            .unwrap()
+        Prepared::new(case.clone(), manifest, &with.model, file, threads, room, &mut |_, _| {})
+    }
+
+    fn prepare(&self, case: &Case, with: &Loaded) -> Prepared {
+        let room = TraceRoom { memory_max: MEMORY_MAX, folder: "/nowhere".into() };
+        self.prepare_in(case, with, &room).unwrap()
     }
 
     /// Contests a receipt with the trace of `theirs`; the worker defends it with that of `own`.
     async fn contest(&self, case: &Case, own: &Loaded, theirs: &Loaded) -> (Verdict, Vec<Move>) {
-        let (defence, attack) = (self.prepare(case, own), self.prepare(case, theirs));
+        self.play(self.prepare(case, own), self.prepare(case, theirs)).await
+    }
+
+    /// Plays a dispute to its end.
+    async fn play(&self, defence: Prepared, attack: Prepared) -> (Verdict, Vec<Move>) {
         assert_eq!(accusation(&attack), Some(Accusation::Trace));
         let accused = accuse(&*self.challenger, &attack, Accusation::Trace, [3; 32]).await.unwrap();
         let mut moves = Vec::new();
@@ -314,6 +324,32 @@ async fn a_worker_with_one_other_weight_is_convicted_by_one_word() {
         assert!(*bytes <= 16 << 10, "{bytes} bytes");
         assert!(moves.len() <= 4, "{moves:?}");
     }
+}
+
+#[tokio::test]
+async fn traces_larger_than_memory_are_played_from_a_disk() {
+    let bench = Bench::new().await;
+    let forged = forged("blk.2.attn_k.weight");
+    let case = bench.case(&forged, &bench.order(greedy()), nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let in_memory = bench.prepare(&case, &forged);
+    // Enough for the values of the tree, and for nothing else.
+    let bytes = 4 * in_memory.words();
+    let room = TraceRoom { memory_max: bytes / 64, folder: folder.path().join("traces") };
+    let defence = bench.prepare_in(&case, &forged, &room).unwrap();
+    assert_eq!(defence.state_digest(), in_memory.state_digest());
+    assert_eq!(std::fs::read_dir(&room.folder).unwrap().count(), 0, "nothing is left behind");
+    let attack = bench.prepare_in(&case, &bench.model, &room).unwrap();
+    let (verdict, moves) = bench.play(defence, attack).await;
+    assert_eq!(verdict.state, 2, "{}", verdict.reason());
+    assert!(matches!(moves.last(), Some(Move::Leaf { .. })), "{moves:?}");
+
+    let refused = |room: TraceRoom| bench.prepare_in(&case, &forged, &room).err().expect("no room");
+    let error = refused(TraceRoom { memory_max: bytes / 256, folder: folder.path().into() });
+    assert!(matches!(error, CaseError::Trace(_)), "{error:?}");
+    let error = refused(TraceRoom { memory_max: bytes / 2, folder: "/proc/none".into() });
+    assert!(matches!(error, CaseError::Disk(_)), "{error:?}");
+    assert!(error.hint().is_some());
 }
 
 #[tokio::test]

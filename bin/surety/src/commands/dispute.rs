@@ -8,7 +8,11 @@
 
 mod replay;
 
-use std::{fmt, fs, path::PathBuf, sync::Arc};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use alloy_primitives::{B256, U256};
 use anyhow::Context as _;
@@ -26,8 +30,8 @@ use surety_types::{
 };
 use surety_worker::{
     dispute::{
-        Accusation, Accused, Case, CaseError, Move, Prepared, Side, Verdict, accusation, accuse, accuse_asking, play,
-        shown_ids, trace_bytes_max, verdict,
+        Accusation, Accused, Case, CaseError, Move, Prepared, Side, TraceRoom, Verdict, accusation, accuse,
+        accuse_asking, play, shown_ids, verdict,
     },
     load::ModelFile,
     machine,
@@ -193,9 +197,9 @@ async fn open(global: &Global, data_dir: &DataDir, args: OpenArgs) -> anyhow::Re
     let (ledger, wallet) = args.actor.open(data_dir)?;
     let account = account_on(ledger.clone(), wallet);
     afford(&*account, &evidence, &model).await?;
-    let bent = args.accuse_falsely;
+    let (folder, bent) = (data_dir.cache(), args.accuse_falsely);
     let contested =
-        contest(&*account, &evidence, &model, &file, bent, &mut |step| output::note(step)).await?;
+        contest(&*account, &evidence, &model, &file, &folder, bent, &mut |step| output::note(step)).await?;
     let shown = look_up(&ledger, contested.accused.id).await?;
     if global.json {
         output::json(&shown)?;
@@ -394,12 +398,13 @@ pub struct Contested {
 }
 
 /// Contests the answers of some evidence by this model's computation, to the verdict about the first that is wrong; or, if
-/// `bent` names a false bit, about the first.
+/// `bent` names a false bit, about the first. A trace that takes more memory than there is goes to `folder`.
 pub async fn contest(
     account: &dyn Account,
     evidence: &[u8],
     model: &Model,
     file: &ModelFile,
+    folder: &Path,
     bent: Option<u64>,
     report: &mut (dyn FnMut(Step) + Send),
 ) -> anyhow::Result<Contested> {
@@ -421,9 +426,9 @@ pub async fn contest(
             (asked, case.given_ids) = (Some(accused), ids);
         }
         let (bytes, began) = (file.open()?, std::time::Instant::now());
-        let (threads, memory_max) = (machine::cores(), trace_bytes_max());
+        let (threads, room) = (machine::cores(), TraceRoom::here(folder.to_owned()));
         let mut prepared = tokio::task::block_in_place(|| {
-            Prepared::new(case, model.manifest(), model, bytes, threads, memory_max, &mut |_, _| {})
+            Prepared::new(case, model.manifest(), model, bytes, threads, &room, &mut |_, _| {})
         })?;
         if let Some(seed) = bent {
             tracing::warn!("one bit of this side's trace is bent: the accusation is false");

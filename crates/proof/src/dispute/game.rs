@@ -207,17 +207,19 @@ impl Game {
         Ok(())
     }
 
-    /// Checks an opening of the trace: below an agreed node, or of the node in dispute once its bytes are known (D-5.5).
+    /// The nodes that openings of the trace are checked against: those agreed, and the node in dispute once its bytes are known.
+    pub fn known(&self) -> Vec<(Node, Value)> {
+        let mut known = self.agreed();
+        known.extend((self.turn == Turn::Leaf).then_some((self.node, self.value)));
+        known
+    }
+
+    /// Checks an opening of the trace: below agreed nodes, or of the node in dispute once its bytes are known (D-5.5).
     ///
     /// # Errors
     /// `OpeningError` if it proves nothing.
     pub fn check(&self, opening: &Opening) -> Result<(), OpeningError> {
-        let own = (self.turn == Turn::Leaf).then_some((self.node, self.value));
-        let holds = |node: &Node| (node.first..node.end()).contains(&opening.first);
-        match self.agreed().into_iter().chain(own).find(|(node, _)| holds(node)) {
-            Some((node, value)) => self.tree.check(node, &value, opening),
-            None => Err(OpeningError::Outside { first: opening.first, last: opening.first }),
-        }
+        self.tree.check_below(&self.known(), opening)
     }
 
     /// Checks an opening against the digest of the worker's trace (D-5.6).
@@ -225,8 +227,7 @@ impl Game {
     /// # Errors
     /// `OpeningError` if it proves nothing, or there is no digest yet.
     pub fn check_whole(&self, opening: &Opening) -> Result<(), OpeningError> {
-        let digest = self.digest().ok_or(OpeningError::Value)?;
-        self.tree.check(self.tree.root(), digest, opening)
+        self.tree.check(self.digest().ok_or(OpeningError::Value)?, opening)
     }
 
     /// Everything, in at most 1,050 bytes.

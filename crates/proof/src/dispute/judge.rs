@@ -24,9 +24,7 @@ use super::plan::{self, PlanHeader};
 use super::rules::{Inputs, RuleError, Rules, Source};
 
 /// Bytes that a leaf shows, with the values beside them, at most (D-5.8).
-pub const SHOWN_BYTES_MAX: usize = 20 << 10;
-/// Openings of a leaf, at most.
-pub const SHOWN_MAX: usize = 32;
+pub const SHOWN_BYTES_MAX: usize = 16 << 10;
 
 /// An opening of one of the strings.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -47,7 +45,7 @@ pub struct Leaf {
     /// The word that is wrong, by its index in the trace.
     #[n(0)]
     pub word: u64,
-    /// The worker's word, and everything it is computed from.
+    /// The worker's word, and everything it is computed from: one opening for each string, in the order of [`Source`].
     #[n(1)]
     pub shown: Vec<Shown>,
 }
@@ -61,14 +59,18 @@ impl Leaf {
 
 /// Bytes that openings show, with the values beside them.
 pub(super) fn shown_bytes(shown: &[Shown]) -> usize {
-    shown.iter().map(|shown| shown.opening.bytes.len() + shown.opening.siblings.len()).sum()
+    shown.iter().map(|shown| shown.opening.shown_bytes()).sum()
+}
+
+/// Whether every string is opened once at most, and they are in order.
+pub(super) fn is_in_order(shown: &[Shown]) -> bool {
+    shown.is_sorted_by(|one, next| one.source < next.source)
 }
 
 /// Refuses openings that no judge reads.
 pub(super) fn check_shown(shown: &[Shown]) -> Result<(), Invalid> {
-    if shown.len() > SHOWN_MAX {
-        let problem = format!("holds {} openings; at most {SHOWN_MAX} are allowed", shown.len());
-        return Err(Invalid::new("shown", problem));
+    if !is_in_order(shown) {
+        return Err(Invalid::new("shown", "opens a string twice, or not in their order"));
     }
     let bytes = shown_bytes(shown);
     if bytes > SHOWN_BYTES_MAX {
@@ -80,7 +82,7 @@ pub(super) fn check_shown(shown: &[Shown]) -> Result<(), Invalid> {
 
 impl Canonical for Leaf {
     const NAME: &'static str = "leaf";
-    const MAX_BYTES: usize = 24 << 10;
+    const MAX_BYTES: usize = SHOWN_BYTES_MAX + (1 << 10);
 
     fn check(&self) -> Result<(), Invalid> {
         check_shown(&self.shown)
@@ -220,7 +222,7 @@ impl Statement {
     /// `OpeningError` if it proves nothing.
     pub fn check(&self, source: Source, opening: &Opening) -> Result<(), OpeningError> {
         let (tree, digest) = self.strings.get(&source).ok_or(OpeningError::Value)?;
-        tree.check(tree.root(), &digest.0, opening)
+        tree.check(&digest.0, opening)
     }
 }
 
@@ -257,16 +259,12 @@ pub enum LeafError {
     /// The word is not in the node in dispute.
     #[error("word {0} is not in the node in dispute")]
     Word(u64),
-    /// It shows more than a judge reads.
-    #[error(
-        "a leaf of {openings} openings and {bytes} bytes; at most {SHOWN_MAX} and {SHOWN_BYTES_MAX} are read"
-    )]
-    TooLarge {
-        /// Openings.
-        openings: usize,
-        /// Bytes, with the values beside them.
-        bytes: usize,
-    },
+    /// It shows more than a judge reads: so many bytes, with the values beside them.
+    #[error("a leaf of {0} bytes; at most {SHOWN_BYTES_MAX} are read")]
+    TooLarge(usize),
+    /// It opens a string twice, or strings not in their order.
+    #[error("a leaf opens each string once, in their order")]
+    Order,
     /// An opening does not open.
     #[error("an opening of the {of} proves nothing")]
     Opening {
@@ -299,9 +297,12 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
     if !(game.node().first..game.node().end()).contains(&(leaf.word / CHUNK_WORDS)) {
         return Err(outside);
     }
+    if !is_in_order(&leaf.shown) {
+        return Err(LeafError::Order);
+    }
     let shown = leaf.shown_bytes();
-    if leaf.shown.len() > SHOWN_MAX || shown > SHOWN_BYTES_MAX {
-        return Err(LeafError::TooLarge { openings: leaf.shown.len(), bytes: shown });
+    if shown > SHOWN_BYTES_MAX {
+        return Err(LeafError::TooLarge(shown));
     }
     for Shown { source, opening } in &leaf.shown {
         let opens = match source {
@@ -335,8 +336,7 @@ impl<'a> Opened<'a> {
     /// The chunks of openings; of the trace those before byte `trace_end`.
     pub(super) fn of(shown: &'a [Shown], trace_end: u64) -> Opened<'a> {
         let chunks = shown.iter().flat_map(|Shown { source, opening }| {
-            let own = (opening.first..).zip(opening.bytes.chunks(CHUNK_BYTES as usize));
-            own.map(|(index, chunk)| ((*source, index), chunk))
+            opening.chunks().map(|(index, chunk)| ((*source, index), chunk))
         });
         Opened { chunks: chunks.collect(), trace_end }
     }

@@ -24,9 +24,9 @@ pub const VOCABULARY_MAX: u32 = 1 << 19;
 /// Lanes of a norm.
 pub const LANES: u64 = 16;
 /// Rounds of a selection (D-3.9).
-pub const ROUNDS: u64 = 8;
-/// What a byte can be.
-const BYTES: u64 = 256;
+pub const ROUNDS: u64 = 16;
+/// What a digit of a rank can be (D-3.9).
+pub const DIGITS: u64 = 16;
 /// Words of a chunk of the states (D-3.7).
 pub const CHUNK_WORDS: u64 = 256;
 /// Words of where a text stands.
@@ -167,8 +167,8 @@ pub enum Coordinate {
     GreatestLogit { output: u64, tile: u64 },
     /// The sampling weight of a token.
     SamplingWeight { output: u64, token: u64 },
-    /// What tokens with this byte sum to, up to the end of a tile.
-    SelectionSum { output: u64, by: By, round: u64, tile: u64, byte: u64 },
+    /// What tokens with this digit sum to, up to the end of a tile.
+    SelectionSum { output: u64, by: By, round: u64, tile: u64, digit: u64 },
     /// What a selection has chosen after a round.
     Choice { output: u64, by: By, round: u64 },
     /// The weight that top_k and min_p leave a token.
@@ -573,7 +573,7 @@ impl Layout {
         }
         let select = |block: &mut Block, by: By| {
             for round in 0..ROUNDS {
-                block.push(Field::Sums(by, round), times(tiles, BYTES * by.words()));
+                block.push(Field::Sums(by, round), times(tiles, DIGITS * by.words()));
                 block.push(Field::Choice(by, round), 2 + by.words());
             }
         };
@@ -864,8 +864,8 @@ impl Layout {
             Field::Weights => (Coordinate::SamplingWeight { output, token: at / 2 }, at % 2),
             Field::Sums(by, round) => {
                 let (sum, part) = (at / by.words(), at % by.words());
-                let (tile, byte) = (sum / BYTES, sum % BYTES);
-                (Coordinate::SelectionSum { output, by, round, tile, byte }, part)
+                let (tile, digit) = (sum / DIGITS, sum % DIGITS);
+                (Coordinate::SelectionSum { output, by, round, tile, digit }, part)
             }
             Field::Choice(by, round) => (Coordinate::Choice { output, by, round }, at),
             Field::Candidates => (Coordinate::Candidate { output, token: at / 2 }, at % 2),
@@ -954,8 +954,8 @@ impl Layout {
             Coordinate::Best { output, tile } => self.in_block(output, Field::Bests) + 2 * tile,
             Coordinate::GreatestLogit { output, tile } => self.in_block(output, Field::Greatest) + tile,
             Coordinate::SamplingWeight { output, token } => self.in_block(output, Field::Weights) + 2 * token,
-            Coordinate::SelectionSum { output, by, round, tile, byte } => {
-                self.in_block(output, Field::Sums(by, round)) + (tile * BYTES + byte) * by.words()
+            Coordinate::SelectionSum { output, by, round, tile, digit } => {
+                self.in_block(output, Field::Sums(by, round)) + (tile * DIGITS + digit) * by.words()
             }
             Coordinate::Choice { output, by, round } => self.in_block(output, Field::Choice(by, round)),
             Coordinate::Candidate { output, token } => self.in_block(output, Field::Candidates) + 2 * token,

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod prompt;
 pub mod rules;
 pub mod self_evident;
+pub mod size;
 pub mod text;
 pub mod trace;
 

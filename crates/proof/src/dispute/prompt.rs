@@ -212,6 +212,6 @@ pub fn find_prompt_fault<F: AsRef<[u8]>, B: AsRef<[u8]>>(
     if facts.check(fault, steps, &mut inputs).is_err() {
         return Ok(None);
     }
-    let shown = show(&inputs.chunks, strings, trace, None)?;
+    let shown = show(&inputs, strings, trace, None)?;
     Ok(Some(PromptClaim { fault, steps, shown }))
 }

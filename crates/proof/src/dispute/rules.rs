@@ -12,14 +12,17 @@ use surety_types::detokenizer::{Detokenizer, HELD_BYTES_MAX};
 use surety_types::{Sampling, spelling::Piece};
 
 use super::layout::{
-    By, CHUNK_WORDS, Coordinate, Head, IDS, LANES, Layout, LayoutError, Norm, PART, Product, ROUNDS, SPAN,
-    TILE, parts, spans,
+    By, CHUNK_WORDS, Coordinate, DIGITS, Head, IDS, LANES, Layout, LayoutError, Norm, PART, Product, ROUNDS,
+    SPAN, TILE, parts, spans,
 };
 use super::opening::{Node, Tree};
 use super::plan::{LayerSlot, Pairs, PlanHeader, Product as Matrix, Slot, TensorEntry, kernel_format};
 
 /// The most words that one coordinate has.
 pub const WORDS_MAX: usize = LANES as usize;
+/// Bits of a digit of a rank.
+const DIGIT_BITS: u64 = DIGITS.ilog2() as u64;
+const _: () = assert!(DIGIT_BITS * ROUNDS == u64::BITS as u64, "the digits are the whole rank");
 /// The word of a value that is none (D-3.10).
 const NAN: u32 = 0x7fc0_0000;
 
@@ -304,8 +307,8 @@ impl Rules {
                 put_long(&mut words, 0, weight);
                 return Ok(words);
             }
-            Coordinate::SelectionSum { output, by, round, tile, byte } => {
-                let sum = self.selection_sum(read, output, by, round, tile, byte)?;
+            Coordinate::SelectionSum { output, by, round, tile, digit } => {
+                let sum = self.selection_sum(read, output, by, round, tile, digit)?;
                 put_sum(&mut words, 0, by, sum);
                 return Ok(words);
             }
@@ -771,7 +774,7 @@ impl Rules {
         Ok((0, goal))
     }
 
-    /// What each token of a tile adds to the sums of a round, and to which byte's (D-3.9).
+    /// What each token of a tile adds to the sums of a round, and to which digit's (D-3.9).
     pub(super) fn selection_tile(
         &self,
         read: &mut Reader<'_>,
@@ -789,13 +792,13 @@ impl Rules {
             By::Count => vec![1; logits.len()],
             By::Weight => self.tile_longs(read, tile, |token| Coordinate::Candidate { output, token })?,
         };
-        let shift = 8 * (ROUNDS - 1 - round);
+        let shift = DIGIT_BITS * (ROUNDS - 1 - round);
         let tokens = logits.iter().zip(weights).zip(tile * TILE..);
         let added = tokens.filter_map(|((logit, weight), token)| {
             let rank = step::rank(*logit, token as u32);
-            // The bytes above are those known; of the first round there are none.
-            let agrees = round == 0 || (rank ^ known) >> (shift + 8) == 0;
-            agrees.then_some(((rank >> shift) as u8, weight))
+            // The digits above are those known; of the first round there are none.
+            let agrees = round == 0 || (rank ^ known) >> (shift + DIGIT_BITS) == 0;
+            agrees.then_some(((rank >> shift & (DIGITS - 1)) as u8, weight))
         });
         Ok(added.collect())
     }
@@ -807,14 +810,14 @@ impl Rules {
         by: By,
         round: u64,
         tile: u64,
-        byte: u64,
+        digit: u64,
     ) -> Result<u64, RuleError> {
         let before = match tile.checked_sub(1) {
             None => 0,
-            Some(tile) => read.sums(Coordinate::SelectionSum { output, by, round, tile, byte }, by, 1)?[0],
+            Some(tile) => read.sums(Coordinate::SelectionSum { output, by, round, tile, digit }, by, 1)?[0],
         };
         let added = self.selection_tile(read, output, by, round, tile)?;
-        let own = added.iter().filter(|(own, _)| u64::from(*own) == byte);
+        let own = added.iter().filter(|(own, _)| u64::from(*own) == digit);
         Ok(own.fold(before, |sum, (_, weight)| sum.wrapping_add(*weight)))
     }
 
@@ -827,17 +830,17 @@ impl Rules {
     ) -> Result<(u64, u64), RuleError> {
         let (known, mut left) = self.chosen_before(read, output, by, round)?;
         let tile = self.layout.tiles - 1;
-        let first = Coordinate::SelectionSum { output, by, round, tile, byte: 0 };
-        let mut sums = read.sums(first, by, 256)?.into_iter().zip(0u64..);
-        // If the goal is never reached, the last byte it is.
-        let byte = loop {
+        let first = Coordinate::SelectionSum { output, by, round, tile, digit: 0 };
+        let mut sums = read.sums(first, by, DIGITS)?.into_iter().zip(0u64..);
+        // If the goal is never reached, the last digit it is.
+        let digit = loop {
             match sums.next() {
-                Some((sum, byte)) if sum >= left || byte == 255 => break byte,
+                Some((sum, digit)) if sum >= left || digit == DIGITS - 1 => break digit,
                 Some((sum, _)) => left -= sum,
-                None => break 255,
+                None => break DIGITS - 1,
             }
         };
-        Ok((known | byte << (8 * (ROUNDS - 1 - round)), left))
+        Ok((known | digit << (DIGIT_BITS * (ROUNDS - 1 - round)), left))
     }
 
     /// Whether a token is one of those that a selection leaves.

@@ -10,7 +10,7 @@
 use surety_types::digest::domain;
 use surety_types::{Digest, FinishReason, Order, Outcome, Receipt, Request};
 
-use super::opening::{CHUNK_BYTES, Opening, OpeningError, Tree};
+use super::opening::{Opening, OpeningError, Tree};
 use super::plan::PlanHeader;
 
 /// Why a receipt is not shown to be false.
@@ -106,11 +106,8 @@ pub fn stops_at_no_end(
 /// One of so many ids.
 fn id(domain: &str, count: u32, digest: &Digest, index: u32, opening: &Opening) -> Result<u32, NotShown> {
     let tree = Tree::derived(domain, 4 * u64::from(count)).ok_or(NotShown::Id)?;
-    tree.check(tree.root(), &digest.0, opening)?;
-    // What opens begins before the string's end, so its place is small.
-    let at = (4 * u64::from(index)).checked_sub(opening.first * CHUNK_BYTES).ok_or(NotShown::Id)?;
-    let word = opening.bytes.get(at as usize..).and_then(|bytes| bytes.first_chunk()).ok_or(NotShown::Id)?;
-    Ok(u32::from_le_bytes(*word))
+    tree.check(&digest.0, opening)?;
+    opening.bytes_at(4 * u64::from(index)).map(u32::from_le_bytes).ok_or(NotShown::Id)
 }
 
 #[cfg(test)]
@@ -120,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::commit::{output_digest, prompt_digest};
-    use crate::dispute::opening::{Hashed, Node};
+    use crate::dispute::opening::{CHUNK_BYTES, Hashed, Node};
     use crate::dispute::plan::{Pairs, SpellingEntry};
 
     fn header() -> PlanHeader {
@@ -273,7 +270,7 @@ mod tests {
         assert_eq!(check(&[1], &ids(&[]), &["end"], stop), Err(NotShown::Allowed));
         assert_eq!(check(&[1], &ids(&[]), &[], FinishReason::Length), Err(NotShown::Unrelated));
         let nothing = receipt(&[], &[], stop);
-        let empty = Opening { first: 0, bytes: Vec::new(), siblings: Vec::new() };
+        let empty = Opening::of_run(0, Vec::new(), Vec::new());
         assert_eq!(stops_at_no_end(&header(), &request(&[]), &nothing, &empty), Err(NotShown::Id));
     }
 
@@ -285,7 +282,7 @@ mod tests {
             siblings in proptest::collection::vec(any::<u8>(), 0..100),
             index in any::<u32>(),
         ) {
-            let opening = Opening { first, bytes, siblings };
+            let opening = Opening::of_run(first, bytes, siblings);
             let receipt = receipt(&[1], &ids(&[]), FinishReason::Stop);
             prop_assert!(goes_on_past_an_end(&header(), &order(), &receipt, index, &opening).is_err());
             prop_assert!(stops_at_no_end(&header(), &request(&[]), &receipt, &opening).is_err());

@@ -17,10 +17,10 @@ use surety_types::digest::domain;
 use surety_types::{Canonical, FinishReason, Invalid, Request};
 
 use super::game::Game;
-use super::judge::{Opened, SHOWN_BYTES_MAX, SHOWN_MAX, Shown, Statement, check_shown, shown_bytes};
-use super::opening::{CHUNK_BYTES, Hashed, Node, Opening, OpeningError, Tree};
+use super::judge::{Opened, SHOWN_BYTES_MAX, Shown, Statement, check_shown, is_in_order, shown_bytes};
+use super::opening::{CHUNK_BYTES, Hashed, Opening, OpeningError, Tree};
 use super::rules::{Inputs, Reader, RuleError, Rules, Source};
-use super::trace::{Recording, Strings, Trace, Whole, runs};
+use super::trace::{Recording, Strings, Trace, Whole};
 
 /// Outputs that a claim of a text that ends too early shows, at most.
 pub const OUTPUTS_MAX: usize = 16;
@@ -96,16 +96,12 @@ pub enum ClaimError {
     /// The worker has not named its trace.
     #[error("there is no trace yet")]
     NoTrace,
-    /// It shows more than a judge reads.
-    #[error(
-        "a claim of {openings} openings and {bytes} bytes; at most {SHOWN_MAX} and {SHOWN_BYTES_MAX} are read"
-    )]
-    TooLarge {
-        /// Openings.
-        openings: usize,
-        /// Bytes, with the values beside them.
-        bytes: usize,
-    },
+    /// It shows more than a judge reads: so many bytes, with the values beside them.
+    #[error("a claim of {0} bytes; at most {SHOWN_BYTES_MAX} are read")]
+    TooLarge(usize),
+    /// It opens a string twice, or strings not in their order.
+    #[error("a claim opens each string once, in their order")]
+    Order,
     /// An opening does not open.
     #[error("an opening of the {of} proves nothing")]
     Opening {
@@ -148,9 +144,8 @@ pub fn judge_text(
     let tree = tree.ok_or(ClaimError::Opening { of: Source::Text, why: OpeningError::Value })?;
     let mut ends = false;
     let opened = opened(statement, game, &claim.shown, |opening| {
-        tree.check(tree.root(), &digest.0, opening)?;
-        let chunks = opening.bytes.len().div_ceil(CHUNK_BYTES as usize).max(1) as u64;
-        ends |= opening.first.saturating_add(chunks) == tree.root().end();
+        tree.check(&digest.0, opening)?;
+        ends = opening.chunks().any(|(index, _)| index + 1 == tree.root().end());
         Ok(())
     });
     let facts = Facts { rules: statement.rules(), request, finish, bytes: claim.bytes };
@@ -167,9 +162,12 @@ pub(super) fn opened<'a>(
     if game.digest().is_none() {
         return Err(ClaimError::NoTrace);
     }
-    let (openings, bytes) = (shown.len(), shown_bytes(shown));
-    if openings > SHOWN_MAX || bytes > SHOWN_BYTES_MAX {
-        return Err(ClaimError::TooLarge { openings, bytes });
+    if !is_in_order(shown) {
+        return Err(ClaimError::Order);
+    }
+    let bytes = shown_bytes(shown);
+    if bytes > SHOWN_BYTES_MAX {
+        return Err(ClaimError::TooLarge(bytes));
     }
     for Shown { source, opening } in shown {
         let opens = match source {
@@ -357,25 +355,24 @@ pub fn find_text_fault<F: AsRef<[u8]>, B: AsRef<[u8]>>(
     if shows_end {
         inputs.note(Source::Text, last * CHUNK_BYTES, 1);
     }
-    let shown = show(&inputs.chunks, strings, trace, Some(&text))?;
+    let shown = show(&inputs, strings, trace, Some(&text))?;
     Ok(Some(TextClaim { bytes, fault, shown }))
 }
 
-/// Opens chunks against the digests of their strings.
-pub(super) fn show<F: AsRef<[u8]>, B: AsRef<[u8]>>(
-    chunks: &BTreeSet<(Source, u64)>,
+/// Opens what was read against the digests of its strings.
+pub(super) fn show<F: AsRef<[u8]>, B: AsRef<[u8]>, I>(
+    read: &Recording<I>,
     strings: &Strings<F>,
     trace: &Trace<B>,
     text: Option<&Hashed<&[u8]>>,
 ) -> Result<Vec<Shown>, RuleError> {
-    let root = trace.hashed().tree().root();
-    let shown = runs(chunks, &[root]).into_iter().map(|(source, run): (Source, Node)| {
+    let shown = read.by_source().into_iter().map(|(source, chunks)| {
         let opening = match source {
-            Source::Trace => Some(trace.hashed().open(root, run)),
-            Source::Text => text.map(|text| text.open(text.tree().root(), run)),
-            other => strings.open(other, run),
+            Source::Trace => trace.hashed().open(&chunks),
+            Source::Text => text.and_then(|text| text.open(&chunks)),
+            other => strings.open_chunks(other, &chunks),
         };
-        let absent = RuleError::Absent { of: source, at: run.first * CHUNK_BYTES };
+        let absent = RuleError::Absent { of: source, at: chunks[0] * CHUNK_BYTES };
         Ok(Shown { source, opening: opening.ok_or(absent)? })
     });
     shown.collect()

@@ -10,7 +10,7 @@
 //! Everything within a position depends on positions before it only through the stage before, since the ids are given
 //! (D-3.1); so the positions of a stage are made side by side.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::thread;
@@ -21,8 +21,8 @@ use surety_types::digest::domain;
 
 use super::game::{BYTES_CHUNKS_MAX, DIVISION_DEPTH, Game};
 use super::judge::{Digests, Leaf, Shown, Statement};
-use super::layout::{By, Coordinate, IDS, Layout, PART, Product, parts};
-use super::opening::{CHUNK_BYTES, Hashed, Node, OPENING_CHUNKS_MAX, Opening, STRING_BYTES_MAX, Tree};
+use super::layout::{By, Coordinate, DIGITS, IDS, Layout, PART, Product, parts};
+use super::opening::{CHUNK_BYTES, Hashed, Node, Nodes, Opening, STRING_BYTES_MAX, Tree, Value};
 use super::plan::kernel_format;
 use super::rules::{Inputs, Reader, RuleError, Rules, Source};
 
@@ -121,20 +121,25 @@ impl<F: AsRef<[u8]>> Strings<F> {
         Ok(())
     }
 
-    /// Opens chunks of one of them. `None` for the trace and the text. Panics if it has no such chunks.
+    /// Opens consecutive chunks of one of them. `None` for the trace and the text, or if it has no such chunks.
     pub fn open(&self, source: Source, shown: Node) -> Option<Opening> {
-        fn open<B: AsRef<[u8]>>(string: &Hashed<B>, shown: Node) -> Opening {
-            string.open(string.tree().root(), shown)
+        self.open_chunks(source, &(shown.first..shown.end()).collect::<Vec<u64>>())
+    }
+
+    /// Opens chunks of one of them, in order. `None` for the trace and the text, or if it has no such chunks.
+    pub(super) fn open_chunks(&self, source: Source, shown: &[u64]) -> Option<Opening> {
+        fn open<B: AsRef<[u8]>>(string: &Hashed<B>, shown: &[u64]) -> Option<Opening> {
+            string.tree().open([string.tree().root()], shown, string)
         }
-        Some(match source {
-            Source::Trace | Source::Text => return None,
+        match source {
+            Source::Trace | Source::Text => None,
             Source::Plan => open(&self.plan, shown),
             Source::Spelling => open(&self.spelling, shown),
             Source::File => open(&self.file, shown),
             Source::Rotary => open(&self.rotary, shown),
             Source::Given => open(&self.given, shown),
             Source::Output => open(&self.output, shown),
-        })
+        }
     }
 }
 
@@ -246,18 +251,45 @@ impl<B: AsRef<[u8]>> Trace<B> {
         let mut recording = Recording::new(Whole { trace: self, strings });
         rules.compute(&coordinate, &mut recording)?;
         recording.note(Source::Trace, 4 * word, 4);
-        let nodes: Vec<Node> = game.agreed().into_iter().map(|(node, _)| node).chain([game.node()]).collect();
-        let mut shown = Vec::new();
-        for (source, run) in runs(&recording.chunks, &nodes) {
-            let opening = match nodes.iter().find(|node| holds(node, run.first)) {
-                _ if source != Source::Trace => strings.open(source, run),
-                Some(node) if *node == game.node() => open_bytes(game.tree(), *node, theirs, run),
-                Some(node) => Some(self.hashed.open(*node, run)),
-                None => None,
+        let nodes = Sides { ours: &self.hashed, node: game.node(), theirs };
+        let known = || game.agreed().into_iter().map(|(node, _)| node).chain([game.node()]);
+        let shown = recording.by_source().into_iter().map(|(source, chunks)| {
+            let opening = match source {
+                Source::Trace => game.tree().open(known(), &chunks, &nodes),
+                other => strings.open_chunks(other, &chunks),
             };
-            shown.push(Shown { source, opening: opening.ok_or(absent)? });
+            Some(Shown { source, opening: opening? })
+        });
+        Ok(Leaf { word, shown: shown.collect::<Option<_>>().ok_or(absent)? })
+    }
+}
+
+/// The worker's trace, as far as a challenger knows it: its own left of the node in dispute, and that node's bytes.
+struct Sides<'a, B> {
+    ours: &'a Hashed<B>,
+    node: Node,
+    theirs: &'a [u8],
+}
+
+impl<B: AsRef<[u8]>> Nodes for Sides<'_, B> {
+    fn value(&self, node: Node) -> Option<Value> {
+        match node.end() <= self.node.first {
+            true => Nodes::value(self.ours, node),
+            false => Some(self.ours.tree().value(node, self.bytes(node)?)),
         }
-        Ok(Leaf { word, shown })
+    }
+
+    fn bytes(&self, node: Node) -> Option<&[u8]> {
+        if node.end() <= self.node.first {
+            return self.ours.bytes(node);
+        }
+        let tree = self.ours.tree();
+        let is_below = self.node.first <= node.first && node.end() <= self.node.end();
+        if !is_below || self.theirs.len() != tree.bytes_below(self.node) {
+            return None;
+        }
+        let at = (node.first - self.node.first) * CHUNK_BYTES;
+        self.theirs.get(at as usize..)?.get(..tree.bytes_below(node))
     }
 }
 
@@ -431,15 +463,15 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
                 count(&mut words, &read.ids(Source::Output, 0, output)?);
                 words
             }
-            Coordinate::SelectionSum { output, by, round, tile, byte: 0 } => {
+            Coordinate::SelectionSum { output, by, round, tile, digit: 0 } => {
                 let mut sums = match tile.checked_sub(1) {
-                    None => vec![0; 256],
+                    None => vec![0; DIGITS as usize],
                     Some(tile) => {
-                        read.sums(Coordinate::SelectionSum { output, by, round, tile, byte: 0 }, by, 256)?
+                        read.sums(Coordinate::SelectionSum { output, by, round, tile, digit: 0 }, by, DIGITS)?
                     }
                 };
-                for (byte, weight) in self.rules.selection_tile(read, output, by, round, tile)? {
-                    let sum = &mut sums[usize::from(byte)];
+                for (digit, weight) in self.rules.selection_tile(read, output, by, round, tile)? {
+                    let sum = &mut sums[usize::from(digit)];
                     *sum = sum.wrapping_add(weight);
                 }
                 match by {
@@ -542,7 +574,7 @@ impl<F: AsRef<[u8]>, B: AsRef<[u8]>> Inputs for Whole<'_, F, B> {
 /// Notes which chunks are read.
 pub(super) struct Recording<I> {
     inputs: I,
-    pub(super) chunks: BTreeSet<(Source, u64)>,
+    chunks: BTreeSet<(Source, u64)>,
 }
 
 impl<I> Recording<I> {
@@ -553,6 +585,13 @@ impl<I> Recording<I> {
     pub(super) fn note(&mut self, source: Source, at: u64, length: u64) {
         let last = (at + length.max(1) - 1) / CHUNK_BYTES;
         self.chunks.extend((at / CHUNK_BYTES..=last).map(|chunk| (source, chunk)));
+    }
+
+    /// The chunks of each string that was read, in order.
+    pub(super) fn by_source(&self) -> BTreeMap<Source, Vec<u64>> {
+        let mut all: BTreeMap<Source, Vec<u64>> = BTreeMap::new();
+        self.chunks.iter().for_each(|(source, chunk)| all.entry(*source).or_default().push(*chunk));
+        all
     }
 }
 
@@ -567,24 +606,6 @@ impl<I: Inputs> Inputs for Recording<I> {
 /// Whether a chunk is below a node.
 fn holds(node: &Node, chunk: u64) -> bool {
     (node.first..node.end()).contains(&chunk)
-}
-
-/// Consecutive chunks of one string, those of the trace below one of the nodes, no more than an opening shows.
-pub(super) fn runs(chunks: &BTreeSet<(Source, u64)>, nodes: &[Node]) -> Vec<(Source, Node)> {
-    let below = |chunk| nodes.iter().position(|node| holds(node, chunk));
-    let mut runs: Vec<(Source, Node)> = Vec::new();
-    for &(source, chunk) in chunks {
-        if let Some((own, run)) = runs.last_mut()
-            && (*own, run.end()) == (source, chunk)
-            && run.chunks < OPENING_CHUNKS_MAX as u64
-            && (source != Source::Trace || below(run.first) == below(chunk))
-        {
-            run.chunks += 1;
-        } else {
-            runs.push((source, Node { first: chunk, chunks: 1 }));
-        }
-    }
-    runs
 }
 
 /// How many bytes the leaf for `word` shows, with the values beside them, in a game over a whole trace (D-5.8).
@@ -602,15 +623,12 @@ pub fn leaf_bytes(statement: &Statement, inputs: &mut dyn Inputs, word: u64) -> 
     recording.note(Source::Trace, 4 * word, 4);
     let trace = Tree::derived(domain::TRACE, 4 * layout.words()).ok_or(absent)?;
     let nodes = nodes_at_leaf(trace.root(), 4 * word / CHUNK_BYTES);
-    let shown = runs(&recording.chunks, &nodes).into_iter().map(|(source, run)| {
-        let (tree, below) = match source {
-            Source::Trace => (trace, *nodes.iter().find(|node| holds(node, run.first))?),
-            other => {
-                let tree = statement.tree(other)?;
-                (tree, tree.root())
-            }
-        };
-        Some(tree.bytes_below(run) as u64 + 32 * beside(below, run))
+    let shown = recording.by_source().into_iter().map(|(source, chunks)| match source {
+        Source::Trace => trace.opening_bytes(nodes.iter().copied(), &chunks),
+        other => {
+            let tree = statement.tree(other)?;
+            tree.opening_bytes([tree.root()], &chunks)
+        }
     });
     shown.sum::<Option<u64>>().ok_or(absent)
 }
@@ -627,33 +645,4 @@ fn nodes_at_leaf(root: Node, chunk: u64) -> Vec<Node> {
     }
     nodes.push(own);
     nodes
-}
-
-/// How many values are beside chunks below a node.
-fn beside(node: Node, shown: Node) -> u64 {
-    match node.children() {
-        _ if node.end() <= shown.first || shown.end() <= node.first => 1,
-        Some((left, right)) => beside(left, shown) + beside(right, shown),
-        None => 0,
-    }
-}
-
-/// Opens chunks against a node whose bytes are at hand. `None` if they are not below it, or the bytes not its.
-fn open_bytes(tree: &Tree, node: Node, bytes: &[u8], shown: Node) -> Option<Opening> {
-    fn beside(tree: &Tree, node: Node, bytes: &[u8], shown: Node, siblings: &mut Vec<u8>) {
-        if node.end() <= shown.first || shown.end() <= node.first {
-            siblings.extend(tree.value(node, bytes));
-        } else if let Some((left, right)) = node.children() {
-            let (first, second) = bytes.split_at(tree.bytes_below(left));
-            beside(tree, left, first, shown, siblings);
-            beside(tree, right, second, shown, siblings);
-        }
-    }
-    if bytes.len() != tree.bytes_below(node) || shown.first < node.first || shown.end() > node.end() {
-        return None;
-    }
-    let at = ((shown.first - node.first) * CHUNK_BYTES) as usize;
-    let mut siblings = Vec::new();
-    beside(tree, node, bytes, shown, &mut siblings);
-    Some(Opening { first: shown.first, bytes: bytes[at..][..tree.bytes_below(shown)].to_vec(), siblings })
 }

@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use model::{Rng, Shape, TinyModel};
 use proptest::prelude::{any, prop, proptest};
 use surety_proof::dispute::game::{Answer, answer, division};
-use surety_proof::dispute::judge::{Digests, Leaf, Statement, Verdict, judge};
+use surety_proof::dispute::judge::{Digests, Leaf, LeafError, Statement, Verdict, judge};
 use surety_proof::dispute::layout::Coordinate;
 use surety_proof::dispute::plan::TensorFormat::{self, BF16, F16, F32, Q4_0, Q4_K, Q6_K, Q8_0};
 use surety_proof::dispute::plan::{LayerSlot, Product as Matrix, Slot};
@@ -412,7 +412,7 @@ fn traces_and_leaves_of_version_1_are_these() {
         }
         (name, hasher.finalize().to_hex().to_string())
     });
-    assert_eq!(found, recorded.map(|(name, digest)| (name, digest.to_owned())));
+    assert_eq!(found.each_ref().map(|(name, digest)| (*name, digest.as_str())), recorded);
 }
 
 /// A word of each coordinate of a trace, in order.
@@ -502,6 +502,10 @@ fn no_garbage_changes_a_verdict() {
                 let good =
                     challenger.leaf(&case.rules, &case.strings, &game, &bytes, word).expect("all is there");
                 let verdict = judge(&case.statement, &game, &good).expect("a whole leaf");
+                let mut twice = good.clone();
+                twice.shown.insert(0, good.shown[0].clone());
+                assert_eq!(judge(&case.statement, &game, &twice), Err(LeafError::Order));
+                assert!(twice.try_to_cbor().is_err(), "a string is opened once");
                 for _ in 0..12 {
                     let leaf = mutated(rng, &good);
                     let cbor = leaf.try_to_cbor().ok();
@@ -527,17 +531,19 @@ fn mutated(rng: &mut Rng, leaf: &Leaf) -> Leaf {
     let own = rng.below(leaf.shown.len() as u64) as usize;
     let count = leaf.shown.len() as u64;
     let shown = &mut leaf.shown[own];
-    match rng.below(10) {
+    let run = rng.below(shown.opening.runs.len() as u64) as usize;
+    let run = &mut shown.opening.runs[run];
+    match rng.below(12) {
         0 => {
-            let at = rng.below(shown.opening.bytes.len() as u64) as usize;
-            shown.opening.bytes[at] ^= 1 << rng.below(8);
+            let at = rng.below(run.bytes.len() as u64) as usize;
+            run.bytes[at] ^= 1 << rng.below(8);
         }
         1 if !shown.opening.siblings.is_empty() => {
             let at = rng.below(shown.opening.siblings.len() as u64) as usize;
             shown.opening.siblings[at] ^= 1 << rng.below(8);
         }
-        2 => shown.opening.first ^= 1 << rng.below(64),
-        3 => shown.opening.bytes.truncate(rng.below(shown.opening.bytes.len() as u64) as usize),
+        2 => run.first ^= 1 << rng.below(64),
+        3 => run.bytes.truncate(rng.below(run.bytes.len() as u64) as usize),
         4 => shown.opening.siblings.truncate(rng.below(1 + shown.opening.siblings.len() as u64) as usize),
         5 => {
             let all =
@@ -549,7 +555,9 @@ fn mutated(rng: &mut Rng, leaf: &Leaf) -> Leaf {
             let other = leaf.shown[rng.below(count) as usize].clone();
             leaf.shown.push(other);
         }
-        8 => leaf.word = leaf.word.wrapping_add(rng.below(9)).wrapping_sub(4),
+        8 => leaf.shown.reverse(),
+        9 => drop(shown.opening.runs.pop()),
+        10 => leaf.word = leaf.word.wrapping_add(rng.below(9)).wrapping_sub(4),
         _ => leaf.word ^= 1 << rng.below(64),
     }
     leaf
@@ -670,10 +678,10 @@ proptest! {
         framed.extend([0x01, 0x80 + sources.len() as u8]);
         bytes.truncate(23);
         for source in sources {
-            framed.extend([0xa2, 0x00, source, 0x01, 0xa3, 0x00, 0x1b]);
+            framed.extend([0xa2, 0x00, source, 0x01, 0xa2, 0x00, 0x81, 0xa2, 0x00, 0x1b]);
             framed.extend(first.to_be_bytes());
-            for key in [1, 2] {
-                framed.extend([key, 0x40 + bytes.len() as u8]);
+            for _ in ["the run's bytes", "the values beside it"] {
+                framed.extend([0x01, 0x40 + bytes.len() as u8]);
                 framed.extend(&bytes);
             }
         }

@@ -8,6 +8,9 @@ use surety_types::{Digest, Sampling, spelling::PIECE_BYTES_MAX};
 
 use crate::rng::Rng;
 
+/// As long as a file can be.
+pub const FILE_BYTES: u64 = 1 << 40;
+
 /// Models in use, and the greatest there can be: how many ids are given, resumed from, and put out.
 pub fn models() -> Vec<(&'static str, PlanHeader, [u64; 3])> {
     vec![
@@ -19,12 +22,21 @@ pub fn models() -> Vec<(&'static str, PlanHeader, [u64; 3])> {
             header([48, 3840, 16, 8, 256, 15_360, 262_144, 131_072], true),
             [9_000, 0, 900],
         ),
+        ("llama-3-405b", header([126, 16_384, 128, 8, 128, 53_248, 128_256, 131_072], false), [900, 0, 90]),
         // As great as a model that is disputed can be, but for the layers: with more of them the trace is too long.
         (
             "the greatest",
             header([192, 65_536, 1024, 1024, 256, 524_288, 1 << 19, 1 << 20], true),
             [40, 20, 9],
         ),
+        // Many tokens and outputs: of a long trace the most is sampling, and what it reads lies far apart.
+        ("the most tokens", header([1, 32, 1, 1, 32, 32, 1 << 19, 1 << 20], false), [3, 0, 30_000]),
+        (
+            "tokens beside tiles",
+            header([2, 96, 1, 1, 32, 64, (1 << 19) - 127, 9_000], true),
+            [700, 300, 4_000],
+        ),
+        ("the most layers", header([448, 1056, 3, 1, 96, 1312, 65_537, 4_000], true), [1_000, 7, 400]),
     ]
 }
 
@@ -93,7 +105,7 @@ pub fn anywhere(
     let (element, seen) = (below(header.head_dim.into()), below(position + 1));
     let (span, wide) = (seen / 512, below(header.width.into()));
     let (output, token) = (below(outputs), below(header.vocabulary.into()));
-    let (tile, byte, round) = (token / 512, below(256), below(8));
+    let (tile, digit, round) = (token / 512, below(16), below(16));
     let unit = below(header.feed_forward.into());
     let attended = u64::from(header.heads * header.head_dim);
     let mut all = vec![
@@ -161,7 +173,7 @@ pub fn anywhere(
         Coordinate::KeptSum { output, tile },
     ]);
     for by in [By::Count, By::Weight] {
-        all.push(Coordinate::SelectionSum { output, by, round, tile, byte });
+        all.push(Coordinate::SelectionSum { output, by, round, tile, digit });
         all.push(Coordinate::Choice { output, by, round });
     }
     all
@@ -191,7 +203,7 @@ impl Answer {
         let digests = Digests {
             plan: none,
             file: none,
-            file_bytes: 1 << 40,
+            file_bytes: FILE_BYTES,
             rotary: none,
             given: none,
             output: none,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use surety_proof::dispute::game::{BYTES_CHUNKS_MAX, DIVISION_DEPTH};
 use surety_proof::dispute::judge::{Digests, Leaf, LeafError, Shown, Statement, Verdict, judge};
 use surety_proof::dispute::layout::Coordinate;
-use surety_proof::dispute::opening::{CHUNK_BYTES, Node, OPENING_CHUNKS_MAX, Opening, Tree, Value};
+use surety_proof::dispute::opening::{CHUNK_BYTES, Node, Nodes, Tree, Value};
 use surety_proof::dispute::plan::{PlanHeader, SpellingEntry};
 use surety_proof::dispute::rules::{Inputs, RuleError, Rules, Source};
 use surety_proof::dispute::{Division, Game, Turn};
@@ -71,29 +71,35 @@ impl Sparse {
         (node.first..node.end()).flat_map(|chunk| self.chunks[&chunk].clone()).collect()
     }
 
-    /// Opens chunks against a node that has the value that [`Sparse::value`] gives with this depth.
-    fn open(&self, below: Node, depth: u32, shown: Node) -> Opening {
-        let mut siblings = Vec::new();
-        self.beside(below, depth, shown, &mut siblings);
-        Opening { first: shown.first, bytes: self.bytes_below(shown), siblings }
-    }
-
-    fn beside(&self, node: Node, depth: u32, shown: Node, siblings: &mut Vec<u8>) {
-        let below = self.depth(node, depth).saturating_sub(1);
-        if node.end() <= shown.first || shown.end() <= node.first {
-            siblings.extend(self.value(node, depth));
-        } else if let Some((left, right)) = node.children() {
-            self.beside(left, below, shown, siblings);
-            self.beside(right, below, shown, siblings);
-        }
-    }
-
     fn division(&self, node: Node) -> Division {
         if node.chunks <= BYTES_CHUNKS_MAX {
             return Division::Bytes(self.bytes_below(node));
         }
         let nodes = nodes_below(node, DIVISION_DEPTH);
         Division::Nodes(nodes.into_iter().map(|node| self.value(node, 0)).collect())
+    }
+}
+
+/// A string as it is opened against nodes below which values go as [`Sparse::value`] gives them with this depth.
+struct Known<'a> {
+    string: &'a Sparse,
+    below: Vec<(Node, u32)>,
+}
+
+impl Nodes for Known<'_> {
+    fn value(&self, node: Node) -> Option<Value> {
+        let (mut above, mut depth) = *self.below.iter().find(|(above, _)| holds(*above, node.first))?;
+        while above != node {
+            let (left, right) = above.children()?;
+            depth = self.string.depth(above, depth).saturating_sub(1);
+            above = if node.end() <= left.end() { left } else { right };
+        }
+        Some(self.string.value(node, depth))
+    }
+
+    fn bytes(&self, node: Node) -> Option<&[u8]> {
+        // Chunks are asked for one by one.
+        self.string.chunks.get(&node.first).filter(|_| node.chunks == 1).map(Vec::as_slice)
     }
 }
 
@@ -265,29 +271,19 @@ pub fn play(
         }
     }
     nodes.push((game.node(), 0));
-    let below = |source, chunk| match source {
-        Source::Trace => {
-            *nodes.iter().find(|(node, _)| holds(*node, chunk)).expect("left of the word, or its own")
-        }
-        other => (strings[&other].tree.root(), 0),
+    nodes.sort_by_key(|(node, _)| node.first);
+    let mut chunks: BTreeMap<Source, Vec<u64>> = BTreeMap::new();
+    shown.into_iter().for_each(|(source, chunk)| chunks.entry(source).or_default().push(chunk));
+    let open = |(source, chunks): (Source, Vec<u64>)| {
+        let string = &strings[&source];
+        let below = match source {
+            Source::Trace => nodes.clone(),
+            _ => vec![(string.tree.root(), 0)],
+        };
+        let known = Known { string, below };
+        let opening = string.tree.open(known.below.iter().map(|(node, _)| *node), &chunks, &known);
+        Shown { source, opening: opening.expect("below known nodes") }
     };
-    let mut runs: Vec<(Source, Node)> = Vec::new();
-    for (source, chunk) in shown {
-        match runs.last_mut() {
-            Some((own, run))
-                if (*own, run.end()) == (source, chunk)
-                    && run.chunks < OPENING_CHUNKS_MAX as u64
-                    && below(source, run.first) == below(source, chunk) =>
-            {
-                run.chunks += 1;
-            }
-            _ => runs.push((source, Node { first: chunk, chunks: 1 })),
-        }
-    }
-    let open = |(source, run): (Source, Node)| {
-        let (below, depth) = below(source, run.first);
-        Shown { source, opening: strings[&source].open(below, depth, run) }
-    };
-    let leaf = Leaf { word, shown: runs.into_iter().map(open).collect() };
+    let leaf = Leaf { word, shown: chunks.into_iter().map(open).collect() };
     Last { rules, digests, game, leaf, messages }
 }

@@ -22,7 +22,10 @@ use surety_types::{
     abi::{IDisputes, Module},
 };
 
-use super::case::{Asking, Case, CaseError, Prepared};
+use super::{
+    case::{Asking, Case, CaseError, Prepared},
+    play::opening,
+};
 
 /// What is wrong with a receipt, as far as this side can show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +176,6 @@ pub async fn accuse(
 /// The chunk of the output ids that holds one of them.
 fn ids(case: &Prepared, index: u32) -> IDisputes::Opening {
     let first = 4 * u64::from(index) / CHUNK_BYTES;
-    let opening = case.strings.open(Source::Output, Node { first, chunks: 1 });
-    let opening = opening.expect("the output ids are at hand");
-    IDisputes::Opening { first, data: opening.bytes.into(), siblings: opening.siblings.into() }
+    let shown = case.strings.open(Source::Output, Node { first, chunks: 1 });
+    opening(shown.expect("the output ids are at hand"))
 }

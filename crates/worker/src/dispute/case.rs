@@ -2,18 +2,18 @@
 //!
 //! In:     an answer, its signed papers, the model.
 //! Out:    the papers as the ledger takes them; the answer's trace.
-//! Touches: memory and processor, for as long as the trace takes.
+//! Touches: processor, memory and a folder's disk, for as long as the trace takes.
 //! Holds:  who contests an answer computes from the model it names; who defends one computes from whatever it served it
 //!         with, which is its own affair.
 //! Absent: moves (`play`).
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use surety_engine::{Bytes, Model};
 use surety_proof::{
     commit::{output_digest, prompt_digest, state_commitment, text_digest},
     dispute::{
-        Statement,
+        Layout, Statement,
         judge::StatementError,
         opening::{Hashed, Node},
         plan::{self, Plan, PlanHeader},
@@ -30,14 +30,66 @@ use surety_types::{
     digest::domain,
 };
 
-use crate::machine;
+use crate::{
+    machine,
+    map::{Scratch, ScratchError},
+};
 
 /// Memory for a trace, where the system does not say how much is free.
 const TRACE_BYTES_UNKNOWN: u64 = 2 << 30;
 
-/// Memory that a trace may take on this machine: half of what is free.
-pub fn trace_bytes_max() -> u64 {
-    machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2)
+/// Where a trace may be, while it is played.
+#[derive(Clone, Debug)]
+pub struct TraceRoom {
+    /// Bytes of memory that it may take.
+    pub memory_max: u64,
+    /// On whose disk it is if it takes more.
+    pub folder: PathBuf,
+}
+
+impl TraceRoom {
+    /// On this machine: half of the memory that is free, and a folder.
+    pub fn here(folder: PathBuf) -> TraceRoom {
+        let memory_max = machine::available_memory_bytes().map_or(TRACE_BYTES_UNKNOWN, |bytes| bytes / 2);
+        TraceRoom { memory_max, folder }
+    }
+
+    /// Bytes for a trace. Of one that is on a disk the values of its tree are in memory all the same, a 128th of it.
+    fn bytes(&self, layout: &Layout) -> Result<TraceBytes, CaseError> {
+        let (bytes, memory) = (4 * layout.words(), Trace::memory(layout));
+        if memory <= self.memory_max {
+            return Ok(TraceBytes::Memory(vec![0; bytes as usize]));
+        }
+        if memory - bytes > self.memory_max {
+            return Err(TraceError::Memory { bytes: memory - bytes, max: self.memory_max }.into());
+        }
+        tracing::info!(bytes, folder = %self.folder.display(), "a trace is larger than memory allows: it is kept on a disk");
+        Ok(TraceBytes::Disk(Scratch::new(&self.folder, bytes)?))
+    }
+}
+
+/// The bytes of a trace.
+pub(super) enum TraceBytes {
+    Memory(Vec<u8>),
+    Disk(Scratch),
+}
+
+impl AsRef<[u8]> for TraceBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            TraceBytes::Memory(bytes) => bytes,
+            TraceBytes::Disk(bytes) => bytes.as_ref(),
+        }
+    }
+}
+
+impl AsMut<[u8]> for TraceBytes {
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self {
+            TraceBytes::Memory(bytes) => bytes,
+            TraceBytes::Disk(bytes) => bytes.as_mut(),
+        }
+    }
 }
 
 /// An answer that is contested, or may be.
@@ -91,6 +143,9 @@ pub enum CaseError {
     /// The trace cannot be made.
     #[error("the trace cannot be made")]
     Trace(#[from] TraceError),
+    /// There is no place for the trace.
+    #[error("the trace cannot be kept on a disk")]
+    Disk(#[from] ScratchError),
     /// A string is longer than any may be.
     #[error("the model's file is too long to be disputed")]
     TooLong,
@@ -103,6 +158,7 @@ impl CaseError {
             CaseError::Paper { .. } => Some("check the evidence with `surety verify`"),
             CaseError::Ids(_) | CaseError::Text => Some("check the evidence with `surety verify`"),
             CaseError::Trace(TraceError::Memory { .. }) => Some("use a machine with more memory"),
+            CaseError::Disk(_) => Some("make room there, or use a data directory on a larger disk"),
             _ => None,
         }
     }
@@ -117,7 +173,7 @@ pub struct Prepared {
     pub(super) header: PlanHeader,
     pub(super) rules: Rules,
     pub(super) strings: Strings<File>,
-    pub(super) trace: Trace,
+    pub(super) trace: Trace<TraceBytes>,
     pub(super) given_ids: Vec<u32>,
     pub(super) output_ids: Vec<u32>,
     /// What is wrong with the text, if that can be shown.
@@ -131,7 +187,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Computes the trace of an answer said to be of `manifest`, from `model` and its `file`, on so many threads.
+    /// Computes the trace of an answer said to be of `manifest`, from `model` and its `file`, on so many threads, wherever there
+    /// is `room` for it.
     ///
     /// `progress` is told how many of how many words there are. It takes seconds for a short answer of a small model, and
     /// grows with the model and with the square of the answer's length.
@@ -144,7 +201,7 @@ impl Prepared {
         model: &Model,
         file: Bytes,
         threads: NonZeroUsize,
-        memory_max: u64,
+        room: &TraceRoom,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Prepared, CaseError> {
         let paper = |what| move |source| CaseError::Paper { what, source };
@@ -174,13 +231,14 @@ impl Prepared {
             &case.output_ids,
         )
         .ok_or(CaseError::TooLong)?;
-        let trace = Trace::build(&rules, &strings, threads, memory_max, progress)?;
+        let bytes = room.bytes(rules.layout())?;
+        let trace = Trace::build_in(bytes, &rules, &strings, threads, progress)?;
         let text_claim = find_text_fault(&rules, &strings, &trace, &request, receipt.finish, &case.text)
             .map_err(TraceError::from)?;
         let template = model.template().map(|template| template.source().to_owned());
         let prompt_claim = find_prompt_fault(&rules, &strings, &trace, &request, template.as_deref())
             .map_err(TraceError::from)?;
-        let papers = papers(&case, manifest, plan)?;
+        let papers = papers(&case, manifest, &strings)?;
         let Case { request, given_ids, output_ids, salt, channel, .. } = case;
         Ok(Prepared {
             papers,
@@ -305,7 +363,7 @@ fn papers(case: &Case, manifest: &Manifest, plan: &Plan) -> Result<Papers, CaseE
         order: case.order.clone().into(),
         receipt: case.receipt.clone().into(),
         manifest: manifest.to_cbor().into(),
-        plan: plan.bytes.into(),
+        plan: plan.runs.into_iter().flat_map(|run| run.bytes).collect::<Vec<u8>>().into(),
         planSiblings: plan.siblings.into(),
     })
 }

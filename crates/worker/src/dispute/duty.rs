@@ -3,12 +3,13 @@
 //! In:     disputes and claims about its operator, as the ledger has them; what was kept of its answers; evidence of an
 //!         answer that its own audit contradicts.
 //! Out:    the moves of either side; receipts shown to whoever claims there are none.
-//! Touches: the ledger; the book; processor and memory, while a trace is computed.
+//! Touches: the ledger; the book; processor, memory and a folder's disk, while a trace is computed.
 //! Holds:  one trace at a time; what cannot be defended or contested is said in the log, once.
 //! Absent: auditing (`audit`), the moves themselves (`play`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +33,7 @@ use tokio::{
 
 use super::{
     accuse::{Accusation, AskError, accusation, accuse, accuse_asking},
-    case::{Case, CaseError, Prepared, trace_bytes_max},
+    case::{Case, CaseError, Prepared, TraceRoom},
     play::{PlayError, Side, play, shown_ids},
 };
 use crate::{
@@ -64,6 +65,8 @@ pub(crate) struct DisputeDuty {
     pub(crate) models: BTreeMap<ModelId, Defended>,
     /// What this worker tells, if it lies: it defends what it computed.
     pub(crate) lie: Option<Lie>,
+    /// Where traces are that take more memory than there is.
+    pub(crate) folder: PathBuf,
     /// Held by who computes a trace.
     pub(crate) turn: Mutex<()>,
     /// Answers that an audit of this worker's contradicts.
@@ -269,9 +272,10 @@ impl DisputeDuty {
         let Defended { manifest, model, file } = served;
         let _turn = self.turn.lock().await;
         let (manifest, model, bytes) = (manifest.clone(), model.clone(), file.open()?);
+        let folder = self.folder.clone();
         let prepared = tokio::task::spawn_blocking(move || {
-            let (threads, memory_max) = (machine::cores(), trace_bytes_max());
-            Prepared::new(case, &manifest, &model, bytes, threads, memory_max, &mut |_, _| {})
+            let (threads, room) = (machine::cores(), TraceRoom::here(folder));
+            Prepared::new(case, &manifest, &model, bytes, threads, &room, &mut |_, _| {})
         });
         match prepared.await {
             Ok(prepared) => Ok(prepared?),

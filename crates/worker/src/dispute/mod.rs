@@ -15,6 +15,6 @@ mod duty;
 mod play;
 
 pub use accuse::{Accusation, Accused, AskError, accusation, accuse, accuse_asking};
-pub use case::{Case, CaseError, Prepared, trace_bytes_max};
+pub use case::{Case, CaseError, Prepared, TraceRoom};
 pub(crate) use duty::{Defended, DisputeDuty};
 pub use play::{Move, PlayError, Side, Verdict, play, shown_ids, verdict};

@@ -383,7 +383,9 @@ impl Table<'_> {
     }
 }
 
-fn opening(opening: surety_proof::dispute::Opening) -> IDisputes::Opening {
-    let surety_proof::dispute::Opening { first, bytes, siblings } = opening;
-    IDisputes::Opening { first, data: bytes.into(), siblings: siblings.into() }
+/// An opening of consecutive chunks, as the ledger takes them.
+pub(super) fn opening(opening: surety_proof::dispute::Opening) -> IDisputes::Opening {
+    let surety_proof::dispute::Opening { runs, siblings } = opening;
+    let (first, data) = runs.into_iter().next().map(|run| (run.first, run.bytes)).unwrap_or_default();
+    IDisputes::Opening { first, data: data.into(), siblings: siblings.into() }
 }

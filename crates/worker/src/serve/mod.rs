@@ -354,6 +354,7 @@ pub async fn start(
     let accepting = tokio::spawn(accept(listener, shared.clone()));
     let (obituary, failures) = mpsc::unbounded_channel();
     let (for_audits, of_trickle) = (executor.clone(), obituary.clone());
+    let for_traces = cache.clone().unwrap_or_else(std::env::temp_dir);
     let loading = blocking(move || {
         let room =
             kv_bytes.unwrap_or_else(|| machine::available_memory_bytes().map_or(KV_BYTES_UNKNOWN, |b| b / 2));
@@ -431,6 +432,7 @@ pub async fn start(
                 key,
                 models: shared.models().map(defended).collect(),
                 lie: for_defence,
+                folder: for_traces,
                 turn: Mutex::new(()),
                 contested: Mutex::new(contested),
             };

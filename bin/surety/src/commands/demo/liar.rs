@@ -218,7 +218,8 @@ async fn show(args: &Args, data_dir: &DataDir, network: &Network) -> anyhow::Res
     let operator_stake = stake(&*account, &liar).await?;
     let mut leaf_bytes = None;
     let began = Instant::now();
-    let contested = dispute::contest(&*account, &evidence, &model, &found.file, None, &mut |step| {
+    let folder = data_dir.cache();
+    let contested = dispute::contest(&*account, &evidence, &model, &found.file, &folder, None, &mut |step| {
         if let dispute::Step::Move(Move::Leaf { bytes, .. }) = &step {
             leaf_bytes = Some(*bytes);
         }

@@ -84,9 +84,9 @@ impl Case {
         };
         require(header.is_of(&manifest), "the plan has other numbers than the manifest")?;
         let tree = plan::tree(&header);
-        let opening = Opening { first: 0, bytes: first.to_vec(), siblings: shown.planSiblings.to_vec() };
+        let opening = Opening::of_run(0, first.to_vec(), shown.planSiblings.to_vec());
         charge_opening(host, &opening)?;
-        if let Err(error) = tree.check(tree.root(), &plan.0, &opening) {
+        if let Err(error) = tree.check(&plan.0, &opening) {
             return refuse(format!("the plan is not the model's: {error}"));
         }
         Ok(Case { order, receipt, receipt_digest, manifest, header })
@@ -201,21 +201,20 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 
 /// Pays for hashing what is opened and joining it.
 pub(super) fn charge_opening(host: &mut dyn Host, opening: &Opening) -> Outcome<()> {
-    let chunks = opening.bytes.len().div_ceil(CHUNK_BYTES as usize) as u64;
-    let words = opening.bytes.len().div_ceil(32) as u64;
-    let values = opening.siblings.len().div_ceil(32) as u64;
-    host.charge(GAS_HASH + GAS_HASH_WORD * words)?;
-    host.charge(GAS_STEP * (chunks + values))
+    for run in &opening.runs {
+        let chunks = run.bytes.len().div_ceil(CHUNK_BYTES as usize) as u64;
+        let words = run.bytes.len().div_ceil(32) as u64;
+        host.charge(GAS_HASH + GAS_HASH_WORD * words)?;
+        host.charge(GAS_STEP * chunks)?;
+    }
+    host.charge(GAS_STEP * opening.siblings.len().div_ceil(32) as u64)
 }
 
 pub(super) fn opening_of(shown: &IDisputes::Opening) -> Opening {
-    Opening { first: shown.first, bytes: shown.data.to_vec(), siblings: shown.siblings.to_vec() }
+    Opening::of_run(shown.first, shown.data.to_vec(), shown.siblings.to_vec())
 }
 
 /// `N` bytes of a string from byte `at` on, out of chunks that hold them.
 pub(super) fn bytes_at<const N: usize>(opening: &Opening, at: u64) -> Outcome<[u8; N]> {
-    let start = opening.first.checked_mul(CHUNK_BYTES).and_then(|first| at.checked_sub(first));
-    let start = start.and_then(|start| usize::try_from(start).ok());
-    let bytes = start.and_then(|start| opening.bytes.get(start..)?.first_chunk::<N>());
-    bytes.map_or_else(|| refuse("the chunks shown do not hold what is claimed"), |bytes| Ok(*bytes))
+    opening.bytes_at(at).map_or_else(|| refuse("the chunks shown do not hold what is claimed"), Ok)
 }

@@ -130,7 +130,7 @@ fn answered(chain: &Chain, change: impl Fn(&mut Order, &mut Receipt, &mut Vec<u3
         order: signed(&order, &session()),
         receipt: signed(&receipt, &worker()),
         manifest: model.manifest.to_cbor().into(),
-        plan: opening.bytes.into(),
+        plan: opening.runs[0].bytes.clone().into(),
         planSiblings: opening.siblings.into(),
     };
     Answered { order, receipt, prompt, output, papers, layout }
@@ -217,7 +217,8 @@ fn id_opening(domain: &str, ids: &[u32], index: u32) -> Opening {
 fn open_at(string: &Hashed<Vec<u8>>, word: u64, words: u64) -> Opening {
     let (first, last) = (4 * word / CHUNK_BYTES, (4 * (word + words) - 1) / CHUNK_BYTES);
     let opening = string.open(string.tree().root(), Node { first, chunks: last + 1 - first });
-    Opening { first: opening.first, data: opening.bytes.into(), siblings: opening.siblings.into() }
+    let [run] = opening.runs.as_slice() else { panic!("consecutive chunks are one run") };
+    Opening { first, data: run.bytes.clone().into(), siblings: opening.siblings.into() }
 }
 
 fn call<C: SolCall>(chain: &mut Chain, who: u64, call: C) -> Result<C::Return, String> {

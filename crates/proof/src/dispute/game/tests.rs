@@ -56,6 +56,14 @@ fn check_play(words: u64, from: u64) {
         assert_eq!(game.check(&ours.open(node, last)), Ok(()));
         assert!(game.check_whole(&ours.open(node, last)).is_err());
     }
+    // All of it in one opening, each node by its own value.
+    let known: Vec<Node> = game.known().into_iter().map(|(node, _)| node).collect();
+    let mut shown: Vec<u64> = known.iter().rev().take(15).map(|node| node.end() - 1).collect();
+    shown.push(disputed.first);
+    shown.sort_unstable();
+    shown.dedup();
+    let opening = theirs.tree().open(known, &shown, &theirs).expect("chunks below them");
+    assert_eq!(game.check(&opening), Ok(()));
 }
 
 #[test]

@@ -194,10 +194,16 @@ fn in_order(shape: &Shape) -> Vec<Coordinate> {
             all.extend((0..vocabulary).map(|token| Coordinate::Adjusted { output, token }));
         }
         let select = |all: &mut Vec<Coordinate>, by| {
-            for round in 0..8 {
+            for round in 0..16 {
                 for tile in 0..tiles {
-                    let bytes = 0..256;
-                    all.extend(bytes.map(|byte| Coordinate::SelectionSum { output, by, round, tile, byte }));
+                    let digits = 0..16;
+                    all.extend(digits.map(|digit| Coordinate::SelectionSum {
+                        output,
+                        by,
+                        round,
+                        tile,
+                        digit,
+                    }));
                 }
                 all.push(Coordinate::Choice { output, by, round });
             }
