@@ -30,8 +30,8 @@ use surety_types::{
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
 use surety_worker::dispute::{
-    Accusation, Case, CaseError, Move, Prepared, Side, TraceRoom, Verdict, accusation, accuse, accuse_asking, play,
-    shown_ids,
+    Accusation, Case, CaseError, Move, Prepared, Side, TraceRoom, Verdict, accusation, accuse, accuse_asking,
+    play, shown_ids,
 };
 
 const OPERATOR: u64 = 1;

@@ -150,7 +150,11 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
                     if let (Some(account), false) = (&challenger, report.verified) {
                         output::note("it does not hold; it is contested on the ledger");
                         let mut told = |step: dispute::Step| output::note(step);
-                        match dispute::contest(&**account, &bytes, &model, &file, None, &mut told).await {
+                        let folder = data_dir.cache();
+                        let contested =
+                            dispute::contest(&**account, &bytes, &model, &file, &folder, None, &mut told)
+                                .await;
+                        match contested {
                             Ok(contested) => challenge = Some(Challenged::of(&contested)),
                             Err(error) => not_challenged = Some(format!("{error:#}")),
                         }

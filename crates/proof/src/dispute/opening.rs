@@ -433,6 +433,11 @@ impl<B: AsRef<[u8]>> Hashed<B> {
         &self.bytes.as_ref()[start..start + self.tree.bytes_below(node)]
     }
 
+    /// Opens chunks, in order, against the digest. `None` if they are not the string's, or more than one opening shows.
+    pub fn open_chunks(&self, shown: &[u64]) -> Option<Opening> {
+        self.tree.open([self.tree.root()], shown, self)
+    }
+
     /// Opens the chunks of `shown`, which need not be a node, against a node that holds them. Panics if it does not, or they are
     /// more than one opening shows.
     pub fn open(&self, node: Node, shown: Node) -> Opening {

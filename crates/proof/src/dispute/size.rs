@@ -223,7 +223,7 @@ mod tests {
         judge::SHOWN_BYTES_MAX,
         layout::VOCABULARY_MAX,
         opening::{Node, Tree},
-        plan::{Pairs, PlanHeader},
+        plan::{Pairs, PlanHeader, SpellingEntry},
     };
     use super::*;
 
@@ -258,6 +258,7 @@ mod tests {
             q_norm: false,
             k_norm: false,
             end_tokens: Vec::new(),
+            spelling: SpellingEntry::default(),
         };
         header.check().is_ok()
     }

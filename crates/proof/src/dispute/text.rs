@@ -368,8 +368,8 @@ pub(super) fn show<F: AsRef<[u8]>, B: AsRef<[u8]>, I>(
 ) -> Result<Vec<Shown>, RuleError> {
     let shown = read.by_source().into_iter().map(|(source, chunks)| {
         let opening = match source {
-            Source::Trace => trace.hashed().open(&chunks),
-            Source::Text => text.and_then(|text| text.open(&chunks)),
+            Source::Trace => trace.hashed().open_chunks(&chunks),
+            Source::Text => text.and_then(|text| text.open_chunks(&chunks)),
             other => strings.open_chunks(other, &chunks),
         };
         let absent = RuleError::Absent { of: source, at: chunks[0] * CHUNK_BYTES };

@@ -128,17 +128,14 @@ impl<F: AsRef<[u8]>> Strings<F> {
 
     /// Opens chunks of one of them, in order. `None` for the trace and the text, or if it has no such chunks.
     pub(super) fn open_chunks(&self, source: Source, shown: &[u64]) -> Option<Opening> {
-        fn open<B: AsRef<[u8]>>(string: &Hashed<B>, shown: &[u64]) -> Option<Opening> {
-            string.tree().open([string.tree().root()], shown, string)
-        }
         match source {
             Source::Trace | Source::Text => None,
-            Source::Plan => open(&self.plan, shown),
-            Source::Spelling => open(&self.spelling, shown),
-            Source::File => open(&self.file, shown),
-            Source::Rotary => open(&self.rotary, shown),
-            Source::Given => open(&self.given, shown),
-            Source::Output => open(&self.output, shown),
+            Source::Plan => self.plan.open_chunks(shown),
+            Source::Spelling => self.spelling.open_chunks(shown),
+            Source::File => self.file.open_chunks(shown),
+            Source::Rotary => self.rotary.open_chunks(shown),
+            Source::Given => self.given.open_chunks(shown),
+            Source::Output => self.output.open_chunks(shown),
         }
     }
 }

@@ -238,7 +238,7 @@ impl Prepared {
         let template = model.template().map(|template| template.source().to_owned());
         let prompt_claim = find_prompt_fault(&rules, &strings, &trace, &request, template.as_deref())
             .map_err(TraceError::from)?;
-        let papers = papers(&case, manifest, &strings)?;
+        let papers = papers(&case, manifest, plan)?;
         let Case { request, given_ids, output_ids, salt, channel, .. } = case;
         Ok(Prepared {
             papers,
@@ -275,7 +275,7 @@ impl Prepared {
         let mut bytes = hashed.bytes_below(hashed.tree().root()).to_vec();
         let at = (low % bytes.len() as u64) as usize;
         bytes[at] ^= 1 << (high % 8);
-        self.trace = Trace::of_bytes(bytes).expect("as long as it was");
+        self.trace = Trace::of_bytes(TraceBytes::Memory(bytes)).expect("as long as it was");
     }
 
     /// Words of the trace.
