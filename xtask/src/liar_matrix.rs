@@ -69,9 +69,14 @@ pub enum Kind {
     Temperature,
     /// It stops early and says that the model did.
     EarlyStop,
+    /// It puts a sentence of its own before the conversation.
+    Injected,
+    /// It changes the text after the model gave it.
+    Edited,
 }
 
-const LIARS: [Kind; 3] = [Kind::OtherWeights, Kind::Temperature, Kind::EarlyStop];
+const LIARS: [Kind; 5] =
+    [Kind::OtherWeights, Kind::Temperature, Kind::EarlyStop, Kind::Injected, Kind::Edited];
 
 impl Kind {
     fn name(self) -> &'static str {
@@ -80,6 +85,8 @@ impl Kind {
             Kind::OtherWeights => "other weights",
             Kind::Temperature => "temperature",
             Kind::EarlyStop => "early stop",
+            Kind::Injected => "injected",
+            Kind::Edited => "edited",
         }
     }
 
@@ -103,6 +110,8 @@ impl Kind {
             }
             Kind::Temperature => vec!["--lie".into(), "temperature".into()],
             Kind::EarlyStop => vec!["--lie".into(), "early-stop".into()],
+            Kind::Injected => vec!["--lie".into(), "injected".into()],
+            Kind::Edited => vec!["--lie".into(), "edited".into()],
         })
     }
 }

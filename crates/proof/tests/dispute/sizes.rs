@@ -10,7 +10,7 @@ use surety_proof::dispute::trace::leaf_bytes;
 use surety_types::Canonical;
 use surety_types::spelling::PIECE_BYTES_MAX;
 
-use crate::real::{Answer, FILE_BYTES, anywhere, header, models, plan};
+use crate::real::{Answer, FILE_BYTES, Model, anywhere, header, models, plan};
 use crate::rng::Rng;
 use crate::sparse::{Filler, play};
 
@@ -40,12 +40,26 @@ impl Inputs for Anything<'_> {
     }
 }
 
+/// Models that nobody has, for what is largest of their leaves.
+fn extremes() -> Vec<Model> {
+    vec![
+        // Many tokens and outputs: of a long trace the most is sampling, and what it reads lies far apart.
+        ("the most tokens", header([1, 32, 1, 1, 32, 32, 1 << 19, 1 << 20], false), [3, 0, 30_000]),
+        (
+            "tokens beside tiles",
+            header([2, 96, 1, 1, 32, 64, (1 << 19) - 127, 9_000], true),
+            [700, 300, 4_000],
+        ),
+        ("the most layers", header([448, 1056, 3, 1, 96, 1312, 65_537, 4_000], true), [1_000, 7, 400]),
+    ]
+}
+
 /// D-5.8: the judge reads no more, of whatever word of whatever model, in use or as great as can be, in the least compact
 /// format; and of no word more than the model's numbers say.
 #[test]
 fn leaves_of_real_models_are_within_what_a_judge_reads() {
     let rng = &mut Rng(3);
-    for (name, header, ids) in models() {
+    for (name, header, ids) in models().into_iter().chain(extremes()) {
         let plan = plan(header.clone(), TensorFormat::F32).to_bytes();
         let bound = leaf_bytes_max(&Numbers {
             layers: header.layers,

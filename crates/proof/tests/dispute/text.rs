@@ -188,9 +188,8 @@ impl Said {
         let root = self.trace.hashed().tree().root();
         let first = Node { first: 0, chunks: 1 };
         let open = |source| Some(Shown { source, opening: self.strings.open(source, first)? });
-        let mut shown: Vec<Shown> =
-            [Source::Given, Source::Output, Source::Spelling].into_iter().filter_map(open).collect();
-        shown.push(Shown { source: Source::Trace, opening: self.trace.hashed().open(root, first) });
+        let mut shown = vec![Shown { source: Source::Trace, opening: self.trace.hashed().open(root, first) }];
+        shown.extend([Source::Given, Source::Output, Source::Spelling].into_iter().filter_map(open));
         shown
     }
 

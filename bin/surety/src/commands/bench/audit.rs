@@ -30,6 +30,8 @@ const MILLION: f64 = 1e6;
 
 /// Arguments of `bench audit`.
 #[derive(Debug, clap::Args)]
+// Its arguments and those it takes in are both called `Args`, and a group has one name.
+#[group(skip)]
 pub struct Args {
     #[command(flatten)]
     bench: super::Args,
