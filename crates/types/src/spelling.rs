@@ -18,7 +18,7 @@ pub const PIECES_BYTES_MAX: u32 = (1 << 31) - 1;
 /// Of an id's word: it has no place in the text of an answer.
 const SILENT: u32 = 1 << 31;
 
-const _: () = assert!(3 * (PIECE_BYTES_MAX as u64) << 20 < 1 << 32, "places in a text are 32 bits");
+const _: () = assert!((3 * (PIECE_BYTES_MAX as u64)) << 20 < 1 << 32, "places in a text are 32 bits");
 
 /// Why a vocabulary has no spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -350,7 +350,7 @@ fn honest_receipts_hold_whatever_computes_them() {
                             break;
                         }
                         soak.round(round);
-                        if round % 16 == 0 {
+                        if round.is_multiple_of(16) {
                             let tokens = soak.tokens.load(Ordering::Relaxed);
                             eprintln!("{name}: {tokens} of {wanted} tokens, {:?}", began.elapsed());
                         }

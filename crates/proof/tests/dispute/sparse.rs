@@ -243,7 +243,7 @@ pub fn play(
         output: digest(Source::Output),
         text: Digest::ZERO,
     };
-    let spelling = SpellingEntry { digest: digest(Source::Spelling), ..answer.header.spelling.clone() };
+    let spelling = SpellingEntry { digest: digest(Source::Spelling), ..answer.header.spelling };
     let header = PlanHeader { spelling, ..answer.header.clone() };
     let rules = Answer { header, sampling: answer.sampling.clone(), ids: answer.ids }.rules();
     let trace = &strings[&Source::Trace];
