@@ -35,7 +35,7 @@ pub use execute::{
 };
 pub use genesis::{Balance, Genesis, GenesisError, GenesisValidator, genesis_writes};
 pub use modules::{
-    claims::payee_proof_message,
+    claims::{DAY_S as CLAIM_DAY_S, compensation as claim_compensation, payee_proof_message},
     models::{LeafError, dispute_leaf_bytes},
     powers::{POWERS, Power, Who},
     receipts::{inclusion_path, leaf_hash, root_of, verify_inclusion},

@@ -375,7 +375,11 @@ impl Bench {
     }
 
     fn scheduler(&self, streams: u32) -> anyhow::Result<Scheduler> {
-        let positions = self.prompt_tokens + self.output_tokens;
+        self.scheduler_of(streams, self.prompt_tokens + self.output_tokens)
+    }
+
+    /// With room for so many positions of each stream.
+    fn scheduler_of(&self, streams: u32, positions: u32) -> anyhow::Result<Scheduler> {
         let limits = SchedulerLimits {
             kv_pages: positions.div_ceil(PAGE_POSITIONS as u32) * streams + streams,
             context_tokens: positions + 1,

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolCall as _, SolEvent as _};
-use surety_chain::Params;
+use surety_chain::{CLAIM_DAY_S, Params, claim_compensation};
 use surety_client::{
     AccountError,
     channel::{ModuleCall, view},
@@ -40,7 +40,7 @@ const OPEN_MAX: usize = 16;
 /// Breaches and claims that are kept; those that are over go first.
 const KEPT_MAX: usize = 1024;
 /// For so long after an operator has shown a receipt nothing is claimed of it: who answers claims is there, and a bond was lost.
-const PAUSE_S: u64 = DAY_S;
+const PAUSE_S: u64 = 24 * 60 * 60;
 /// Gas of a claim and its settlement, and of collecting a refund, with a margin.
 const CLAIM_GAS: u64 = 900_000;
 const COLLECT_GAS: u64 = 150_000;
@@ -50,8 +50,6 @@ const WORTH: u32 = 2;
 const PAGE: usize = 100;
 /// Disputes of an operator that are watched.
 const DISPUTES_MAX: usize = 1024;
-const WHOLE_BPS: u64 = 10_000;
-const DAY_S: u64 = 24 * 60 * 60;
 
 /// Order and worker.
 pub(super) type ClaimKey = [u8; 64];
@@ -153,14 +151,14 @@ impl Payer {
         let Some(accepted) = answer.acceptance.as_ref().filter(|_| answer.receipt.is_none()) else { return };
         let Ok((order, _)) = Signed::<Order>::peek_value(&answer.order) else { return };
         let Ok((acceptance, _)) = Signed::<Acceptance>::peek_value(accepted) else { return };
-        let Some(operator) = order.channel.and_then(|id| self.receiver_of(&id)) else { return };
+        let Some(channel) = order.channel.and_then(|id| self.channel_of(&id)) else { return };
         if acceptance.price == Price::ZERO {
             return;
         }
         let row = ClaimRow {
             order: answer.order.clone(),
             acceptance: accepted.clone(),
-            operator,
+            operator: channel.channel.receiver,
             deadline_ms: order.deadline_ms,
             stage: Stage::Waiting,
             id: 0,
@@ -220,13 +218,6 @@ impl Payer {
         state
     }
 
-    fn receiver_of(&self, id: &Digest) -> Option<Address> {
-        lock(&self.channels)
-            .values()
-            .find(|channel| channel.id == *id)
-            .map(|channel| channel.channel.receiver)
-    }
-
     fn channel_of(&self, id: &Digest) -> Option<Arc<PayChannel>> {
         lock(&self.channels).values().find(|channel| channel.id == *id).cloned()
     }
@@ -284,7 +275,7 @@ impl Payer {
         let of = rows.values().filter(|row| row.operator == *operator);
         let today = of.filter(|row| match row.stage {
             Stage::Open => true,
-            Stage::Compensated => row.over_s / DAY_S == now_s / DAY_S,
+            Stage::Compensated => row.over_s / CLAIM_DAY_S == now_s / CLAIM_DAY_S,
             _ => false,
         });
         today.fold(U256::ZERO, |sum, row| sum.saturating_add(U256::from(row.compensation)))
@@ -510,11 +501,9 @@ fn gas_wei(params: &Params, gas: u64) -> U256 {
     U256::from(gas) * U256::from(params.minimum_gas_price)
 }
 
-/// What comes back of a claim for an answer of this cost, by an operator with this stake, of which so much was taken today.
+/// What comes back of a claim; nothing if that cannot be said.
 fn back(params: &Params, stake: U256, cost: u128, taken: U256) -> U256 {
-    let share = |amount: U256, bps: u64| amount.saturating_mul(U256::from(bps)) / U256::from(WHOLE_BPS);
-    let due = U256::from(params.claim_fixed).saturating_add(share(U256::from(cost), params.claim_cost_bps));
-    due.min(share(stake, params.claim_day_bps).saturating_sub(taken))
+    claim_compensation(params, stake, cost, taken).unwrap_or_default()
 }
 
 /// Whether that is more than its gas is worth.

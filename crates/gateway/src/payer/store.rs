@@ -233,15 +233,14 @@ fn commit(database: &Database, jobs: &[Job]) -> Result<(), redb::Error> {
                 Change::Claim(key, Some(row)) => {
                     let ClaimRow { order, acceptance, operator, receipt, .. } = row;
                     let (stage, operator) = (row.stage as u8, operator.as_slice());
-                    let times = (row.deadline_ms, row.over_s);
                     let value: KeptClaim<'_> = (
                         order,
                         acceptance,
                         operator,
-                        times.0,
+                        row.deadline_ms,
                         stage,
                         row.id,
-                        times.1,
+                        row.over_s,
                         row.compensation,
                         receipt,
                     );

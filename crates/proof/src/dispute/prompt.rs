@@ -7,7 +7,7 @@
 //!         work is bounded by what a leaf may show, [`PROMPT_BYTES_MAX`] and the steps that the challenger names.
 //! Absent: whether the ids are the tokenizer's own division of these bytes: another one is not told from it.
 //!
-//! Rules: D-7.5 … D-7.9.
+//! Rules: D-7.5 … D-7.8.
 
 use minicbor::{Decode, Encode};
 use surety_template::{Limits, Template, Variables};

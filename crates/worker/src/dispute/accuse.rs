@@ -18,7 +18,7 @@ use surety_proof::dispute::{
     rules::Source,
 };
 use surety_types::{
-    Canonical as _, FinishReason, Manifest, Request,
+    Canonical as _, Channel, Digest, FinishReason, Manifest, Request,
     abi::{IDisputes, Module},
 };
 
@@ -95,12 +95,10 @@ pub async fn accuse_asking(
     let Asking { papers, order, receipt, receipt_digest, words } = Asking::new(case, manifest, model)?;
     let (order, worker) = (B256::from(order.0), B256::from(receipt.worker.0));
     commit(account, order, worker, salt).await?;
-    let bond = view(account, Module::Disputes, &IDisputes::bondForCall { words, order, worker }).await?.bond;
-    let channel = Bytes::from(case.channel.as_ref().map(|channel| channel.to_cbor()).unwrap_or_default());
-    let call = IDisputes::openAskingCall { papers, channel, salt: salt.into() };
+    let bond = bond_for(account, words, order, worker).await?;
+    let call = IDisputes::openAskingCall { papers, channel: shown(case.channel.as_ref()), salt: salt.into() };
     account.send(vec![ModuleCall::paying(Module::Disputes, &call, bond)]).await?;
-    let known = IDisputes::disputeOfCall { receipt: B256::from(receipt_digest.0) };
-    let id = view(account, Module::Disputes, &known).await?;
+    let id = dispute_of(account, &receipt_digest).await?;
     Ok(Accused { accusation: Accusation::Prompt, id, words, bond })
 }
 
@@ -127,6 +125,27 @@ async fn commit(
     account.send(vec![ModuleCall::new(Module::Disputes, &commit)]).await
 }
 
+/// The bond of a dispute about a trace of so many words.
+async fn bond_for(
+    account: &dyn Account,
+    words: u64,
+    order: B256,
+    worker: B256,
+) -> Result<U256, AccountError> {
+    let call = IDisputes::bondForCall { words, order, worker };
+    Ok(view(account, Module::Disputes, &call).await?.bond)
+}
+
+/// The number of the last dispute about a receipt.
+async fn dispute_of(account: &dyn Account, receipt: &Digest) -> Result<u64, AccountError> {
+    view(account, Module::Disputes, &IDisputes::disputeOfCall { receipt: B256::from(receipt.0) }).await
+}
+
+/// The order's channel, as it is shown; nothing where it is not known.
+fn shown(channel: Option<&Channel>) -> Bytes {
+    channel.map(|channel| channel.to_cbor()).unwrap_or_default().into()
+}
+
 /// Makes the accusation. `salt` is fresh randomness.
 ///
 /// # Errors
@@ -139,7 +158,7 @@ pub async fn accuse(
 ) -> Result<Accused, AccountError> {
     let (order, worker) = (B256::from(case.order.value().digest().0), B256::from(case.receipt.worker.0));
     commit(account, order, worker, salt).await?;
-    let channel = Bytes::from(case.channel.as_ref().map(|channel| channel.to_cbor()).unwrap_or_default());
+    let channel = shown(case.channel.as_ref());
     let papers = case.papers.clone();
     let words = case.rules.layout().words();
     let mut bond = U256::ZERO;
@@ -161,15 +180,13 @@ pub async fn accuse(
             ModuleCall::new(Module::Disputes, &call)
         }
         Accusation::Trace | Accusation::Prompt => {
-            bond =
-                view(account, Module::Disputes, &IDisputes::bondForCall { words, order, worker }).await?.bond;
+            bond = bond_for(account, words, order, worker).await?;
             let call = IDisputes::openCall { papers, channel, salt: salt.into() };
             ModuleCall::paying(Module::Disputes, &call, bond)
         }
     };
     account.send(vec![call]).await?;
-    let known = IDisputes::disputeOfCall { receipt: B256::from(case.receipt_digest().0) };
-    let id = view(account, Module::Disputes, &known).await?;
+    let id = dispute_of(account, &case.receipt_digest()).await?;
     Ok(Accused { accusation, id, words, bond })
 }
 

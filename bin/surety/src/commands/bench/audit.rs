@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde::Serialize;
 use surety_chain::Params;
-use surety_engine::{Event, Scheduler, SchedulerLimits, SequenceRequest, replay};
-use surety_kernels::PAGE_POSITIONS;
+use surety_engine::{Event, SequenceRequest, replay};
 use surety_types::{Digest, Sampling};
 
 use super::{Bench, RUNS, Setting};
@@ -166,15 +165,7 @@ fn typical(request: SequenceRequest, stream: u32) -> SequenceRequest {
 
 fn serve(bench: &Bench, requests: &[SequenceRequest]) -> anyhow::Result<Vec<Served>> {
     let positions = requests.first().map_or(0, |first| first.prompt.len() as u32 + first.max_output_tokens);
-    let streams = requests.len() as u32;
-    let limits = SchedulerLimits {
-        kv_pages: positions.div_ceil(PAGE_POSITIONS as u32) * streams + streams,
-        context_tokens: positions + 1,
-        tokens_per_step: 512,
-        running_max: streams,
-        waiting_max: streams,
-    };
-    let mut scheduler = Scheduler::new(bench.model.clone(), bench.executor.clone(), limits)?;
+    let mut scheduler = bench.scheduler_of(requests.len() as u32, positions)?;
     let ids =
         requests.iter().map(|request| scheduler.submit(request.clone())).collect::<Result<Vec<_>, _>>()?;
     let mut served = vec![Served { tokens: Vec::new(), state_digest: Digest::ZERO }; requests.len()];

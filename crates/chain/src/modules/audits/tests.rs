@@ -100,6 +100,15 @@ impl World {
         World::with(|_| {})
     }
 
+    /// Whoever has passed one audit is audited at two percent.
+    fn at_two_percent() -> World {
+        World::with(|genesis| {
+            genesis.params.audit_passes = 1;
+            genesis.params.audit_ppm = 20_000;
+            genesis.params.audit_floor_ppm = 20_000;
+        })
+    }
+
     fn with(change: impl FnOnce(&mut crate::Genesis)) -> World {
         let mut chain = Chain::with(|genesis| {
             genesis.epoch_blocks = EPOCH_BLOCKS;
@@ -259,6 +268,17 @@ impl World {
 
     fn settle(&mut self) -> U256 {
         self.try_settle().expect("settled")
+    }
+
+    /// The first receipt of the audited is drawn, and passes.
+    fn pass_one(&mut self) {
+        self.post_some(1, 1);
+        self.disclose(0);
+        self.epochs(1);
+        let state = self.answer_of(0).state;
+        self.result(0, state);
+        self.answer(0).expect("answered");
+        assert_eq!(self.standing().ratePpm, 20_000);
     }
 
     /// Unpaid, due, to be forfeited.
@@ -661,18 +681,8 @@ fn exposure_is_what_was_claimed_and_is_not_audited_yet() {
 
 #[test]
 fn an_answer_to_p_and_one_minus_p_bounds_what_a_stake_answers_for() {
-    let mut world = World::with(|genesis| {
-        genesis.params.audit_passes = 1;
-        genesis.params.audit_ppm = 20_000;
-        genesis.params.audit_floor_ppm = 20_000;
-    });
-    world.post_some(1, 1);
-    world.disclose(0);
-    world.epochs(1);
-    let state = world.answer_of(0).state;
-    world.result(0, state);
-    world.answer(0).expect("answered");
-    assert_eq!(world.standing().ratePpm, 20_000);
+    let mut world = World::at_two_percent();
+    world.pass_one();
     let call = IAudits::exposureOfCall { operator: address(AUDITED) };
     let cap = world.chain.view(Module::Audits, call).cap;
     // Of a tenth of ten credits.
@@ -691,24 +701,14 @@ fn an_answer_to_p_and_one_minus_p_bounds_what_a_stake_answers_for() {
 /// U-7.5: beyond the cap pay waits until the log it is in is closed, and then it comes.
 #[test]
 fn pay_is_an_advance_up_to_the_cap_and_the_rest_when_it_is_audited() {
-    let mut world = World::with(|genesis| {
-        genesis.params.audit_passes = 1;
-        genesis.params.audit_ppm = 20_000;
-        genesis.params.audit_floor_ppm = 20_000;
-    });
+    let mut world = World::at_two_percent();
     let own = |wei: U256| wei - wei * U256::from(4) / U256::from(100) - wei / U256::from(100);
     let micro = |count: u64| U256::from(count * 1_000_000_000_000);
     // All of a newcomer's is audited: it is paid at once, up to what a conviction takes.
     assert_eq!(world.earn(900_000).expect("settled"), own(micro(900_000)));
     assert_eq!(world.earn(1_100_000).expect("settled"), own(micro(100_000)));
     assert_eq!(world.pay(), (micro(100_000), U256::ZERO, U256::ZERO));
-    world.post_some(1, 1);
-    world.disclose(0);
-    world.epochs(1);
-    let state = world.answer_of(0).state;
-    world.result(0, state);
-    world.answer(0).expect("answered");
-    assert_eq!(world.standing().ratePpm, 20_000);
+    world.pass_one();
     assert_eq!(world.pay().1, U256::ZERO, "its cap has fallen below what it had");
     assert_eq!(world.earn(1_200_000).expect("claimed all the same"), U256::ZERO);
     check_solvency(&world.chain);

@@ -23,6 +23,7 @@ use surety_types::{
 };
 
 use super::{Call, PAGE, decode, operators, papers, staking, takes_no_value};
+use crate::Params;
 use crate::host::{GAS_ED25519, Host, Outcome, Slot, checked, refuse, require};
 
 mod tag {
@@ -47,7 +48,8 @@ const COMPENSATED: u64 = 4;
 
 /// Gas that showing a receipt is taken to cost.
 const ANSWER_GAS: u64 = 300_000;
-const DAY_S: u64 = 24 * 60 * 60;
+/// Of an operator's stake claims take so much in a day of the ledger's time, and no more.
+pub const DAY_S: u64 = 24 * 60 * 60;
 
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
     Slot::new(CLAIMS, tag, keys)
@@ -296,22 +298,27 @@ fn answer(host: &mut dyn Host, shown: &IClaims::answerCall) -> Outcome<()> {
     host.emit(CLAIMS, &event)
 }
 
+/// What a claim for an answer of this cost is worth against an operator with this stake, of which claims have taken so much on
+/// that day, in wei. `None` if it overflows.
+pub fn compensation(params: &Params, stake: U256, cost: u128, taken: U256) -> Option<U256> {
+    let share =
+        |amount: U256, bps: u64| Some(amount.checked_mul(U256::from(bps))? / U256::from(staking::WHOLE_BPS));
+    let due = U256::from(params.claim_fixed).checked_add(share(U256::from(cost), params.claim_cost_bps)?)?;
+    let most = share(stake, params.claim_day_bps)?;
+    Some(due.min(most.saturating_sub(taken)).min(stake))
+}
+
 fn compensate(host: &mut dyn Host, id: u64) -> Outcome<U256> {
     let mut claim = open_claim(host, id)?;
     let now = host.surroundings().timestamp_s;
     require(now > claim.answer_until, "the claim can still be answered")?;
-    let (whole, params) = (U256::from(staking::WHOLE_BPS), host.params());
-    let (fixed, cost_bps, day_bps) = (params.claim_fixed, params.claim_cost_bps, params.claim_day_bps);
-    let of_cost = checked(U256::from(claim.cost).checked_mul(U256::from(cost_bps)))? / whole;
-    let due = checked(U256::from(fixed).checked_add(of_cost))?;
     // What claims have taken today, and may take.
     let stake = staking::answerable(host, claim.operator)?;
     let day_slot = slot(tag::DAY, &[claim.operator.as_slice()]);
     let today = u128::from(now / DAY_S);
     let (day, taken) = host.load_halves(day_slot)?;
     let taken = if day == today { taken } else { 0 };
-    let most = checked(stake.checked_mul(U256::from(day_bps)))? / whole;
-    let amount = due.min(most.saturating_sub(U256::from(taken))).min(stake);
+    let amount = checked(compensation(host.params(), stake, claim.cost, U256::from(taken)))?;
     let taken = checked(u128::try_from(amount).ok().and_then(|amount| taken.checked_add(amount)))?;
     host.store_halves(day_slot, today, taken)?;
 
