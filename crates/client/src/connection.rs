@@ -2,14 +2,15 @@
 //!
 //! In:     an endpoint and an address. Out: sessions, statuses.
 //! Holds:  a lost connection is sought again, ever more slowly, and at once when the worker was heard, until the last
-//!         clone of [`Connection`] is dropped.
+//!         clone of [`Connection`] is dropped; what the worker said on a new connection makes the one for orders new too: a
+//!         worker that was killed and started again does not say that the old one is dead.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use surety_net::{CloseCode, ConnectError, Endpoint, Link, Lost, Protocol, StatusError, WorkerAddress};
 use surety_types::{PublicKey, Region, Request, Signed, WorkerStatus};
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -28,8 +29,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// A connection that lasted so long starts the pauses anew.
 const STEADY: Duration = Duration::from_secs(10);
-/// A status comes within this, or not.
+/// A status comes within this, or not …
 const STATUS_WAIT: Duration = Duration::from_secs(5);
+/// … and if not within this, it is asked for on a new connection too.
+const STATUS_LATE: Duration = Duration::from_millis(500);
 
 /// A worker, kept reachable. Clones are the same connection.
 #[derive(Debug, Clone)]
@@ -43,8 +46,8 @@ struct Inner {
     address: WorkerAddress,
     serve: watch::Receiver<State>,
     status: Mutex<Option<Link>>,
-    /// It was heard: it is worth calling now.
-    heard: Arc<Notify>,
+    /// Since when it is there for certain: heard where it was not connected, or on a connection begun then. It is worth calling.
+    heard: watch::Sender<Instant>,
     /// Seeks the worker; aborted with the last clone.
     _task: JoinSet<()>,
 }
@@ -82,8 +85,8 @@ impl Connection {
     pub fn open(endpoint: &Endpoint, address: WorkerAddress) -> Connection {
         let (state, serve) = watch::channel(State::Seeking(None));
         let mut task = JoinSet::new();
-        let heard = Arc::new(Notify::new());
-        task.spawn(seek(endpoint.clone(), address, state, Arc::clone(&heard)));
+        let (heard, calling) = watch::channel(Instant::now());
+        task.spawn(seek(endpoint.clone(), address, state, calling));
         let (endpoint, status) = (endpoint.clone(), Mutex::new(None));
         let inner = Inner { endpoint, address, serve, status, heard, _task: task };
         Connection { inner: Arc::new(inner) }
@@ -118,21 +121,47 @@ impl Connection {
     pub async fn status(&self) -> Result<WorkerStatus, StatusError> {
         // One question at a time, on a connection of its own.
         let mut kept = self.inner.status.lock().await;
-        let link = match kept.take().filter(|link| !link.is_closed()) {
-            Some(link) => link,
-            None => self
-                .inner
-                .endpoint
-                .connect_within(&self.inner.address, Protocol::Status, FIRST_WAIT)
-                .await
-                .map_err(|error| StatusError::Open(surety_net::OpenError::Lost(error.as_lost())))?,
+        let (link, status) = match kept.take().filter(|link| !link.is_closed()) {
+            None => self.ask_anew().await?,
+            Some(link) => {
+                let mut asked = pin!(link.status(STATUS_WAIT));
+                match timeout(STATUS_LATE, asked.as_mut()).await {
+                    Ok(status) => (link.clone(), status?),
+                    // Slow, or gone; and gone, it may be there again.
+                    Err(_) => {
+                        let mut anew = pin!(self.ask_anew());
+                        tokio::select! {
+                            status = asked.as_mut() => match status {
+                                Ok(status) => (link.clone(), status),
+                                Err(_) => anew.await?,
+                            },
+                            answer = anew.as_mut() => match answer {
+                                Ok(answer) => answer,
+                                Err(_) => (link.clone(), asked.await?),
+                            },
+                        }
+                    }
+                }
+            }
         };
-        let status = link.status(STATUS_WAIT).await?;
         *kept = Some(link);
         if !self.is_connected() {
-            self.inner.heard.notify_one();
+            self.inner.heard.send_replace(Instant::now());
         }
         Ok(status)
+    }
+
+    /// Asks for the status on a new connection.
+    async fn ask_anew(&self) -> Result<(Link, WorkerStatus), StatusError> {
+        let Inner { endpoint, address, heard, .. } = &*self.inner;
+        let began = Instant::now();
+        let link = endpoint
+            .connect_within(address, Protocol::Status, FIRST_WAIT)
+            .await
+            .map_err(|error| StatusError::Open(surety_net::OpenError::Lost(error.as_lost())))?;
+        let status = link.status(STATUS_WAIT).await?;
+        heard.send_replace(began);
+        Ok((link, status))
     }
 
     /// Sends an order, its request and the tokens it resumes from; what comes of it is the session's to tell.
@@ -190,7 +219,12 @@ impl Connection {
 }
 
 /// Connects, waits for the loss, connects again. Ends when nobody watches.
-async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<State>, heard: Arc<Notify>) {
+async fn seek(
+    endpoint: Endpoint,
+    address: WorkerAddress,
+    state: watch::Sender<State>,
+    mut heard: watch::Receiver<Instant>,
+) {
     let mut pause = FIRST_PAUSE;
     let mut wait = FIRST_WAIT;
     loop {
@@ -198,8 +232,7 @@ async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<S
             Ok(link) => {
                 info!(worker = %address.key.short(), "connected");
                 let since = Instant::now();
-                state.send_replace(State::Connected(link.clone()));
-                let lost = link.closed().await;
+                let lost = kept(&endpoint, link, &state, &mut heard).await;
                 info!(worker = %address.key.short(), %lost, "connection lost");
                 if since.elapsed() >= STEADY {
                     pause = FIRST_PAUSE;
@@ -224,8 +257,36 @@ async fn seek(endpoint: Endpoint, address: WorkerAddress, state: watch::Sender<S
         // Who says goodbye does not come back at once.
         tokio::select! {
             () = sleep(if leaving { LONGEST_PAUSE } else { pause }) => {}
-            () = heard.notified() => {}
+            Ok(()) = heard.changed() => {}
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Shows a link until it is lost. If the worker is heard on a later one, this one may lead to a process that is gone: a new one
+/// takes its place, and whoever has the old one may go on with it.
+async fn kept(
+    endpoint: &Endpoint,
+    mut link: Link,
+    state: &watch::Sender<State>,
+    heard: &mut watch::Receiver<Instant>,
+) -> Lost {
+    let mut connected = Instant::now();
+    state.send_replace(State::Connected(link.clone()));
+    loop {
+        tokio::select! {
+            lost = link.closed() => return lost,
+            Ok(()) = heard.changed() => {}
+        }
+        if *heard.borrow_and_update() <= connected {
+            continue;
+        }
+        match endpoint.connect_within(link.address(), Protocol::Serve, FIRST_WAIT).await {
+            Ok(new) => {
+                (link, connected) = (new, Instant::now());
+                state.send_replace(State::Connected(link.clone()));
+            }
+            Err(error) => debug!(%error, "worker not reached anew"),
+        }
     }
 }

@@ -6,14 +6,17 @@ mod worker;
 use std::{
     future::poll_fn,
     io::{BufRead, BufReader},
+    net::SocketAddr,
     pin::pin,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     task::Poll,
     time::{Duration, Instant},
 };
 
 use surety_client::{Connection, OrderOptions, Party, ProgressProblem, Session, SessionError, SessionEvent};
-use surety_net::{CloseCode, FrameError, Lost, ReceiveError, SendError, encode_frame};
+use surety_net::{
+    CloseCode, FrameError, Location, Lost, ReceiveError, SendError, WorkerAddress, encode_frame,
+};
 use surety_proof::{Check, Fault, output_digest, text_digest};
 use surety_types::{
     Amount, Digest, FailureCode, FinishReason, FromWorker, Invalid, OpenError, Order, Prompt, Region,
@@ -744,13 +747,14 @@ async fn a_request_out_of_bounds_is_not_sent() {
 
 // ---- a killed process ----
 
+/// Where the child listens.
 const CHILD: &str = "SURETY_TEST_CHILD_WORKER";
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the worker of `a_killed_worker_is_lost_within_five_seconds`, run by it as a process of its own"]
+#[ignore = "a worker that other tests run as a process of its own, to kill it"]
 async fn child_worker() {
-    assert!(std::env::var_os(CHILD).is_some(), "run by another test only");
-    let worker = Worker::start(|mut served| async move {
+    let listen = std::env::var(CHILD).expect("run by other tests only");
+    let worker = Worker::start_at(listen.parse().unwrap(), |mut served| async move {
         served.accept().await;
         served.frame(0, &TOKENS[..1], TEXT[0]).await;
         loop {
@@ -763,11 +767,11 @@ async fn child_worker() {
     std::future::pending().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_worker_is_lost_within_five_seconds() {
+/// A worker as a process of its own, and its address.
+fn start_child(listen: SocketAddr) -> (Child, WorkerAddress) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_worker", "--ignored", "--nocapture"])
-        .env(CHILD, "1")
+        .env(CHILD, listen.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -776,15 +780,30 @@ async fn a_killed_worker_is_lost_within_five_seconds() {
         .map(|line| line.unwrap())
         .find_map(|line| line.strip_prefix("ADDRESS ").map(str::to_owned))
         .expect("the child prints its address");
-    let payer = endpoint(2).await;
-    let connection = Connection::open(&payer, address.parse().unwrap());
-    connection.ready(PATIENCE).await.unwrap();
+    (child, address.parse().unwrap())
+}
+
+/// SIGKILL.
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+async fn order(connection: &Connection) -> Result<Session, SessionError> {
     let order = Signed::sign(order_for(&request()), &key(2));
-    let mut session = connection.order(order, request(), Vec::new(), OrderOptions::default()).await.unwrap();
+    connection.order(order, request(), Vec::new(), OrderOptions::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_lost_within_five_seconds() {
+    let (child, address) = start_child("127.0.0.1:0".parse().unwrap());
+    let payer = endpoint(2).await;
+    let connection = Connection::open(&payer, address);
+    connection.ready(PATIENCE).await.unwrap();
+    let mut session = order(&connection).await.unwrap();
     assert!(matches!(session.next().await.unwrap(), SessionEvent::Accepted(_)));
     assert!(matches!(session.next().await.unwrap(), SessionEvent::Tokens { .. }));
-    child.kill().unwrap(); // SIGKILL
-    child.wait().unwrap();
+    kill(child);
     let killed = Instant::now();
     let error = session.next().await.unwrap_err();
     let elapsed = killed.elapsed();
@@ -793,4 +812,27 @@ async fn a_killed_worker_is_lost_within_five_seconds() {
     assert!(error.is_retryable());
     println!("lost after {elapsed:?}");
     assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+}
+
+/// The connection of before is not lost yet, and nobody at its other end will say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_killed_and_is_back_gets_orders_on_a_new_connection() {
+    let (child, address) = start_child("127.0.0.1:0".parse().unwrap());
+    let Location::Direct(listen) = address.location else { panic!("{address}") };
+    let payer = endpoint(2).await;
+    let connection = Connection::open(&payer, address);
+    connection.ready(PATIENCE).await.unwrap();
+    connection.status().await.unwrap();
+    kill(child);
+    let (child, _) = start_child(listen);
+    let mut back = connection.status().await;
+    while back.is_err() {
+        back = connection.status().await;
+    }
+    // The new connection is made when the worker was heard.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut session = order(&connection).await.unwrap();
+    let event = session.next().await.unwrap();
+    assert!(matches!(event, SessionEvent::Accepted(_)), "{event:?}");
+    kill(child);
 }
