@@ -36,6 +36,8 @@ use crate::{
     streams::{Entry, StreamLog},
 };
 
+/// It is noted if nobody takes an order for so long.
+const SLOW: Duration = Duration::from_secs(1);
 /// How long one worker may take to accept before another is asked beside it.
 const ACCEPTANCE_PATIENCE: Duration = Duration::from_millis(300);
 /// The same where somebody waits for more of an answer, and how many are asked at once then.
@@ -242,7 +244,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
     let patience = 1.5_f32.powi(stalls.saturating_sub(1).min(16) as i32);
     let stall = desk.stall.mul_f32(patience).min(STALL_MAX.max(desk.stall));
     let manner = Manner { hurried: breaks > 0 || beside, stall, patience, sought: began };
-    let (mut last, mut no_room) = (None, false);
+    let (mut last, mut no_room): (Option<ApiError>, bool) = (None, false);
     loop {
         let demand = Demand {
             model: &desk.model,
@@ -256,7 +258,18 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
                 match ask(&desk, &wanted, from, manner, &demand, &never, candidates.into()).await {
-                    Ok(leg) => return Ok(leg),
+                    Ok(leg) => {
+                        if let Some(before) = last.filter(|_| began.elapsed() >= SLOW) {
+                            let ms = began.elapsed().as_millis() as u64;
+                            info!(
+                                worker = leg.worker().short(),
+                                ms,
+                                before = before.message(),
+                                "nobody took an order for a while"
+                            );
+                        }
+                        return Ok(leg);
+                    }
                     Err(Declined::ByAll(error)) => return Err(error),
                     Err(Declined::ByThisWorker(error)) => last = Some(error),
                     Err(Declined::NoRoom(error)) => {
@@ -469,6 +482,7 @@ static NEXT_LEG: AtomicU64 = AtomicU64::new(0);
 /// A failure before the worker had accepted.
 fn declined(worker: &Worker, error: &SessionError) -> Declined {
     let told = failure::failed(worker.key(), error);
+    info!(worker = worker.key().short(), why = chain(error), "worker passed over");
     if !error.is_retryable() {
         return Declined::ByAll(told);
     }
