@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ const MODEL: &str = "shakespeare-demo";
 const PURSE: &str = "purse";
 /// `surety` leaves with this when what it was asked for did not come about: here, without a conviction.
 const NOT_CONVICTED: i32 = 1;
+/// What the ledger says where somebody was first.
+const CONVICTED: [&str; 2] = ["the answer is convicted", "the answer was convicted by other evidence"];
 
 /// How it is to be run.
 #[derive(Clone, Debug, clap::Args)]
@@ -167,6 +170,8 @@ pub struct Contested {
 pub struct Report {
     seed: u64,
     ended: Vec<Contested>,
+    /// Lies that auditors had convicted when they were to be contested.
+    by_auditors: usize,
     failures: Vec<String>,
     serving: Duration,
     disputing: Duration,
@@ -190,7 +195,15 @@ pub fn run(settings: &Settings) -> Result<Report> {
         workers.push(worker);
         ids.insert(kind, id);
     }
-    network::until_ready(&host, ids.len())?;
+    network::until_held_ready(&host, ids.len())?;
+    let operator = |kind: Kind| account(&binary, data_dir, &format!("worker-{}-operator", kind.number()));
+    let kinds: Vec<Kind> = ids.keys().copied().collect();
+    let operators =
+        kinds.iter().map(|kind| Ok((*kind, operator(*kind)?))).collect::<Result<BTreeMap<_, _>>>()?;
+    let stakes = |operators: &BTreeMap<Kind, Address>| -> Result<BTreeMap<Kind, U256>> {
+        operators.iter().map(|(kind, operator)| Ok((*kind, bonded(&rpc, *operator)?))).collect()
+    };
+    let before = stakes(&operators)?;
 
     // Everything is asked before anything is contested: who is convicted is out of service.
     let asking = Instant::now();
@@ -209,14 +222,6 @@ pub fn run(settings: &Settings) -> Result<Report> {
     shuffle(&mut answers, settings.seed);
     let serving = asking.elapsed();
 
-    let operator = |kind: Kind| account(&binary, data_dir, &format!("worker-{}-operator", kind.number()));
-    let kinds: Vec<Kind> = ids.keys().copied().collect();
-    let operators =
-        kinds.iter().map(|kind| Ok((*kind, operator(*kind)?))).collect::<Result<BTreeMap<_, _>>>()?;
-    let stakes = |operators: &BTreeMap<Kind, Address>| -> Result<BTreeMap<Kind, U256>> {
-        operators.iter().map(|(kind, operator)| Ok((*kind, bonded(&rpc, *operator)?))).collect()
-    };
-    let before = stakes(&operators)?;
     let accounts: Vec<String> = (ids.len() + 1..=WORKERS_MAX)
         .map(|number| format!("worker-{number}-operator"))
         .chain([PURSE.to_owned()])
@@ -224,15 +229,17 @@ pub fn run(settings: &Settings) -> Result<Report> {
         .collect();
     let disputing = Instant::now();
     let (queue, ended) = (Mutex::new(answers), Mutex::new(Vec::new()));
-    let failures = Mutex::new(Vec::new());
+    let (failures, by_auditors) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
     thread::scope(|scope| {
         for account in &accounts {
-            let (queue, ended, failures, binary) = (&queue, &ended, &failures, &binary);
+            let (queue, ended, failures, by_auditors, binary) =
+                (&queue, &ended, &failures, &by_auditors, &binary);
             scope.spawn(move || {
                 loop {
                     let Some(answer) = queue.lock().expect("no panic").pop_front() else { break };
                     match contest(binary, data_dir, account, &answer) {
-                        Ok(contested) => {
+                        Ok(None) => _ = by_auditors.fetch_add(1, Ordering::Relaxed),
+                        Ok(Some(contested)) => {
                             let mut ended = ended.lock().expect("no panic");
                             ended.push(contested);
                             if ended.len().is_multiple_of(10) {
@@ -252,15 +259,24 @@ pub fn run(settings: &Settings) -> Result<Report> {
     let disputing = disputing.elapsed();
     let (ended, mut failures) =
         (ended.into_inner().expect("no panic"), failures.into_inner().expect("no panic"));
+    let by_auditors = by_auditors.into_inner();
     check(&ended, &mut failures);
-    check_books(&rpc, &ended, &operators, &before, &stakes(&operators)?, &mut failures)?;
+    check_books(&rpc, &ended, by_auditors, &operators, &before, &stakes(&operators)?, &mut failures)?;
     let (named, held) = money::supply(&binary, data_dir)?;
     if named != held {
         failures.push(format!("genesis named {named} wei, there are {held}"));
     }
     drop(workers);
     up.stop()?;
-    Ok(Report { seed: settings.seed, ended, failures, serving, disputing, took: started.elapsed() })
+    Ok(Report {
+        seed: settings.seed,
+        ended,
+        by_auditors,
+        failures,
+        serving,
+        disputing,
+        took: started.elapsed(),
+    })
 }
 
 /// Starts a worker that lies; its key.
@@ -313,8 +329,8 @@ fn account(binary: &Path, data_dir: &Path, name: &str) -> Result<Address> {
     Ok(shown["address"].as_str().context("the account has no address")?.parse()?)
 }
 
-/// Contests an answer by a process of its own; whether rightly or not.
-fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Contested> {
+/// Contests an answer by a process of its own; whether rightly or not. None: an auditor was first.
+fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Option<Contested>> {
     let began = Instant::now();
     let mut command = surety(binary, data_dir);
     command.args(["dispute", "open", &answer.request_id, "--account", account, "--json"]);
@@ -323,8 +339,11 @@ fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Re
     }
     let output = command.output().context("contesting")?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let convicted_before =
+        |text: &str| answer.kind != Kind::Honest && CONVICTED.iter().any(|by| text.contains(by));
     let Ok(shown) = serde_json::from_slice::<Value>(&output.stdout) else {
-        bail!("{}: {told}", output.status);
+        ensure!(convicted_before(&told), "{}: {told}", output.status);
+        return Ok(None);
     };
     let convicted = match output.status.code() {
         Some(0) => true,
@@ -332,7 +351,10 @@ fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Re
         _ => bail!("{}: {told}", output.status),
     };
     let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
-    Ok(Contested {
+    if !convicted && convicted_before(&text("state")) {
+        return Ok(None);
+    }
+    Ok(Some(Contested {
         kind: answer.kind,
         convicted,
         state: text("state"),
@@ -341,7 +363,7 @@ fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Re
         paid: text("paid").parse().context("no amount was paid")?,
         id: shown["id"].as_u64().context("the dispute has no number")?,
         took: began.elapsed(),
-    })
+    }))
 }
 
 /// Kind and size of the leaf, from the line that tells of it.
@@ -376,6 +398,7 @@ fn check(ended: &[Contested], failures: &mut Vec<String>) {
 fn check_books(
     rpc: &str,
     ended: &[Contested],
+    by_auditors: usize,
     operators: &BTreeMap<Kind, Address>,
     before: &BTreeMap<Kind, U256>,
     after: &BTreeMap<Kind, U256>,
@@ -403,8 +426,8 @@ fn check_books(
             failures.push(format!("dispute {}: {refund} wei for {} paid", contested.id, contested.paid));
         }
     }
-    if !refunds.is_empty() {
-        failures.push(format!("convictions that nobody asked for: {refunds:?}"));
+    if refunds.len() != by_auditors {
+        failures.push(format!("{by_auditors} lies were convicted by auditors, with refunds of {refunds:?}"));
     }
     for (kind, operator) in operators {
         let taken = slashed.get(operator).copied().unwrap_or_default();
@@ -438,9 +461,11 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let seconds = |time: Duration| time.as_secs_f64();
         let mut lines = vec![format!(
-            "seed {}: {} disputes in {:.1} s ({:.1} s of serving, {:.1} s of disputing), {} failures",
+            "seed {}: {} disputes and {} convictions by auditors in {:.1} s ({:.1} s of serving, {:.1} s of disputing), {} \
+             failures",
             self.seed,
             self.ended.len(),
+            self.by_auditors,
             seconds(self.took),
             seconds(self.serving),
             seconds(self.disputing),

@@ -69,6 +69,9 @@ pub struct Settings {
     /// Leave out the drain of every worker under load.
     #[arg(long)]
     pub no_drain: bool,
+    /// Where to keep what the network said, with the faults in between.
+    #[arg(long)]
+    pub log: Option<PathBuf>,
 }
 
 /// What strikes a worker.
@@ -245,7 +248,8 @@ pub fn run(settings: &Settings) -> Result<Report> {
     if let Some(why) = &no_cuts {
         eprintln!("SKIPPED: no links are cut: {why}");
     }
-    network::until_ready(&host, members.len())?;
+    let count = members.len();
+    network::until_ready(&host, &up, &mut members, count)?;
     let model = wire::get(&host, "/v1/models")?["data"][0]["id"].as_str().context("no model")?.to_owned();
 
     let mut matrix = Matrix {
@@ -267,6 +271,9 @@ pub fn run(settings: &Settings) -> Result<Report> {
     asked.into_iter().try_for_each(|question| matrix.learn(question))?;
     for (number, drawn) in drawn.iter().enumerate() {
         matrix.case(number, drawn).with_context(|| format!("fault {number} of seed {}", settings.seed))?;
+    }
+    if let Some(log) = &settings.log {
+        std::fs::write(log, matrix.up.said()).with_context(|| format!("writing {}", log.display()))?;
     }
     let drained = if settings.no_drain { None } else { Some(matrix.drain()?) };
 
@@ -369,14 +376,9 @@ impl Matrix<'_> {
 
     /// Asks several questions, strikes a worker where the first of them is, and judges what came.
     fn case(&mut self, number: usize, drawn: &Drawn) -> Result<()> {
-        for member in &mut self.members {
-            member.revive(&self.up)?;
-        }
         // Some may still be on their way back; two are needed for one to take over.
-        network::until_ready(
-            &self.host,
-            self.members.len().saturating_sub(2).max(2).min(self.members.len()),
-        )?;
+        let enough = self.members.len().saturating_sub(2).max(2).min(self.members.len());
+        network::until_ready(&self.host, &self.up, &mut self.members, enough)?;
         let asked: Vec<Question> =
             drawn.asked.iter().map(|question| self.questions[*question].clone()).collect();
         let progress: Vec<Progress> = asked.iter().map(|_| Progress::default()).collect();
@@ -405,6 +407,7 @@ impl Matrix<'_> {
                 Fault::Cut => member.set_link(false)?,
             }
             let struck = Instant::now();
+            self.up.note(&format!("fault {number}: {} of worker {}", fault.name(), member.id));
             if fault != Fault::Kill {
                 thread::sleep(drawn.lasting.saturating_sub(struck.elapsed()));
                 match fault {
@@ -483,10 +486,8 @@ impl Matrix<'_> {
     /// Ends each worker in order, one after the other, while questions go on being asked.
     fn drain(&mut self) -> Result<Drained> {
         eprintln!("draining every worker under load");
-        for member in &mut self.members {
-            member.revive(&self.up)?;
-        }
-        network::until_ready(&self.host, self.members.len())?;
+        let count = self.members.len();
+        network::until_ready(&self.host, &self.up, &mut self.members, count)?;
         let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let clients: Vec<_> = (0..self.settings.at_once)
             .map(|client| {

@@ -88,7 +88,7 @@ impl Up {
     /// Starts one and waits until it is ready.
     pub fn start(binary: &Path, data_dir: &Path, args: &[String]) -> Result<Self> {
         let mut command = surety(binary, data_dir);
-        command.args(["up", "--json", "--port", "0"]).args(args);
+        command.args(["up", "--json", "--port", "0", "--log", "surety_gateway=info"]).args(args);
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting `up`")?;
         let said = Arc::new(Mutex::new(String::new()));
@@ -104,6 +104,13 @@ impl Up {
         let mut up = Up { child, ready: Value::Null, said };
         up.ready = ready.with_context(|| format!("`up` did not start: {}", up.said()))?;
         Ok(up)
+    }
+
+    /// Adds a line to what it said, where it is up to now.
+    pub fn note(&self, line: &str) {
+        let mut said = self.said.lock().expect("no panic");
+        said.push_str(line);
+        said.push('\n');
     }
 
     /// What it has written to stderr so far.
@@ -392,17 +399,30 @@ fn pass(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// Waits until at least so many workers of the gateway are ready and can be paid.
-pub fn until_ready(host: &str, count: usize) -> Result<()> {
+/// Waits until at least so many workers are there, and the gateway holds them ready and can pay them. It may hold ready for a
+/// while who was killed just now.
+pub fn until_ready(host: &str, up: &Up, members: &mut [Member], count: usize) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let ready = ready_ids(host)?.len();
+        members.iter_mut().try_for_each(|member| member.revive(up))?;
+        let ids = ready_ids(host)?;
+        let ready = members.iter().filter(|member| member.is_alive() && ids.contains(&member.id)).count();
         if ready >= count {
             return Ok(());
         }
         ensure!(Instant::now() < until, "only {ready} of {count} workers became ready again");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Waits until the gateway holds at least so many workers ready.
+pub fn until_held_ready(host: &str, count: usize) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while ready_ids(host)?.len() < count {
+        ensure!(Instant::now() < until, "{count} workers did not become ready");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// The workers that the gateway holds ready; where there is a ledger, those it can pay.
