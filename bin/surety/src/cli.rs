@@ -53,6 +53,8 @@ pub enum Command {
     Model(commands::model::Command),
     /// Check a receipt, and on request re-run the answer to the bit.
     Verify(commands::verify::Args),
+    /// Tell what became of a request, who answers for what went wrong, and what can be done.
+    Explain(commands::explain::Args),
     /// Join with a worker, run it, steer it, see what it earned.
     #[command(subcommand)]
     Worker(commands::worker::Command),
@@ -134,6 +136,8 @@ mod tests {
         check("surety model serve --listen 0.0.0.0:4433 --key worker --bytes-per-second 1000000 --json");
         check("surety verify chatcmpl-1 --recompute --base-url http://127.0.0.1:1");
         check("surety verify receipt.json --offline --recompute --model x.gguf --text answer.txt");
+        check("surety explain req_1 --base-url http://127.0.0.1:1 --json");
+        check("surety explain answer.json --offline");
         check("surety worker run --model x --listen 127.0.0.1:0");
         check(
             "surety gateway run --worker 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1",

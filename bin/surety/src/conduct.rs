@@ -148,7 +148,7 @@ pub fn rows(conducts: &Conducts) -> Vec<Vec<String>> {
 }
 
 /// What the ledger knows of a receipt.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Rechecked {
     /// Who answers for the worker.
     pub operator: Option<String>,
@@ -163,7 +163,12 @@ pub struct Rechecked {
     /// The last dispute about it, and its state.
     pub dispute: Option<u64>,
     pub dispute_state: Option<&'static str>,
+    /// It is under way.
+    pub contested: bool,
     pub convicted: bool,
+    /// The claim that its order was not answered, and whether that was compensated.
+    pub claim: Option<u64>,
+    pub compensated: bool,
     /// The same in words, for people.
     pub said: Vec<String>,
 }
@@ -210,7 +215,10 @@ pub fn rechecked(record: &ReceiptRecord) -> Rechecked {
         auditor: audit.filter(|audit| !audit.auditor.is_zero()).map(|audit| audit.auditor.to_string()),
         dispute: verdict.map(|(id, _)| id),
         dispute_state: verdict.map(|(_, verdict)| verdict.reason()),
+        contested: verdict.is_some_and(|(_, verdict)| verdict.state == 1),
         convicted: verdict.is_some_and(|(_, verdict)| verdict.is_conviction()),
+        claim: record.claim.as_ref().map(|(id, _)| *id),
+        compensated: record.claim.as_ref().is_some_and(|(_, claim)| claim.state == 4),
         said,
     }
 }

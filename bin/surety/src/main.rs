@@ -15,6 +15,7 @@ mod conduct;
 mod credits;
 mod data_dir;
 mod devnet;
+mod explanation;
 mod keystore;
 mod ledger;
 mod look;

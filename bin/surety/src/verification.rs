@@ -125,6 +125,11 @@ impl Verified {
         self.checked.answers.iter().map(|answer| answer.order.model)
     }
 
+    /// What the evidence holds.
+    pub fn checked(&self) -> &CheckedEvidence {
+        &self.checked
+    }
+
     /// Every receipt, its order and its worker, by digest and key.
     pub fn receipts(&self) -> Vec<(Digest, Digest, PublicKey)> {
         let answers = self.checked.answers.iter();

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod dispute;
 pub mod doctor;
 pub mod economics;
+pub mod explain;
 pub mod gateway;
 pub mod gov;
 pub mod key;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Validator(validator::Command::Regenesis(args)) => regenesis::regenesis(&global, &args),
         Command::Validator(validator::Command::Status(args)) => wait(validator::status(global, args)),
         Command::Status(args) => wait(status::run(global, args)),
+        Command::Explain(args) => wait(explain::run(global, args)),
         Command::Powers(args) => wait(powers::run(global, args)),
         Command::Economics(args) => wait(economics::run(global, args)),
         Command::Gov(command) => wait(gov::run(global, command)),

@@ -232,7 +232,7 @@ fn print_ledger(
 }
 
 /// Whether a subject is a request's id rather than a file.
-fn is_request_id(subject: &str) -> bool {
+pub fn is_request_id(subject: &str) -> bool {
     let is_id = ["req_", "chatcmpl-", "cmpl-"].iter().any(|prefix| subject.starts_with(prefix));
     is_id && !Path::new(subject).exists()
 }

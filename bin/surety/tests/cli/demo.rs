@@ -17,6 +17,15 @@ fn shown(kind: &str) -> Value {
     assert_eq!((result["kind"].as_str(), result["convicted"].as_bool()), (Some(kind), Some(true)), "{told}");
     assert!(wei("paid") > 0 && wei("refund") == 2 * wei("paid"), "the payer is refunded: {result}");
     assert!(wei("stake_after") < wei("stake_before"), "the bond shrinks: {result}");
+    let explanation = &result["explanation"];
+    assert_eq!(explanation["accountable"], "worker", "{explanation}");
+    for who in ["worker", "operator"] {
+        assert_eq!(explanation[who], result[who], "{explanation}");
+    }
+    assert!(
+        explanation["verdict"].as_str().unwrap().contains(result["reason"].as_str().unwrap()),
+        "{explanation}"
+    );
     result
 }
 

@@ -22,6 +22,7 @@ fn workers_die_in_mid_answer_and_the_answers_are_the_same() {
         validators: 0,
         at_once: 2,
         model: None,
+        log: None,
         no_drain: false,
     };
     let report = run(&settings).unwrap();

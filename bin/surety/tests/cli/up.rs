@@ -54,6 +54,18 @@ fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
     assert_eq!((&report["verified"], &report["recomputed"]), (&json!(true), &json!(true)));
     assert_eq!(report["answers"][0]["text"], json!(text));
 
+    let explained = run(dir, &["explain", &id]);
+    assert_status(&explained, 0);
+    let shown = String::from_utf8_lossy(&explained.stdout);
+    for line in
+        ["NOBODY: the answer is whole", "accepted 20 prompt tokens", "12 tokens, its limit", "not known:"]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let explained = json(&run(dir, &["explain", path, "--offline", "--json"]));
+    assert_eq!((&explained["accountable"], &explained["whole"]), (&json!("nobody"), &json!(true)));
+    assert_eq!((&explained["request_id"], &explained["parts"][0]["output_tokens"]), (&json!(id), &json!(12)));
+
     let seen = dir.join("seen.txt");
     fs::write(&seen, &text).unwrap();
     assert_status(&run(dir, &["verify", path, "--text", seen.to_str().unwrap()]), 0);
@@ -85,6 +97,9 @@ fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
         let refused = run(dir, &["verify", edited.to_str().unwrap()]);
         assert_eq!(refused.status.code(), Some(1), "{what}: {}", told(&refused));
         assert!(told(&refused).contains("DOES NOT HOLD"), "{what}: {}", told(&refused));
+        let explained = run(dir, &["explain", edited.to_str().unwrap(), "--offline"]);
+        assert_status(&explained, 1);
+        assert!(told(&explained).contains("NOT KNOWN: what is shown does not hold"), "{}", told(&explained));
     }
     // The salt is under no signature, but opens the commitment to the model's inner state.
     let mut evidence = good.clone();

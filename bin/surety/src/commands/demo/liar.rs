@@ -40,11 +40,13 @@ use crate::{
     commands::{
         Outcome,
         dispute::{self, Contested},
+        explain,
         up::{self, Network, Swap},
         validator::read_genesis,
     },
     data_dir::DataDir,
     devnet,
+    explanation::Explanation,
     keystore::Keystore,
     look::credits,
     output::{self, Style, err_style},
@@ -138,6 +140,8 @@ struct Results {
     worker: String,
     operator: String,
     request_id: String,
+    /// What `surety explain` says of it.
+    explanation: Explanation,
     /// What is wrong, in the auditor's words.
     discrepancy: String,
     dispute: u64,
@@ -241,11 +245,20 @@ async fn show(args: &Args, data_dir: &DataDir, network: &Network) -> anyhow::Res
         credits(operator_stake.1),
         credits(stake_after.1),
     ));
-    told(format_args!("answerable: operator {}, by worker {liar}", operator_stake.0));
+
+    say(6, "Who is asked later what became of that request is told who answers for it.");
+    let verified = verify(&evidence, &Known::default())
+        .map_err(|report| anyhow::anyhow!("the evidence does not hold: {:?}", report.failure))?;
+    let on_ledger = explain::on_ledger(&ledger(network)?, &verified).await?;
+    let explanation = explain::explained(&verified, &on_ledger);
+    told(format_args!("surety explain {}: {}", wrong.request_id, explanation.verdict));
+    let operator = explanation.operator.clone().unwrap_or_else(|| "nobody".to_owned());
+    told(format_args!("answerable: operator {operator}, by worker {liar}"));
     Ok(Results {
         kind: args.kind.to_possible_value().map(|kind| kind.get_name().to_owned()).unwrap_or_default(),
         worker: liar.to_string(),
         operator: operator_stake.0.to_string(),
+        explanation,
         request_id: wrong.request_id,
         discrepancy,
         dispute: accused.id,
@@ -276,11 +289,14 @@ async fn asked(api: &Api, request: &serde_json::Value) -> anyhow::Result<Answere
 
 /// The account of whoever tries the network out.
 fn account(data_dir: &DataDir, network: &Network) -> anyhow::Result<std::sync::Arc<dyn Account>> {
+    let wallet = Keystore::new(data_dir.keys()).load_account(devnet::OWN_ACCOUNT, || Ok(None))?;
+    Ok(account_on(ledger(network)?, wallet))
+}
+
+fn ledger(network: &Network) -> anyhow::Result<Ledger> {
     let path = network.genesis.as_ref().context("there is a ledger")?;
     let rpc_urls = network.validators.iter().map(|(_, ready)| ready.rpc_url.clone()).collect();
-    let ledger = Ledger::new(LedgerSettings { genesis: read_genesis(path)?, rpc_urls })?;
-    let wallet = Keystore::new(data_dir.keys()).load_account(devnet::OWN_ACCOUNT, || Ok(None))?;
-    Ok(account_on(ledger, wallet))
+    Ok(Ledger::new(LedgerSettings { genesis: read_genesis(path)?, rpc_urls })?)
 }
 
 /// A worker's operator, and what is bonded to it.
