@@ -58,7 +58,7 @@ fn an_answer_is_given_receipted_and_recomputed_and_no_other_passes_for_it() {
     assert_status(&explained, 0);
     let shown = String::from_utf8_lossy(&explained.stdout);
     for line in
-        ["NOBODY: the answer is whole", "accepted 20 prompt tokens", "12 tokens, its limit", "not known:"]
+        ["NOBODY: the answer is whole", "accepted 15 prompt tokens", "12 tokens, its limit", "not known:"]
     {
         assert!(shown.contains(line), "{line}: {shown}");
     }
