@@ -216,6 +216,14 @@ impl Ask {
 }
 
 impl Form {
+    /// What OpenTelemetry's conventions call it.
+    pub(crate) fn operation(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } => "chat",
+            Form::Completion { .. } => "text_completion",
+        }
+    }
+
     /// Alternatives wanted per output token.
     pub(crate) fn logprobs(&self) -> Option<u8> {
         match *self {

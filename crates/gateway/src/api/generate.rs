@@ -47,6 +47,7 @@ use crate::{
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
+    telemetry::{Telemetry, TraceParent},
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
@@ -107,6 +108,7 @@ pub(super) struct Job {
     /// Where what its stream needs to go on is kept.
     log: Option<StreamLog>,
     told: Told,
+    telemetry: Telemetry,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -170,6 +172,8 @@ pub(super) struct Call {
     pub(super) received_ms: u64,
     /// The day that chat templates are told.
     pub(super) today: CivilDate,
+    /// Of which trace it is a part.
+    pub(super) trace: Option<TraceParent>,
     /// Its text counts as held until this is dropped.
     pub(super) share: Option<OwnedSemaphorePermit>,
 }
@@ -182,15 +186,16 @@ async fn answer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let received_ms = unix_ms();
+    let trace = TraceParent::of(&headers);
     let last = LastEvent::of(&headers)?;
     let Text { text, share } = shared.intake.read(&headers, body).await?;
     let (broken, call) = match last {
-        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), share }),
+        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), trace, share }),
         // A stream that goes on has the id and the day that it began with.
         Some(last) => {
             let broken = Broken::find(&shared, last).await?;
             let Begun { received_ms, date, .. } = broken.begun;
-            let call = Call { id: broken.last.request, received_ms, today: date, share };
+            let call = Call { id: broken.last.request, received_ms, today: date, trace, share };
             (Some(broken), call)
         }
     };
@@ -205,7 +210,8 @@ pub(super) async fn start(
     ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
-    let Call { id, received_ms, today, share } = call;
+    let Call { id, received_ms, today, trace, share } = call;
+    let began = Instant::now();
     shared.open()?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
@@ -258,6 +264,8 @@ pub(super) async fn start(
     if let Some(log) = &log {
         answering.keep_in(log.clone());
     }
+    let what = (ask.form.operation(), model.name.as_str());
+    let telemetry = Telemetry::accepted(Arc::clone(&shared.metrics), what, (id, began.into_std()), trace);
     let finished = (0..ask.answers()).map(|_| None).collect();
     Ok(Job {
         shared,
@@ -270,6 +278,7 @@ pub(super) async fn start(
         finished,
         log,
         told,
+        telemetry,
         _active: active,
         _share: share,
     })
@@ -391,7 +400,10 @@ impl Job {
     fn take(&mut self, wording: &mut dyn Wording, index: usize, event: Event) -> Result<bool, ApiError> {
         match event {
             Event::Prompt { first, logprobs } => wording.prompt(index, &logprobs, first),
-            Event::Output { text, logprobs } => wording.output(index, self.told.new_of(&text)?, &logprobs),
+            Event::Output { text, logprobs } => {
+                self.telemetry.token();
+                wording.output(index, self.told.new_of(&text)?, &logprobs);
+            }
             Event::Finished(finished) => {
                 self.told.check_end()?;
                 self.finished[index] = Some(finished);
@@ -402,6 +414,14 @@ impl Job {
 
     /// The whole answer as one document, and what is known about it.
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
+        let made = self.whole().await;
+        if let Err(failure) = &made {
+            self.telemetry.failed(failure);
+        }
+        made
+    }
+
+    async fn whole(&mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let mut wording = self.wording();
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
@@ -440,6 +460,8 @@ impl Job {
             Err(failure) => {
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
+                self.shared.metrics.failed(&failure);
+                self.telemetry.failed(&failure);
                 events.end(wording.failed(&failure));
             }
         }
@@ -486,6 +508,8 @@ impl Job {
         }
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
+        let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
+        let charged = charge(&finished).0;
         let evidence = self.evidence(finished)?;
         if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
             note.receipt = None;
@@ -494,6 +518,7 @@ impl Job {
         if let Some(log) = &self.log {
             log.forget();
         }
+        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charged).unwrap_or(u64::MAX));
         info!(
             request = %self.id,
             model = self.model.name,

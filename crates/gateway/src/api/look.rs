@@ -30,6 +30,7 @@ use crate::{
     route::chain,
 };
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const COSE: &str = "application/cose";
 const COSE_SIGN1: &str = "application/cose; cose-type=\"cose-sign1\"";
 
@@ -65,6 +66,14 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Heal
     shared.open()?;
     shared.workers.unready()?;
     Ok(Json(Health { status: "ready" }))
+}
+
+/// What the gateway has done, in numbers, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "state", responses((status = 200, description = "OpenMetrics text.", body = String, content_type = "application/openmetrics-text")))]
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let page = shared.metrics.text(shared.active.count() as u64, &shared.workers.census());
+    let page = page.map_err(|_| ApiError::bug("the metrics cannot be written"))?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 
 /// The models that can be asked for.

@@ -48,9 +48,10 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 10] = [
+pub(crate) const PATHS: [&str; 11] = [
     "/",
     "/health",
+    "/metrics",
     "/ready",
     "/openapi.json",
     "/v1/chat/completions",
@@ -66,6 +67,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(look::welcome))
         .route("/health", get(look::health))
+        .route("/metrics", get(look::metrics))
         .route("/ready", get(look::ready))
         .route("/openapi.json", get(openapi::document))
         .route("/v1/chat/completions", post(generate::chat_completions))
@@ -96,7 +98,11 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     };
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
+    if let Some(failure) = response.extensions().get::<ApiError>() {
+        shared.metrics.failed(failure);
+    }
     let mut response = conclude(response, id, &method, path, began);
+    shared.metrics.answered(method.as_str(), path, response.status().as_u16());
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
     headers.insert(REQUEST_ID, text);

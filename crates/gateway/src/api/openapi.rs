@@ -34,6 +34,7 @@ use crate::error::ErrorBody;
         look::receipt,
         look::network_status,
         look::health,
+        look::metrics,
         look::ready,
     ),
     components(schemas(ChatCompletionRequest, CompletionRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
@@ -82,7 +83,7 @@ mod tests {
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 8);
+        assert_eq!(described.len(), 9);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));

@@ -144,7 +144,8 @@ impl Workers {
                 format!("There are: {}. GET /v1/models lists them all.", listed.join(", "))
             }
         };
-        let message = format!("No worker serves a model \"{}\" ({}). {advice}", quote(asked), self.census());
+        let message =
+            format!("No worker serves a model \"{}\" ({}). {advice}", quote(asked), self.census_in_words());
         ApiError::new(Code::ModelUnknown, message).with_param("model")
     }
 }
