@@ -105,7 +105,7 @@ impl Ask {
             left -= bytes.len();
         };
         match self.requests.first().map(|request| &request.prompt) {
-            Some(Prompt::Chat { messages }) => messages.iter().for_each(|message| {
+            Some(Prompt::Chat { messages, .. }) => messages.iter().for_each(|message| {
                 add(message.role.as_bytes());
                 add(message.content.as_bytes());
             }),
@@ -271,7 +271,7 @@ fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid("messages", "`messages` is empty. Send at least one message."));
     }
-    Ok((Form::Chat { logprobs }, max_output_tokens, vec![Prompt::Chat { messages }]))
+    Ok((Form::Chat { logprobs }, max_output_tokens, vec![Prompt::chat(messages)]))
 }
 
 fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
@@ -306,7 +306,7 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
     let content = fields.take("content").ok_or_else(|| missing(&content_path))?;
     let content = content_text(&content_path, content)?;
     table::nothing_left(&fields, &["role", "content", "name"])?;
-    Ok(Message { role: (*role).to_owned(), content, name })
+    Ok(Message { name, ..Message::text(*role, content) })
 }
 
 /// A text, or a list of text parts joined as they stand.
@@ -549,7 +549,7 @@ fn missing(path: &str) -> ApiError {
 /// The caller's part of a request's size.
 fn prompt_bytes(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat { messages } => messages.iter().map(|message| message.content.len()).sum(),
+        Prompt::Chat { messages, .. } => messages.iter().map(|message| message.content.len()).sum(),
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(ids) => ids.len() * size_of::<u32>(),
     }

@@ -45,7 +45,7 @@ proptest! {
         let request = request(match kind {
             0 => Prompt::Tokens(right.clone()),
             1 => Prompt::Text(text.clone()),
-            _ => Prompt::Chat { messages: vec![Message { role: "user".into(), content: text, name: None }] },
+            _ => Prompt::chat(vec![Message::text("user", text)]),
         });
         let fault = |said: &Said| {
             find_prompt_fault(&said.rules, &said.strings, &said.trace, &request, Some(TEMPLATE))

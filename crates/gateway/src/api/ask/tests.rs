@@ -90,7 +90,7 @@ fn roles_and_contents_are_those_of_templates() {
         TODAY,
     )
     .expect("three messages");
-    let Prompt::Chat { messages } = &ask.requests[0].prompt else { panic!("not a chat") };
+    let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
     let flat: Vec<_> =
         messages.iter().map(|m| (m.role.as_str(), m.content.as_str(), m.name.as_deref())).collect();
     let expected =
