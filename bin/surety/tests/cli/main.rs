@@ -12,6 +12,7 @@ mod kill_matrix;
 mod liar_matrix;
 mod look;
 mod money;
+mod tools;
 mod transfer;
 mod up;
 mod validator;
