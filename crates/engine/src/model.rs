@@ -296,10 +296,10 @@ impl Model {
         match &request.prompt {
             Prompt::Tokens(ids) => Ok(ids.clone()),
             Prompt::Text(text) => Ok(self.tokenizer.encode(text, Special::PLAIN_WITH_BOUNDS)),
-            Prompt::Chat { messages } => {
+            Prompt::Chat { messages, tools } => {
                 let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
                 let options = RenderOptions { add_generation_prompt: true, date: request.date };
-                let text = template.render(messages, &options).map_err(PromptError::Template)?;
+                let text = template.render(messages, tools, &options).map_err(PromptError::Template)?;
                 Ok(self.tokenizer.encode(&text, Special::TEMPLATE))
             }
         }

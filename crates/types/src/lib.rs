@@ -21,6 +21,7 @@ pub mod detokenizer;
 pub mod digest;
 pub mod envelope;
 pub mod evidence;
+pub mod json;
 pub mod key;
 pub mod manifest;
 pub mod order;
@@ -58,11 +59,12 @@ pub use plan::{Plan, PlanHeader};
 pub use progress::Progress;
 pub use receipt::{FailureCode, FinishReason, Outcome, Receipt};
 pub use region::Region;
-pub use request::{CivilDate, Message, Prompt, Request};
+pub use request::{CivilDate, Message, Prompt, Request, ToolCall};
 pub use sampling::Sampling;
 pub use spelling::Spelling;
 pub use text::Text;
 pub use voucher::Voucher;
 pub use wire::{
-    Alternative, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState, WorkerStatus,
+    Alternative, CallFormat, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState,
+    WorkerStatus,
 };

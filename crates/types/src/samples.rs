@@ -26,10 +26,20 @@ pub(crate) fn request() -> Request {
     Request {
         prompt: Prompt::Chat {
             messages: vec![
-                Message { role: "system".into(), content: "Be brief.".into(), name: None },
+                Message::text("system", "Be brief."),
+                Message { name: Some("zoë".into()), ..Message::text("user", "Où est la mer ?") },
                 Message {
-                    role: "user".into(), content: "Où est la mer ?".into(), name: Some("zoë".into())
+                    tool_calls: vec![ToolCall {
+                        id: "call_1".into(),
+                        name: "find".into(),
+                        arguments: r#"{"what":"la mer","km":1.5}"#.into(),
+                    }],
+                    ..Message::text("assistant", "")
                 },
+                Message { tool_call_id: Some("call_1".into()), ..Message::text("tool", "{\"north\": 12}") },
+            ],
+            tools: vec![
+                r#"{"type":"function","function":{"name":"find","parameters":{"type":"object"}}}"#.into(),
             ],
         },
         stop: vec!["\n\n".into()],
@@ -284,6 +294,7 @@ pub(crate) fn status() -> WorkerStatus {
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
+            calls: Some(CallFormat::Hermes),
         }],
         region: Some(region()),
     }

@@ -289,6 +289,32 @@ fn lists_are_bounded_before_they_are_read() {
 }
 
 #[test]
+fn tools_and_calls_are_json_within_bounds() {
+    let check = |field: &str, problem: &str, change: &dyn Fn(&mut Vec<Message>, &mut Vec<String>)| {
+        let mut request = samples::request();
+        let Prompt::Chat { messages, tools } = &mut request.prompt else { panic!("a chat") };
+        change(messages, tools);
+        let invalid = request.check().unwrap_err();
+        assert_eq!(invalid.field, field);
+        assert!(invalid.problem.contains(problem), "{invalid}");
+    };
+    let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+    check("tools", "at byte 1", &|_, tools| tools[0] = "{ }".into());
+    check("tools", "holds 129 tools", &|_, tools| tools.resize(129, "{}".into()));
+    check("tools", "bytes in one tool", &|_, tools| tools[0] = long(request::MAX_TOOL_BYTES));
+    check("arguments", "no object", &|messages, _| messages[2].tool_calls[0].arguments = "[]".into());
+    check("arguments", "bytes", &|messages, _| {
+        messages[2].tool_calls[0].arguments = long(request::MAX_ARGUMENTS_BYTES);
+    });
+    check("id", "257 bytes", &|messages, _| messages[2].tool_calls[0].id = "x".repeat(257));
+    check("tool_call_id", "257 bytes", &|messages, _| messages[3].tool_call_id = Some("x".repeat(257)));
+    check("tool_calls", "holds 129 calls", &|messages, _| {
+        let call = messages[2].tool_calls[0].clone();
+        messages[2].tool_calls = vec![call; 129];
+    });
+}
+
+#[test]
 fn parameters_out_of_range_are_named() {
     fn check(field: &str, change: impl FnOnce(&mut Sampling)) {
         let mut sampling = Sampling::default();
@@ -474,10 +500,30 @@ fn prices() -> impl Strategy<Value = Price> {
 }
 
 fn requests() -> impl Strategy<Value = Request> {
-    let message = (".{0,20}", ".{0,80}", prop::option::of(".{0,20}"))
-        .prop_map(|(role, content, name)| Message { role, content, name });
+    let json = prop_oneof![Just("{}"), Just(r#"{"a":[1,2.5,"é"],"b":null}"#), Just(r#"{"n":{"m":{}}}"#)];
+    let json = json.prop_map(str::to_owned);
+    let call = (".{0,20}", ".{0,20}", json.clone()).prop_map(|(id, name, arguments)| ToolCall {
+        id,
+        name,
+        arguments,
+    });
+    let message = (
+        ".{0,20}",
+        ".{0,80}",
+        prop::option::of(".{0,20}"),
+        prop::collection::vec(call, 0..3),
+        prop::option::of(".{0,20}"),
+    )
+        .prop_map(|(role, content, name, tool_calls, tool_call_id)| Message {
+            role,
+            content,
+            name,
+            tool_calls,
+            tool_call_id,
+        });
+    let chat = (prop::collection::vec(message, 1..5), prop::collection::vec(json, 0..3));
     let prompt = prop_oneof![
-        prop::collection::vec(message, 1..5).prop_map(|messages| Prompt::Chat { messages }),
+        chat.prop_map(|(messages, tools)| Prompt::Chat { messages, tools }),
         ".{0,200}".prop_map(Prompt::Text),
         prop::collection::vec(any::<u32>(), 0..100).prop_map(Prompt::Tokens),
     ];

@@ -216,6 +216,25 @@ pub struct ServedModel {
     /// What it asks. Where it asks anything, the ledger says the same.
     #[n(6)]
     pub price: Price,
+    /// How its chat template has it call tools; none if the template does not show it any, or in no way that is known.
+    #[n(7)]
+    pub calls: Option<CallFormat>,
+}
+
+/// How a model writes the calls of tools into its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum CallFormat {
+    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen.
+    #[n(0)]
+    Hermes,
+    /// `{"name": …, "parameters": {…}}`, which is the whole answer, behind `<|python_tag|>` or not: Llama 3.
+    #[n(1)]
+    Llama,
+    /// `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`: Mistral.
+    #[n(2)]
+    Mistral,
 }
 
 impl Canonical for ToWorker {

@@ -86,8 +86,8 @@ fn request(prompt: Prompt) -> Request {
 }
 
 fn chat(content: &str) -> Request {
-    let message = Message { role: "user".into(), content: content.into(), name: None };
-    request(Prompt::Chat { messages: vec![message] })
+    let message = Message::text("user", content);
+    request(Prompt::chat(vec![message]))
 }
 
 impl Bench {

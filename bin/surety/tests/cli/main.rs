@@ -13,6 +13,7 @@ mod liar_matrix;
 mod look;
 mod money;
 mod telemetry;
+mod tools;
 mod transfer;
 mod up;
 mod validator;

@@ -20,6 +20,7 @@ use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
     provider,
+    tools::{self, Tools},
 };
 use crate::{
     error::{ApiError, Code},
@@ -71,6 +72,8 @@ pub(crate) struct Ask {
     pub(crate) preferences: Preferences,
     pub(crate) deadline_ms: Option<u64>,
     pub(crate) form: Form,
+    /// What may be made of an answer besides text.
+    pub(crate) tools: Option<Tools>,
 }
 
 /// In which of OpenAI's shapes to answer, and with how many alternatives per token.
@@ -86,13 +89,29 @@ impl Ask {
         self.requests.len() * self.choices as usize
     }
 
-    /// Whether its stream can be gone on with: one answer, of text alone.
+    /// Whether its stream can be gone on with: one answer, of text alone, in which nothing is looked for.
     pub(crate) fn goes_on(&self) -> bool {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
         };
-        self.stream && plain && self.answers() == 1
+        self.stream && plain && self.tools.is_none() && self.answers() == 1
+    }
+
+    /// The parameter by which a model is to be shown tools or calls of them, if it is.
+    pub(crate) fn shows_tools(&self) -> Option<&'static str> {
+        match &self.requests.first()?.prompt {
+            Prompt::Chat { tools, .. } if !tools.is_empty() => {
+                let older = self.tools.as_ref().is_some_and(|tools| tools.older);
+                Some(if older { "functions" } else { "tools" })
+            }
+            Prompt::Chat { messages, .. }
+                if messages.iter().any(|message| !message.tool_calls.is_empty()) =>
+            {
+                Some("messages")
+            }
+            _ => None,
+        }
     }
 
     /// The same for requests that begin alike, as the turns of one conversation do: one worker may have kept what it computed.
@@ -105,10 +124,14 @@ impl Ask {
             left -= bytes.len();
         };
         match self.requests.first().map(|request| &request.prompt) {
-            Some(Prompt::Chat { messages }) => messages.iter().for_each(|message| {
-                add(message.role.as_bytes());
-                add(message.content.as_bytes());
-            }),
+            Some(Prompt::Chat { messages, tools }) => {
+                // Templates show tools before all else.
+                tools.iter().for_each(|tool| add(tool.as_bytes()));
+                for message in messages {
+                    add(message.role.as_bytes());
+                    add(message.content.as_bytes());
+                }
+            }
             Some(Prompt::Text(text)) => add(text.as_bytes()),
             Some(Prompt::Tokens(ids)) => {
                 ids.iter().take(BEGINNING_BYTES).for_each(|id| add(&id.to_le_bytes()));
@@ -139,7 +162,7 @@ impl Ask {
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
         let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
-        let (form, max_output_tokens, prompts) = match route {
+        let Subject { form, max_output_tokens, prompts, tools } = match route {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
         };
@@ -168,6 +191,7 @@ impl Ask {
             preferences,
             deadline_ms,
             form,
+            tools,
         };
         ask.check()?;
         Ok(ask)
@@ -244,11 +268,16 @@ impl Form {
     }
 }
 
-type Subject = (Form, Option<u32>, Vec<Prompt>);
+/// What is asked of a route.
+struct Subject {
+    form: Form,
+    max_output_tokens: Option<u32>,
+    prompts: Vec<Prompt>,
+    tools: Option<Tools>,
+}
 
 fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
-    no_tools(fields, "tools", "tool_choice")?;
-    no_tools(fields, "functions", "function_call")?;
+    let (shown, tools) = tools::offered(fields)?;
     only_text(fields)?;
 
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
@@ -275,11 +304,26 @@ fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
     let raw = fields::list("messages", raw, MAX_MESSAGES)?;
     let messages: Result<Vec<Message>, ApiError> =
         raw.into_iter().enumerate().map(|(index, raw)| message(index, raw)).collect();
-    let messages = messages?;
+    let mut messages = messages?;
+    answer_calls(&mut messages);
     if messages.is_empty() {
         return Err(ApiError::invalid("messages", "`messages` is empty. Send at least one message."));
     }
-    Ok((Form::Chat { logprobs }, max_output_tokens, vec![Prompt::Chat { messages }]))
+    let prompts = vec![Prompt::Chat { messages, tools: shown }];
+    Ok(Subject { form: Form::Chat { logprobs }, max_output_tokens, prompts, tools })
+}
+
+/// A result that names no call, as those of the older form do, is that of the last call of its name.
+fn answer_calls(messages: &mut [Message]) {
+    for index in 0..messages.len() {
+        let (before, rest) = messages.split_at_mut(index);
+        let message = &mut rest[0];
+        let Some(name) = message.name.as_ref().filter(|_| message.role == "tool") else { continue };
+        if message.tool_call_id.is_none() {
+            let mut calls = before.iter().rev().flat_map(|message| message.tool_calls.iter().rev());
+            message.tool_call_id = calls.find(|call| call.name == *name).map(|call| call.id.clone());
+        }
+    }
 }
 
 fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
@@ -292,8 +336,6 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
         return Err(ApiError::invalid(fields.path("role"), message));
     };
     for (name, instead) in [
-        ("tool_calls", "Write the call into `content`."),
-        ("function_call", "Write the call into `content`."),
         ("audio", "Send its transcript as `content`."),
         ("refusal", "Send it as `content`."),
         ("reasoning_content", "Leave it out, or put it into `content`."),
@@ -305,16 +347,25 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
         }
     }
+    let tool_calls = if *role == "assistant" { tools::calls(index, &mut fields)? } else { Vec::new() };
+    let tool_call_id = if *role == "tool" { fields.string("tool_call_id")? } else { None };
+    let tool_call_id = tool_call_id.map(|id| tools::short(&fields.path("tool_call_id"), id)).transpose()?;
     // What chat templates never see.
     for name in ["annotations", "cache_control", "id", "tool_call_id"] {
         fields.take(name);
     }
     let name = fields.string("name")?;
     let content_path = fields.path("content");
-    let content = fields.take("content").ok_or_else(|| missing(&content_path))?;
-    let content = content_text(&content_path, content)?;
-    table::nothing_left(&fields, &["role", "content", "name"])?;
-    Ok(Message { role: (*role).to_owned(), content, name })
+    let content = match fields.take("content") {
+        Some(content) => content_text(&content_path, content)?,
+        None if !tool_calls.is_empty() => String::new(),
+        None => return Err(missing(&content_path)),
+    };
+    table::nothing_left(
+        &fields,
+        &["role", "content", "name", "tool_calls", "tool_call_id", "function_call"],
+    )?;
+    Ok(Message { role: (*role).to_owned(), content, name, tool_calls, tool_call_id })
 }
 
 /// A text, or a list of text parts joined as they stand.
@@ -344,22 +395,6 @@ fn content_text(path: &str, raw: &RawValue) -> Result<String, ApiError> {
         }
         _ => Err(fields::wrong_type(path, raw, "a text or a list of text parts")),
     }
-}
-
-/// Tools may be named as long as none is to be called.
-fn no_tools(fields: &mut Fields<'_>, tools: &'static str, choice: &'static str) -> Result<(), ApiError> {
-    let choice_raw = fields.take(choice).map(RawValue::get);
-    let tools_raw = fields.take(tools).map(RawValue::get).filter(|raw| *raw != "[]");
-    let at_fault = match (tools_raw, choice_raw) {
-        (_, Some("\"none\"")) | (None, None | Some("\"auto\"")) => return Ok(()),
-        (Some(_), _) => tools,
-        (None, Some(_)) => choice,
-    };
-    let message = format!(
-        "`{at_fault}` is not supported here: answers are text. Leave it out or send `{choice}: \"none\"`, \
-         and describe in `messages` what may be called.",
-    );
-    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(at_fault))
 }
 
 /// Answers are plain text.
@@ -403,7 +438,8 @@ fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiErro
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
     }
     let prompts = prompts(required(fields, "prompt")?)?;
-    Ok((Form::Completion { echo, logprobs }, Some(max_tokens), prompts))
+    let form = Form::Completion { echo, logprobs };
+    Ok(Subject { form, max_output_tokens: Some(max_tokens), prompts, tools: None })
 }
 
 fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
@@ -557,7 +593,7 @@ fn missing(path: &str) -> ApiError {
 /// The caller's part of a request's size.
 fn prompt_bytes(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat { messages } => messages.iter().map(|message| message.content.len()).sum(),
+        Prompt::Chat { messages, .. } => messages.iter().map(|message| message.content.len()).sum(),
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(ids) => ids.len() * size_of::<u32>(),
     }

@@ -33,7 +33,7 @@ use super::{
     openapi::{ChatCompletionRequest, CompletionRequest},
     parameters::Route,
     shapes::{
-        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
+        self, ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
         PromptTokensDetails, SuretyNote, Usage,
     },
     sse::{self, Events},
@@ -301,6 +301,16 @@ fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid("model", message));
     }
+    if model.calls.is_none()
+        && let Some(param) = ask.shows_tools()
+    {
+        let message = format!(
+            "Tools are not supported by the chat template of \"{}\". Send `tool_choice: \"none\"` and no calls in `messages`, or ask \
+             a model of which /v1/models says `tools: true`.",
+            model.name,
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
+    }
     let unknown = |token: u32| token >= model.vocabulary;
     if let Some((token, _)) = ask.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
         let message = format!(
@@ -373,6 +383,7 @@ impl Job {
             created: self.received_ms / 1000,
             model: self.model.name.clone(),
             fingerprint: format!("fp_{}", &digits[..FINGERPRINT_DIGITS]),
+            calls: self.model.calls,
         };
         let marks = self.log.clone().map(|log| Marks { request: self.id, position: self.told.position, log });
         let mut wording = wording::of(heading, &self.ask, marks);
@@ -510,6 +521,7 @@ impl Job {
         let mut note = note(&finished, self.id, &self.model);
         let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
         let charged = charge(&finished).0;
+        note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
         let evidence = self.evidence(finished)?;
         if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
             note.receipt = None;
@@ -599,6 +611,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
+        tool_calls: None,
         note: None,
     }
 }

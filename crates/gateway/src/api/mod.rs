@@ -8,6 +8,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod body;
+mod calls;
 pub(crate) mod fields;
 mod generate;
 mod last_event;
@@ -19,6 +20,7 @@ mod provider;
 pub(crate) mod reply;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+mod tools;
 mod wording;
 
 use std::{

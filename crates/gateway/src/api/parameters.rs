@@ -104,7 +104,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "messages",
         CHAT,
         Shape::Messages,
-        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`.",
+        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`. An assistant's may hold `tool_calls`, a tool's the `tool_call_id` it answers.",
     ),
     taken(
         "prompt",
@@ -191,10 +191,21 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
          answered; what excludes is never violated.",
     ),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
-    examined("tools", CHAT, "Only empty, or with `tool_choice: \"none\"`."),
-    examined("tool_choice", CHAT, "Only `none`, or `auto` without tools."),
-    examined("functions", CHAT, "Only empty, or with `function_call: \"none\"`."),
-    examined("function_call", CHAT, "Only `none`, or `auto` without functions."),
+    taken(
+        "tools",
+        CHAT,
+        Shape::Any,
+        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is refused.",
+    ),
+    taken(
+        "tool_choice",
+        CHAT,
+        Shape::Any,
+        "`auto`, or `none`, with which the model is shown no tools. Nothing can make it call one.",
+    ),
+    taken("parallel_tool_calls", CHAT, Shape::Flag, "false: at most one call in an answer. Default true."),
+    taken("functions", CHAT, Shape::Any, "The older form of `tools`; it is answered with `function_call`."),
+    taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
     examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
     ignored("user"),
@@ -202,7 +213,6 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ignored("store"),
     ignored("service_tier"),
     ignored("safety_identifier"),
-    ignored("parallel_tool_calls"),
     ignored("prompt_cache_key"),
     ignored("prompt_cache_options"),
     ignored("prompt_cache_retention"),
@@ -346,8 +356,20 @@ fn message_schema() -> ObjectBuilder {
         .property("role", text().enum_values(Some(super::ask::ROLES.map(|(name, _)| name))))
         .property("content", content)
         .property("name", text())
+        .property("tool_calls", ArrayBuilder::new().items(call_schema()))
+        .property("tool_call_id", text())
         .required("role")
-        .required("content")
+}
+
+fn call_schema() -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let function = ObjectBuilder::new().property("name", text()).property("arguments", text());
+    ObjectBuilder::new()
+        .property("id", text())
+        .property("type", text().enum_values(Some(["function"])))
+        .property("function", function.required("name").required("arguments"))
+        .required("id")
+        .required("function")
 }
 
 #[cfg(test)]

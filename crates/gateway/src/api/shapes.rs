@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use surety_types::{Amount, ModelId, Price};
+use surety_types::{Amount, CallFormat, ModelId, Price};
 use utoipa::ToSchema;
 
 use crate::payer::ChannelState;
@@ -73,9 +73,22 @@ pub struct SuretyNote {
     pub checked: Vec<String>,
     /// What nobody has checked yet.
     pub not_checked: Vec<String>,
+    /// Where tools could be called: the form in which calls were looked for in the text. The receipt signs that text, of which
+    /// `content` and `tool_calls` are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<&'static str>,
     /// Anything else that should be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// The name of a form of calls.
+pub(crate) fn call_format(format: CallFormat) -> &'static str {
+    match format {
+        CallFormat::Hermes => "hermes",
+        CallFormat::Llama => "llama",
+        CallFormat::Mistral => "mistral",
+    }
 }
 
 /// Where the time went when a worker went on with another's answer.
@@ -119,7 +132,7 @@ pub struct ChatChoice {
     pub message: ChatMessage,
     /// If they were asked for.
     pub logprobs: Option<ChatLogprobs>,
-    /// `stop` or `length`.
+    /// `stop`, `length`, `tool_calls`, or `function_call` where `functions` were sent.
     pub finish_reason: &'static str,
 }
 
@@ -128,10 +141,62 @@ pub struct ChatChoice {
 pub struct ChatMessage {
     /// `assistant`.
     pub role: &'static str,
-    /// The text.
-    pub content: String,
+    /// The text; null where there is none beside calls.
+    pub content: Option<String>,
     /// Always null.
     pub refusal: Option<String>,
+    /// What it calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ChatToolCall>,
+    /// What it calls, where `functions` were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<ChatFunction>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatToolCall {
+    /// By which the tool's message names it: the same whenever this request is answered.
+    pub id: String,
+    /// `function`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What is called.
+    pub function: ChatFunction,
+}
+
+/// A function, and what it is given.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatFunction {
+    /// One of those that were sent.
+    pub name: String,
+    /// A JSON object, as the model wrote it; it may not be what the function's schema wants.
+    pub arguments: String,
+}
+
+/// A piece of a call.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatToolCallDelta<'a> {
+    /// Which of the answer's calls, from 0.
+    pub index: u32,
+    /// In the call's first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    /// `function`, in the call's first piece.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// What is new.
+    pub function: ChatFunctionDelta<'a>,
+}
+
+/// What is new of a function's call.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatFunctionDelta<'a> {
+    /// In the call's first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// More of the arguments.
+    pub arguments: &'a str,
 }
 
 /// How likely the tokens were.
@@ -212,6 +277,12 @@ pub struct ChatDelta<'a> {
     /// More text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<&'a str>,
+    /// A piece of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<[ChatToolCallDelta<'a>; 1]>,
+    /// The same where `functions` were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<ChatFunctionDelta<'a>>,
 }
 
 /// A completion, or a piece of one.
@@ -304,6 +375,8 @@ pub struct ModelNote {
     pub vocabulary: u32,
     /// Whether it has a chat template.
     pub chat: bool,
+    /// Whether that template shows it tools, in a form whose calls are known.
+    pub tools: bool,
     /// Workers that are ready to answer with it.
     pub workers_ready: u32,
 }

@@ -7,7 +7,7 @@
 //! Absent: the words themselves; each protocol has a file of its own.
 
 use bytes::Bytes;
-use surety_types::TokenLogprob;
+use surety_types::{CallFormat, TokenLogprob};
 
 use super::{
     ask::{Ask, Form},
@@ -27,6 +27,8 @@ pub(crate) struct Heading {
     pub(crate) model: String,
     /// Short form of its immutable id.
     pub(crate) fingerprint: String,
+    /// How it writes calls of tools, if its template shows it any.
+    pub(crate) calls: Option<CallFormat>,
 }
 
 /// What names the place of each event in a stream of one answer, so that a reader can go on from there.

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use surety_types::{ModelId, ServedModel, WorkerStatus};
+use surety_types::{CallFormat, ModelId, ServedModel, WorkerStatus};
 
 use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
 use crate::{
@@ -38,6 +38,8 @@ pub(crate) struct Resolved {
     pub(crate) vocabulary: u32,
     /// Whether it has a chat template.
     pub(crate) chat: bool,
+    /// How it writes calls of tools, as most of its workers have it; none if its template shows it none.
+    pub(crate) calls: Option<CallFormat>,
     /// What most of its bytes are.
     pub(crate) quantization: Quantization,
 }
@@ -83,6 +85,7 @@ impl Workers {
                     .map_or_else(|| offer.model.id.to_string(), |name| (*name).to_owned()),
                 vocabulary: offer.model.manifest.vocabulary,
                 chat: offer.model.manifest.template_digest.is_some(),
+                calls: offer.calls(),
                 quantization: Quantization::of(&offer.model.manifest),
             }),
             [] => {
@@ -158,14 +161,21 @@ struct Offer<'a> {
     model: &'a ServedModel,
     names: Vec<&'a str>,
     context_tokens: u32,
+    /// How many workers say that it writes calls so.
+    calls: BTreeMap<Option<CallFormat>, u32>,
 }
 
 impl<'a> Offers<'a> {
     fn of(statuses: &'a [Arc<WorkerStatus>]) -> Self {
         let mut offers: BTreeMap<ModelId, Offer<'a>> = BTreeMap::new();
         for model in statuses.iter().flat_map(|status| &status.models) {
-            let offer =
-                offers.entry(model.id).or_insert(Offer { model, names: Vec::new(), context_tokens: 0 });
+            let offer = offers.entry(model.id).or_insert(Offer {
+                model,
+                names: Vec::new(),
+                context_tokens: 0,
+                calls: BTreeMap::new(),
+            });
+            *offer.calls.entry(model.calls).or_default() += 1;
             for name in &model.names {
                 if !offer.names.contains(&name.as_str()) {
                     offer.names.push(name);
@@ -187,6 +197,11 @@ impl Offer<'_> {
         self.names.contains(&name) || name.parse::<ModelId>().is_ok_and(|id| id == self.model.id)
     }
 
+    /// How most of its workers say that it writes calls; the template is the same for all.
+    fn calls(&self) -> Option<CallFormat> {
+        self.calls.iter().max_by_key(|(_, workers)| **workers).and_then(|(calls, _)| *calls)
+    }
+
     fn describe(&self, name: &str, workers_ready: u32, created: u64) -> Model {
         let manifest = &self.model.manifest;
         Model {
@@ -202,6 +217,7 @@ impl Offer<'_> {
                 formats: manifest.formats.iter().map(|format| format.name.clone()).collect(),
                 vocabulary: manifest.vocabulary,
                 chat: manifest.template_digest.is_some(),
+                tools: self.calls().is_some(),
                 workers_ready,
             },
         }

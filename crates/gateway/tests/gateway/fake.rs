@@ -101,6 +101,7 @@ pub fn model(name: &str, manifest: Manifest) -> ServedModel {
         prefill_tokens_per_second: 1000,
         decode_tokens_per_second: 100,
         price: Price::ZERO,
+        calls: None,
     }
 }
 
@@ -552,7 +553,7 @@ impl Answer {
 
 fn script(request: &Request) -> String {
     match &request.prompt {
-        Prompt::Chat { messages } => {
+        Prompt::Chat { messages, .. } => {
             messages.last().map(|message| message.content.clone()).unwrap_or_default()
         }
         Prompt::Text(text) => text.clone(),

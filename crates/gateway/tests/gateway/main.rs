@@ -15,3 +15,4 @@ mod memory;
 mod pays;
 mod resume;
 mod routes;
+mod tools;

@@ -43,10 +43,9 @@ pub fn now_ms() -> u64 {
 }
 
 pub fn chat(system: &str, user: &str) -> Request {
-    let message =
-        |role: &str, content: &str| Message { role: role.into(), content: content.into(), name: None };
+    let message = |role: &str, content: &str| Message::text(role, content);
     Request {
-        prompt: Prompt::Chat { messages: vec![message("system", system), message("user", user)] },
+        prompt: Prompt::chat(vec![message("system", system), message("user", user)]),
         stop: Vec::new(),
         logprobs: None,
         prompt_logprobs: None,
