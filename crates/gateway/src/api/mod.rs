@@ -11,6 +11,7 @@ pub(crate) mod body;
 pub(crate) mod fields;
 mod generate;
 mod last_event;
+mod ledger;
 mod look;
 pub(crate) mod nearest;
 mod openapi;
@@ -48,7 +49,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 10] = [
+pub(crate) const PATHS: [&str; 11] = [
     "/",
     "/health",
     "/ready",
@@ -59,6 +60,7 @@ pub(crate) const PATHS: [&str; 10] = [
     "/v1/models/{id}",
     "/v1/network/status",
     "/v1/receipts/{id}",
+    "/v1/receipts/{id}/ledger",
 ];
 
 /// The routes.
@@ -74,6 +76,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
+        .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
@@ -145,6 +148,7 @@ fn known_path(uri: &Uri) -> &'static str {
     match PATHS.into_iter().find(|known| *known == path) {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
+        None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
         None => "(unknown)",
     }
