@@ -12,6 +12,7 @@ mod calls;
 pub(crate) mod fields;
 mod generate;
 mod last_event;
+mod ledger;
 mod look;
 pub(crate) mod nearest;
 mod openapi;
@@ -62,6 +63,7 @@ pub(crate) const PATHS: [&str; 11] = [
     "/v1/models/{id}",
     "/v1/network/status",
     "/v1/receipts/{id}",
+    "/v1/receipts/{id}/ledger",
 ];
 
 /// The routes.
@@ -78,6 +80,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
+        .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
@@ -153,6 +156,7 @@ fn known_path(uri: &Uri) -> &'static str {
     match PATHS.into_iter().find(|known| *known == path) {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
+        None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
         None => "(unknown)",
     }

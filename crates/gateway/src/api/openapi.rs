@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    generate, look,
+    generate, ledger, look,
     parameters::{self, Route},
     shapes::{ChatCompletionChunk, Completion},
 };
@@ -32,6 +32,7 @@ use crate::error::ErrorBody;
         look::models,
         look::model,
         look::receipt,
+        ledger::receipt_ledger,
         look::network_status,
         look::health,
         look::metrics,

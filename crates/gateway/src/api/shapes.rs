@@ -438,6 +438,64 @@ pub struct ClaimsReport {
     pub refunds_wei: String,
 }
 
+/// What the ledger knows of an answered request.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReceiptOnLedger {
+    /// The request's.
+    pub id: String,
+    /// `receipt.ledger`.
+    pub object: &'static str,
+    /// What each worker did about it that signed anything.
+    pub parts: Vec<PartOnLedger>,
+    /// Parts that were not asked about: there were too many.
+    pub parts_left_out: u64,
+}
+
+/// What the ledger knows of one worker's part in an answer. Amounts are wei, as decimal text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PartOnLedger {
+    /// Its key.
+    pub worker: String,
+    /// The order's digest.
+    pub order: String,
+    /// The receipt's digest; null if it accepted and gave none.
+    pub receipt: Option<String>,
+    /// Who answers for the worker; null if the ledger does not know its key.
+    pub operator: Option<String>,
+    /// The last epoch for which the operator posted the log of its receipts.
+    pub log_posted_to_epoch: Option<u64>,
+    /// Whether the receipt was drawn for an audit and disclosed.
+    pub drawn: bool,
+    /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing.
+    pub audit: Option<&'static str>,
+    /// How many computed the answer again and said what they found.
+    pub audited_by: u32,
+    /// Who did, or is to.
+    pub auditor: Option<String>,
+    /// Whether that was the same, to the bit.
+    pub confirmed: bool,
+    /// The last dispute about it.
+    pub dispute: Option<u64>,
+    /// How that stands, in words.
+    pub dispute_state: Option<&'static str>,
+    /// A dispute is under way.
+    pub contested: bool,
+    /// The worker is convicted.
+    pub convicted: bool,
+    /// Whether the payer has its refund; null without a conviction, or where another dispute's was the conviction.
+    pub refunded: Option<bool>,
+    /// What of the refund waits for the payer.
+    pub refund_owed_wei: String,
+    /// The claim that the order was not answered.
+    pub claim: Option<u64>,
+    /// Whether that was compensated.
+    pub compensated: bool,
+    /// By how much.
+    pub compensation_wei: String,
+    /// The same in words, for people.
+    pub said: Vec<String>,
+}
+
 /// A worker that cannot be used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IgnoredWorker {
