@@ -61,6 +61,7 @@ fn honest() -> Case {
         stop: vec!["END".into()],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     };
     let prompt_ids = vec![1, 50, 51, 52, 2];
@@ -198,6 +199,7 @@ impl Case {
             channel: None,
             text: self.text.clone(),
             prompt_ids: self.prompt_ids.clone(),
+            embedding: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     amount::Price,
     codec::{Canonical, Invalid, at_most},
     digest::ModelId,
+    embedding::{Pooling, vector_of},
     key::PublicKey,
     manifest::Manifest,
     order::MAX_OUTPUT_TOKENS,
@@ -108,6 +109,9 @@ pub enum FromWorker {
         #[cbor(n(1), with = "minicbor::bytes")]
         salt: [u8; 32],
     },
+    /// The vector that was asked for: the bits of its numbers, little-endian; once, before the receipt.
+    #[n(5)]
+    Embedding(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// How likely one token was. For display; under no signature.
@@ -216,6 +220,9 @@ pub struct ServedModel {
     /// What it asks. Where it asks anything, the ledger says the same.
     #[n(6)]
     pub price: Price,
+    /// How it makes vectors; none if it makes none.
+    #[n(7)]
+    pub pooling: Option<Pooling>,
 }
 
 impl Canonical for ToWorker {
@@ -251,6 +258,7 @@ impl Canonical for FromWorker {
                 }
                 check_tokens(ids, logprobs)
             }
+            FromWorker::Embedding(vector) => vector_of(vector).map(drop),
             FromWorker::Acceptance(_) | FromWorker::Progress(_) | FromWorker::Receipt { .. } => Ok(()),
         }
     }

@@ -44,6 +44,7 @@ pub fn request() -> Request {
         stop: vec![],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     }
 }

@@ -151,6 +151,7 @@ impl Ask {
                 stop: stop.clone(),
                 logprobs: form.logprobs(),
                 prompt_logprobs: form.prompt_logprobs(&prompt),
+                embedding: None,
                 date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
                 prompt,
             })

@@ -17,7 +17,7 @@ use surety_net::{BindOptions, CloseCode, Endpoint, Incoming, ListenLimits, Serve
 use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
     Acceptance, Alternative, Amount, Digest, FailureCode, FileDigest, FinishReason, FormatSummary,
-    FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Region, Request, SecretKey,
+    FromWorker, Manifest, Order, Outcome, Pooling, Price, Progress, Prompt, Receipt, Region, Request, SecretKey,
     ServedModel, Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus,
     receipt::RECEIPT_VERSION,
 };
@@ -101,6 +101,7 @@ pub fn model(name: &str, manifest: Manifest) -> ServedModel {
         prefill_tokens_per_second: 1000,
         decode_tokens_per_second: 100,
         price: Price::ZERO,
+        pooling: Some(Pooling::Last),
     }
 }
 
