@@ -9,18 +9,10 @@
 use std::ops::Range;
 
 use surety_kernels::pooling;
-use surety_types::{Embedding, Pooling};
+use surety_types::{Embedding, Pooling, Vectors};
 
 use crate::architecture::Family;
 use crate::gguf::{Gguf, GgufError};
-
-/// How a model makes vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Vectors {
-    pooling: Pooling,
-    /// Whether the file says that the model was made for this.
-    made_for_it: bool,
-}
 
 /// Why a model does not give a vector that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,36 +41,30 @@ pub enum EmbeddingError {
     },
 }
 
-impl Vectors {
-    /// what a file says; `None` if it is to give no vectors.
-    pub(crate) fn of(gguf: &Gguf, family: Family) -> Result<Option<Vectors>, GgufError> {
-        let key = format!("{}.pooling_type", family.name());
-        let vectors = |pooling| Some(Vectors { pooling, made_for_it: true });
-        Ok(match gguf.optional_u32(&key)? {
-            None => Some(Vectors { pooling: Pooling::Last, made_for_it: false }),
-            Some(1) => vectors(Pooling::Mean),
-            Some(2) => vectors(Pooling::First),
-            Some(3) => vectors(Pooling::Last),
-            // None at all, a ranking, or something unknown.
-            Some(_) => None,
-        })
-    }
+/// what a file says; `None` if it is to give no vectors.
+pub(crate) fn vectors(gguf: &Gguf, family: Family) -> Result<Option<Vectors>, GgufError> {
+    let key = format!("{}.pooling_type", family.name());
+    let made_for_it = |pooling| Some(Vectors { pooling, may_be_cut: true });
+    Ok(match gguf.optional_u32(&key)? {
+        None => Some(Vectors { pooling: Pooling::Last, may_be_cut: false }),
+        Some(1) => made_for_it(Pooling::Mean),
+        Some(2) => made_for_it(Pooling::First),
+        Some(3) => made_for_it(Pooling::Last),
+        // None at all, a ranking, or something unknown.
+        Some(_) => None,
+    })
+}
 
-    pub(crate) fn pooling(&self) -> Pooling {
-        self.pooling
-    }
-
-    /// Begins a vector.
-    pub(crate) fn collect(&self, wanted: Embedding, width: u32) -> Result<Collecting, EmbeddingError> {
-        let dimensions = match wanted.dimensions {
-            Some(asked) if asked > width => return Err(EmbeddingError::TooMany { asked, width }),
-            Some(asked) if asked < width && !self.made_for_it => {
-                return Err(EmbeddingError::NotMadeForIt { asked, width });
-            }
-            asked => asked.unwrap_or(width) as usize,
-        };
-        Ok(Collecting { pooling: self.pooling, dimensions, sum: Vec::new(), taken: 0 })
-    }
+/// Begins a vector of a model of this width.
+pub(crate) fn collect(vectors: Vectors, wanted: Embedding, width: u32) -> Result<Collecting, EmbeddingError> {
+    let dimensions = match wanted.dimensions {
+        Some(asked) if asked > width => return Err(EmbeddingError::TooMany { asked, width }),
+        Some(asked) if asked < width && !vectors.may_be_cut => {
+            return Err(EmbeddingError::NotMadeForIt { asked, width });
+        }
+        asked => asked.unwrap_or(width) as usize,
+    };
+    Ok(Collecting { pooling: vectors.pooling, dimensions, sum: Vec::new(), taken: 0 })
 }
 
 /// A vector in the making.

@@ -17,12 +17,12 @@ use surety_types::digest::domain;
 use surety_types::manifest::MAX_NAME_BYTES;
 use surety_types::receipt::ARITHMETIC_VERSION;
 use surety_types::{
-    Digest, Embedding as Wanted, FileDigest, FormatSummary, Manifest, ModelId, Pooling, Prompt, Request,
+    Digest, Embedding as Wanted, FileDigest, FormatSummary, Manifest, ModelId, Prompt, Request, Vectors,
 };
 
 use crate::architecture::{Architecture, ArchitectureError, Family};
 use crate::chat_template::{ChatTemplate, RenderOptions, TemplateError};
-use crate::embedding::{Collecting, EmbeddingError, Vectors};
+use crate::embedding::{self, Collecting, EmbeddingError};
 use crate::gguf::{Gguf, GgufError, TensorType};
 use crate::image::{self, LayerMatrix, Placed, Plan};
 use crate::plan;
@@ -219,7 +219,7 @@ impl Model {
         let rotary = RotaryTable::new(architecture.rotary_parameters(context_tokens as usize, factors))?;
         let (embedding, format) = image::matrix(&gguf, "token_embd.weight", rows, width)?;
         let range = embedding.range.clone();
-        let vectors = Vectors::of(&gguf, architecture.family)?;
+        let vectors = embedding::vectors(&gguf, architecture.family)?;
         let dispute_plan = plan::plan(&gguf, &architecture, &tokenizer);
         let manifest = Manifest {
             plan: dispute_plan.as_ref().map(surety_types::Plan::digest),
@@ -290,8 +290,8 @@ impl Model {
     }
 
     /// How the model makes a vector of a prompt; none if it does not.
-    pub fn pooling(&self) -> Option<Pooling> {
-        self.vectors.map(|vectors| vectors.pooling())
+    pub fn vectors(&self) -> Option<Vectors> {
+        self.vectors
     }
 
     /// Whether the model gives such a vector.
@@ -304,7 +304,8 @@ impl Model {
 
     /// Begins a vector.
     pub(crate) fn collect(&self, wanted: Wanted) -> Result<Collecting, EmbeddingError> {
-        self.vectors.ok_or(EmbeddingError::NoVector)?.collect(wanted, self.architecture.width)
+        let vectors = self.vectors.ok_or(EmbeddingError::NoVector)?;
+        embedding::collect(vectors, wanted, self.architecture.width)
     }
 
     /// Size in bytes of one page of KV cache.

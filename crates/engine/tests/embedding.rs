@@ -90,7 +90,7 @@ fn every_route_and_the_second_voice_give_the_same_vector() {
     ];
     for (loaded, pooling, twin, dimensions) in cases {
         let (model, name) = (&loaded.model, &loaded.name);
-        assert_eq!(model.pooling(), Some(pooling), "{name}");
+        assert_eq!(model.vectors().map(|vectors| vectors.pooling), Some(pooling), "{name}");
         let prompt = tokens(model, 3, 37);
         let width = dimensions.unwrap_or(model.architecture().width) as usize;
 
@@ -158,7 +158,7 @@ fn vectors_that_mean_nothing_are_refused_by_name() {
     assert_eq!(refused(&generative, Some(asked)), Some(EmbeddingError::TooMany { asked, width }));
     for kind in [0, 4, 77] {
         let loaded = pooled(Shape::TinyLlama, Format::Q8_0, "llama", kind);
-        assert_eq!(loaded.model.pooling(), None);
+        assert_eq!(loaded.model.vectors(), None);
         assert_eq!(refused(&loaded, None), Some(EmbeddingError::NoVector));
     }
 }

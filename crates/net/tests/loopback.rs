@@ -64,7 +64,7 @@ fn status_of(seed: u8) -> WorkerStatus {
             prefill_tokens_per_second: 0,
             decode_tokens_per_second: 0,
             price: surety_types::Price::ZERO,
-            pooling: None,
+            vectors: None,
         }],
         region: None,
     }

@@ -36,6 +36,18 @@ pub enum Pooling {
     First,
 }
 
+/// How a model makes vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Vectors {
+    /// Whose states.
+    #[n(0)]
+    pub pooling: Pooling,
+    /// Whether fewer numbers than there are may be asked for: its file says that it was made for vectors.
+    #[n(1)]
+    pub may_be_cut: bool,
+}
+
 impl Embedding {
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         match self.dimensions {

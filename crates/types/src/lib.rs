@@ -50,7 +50,7 @@ pub use codec::{Canonical, DecodeError, Invalid};
 pub use cose::{Kind, OpenError, Signable, Signed};
 pub use detokenizer::Detokenizer;
 pub use digest::{Digest, ModelId};
-pub use embedding::{Embedding, Pooling};
+pub use embedding::{Embedding, Pooling, Vectors};
 pub use envelope::{Envelope, Part};
 pub use evidence::{Answer, Evidence, EvidenceError};
 pub use key::{PublicKey, SecretKey};

@@ -297,7 +297,7 @@ pub(crate) fn status() -> WorkerStatus {
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
-            pooling: Some(Pooling::Last),
+            vectors: Some(Vectors { pooling: Pooling::Mean, may_be_cut: true }),
         }],
         region: Some(region()),
     }

@@ -10,7 +10,7 @@ use crate::{
     amount::Price,
     codec::{Canonical, Invalid, at_most},
     digest::ModelId,
-    embedding::{Pooling, vector_of},
+    embedding::{Vectors, vector_of},
     key::PublicKey,
     manifest::Manifest,
     order::MAX_OUTPUT_TOKENS,
@@ -222,7 +222,7 @@ pub struct ServedModel {
     pub price: Price,
     /// How it makes vectors; none if it makes none.
     #[n(7)]
-    pub pooling: Option<Pooling>,
+    pub vectors: Option<Vectors>,
 }
 
 impl Canonical for ToWorker {

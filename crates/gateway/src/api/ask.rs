@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use serde_json::value::RawValue;
 use surety_types::{
-    Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
+    Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
     envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
@@ -78,6 +78,7 @@ pub(crate) struct Ask {
 pub(crate) enum Form {
     Chat { logprobs: Option<u8> },
     Completion { echo: bool, logprobs: Option<u8> },
+    Embedding { base64: bool, wanted: Embedding },
 }
 
 impl Ask {
@@ -91,6 +92,7 @@ impl Ask {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
+            Form::Embedding { .. } => false,
         };
         self.stream && plain && self.answers() == 1
     }
@@ -142,6 +144,7 @@ impl Ask {
         let (form, max_output_tokens, prompts) = match route {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
+            Route::Embeddings => embeddings(&mut fields)?,
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
@@ -151,7 +154,7 @@ impl Ask {
                 stop: stop.clone(),
                 logprobs: form.logprobs(),
                 prompt_logprobs: form.prompt_logprobs(&prompt),
-                embedding: None,
+                embedding: form.embedding(),
                 date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
                 prompt,
             })
@@ -176,10 +179,7 @@ impl Ask {
 
     /// The bounds that concern more than one parameter.
     fn check(&self) -> Result<(), ApiError> {
-        let subject = match self.form {
-            Form::Chat { .. } => "messages",
-            Form::Completion { .. } => "prompt",
-        };
+        let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
                 "{} prompts times `n` {} are {} answers. Ask for at most {ANSWERS_MAX} at once.",
@@ -221,6 +221,24 @@ impl Form {
     pub(crate) fn logprobs(&self) -> Option<u8> {
         match *self {
             Form::Chat { logprobs } | Form::Completion { logprobs, .. } => logprobs,
+            Form::Embedding { .. } => None,
+        }
+    }
+
+    /// What is wanted of a vector, if one is.
+    fn embedding(&self) -> Option<Embedding> {
+        match *self {
+            Form::Embedding { wanted, .. } => Some(wanted),
+            Form::Chat { .. } | Form::Completion { .. } => None,
+        }
+    }
+
+    /// The parameter that holds what is asked.
+    pub(crate) fn subject(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } => "messages",
+            Form::Completion { .. } => "prompt",
+            Form::Embedding { .. } => "input",
         }
     }
 
@@ -232,7 +250,7 @@ impl Form {
             Form::Completion { echo: true, logprobs: None } => {
                 matches!(prompt, Prompt::Tokens(_)).then_some(0)
             }
-            Form::Completion { echo: false, .. } | Form::Chat { .. } => None,
+            Form::Completion { echo: false, .. } | Form::Chat { .. } | Form::Embedding { .. } => None,
         }
     }
 }
@@ -395,30 +413,50 @@ fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiErro
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
     }
-    let prompts = prompts(required(fields, "prompt")?)?;
+    let prompts = prompts("prompt", required(fields, "prompt")?)?;
     Ok((Form::Completion { echo, logprobs }, Some(max_tokens), prompts))
 }
 
-fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
-    const PATH: &str = "prompt";
-    let element = |index: usize| format!("{PATH}[{index}]");
+fn embeddings(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
+    let base64 = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            let message = format!(
+                "`encoding_format` is \"{}\". It must be \"float\" or \"base64\".",
+                fields::quote(other)
+            );
+            return Err(ApiError::invalid("encoding_format", message));
+        }
+    };
+    let dimensions = fields.integer("dimensions", table::DIMENSIONS)?.map(|dimensions| dimensions as u32);
+    let prompts = prompts("input", required(fields, "input")?)?;
+    Ok((Form::Embedding { base64, wanted: Embedding { dimensions } }, Some(0), prompts))
+}
+
+fn prompts(path: &str, raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
+    let element = |index: usize| format!("{path}[{index}]");
     let prompts: Vec<Prompt> = match (fields::first_byte(raw), fields::first_element_byte(raw)) {
-        (b'"', _) => vec![Prompt::Text(fields::string(PATH, raw)?)],
-        (b'[', Some(b'"')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'"', _) => vec![Prompt::Text(fields::string(path, raw)?)],
+        (b'[', Some(b'"')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| fields::string(&element(index), raw).map(Prompt::Text))
             .collect::<Result<_, _>>()?,
-        (b'[', Some(b'[')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'[', Some(b'[')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| {
                 fields::token_ids(&element(index), raw, MAX_PROMPT_TOKENS).map(Prompt::Tokens)
             })
             .collect::<Result<_, _>>()?,
-        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(PATH, raw, MAX_PROMPT_TOKENS)?)],
-        (b'[', None) => return Err(ApiError::invalid(PATH, "`prompt` is an empty list. Send a prompt.")),
-        _ => return Err(fields::wrong_type(PATH, raw, "a text, a list of texts, or lists of token ids")),
+        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(path, raw, MAX_PROMPT_TOKENS)?)],
+        (b'[', None) => {
+            let message =
+                format!("`{path}` is an empty list. Send at least one text, or the ids of its tokens.");
+            return Err(ApiError::invalid(path, message));
+        }
+        _ => return Err(fields::wrong_type(path, raw, "a text, a list of texts, or lists of token ids")),
     };
     let empty = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(ids) if ids.is_empty());
     if let Some(index) = prompts.iter().position(empty) {

@@ -7,8 +7,11 @@
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
+pub(crate) mod batches;
 pub(crate) mod body;
+pub(crate) mod embeddings;
 pub(crate) mod fields;
+mod files;
 mod generate;
 mod last_event;
 mod look;
@@ -30,7 +33,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -48,13 +51,20 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 10] = [
+pub(crate) const PATHS: [&str; 17] = [
     "/",
     "/health",
     "/ready",
     "/openapi.json",
+    "/v1/batches",
+    "/v1/batches/{id}",
+    "/v1/batches/{id}/cancel",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
+    "/v1/files",
+    "/v1/files/{id}",
+    "/v1/files/{id}/content",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
@@ -70,6 +80,16 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/v1/chat/completions", post(generate::chat_completions))
         .route("/v1/completions", post(generate::completions))
+        .route("/v1/embeddings", post(generate::embeddings))
+        .route(
+            "/v1/files",
+            get(files::list).post(files::create).layer(DefaultBodyLimit::max(files::FORM_BYTES_MAX)),
+        )
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
@@ -146,6 +166,10 @@ fn known_path(uri: &Uri) -> &'static str {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None if under("/v1/files/") && path.ends_with("/content") => "/v1/files/{id}/content",
+        None if under("/v1/files/") => "/v1/files/{id}",
+        None if under("/v1/batches/") && path.ends_with("/cancel") => "/v1/batches/{id}/cancel",
+        None if under("/v1/batches/") => "/v1/batches/{id}",
         None => "(unknown)",
     }
 }

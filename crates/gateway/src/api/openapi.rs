@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    generate, look,
+    batches, files, generate, look,
     parameters::{self, Route},
     shapes::{ChatCompletionChunk, Completion},
 };
@@ -29,6 +29,16 @@ use crate::error::ErrorBody;
     paths(
         generate::chat_completions,
         generate::completions,
+        generate::embeddings,
+        files::create,
+        files::list,
+        files::get,
+        files::content,
+        files::delete,
+        batches::create,
+        batches::list,
+        batches::get,
+        batches::cancel,
         look::models,
         look::model,
         look::receipt,
@@ -36,12 +46,23 @@ use crate::error::ErrorBody;
         look::health,
         look::ready,
     ),
-    components(schemas(ChatCompletionRequest, CompletionRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+    components(schemas(ChatCompletionRequest, CompletionRequest, EmbeddingRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
 )]
 struct Description;
 
 /// The body of a chat request, as the table of parameters has it.
 pub(super) struct ChatCompletionRequest;
+
+/// The body of a request for vectors, as the table of parameters has it.
+pub(super) struct EmbeddingRequest;
+
+impl PartialSchema for EmbeddingRequest {
+    fn schema() -> RefOr<Schema> {
+        parameters::schema(Route::Embeddings)
+    }
+}
+
+impl ToSchema for EmbeddingRequest {}
 
 /// The body of a completion request, as the table of parameters has it.
 pub(super) struct CompletionRequest;
@@ -82,7 +103,7 @@ mod tests {
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 8);
+        assert_eq!(described.len(), 15);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));

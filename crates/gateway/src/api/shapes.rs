@@ -12,6 +12,7 @@ use serde::Serialize;
 use surety_types::{Amount, ModelId, Price};
 use utoipa::ToSchema;
 
+use super::embeddings::EmbeddingNote;
 use crate::payer::ChannelState;
 
 /// How many tokens an answer took.
@@ -304,6 +305,8 @@ pub struct ModelNote {
     pub vocabulary: u32,
     /// Whether it has a chat template.
     pub chat: bool,
+    /// How it makes vectors (`/v1/embeddings`); null if it makes none.
+    pub embeddings: Option<EmbeddingNote>,
     /// Workers that are ready to answer with it.
     pub workers_ready: u32,
 }

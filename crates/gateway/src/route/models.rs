@@ -11,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use surety_types::{ModelId, ServedModel, WorkerStatus};
+use surety_types::{ModelId, ServedModel, Vectors, WorkerStatus};
 
 use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
 use crate::{
     api::{
+        embeddings::EmbeddingNote,
         fields::quote,
         nearest::nearest,
         shapes::{Model, ModelNote},
@@ -40,6 +41,10 @@ pub(crate) struct Resolved {
     pub(crate) chat: bool,
     /// What most of its bytes are.
     pub(crate) quantization: Quantization,
+    /// Numbers of a vector of it.
+    pub(crate) width: u32,
+    /// How it makes vectors, if it does.
+    pub(crate) vectors: Option<Vectors>,
 }
 
 impl Workers {
@@ -84,6 +89,8 @@ impl Workers {
                 vocabulary: offer.model.manifest.vocabulary,
                 chat: offer.model.manifest.template_digest.is_some(),
                 quantization: Quantization::of(&offer.model.manifest),
+                width: offer.model.manifest.width,
+                vectors: offer.model.vectors,
             }),
             [] => {
                 let message = format!(
@@ -201,6 +208,7 @@ impl Offer<'_> {
                 formats: manifest.formats.iter().map(|format| format.name.clone()).collect(),
                 vocabulary: manifest.vocabulary,
                 chat: manifest.template_digest.is_some(),
+                embeddings: self.model.vectors.map(|vectors| EmbeddingNote::of(vectors, manifest.width)),
                 workers_ready,
             },
         }

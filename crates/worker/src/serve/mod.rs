@@ -642,7 +642,7 @@ impl Shared {
             prefill_tokens_per_second: model.sequences.gauges().prefill_tokens_per_second(),
             decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
             price: self.till.as_ref().map_or(surety_types::Price::ZERO, |till| till.price()),
-            pooling: model.model.pooling(),
+            vectors: model.model.vectors(),
         };
         let sum =
             |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.sequences.gauges())).sum();

@@ -212,7 +212,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
             price: Price::ZERO,
-            pooling: None,
+            vectors: None,
         }],
         region: None,
     }
