@@ -359,6 +359,11 @@ impl ApiError {
         self.0.accountable
     }
 
+    /// Whether the same request, sent again later, may succeed.
+    pub fn is_retryable(&self) -> bool {
+        self.0.code.entry().retry != Retry::Useless
+    }
+
     /// The parameter at fault, if one is.
     #[cfg(test)]
     pub fn param(&self) -> Option<&str> {

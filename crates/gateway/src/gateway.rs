@@ -26,7 +26,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, body::Intake, unix_ms},
+    api::{
+        self,
+        batches::{self, Batches, OpenBatchesError},
+        body::Intake,
+        unix_ms,
+    },
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
@@ -60,6 +65,9 @@ pub enum StartError {
     /// There are no receipts.
     #[error("the receipts cannot be opened")]
     Receipts(#[from] OpenStoreError),
+    /// There are no files and batches.
+    #[error("the batches cannot be opened")]
+    Batches(#[from] OpenBatchesError),
     /// Somebody else has the address, or it is not this machine's.
     #[error("cannot listen on {listen}")]
     Listen {
@@ -88,6 +96,7 @@ impl StartError {
             StartError::Key(error) => error.hint(),
             StartError::Receipts(error) => error.hint(),
             StartError::PayerBook(error) => error.hint(),
+            StartError::Batches(error) => error.hint(),
             StartError::Listen { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
                 io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one",
@@ -122,6 +131,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
     pub(crate) streams: Streams,
+    pub(crate) batches: Batches,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
     pub(crate) metrics: Arc<Metrics>,
@@ -208,6 +218,7 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
+        let batches = Batches::open(&data_dir)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -236,6 +247,7 @@ impl Gateway {
             workers,
             receipts,
             streams,
+            batches,
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
             metrics: Arc::default(),
@@ -246,6 +258,7 @@ impl Gateway {
             requests_max: limits.requests_max,
             phase: phases.clone(),
         });
+        tasks.spawn(batches::run(Arc::clone(&shared)));
         let serving = tokio::spawn(server::serve(listener, api::router(shared), limits.clone(), phases));
         info!(%address, gateway = %public, "gateway listens");
         Ok(RunningGateway {

@@ -65,6 +65,7 @@ fn status_of(seed: u8) -> WorkerStatus {
             decode_tokens_per_second: 0,
             price: surety_types::Price::ZERO,
             calls: None,
+            vectors: None,
         }],
         region: None,
     }

@@ -59,6 +59,7 @@ fn honest() -> Case {
         stop: vec!["END".into()],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     };
     let prompt_ids = vec![1, 50, 51, 52, 2];
@@ -196,6 +197,7 @@ impl Case {
             channel: None,
             text: self.text.clone(),
             prompt_ids: self.prompt_ids.clone(),
+            embedding: None,
         }
     }
 }

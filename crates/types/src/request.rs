@@ -7,6 +7,7 @@ use crate::{
     codec::{Canonical, Invalid, at_most},
     digest::{Digest, domain},
     json,
+    embedding::Embedding,
 };
 
 /// An encoded request, at most.
@@ -51,6 +52,9 @@ pub struct Request {
     /// Today, for chat templates that mention it.
     #[n(4)]
     pub date: Option<CivilDate>,
+    /// A vector of the prompt, instead of an answer in text.
+    #[n(6)]
+    pub embedding: Option<Embedding>,
 }
 
 /// What to continue or answer.
@@ -240,6 +244,14 @@ impl Canonical for Request {
         }
         for (field, top) in [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)] {
             at_most(field, "alternatives", top.unwrap_or(0).into(), MAX_TOP_LOGPROBS.into())?;
+        }
+        if let Some(embedding) = &self.embedding {
+            embedding.check()?;
+            // a vector has no text that could stop, and no tokens that could be likely.
+            if !self.stop.is_empty() || self.logprobs.is_some() || self.prompt_logprobs.is_some() {
+                let problem = "asks for a vector; stop strings and log-probabilities are of text";
+                return Err(Invalid::new("embedding", problem));
+            }
         }
         self.date.as_ref().map_or(Ok(()), CivilDate::check)
     }

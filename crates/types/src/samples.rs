@@ -46,6 +46,18 @@ pub(crate) fn request() -> Request {
         logprobs: Some(2),
         prompt_logprobs: None,
         date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+        embedding: None,
+    }
+}
+
+pub(crate) fn embedding_request() -> Request {
+    Request {
+        prompt: Prompt::Text("la mer".into()),
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        embedding: Some(Embedding { dimensions: Some(32) }),
     }
 }
 
@@ -271,6 +283,7 @@ pub(crate) fn evidence() -> Evidence {
             channel: None,
             text: "Là.".into(),
             prompt_ids: None,
+            embedding: None,
         }],
     }
 }
@@ -295,6 +308,7 @@ pub(crate) fn status() -> WorkerStatus {
             decode_tokens_per_second: 100,
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
             calls: Some(CallFormat::Hermes),
+            vectors: Some(Vectors { pooling: Pooling::Mean, may_be_cut: true }),
         }],
         region: Some(region()),
     }

@@ -4,7 +4,12 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use proptest::prelude::*;
 
-use crate::{cose::OVERHEAD_BYTES, receipt::MAX_SIGNED_RECEIPT_BYTES, samples, *};
+use crate::{
+    cose::OVERHEAD_BYTES,
+    embedding::{MAX_DIMENSIONS, vector_bytes},
+    receipt::MAX_SIGNED_RECEIPT_BYTES,
+    samples, *,
+};
 
 // ---- golden vectors ----
 
@@ -36,6 +41,10 @@ fn vectors() -> Vec<(&'static str, String)> {
     let order = samples::order();
     vec![
         ("request.json", plain(&samples::request(), samples::request().digest())),
+        (
+            "embedding_request.json",
+            plain(&samples::embedding_request(), samples::embedding_request().digest()),
+        ),
         ("manifest.json", plain(&samples::manifest(), samples::manifest().id().0)),
         (
             "plan.json",
@@ -346,6 +355,7 @@ fn other_encodings_of_a_value_are_refused() {
         logprobs: Some(1),
         prompt_logprobs: None,
         date: None,
+        embedding: None,
     };
     let canonical = [0xa3, 0x00, 0x82, 0x01, 0xa1, 0x00, 0x61, b'a', 0x01, 0x80, 0x02, 0x01];
     assert_eq!(request.to_cbor(), canonical);
@@ -535,13 +545,18 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(0u8..=20),
         prop::option::of(0u8..=20),
         prop::option::of(date),
+        prop::option::of(prop::option::of(1..=MAX_DIMENSIONS)),
     )
-        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date)| Request {
-            prompt,
-            stop,
-            logprobs,
-            prompt_logprobs,
-            date,
+        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, embedding)| match embedding {
+            None => Request { prompt, stop, logprobs, prompt_logprobs, date, embedding: None },
+            Some(dimensions) => Request {
+                prompt,
+                stop: vec![],
+                logprobs: None,
+                prompt_logprobs: None,
+                date,
+                embedding: Some(Embedding { dimensions }),
+            },
         })
 }
 
@@ -683,6 +698,7 @@ fn from_workers() -> impl Strategy<Value = FromWorker> {
         }),
         bytes().prop_map(FromWorker::Progress),
         (bytes(), any::<[u8; 32]>()).prop_map(|(receipt, salt)| FromWorker::Receipt { receipt, salt }),
+        prop::collection::vec(-1f32..=1.0, 1..40).prop_map(|v| FromWorker::Embedding(vector_bytes(&v))),
     ]
 }
 

@@ -131,6 +131,7 @@ impl Bench {
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             date: None,
         }
     }
@@ -278,6 +279,7 @@ fn compute(model: &Arc<Model>, prompt: &[u32], order: &Order) -> Computed {
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
     };
     scheduler.submit(request).unwrap();
     let mut computed = Computed {

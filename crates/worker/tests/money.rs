@@ -156,6 +156,7 @@ impl Bench {
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             date: None,
         };
         let issued_ms =

@@ -42,6 +42,7 @@ pub fn request() -> Request {
         stop: vec![],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     }
 }

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use serde_json::value::RawValue;
 use surety_types::{
-    Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
+    Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
     envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
@@ -81,6 +81,7 @@ pub(crate) struct Ask {
 pub(crate) enum Form {
     Chat { logprobs: Option<u8> },
     Completion { echo: bool, logprobs: Option<u8> },
+    Embedding { base64: bool, wanted: Embedding },
 }
 
 impl Ask {
@@ -94,6 +95,7 @@ impl Ask {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
+            Form::Embedding { .. } => false,
         };
         self.stream && plain && self.tools.is_none() && self.answers() == 1
     }
@@ -165,6 +167,7 @@ impl Ask {
         let Subject { form, max_output_tokens, prompts, tools } = match route {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
+            Route::Embeddings => embeddings(&mut fields)?,
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
@@ -174,6 +177,7 @@ impl Ask {
                 stop: stop.clone(),
                 logprobs: form.logprobs(),
                 prompt_logprobs: form.prompt_logprobs(&prompt),
+                embedding: form.embedding(),
                 date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
                 prompt,
             })
@@ -199,10 +203,7 @@ impl Ask {
 
     /// The bounds that concern more than one parameter.
     fn check(&self) -> Result<(), ApiError> {
-        let subject = match self.form {
-            Form::Chat { .. } => "messages",
-            Form::Completion { .. } => "prompt",
-        };
+        let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
                 "{} prompts times `n` {} are {} answers. Ask for at most {ANSWERS_MAX} at once.",
@@ -245,6 +246,7 @@ impl Form {
         match self {
             Form::Chat { .. } => "chat",
             Form::Completion { .. } => "text_completion",
+            Form::Embedding { .. } => "embeddings",
         }
     }
 
@@ -252,6 +254,24 @@ impl Form {
     pub(crate) fn logprobs(&self) -> Option<u8> {
         match *self {
             Form::Chat { logprobs } | Form::Completion { logprobs, .. } => logprobs,
+            Form::Embedding { .. } => None,
+        }
+    }
+
+    /// What is wanted of a vector, if one is.
+    fn embedding(&self) -> Option<Embedding> {
+        match *self {
+            Form::Embedding { wanted, .. } => Some(wanted),
+            Form::Chat { .. } | Form::Completion { .. } => None,
+        }
+    }
+
+    /// The parameter that holds what is asked.
+    pub(crate) fn subject(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } => "messages",
+            Form::Completion { .. } => "prompt",
+            Form::Embedding { .. } => "input",
         }
     }
 
@@ -263,7 +283,7 @@ impl Form {
             Form::Completion { echo: true, logprobs: None } => {
                 matches!(prompt, Prompt::Tokens(_)).then_some(0)
             }
-            Form::Completion { echo: false, .. } | Form::Chat { .. } => None,
+            Form::Completion { echo: false, .. } | Form::Chat { .. } | Form::Embedding { .. } => None,
         }
     }
 }
@@ -437,31 +457,52 @@ fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiErro
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
     }
-    let prompts = prompts(required(fields, "prompt")?)?;
+    let prompts = prompts("prompt", required(fields, "prompt")?)?;
     let form = Form::Completion { echo, logprobs };
     Ok(Subject { form, max_output_tokens: Some(max_tokens), prompts, tools: None })
 }
 
-fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
-    const PATH: &str = "prompt";
-    let element = |index: usize| format!("{PATH}[{index}]");
+fn embeddings(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
+    let base64 = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            let message = format!(
+                "`encoding_format` is \"{}\". It must be \"float\" or \"base64\".",
+                fields::quote(other)
+            );
+            return Err(ApiError::invalid("encoding_format", message));
+        }
+    };
+    let dimensions = fields.integer("dimensions", table::DIMENSIONS)?.map(|dimensions| dimensions as u32);
+    let prompts = prompts("input", required(fields, "input")?)?;
+    let form = Form::Embedding { base64, wanted: Embedding { dimensions } };
+    Ok(Subject { form, max_output_tokens: Some(0), prompts, tools: None })
+}
+
+fn prompts(path: &str, raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
+    let element = |index: usize| format!("{path}[{index}]");
     let prompts: Vec<Prompt> = match (fields::first_byte(raw), fields::first_element_byte(raw)) {
-        (b'"', _) => vec![Prompt::Text(fields::string(PATH, raw)?)],
-        (b'[', Some(b'"')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'"', _) => vec![Prompt::Text(fields::string(path, raw)?)],
+        (b'[', Some(b'"')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| fields::string(&element(index), raw).map(Prompt::Text))
             .collect::<Result<_, _>>()?,
-        (b'[', Some(b'[')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'[', Some(b'[')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| {
                 fields::token_ids(&element(index), raw, MAX_PROMPT_TOKENS).map(Prompt::Tokens)
             })
             .collect::<Result<_, _>>()?,
-        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(PATH, raw, MAX_PROMPT_TOKENS)?)],
-        (b'[', None) => return Err(ApiError::invalid(PATH, "`prompt` is an empty list. Send a prompt.")),
-        _ => return Err(fields::wrong_type(PATH, raw, "a text, a list of texts, or lists of token ids")),
+        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(path, raw, MAX_PROMPT_TOKENS)?)],
+        (b'[', None) => {
+            let message =
+                format!("`{path}` is an empty list. Send at least one text, or the ids of its tokens.");
+            return Err(ApiError::invalid(path, message));
+        }
+        _ => return Err(fields::wrong_type(path, raw, "a text, a list of texts, or lists of token ids")),
     };
     let empty = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(ids) if ids.is_empty());
     if let Some(index) = prompts.iter().position(empty) {

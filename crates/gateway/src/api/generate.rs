@@ -29,8 +29,9 @@ use tracing::{error, info};
 use super::{
     ask::{Ask, Form},
     body::Text,
+    embeddings::{self, EmbeddingList},
     last_event::{Broken, LastEvent},
-    openapi::{ChatCompletionRequest, CompletionRequest},
+    openapi::{ChatCompletionRequest, CompletionRequest, EmbeddingRequest},
     parameters::Route,
     shapes::{
         self, ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
@@ -95,6 +96,21 @@ pub(super) async fn completions(
     answer(shared, id, Route::Completions, headers, body).await
 }
 
+/// Turn texts, or lists of token ids, into vectors of length one.
+#[utoipa::path(post, path = "/v1/embeddings", tag = "answers", request_body = EmbeddingRequest, responses(
+    (status = 200, description = "A vector for each input.", body = EmbeddingList),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = ErrorBody),
+))]
+pub(super) async fn embeddings(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::Embeddings, headers, body).await
+}
+
 /// A request that a worker has accepted, and everything its answer needs.
 pub(super) struct Job {
     shared: Arc<Shared>,
@@ -156,7 +172,7 @@ impl Told {
 }
 
 /// A gateway that has just begun learns what its workers serve before long.
-async fn resolve_soon(shared: &Shared, name: &str) -> Result<Resolved, ApiError> {
+pub(super) async fn resolve_soon(shared: &Shared, name: &str) -> Result<Resolved, ApiError> {
     let give_up = Instant::now() + shared.search_timeout;
     loop {
         match shared.workers.resolve(name) {
@@ -284,7 +300,7 @@ pub(super) async fn start(
     })
 }
 
-async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
+pub(super) async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
     if text.len() <= QUICK_BYTES {
         return Ask::parse(&text, route, today);
     }
@@ -293,7 +309,7 @@ async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask,
 }
 
 /// What can be refused once the model is known.
-fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
+pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
     if !model.chat && matches!(ask.form, Form::Chat { .. }) {
         let message = format!(
             "\"{}\" has no chat template, so it cannot hold a conversation. Send a text to /v1/completions.",
@@ -311,6 +327,8 @@ fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
     }
+    embeddings::fits(ask, model)?;
+    let subject = ask.form.subject();
     let unknown = |token: u32| token >= model.vocabulary;
     if let Some((token, _)) = ask.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
         let message = format!(
@@ -324,18 +342,18 @@ fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         let Prompt::Tokens(ids) = &request.prompt else { continue };
         if let Some(position) = ids.iter().position(|id| unknown(*id)) {
             let message = format!(
-                "`prompt` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
+                "`{subject}` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
                 ids[position],
                 model.name,
                 model.vocabulary.saturating_sub(1),
             );
-            return Err(ApiError::invalid("prompt", message));
+            return Err(ApiError::invalid(subject, message));
         }
     }
     Ok(())
 }
 
-fn receipt_path(id: RequestId) -> String {
+pub(super) fn receipt_path(id: RequestId) -> String {
     format!("/v1/receipts/{id}")
 }
 
@@ -417,6 +435,9 @@ impl Job {
             }
             Event::Finished(finished) => {
                 self.told.check_end()?;
+                if let Some(vector) = finished.vector() {
+                    wording.vector(index, vector);
+                }
                 self.finished[index] = Some(finished);
             }
         }

@@ -7,9 +7,12 @@
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
+pub(crate) mod batches;
 pub(crate) mod body;
 mod calls;
+pub(crate) mod embeddings;
 pub(crate) mod fields;
+mod files;
 mod generate;
 mod last_event;
 mod ledger;
@@ -33,7 +36,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -51,14 +54,21 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 11] = [
+pub(crate) const PATHS: &[&str] = &[
     "/",
     "/health",
     "/metrics",
     "/ready",
     "/openapi.json",
+    "/v1/batches",
+    "/v1/batches/{id}",
+    "/v1/batches/{id}/cancel",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
+    "/v1/files",
+    "/v1/files/{id}",
+    "/v1/files/{id}/content",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
@@ -76,6 +86,16 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/v1/chat/completions", post(generate::chat_completions))
         .route("/v1/completions", post(generate::completions))
+        .route("/v1/embeddings", post(generate::embeddings))
+        .route(
+            "/v1/files",
+            get(files::list).post(files::create).layer(DefaultBodyLimit::max(files::FORM_BYTES_MAX)),
+        )
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
@@ -153,11 +173,15 @@ fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, 
 fn known_path(uri: &Uri) -> &'static str {
     let path = uri.path();
     let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
-    match PATHS.into_iter().find(|known| *known == path) {
+    match PATHS.iter().copied().find(|known| *known == path) {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
         None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None if under("/v1/files/") && path.ends_with("/content") => "/v1/files/{id}/content",
+        None if under("/v1/files/") => "/v1/files/{id}",
+        None if under("/v1/batches/") && path.ends_with("/cancel") => "/v1/batches/{id}/cancel",
+        None if under("/v1/batches/") => "/v1/batches/{id}",
         None => "(unknown)",
     }
 }
@@ -190,7 +214,7 @@ fn is_local_host(host: &str) -> bool {
 
 async fn not_found(uri: Uri) -> ApiError {
     let path = uri.path();
-    let advice = match nearest::nearest(path, PATHS.into_iter()) {
+    let advice = match nearest::nearest(path, PATHS.iter().copied()) {
         Some(near) => format!("Did you mean {near}?"),
         None => "The API is under /v1; GET /openapi.json describes it.".to_owned(),
     };

@@ -27,13 +27,15 @@ pub(crate) const SEED: RangeInclusive<i64> = i64::MIN..=i64::MAX;
 pub(crate) const TOP_K: RangeInclusive<i64> = -1..=i32::MAX as i64;
 pub(crate) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=surety_types::request::MAX_TOP_LOGPROBS as i64;
 pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
+pub(crate) const DIMENSIONS: RangeInclusive<i64> = 1..=surety_types::embedding::MAX_DIMENSIONS as i64;
 pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// Which of the two generating routes a body was sent to.
+/// Which of the routes that ask a model something a body was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Chat,
     Completions,
+    Embeddings,
 }
 
 /// What becomes of a parameter.
@@ -72,6 +74,8 @@ pub(crate) struct Parameter {
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
 const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
+const EMBEDDINGS: &[Route] = &[Route::Embeddings];
+const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Embeddings];
 
 const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
     Parameter { name, routes, treatment: Treatment::Taken, shape, about }
@@ -96,7 +100,7 @@ const fn refused(name: &'static str, instead: &'static str) -> Parameter {
 pub(crate) const PARAMETERS: &[Parameter] = &[
     taken(
         "model",
-        BOTH,
+        ALL,
         Shape::Text,
         "A served name, `name@<first 8 or more digits of the id>`, or a whole id.",
     ),
@@ -111,6 +115,24 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         COMPLETIONS,
         Shape::Any,
         "A text, a list of texts, a list of token ids, or a list of such lists.",
+    ),
+    taken(
+        "input",
+        EMBEDDINGS,
+        Shape::Any,
+        "A text, a list of texts, a list of token ids, or a list of such lists: a vector for each.",
+    ),
+    taken(
+        "encoding_format",
+        EMBEDDINGS,
+        Shape::Text,
+        "`float` (the default), or `base64`: the numbers as binary32, little-endian.",
+    ),
+    taken(
+        "dimensions",
+        EMBEDDINGS,
+        Shape::Integer(DIMENSIONS),
+        "Only the first so many numbers, scaled to length one again. Refused unless the model was made for vectors.",
     ),
     taken(
         "max_tokens",
@@ -178,13 +200,13 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
     taken(
         "surety",
-        BOTH,
+        ALL,
         Shape::Any,
         "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
     ),
     taken(
         "provider",
-        BOTH,
+        ALL,
         Shape::Provider,
         "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
          their keys, operators by 0x and those of their addresses. What only orders never keeps a request from being \
@@ -208,7 +230,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
     examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
-    ignored("user"),
+    Parameter { routes: ALL, ..ignored("user") },
     ignored("metadata"),
     ignored("store"),
     ignored("service_tier"),
@@ -239,7 +261,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
 ];
 
 impl Parameter {
-    fn is_on(&self, route: Route) -> bool {
+    pub(crate) fn is_on(&self, route: Route) -> bool {
         self.routes.contains(&route)
     }
 }
@@ -304,6 +326,7 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let subject = match route {
         Route::Chat => "messages",
         Route::Completions => "prompt",
+        Route::Embeddings => "input",
     };
     object.required("model").required(subject).into()
 }
@@ -385,7 +408,7 @@ mod tests {
 
     #[test]
     fn each_name_has_one_treatment_per_route() {
-        for route in BOTH {
+        for route in ALL {
             let mut names: Vec<_> = known(*route).collect();
             names.sort_unstable();
             assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{route:?}");

@@ -76,7 +76,8 @@ impl Reply {
     pub(crate) fn new(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Self {
         let id = match ask.form {
             Form::Chat { .. } => heading.request.chat(),
-            Form::Completion { .. } => heading.request.completion(),
+            // Vectors are worded by `embeddings`.
+            Form::Completion { .. } | Form::Embedding { .. } => heading.request.completion(),
         };
         let callable = ask.tools.as_ref().zip(heading.calls).map(|(tools, format)| Callable {
             format,
@@ -122,7 +123,7 @@ impl Reply {
                 let choice = ChatChunkChoice { index, delta, logprobs, finish_reason };
                 event(events, &self.chat_chunk(vec![choice], None, note));
             }
-            Form::Completion { .. } => {
+            Form::Completion { .. } | Form::Embedding { .. } => {
                 let logprobs = (!legacy.tokens.is_empty()).then_some(legacy);
                 let choice = CompletionChoice { index, text: &text, logprobs, finish_reason };
                 event(events, &self.completion(vec![choice], None, note));
@@ -249,7 +250,9 @@ impl Wording for Reply {
             Form::Completion { logprobs: Some(_), .. } => {
                 logprobs.iter().for_each(|logprob| pending.legacy(logprob, false));
             }
-            Form::Chat { logprobs: None } | Form::Completion { logprobs: None, .. } => {}
+            Form::Chat { logprobs: None }
+            | Form::Completion { logprobs: None, .. }
+            | Form::Embedding { .. } => {}
         }
     }
 
@@ -299,7 +302,7 @@ impl Wording for Reply {
                     Form::Chat { .. } => {
                         event(&mut events, &self.chat_chunk(Vec::new(), Some(usage), Some(note)))
                     }
-                    Form::Completion { .. } => {
+                    Form::Completion { .. } | Form::Embedding { .. } => {
                         event(&mut events, &self.completion(Vec::new(), Some(usage), Some(note)));
                     }
                 }
@@ -348,7 +351,8 @@ impl Wording for Reply {
                     surety,
                 })
             }
-            Form::Completion { logprobs, .. } => {
+            Form::Completion { .. } | Form::Embedding { .. } => {
+                let logprobs = self.form.logprobs();
                 let ended: Vec<(u32, Pending, &'static str)> = ended.collect();
                 let mut choices = Vec::with_capacity(ended.len());
                 let mut texts = Vec::with_capacity(ended.len());
@@ -564,7 +568,7 @@ fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
 }
 
 fn finite(logprob: f32) -> f32 {
-    if logprob.is_finite() { logprob.max(LOGPROB_MIN) } else { LOGPROB_MIN }
+    if logprob.is_finite() { logprob } else { LOGPROB_MIN }
 }
 
 /// Writes one server-sent event.
@@ -853,5 +857,16 @@ mod tests {
             (&events[0]["choices"][0]["index"], &events[0]["choices"][0]["text"]),
             (&json!(3), &json!("q"))
         );
+    }
+
+    proptest::proptest! {
+        /// What JSON carries is the very number, whatever its size.
+        #[test]
+        fn a_log_probability_keeps_its_bits(bits in proptest::prelude::any::<u32>()) {
+            let logprob = f32::from_bits(bits);
+            let json = serde_json::to_string(&chat_logprob(&scored(b"a", logprob)).logprob).expect("JSON");
+            let expected = if logprob.is_finite() { logprob } else { LOGPROB_MIN };
+            proptest::prop_assert_eq!(json.parse::<f32>().expect("a number").to_bits(), expected.to_bits());
+        }
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use surety_types::{Amount, CallFormat, ModelId, Price};
 use utoipa::ToSchema;
 
+use super::embeddings::EmbeddingNote;
 use crate::payer::ChannelState;
 
 /// How many tokens an answer took.
@@ -377,6 +378,8 @@ pub struct ModelNote {
     pub chat: bool,
     /// Whether that template shows it tools, in a form whose calls are known.
     pub tools: bool,
+    /// How it makes vectors (`/v1/embeddings`); null if it makes none.
+    pub embeddings: Option<EmbeddingNote>,
     /// Workers that are ready to answer with it.
     pub workers_ready: u32,
 }

@@ -336,6 +336,12 @@ impl Workers {
         Err(ApiError::new(Code::NoWorker, message))
     }
 
+    /// Who could answer, with how many orders each has by its own word, and of ours.
+    pub(crate) fn loads(&self, demand: &Demand<'_>) -> Result<Vec<(PublicKey, u32, u32)>, ApiError> {
+        let candidates = self.candidates(demand)?.into_iter();
+        Ok(candidates.map(|candidate| candidate.worker.loads()).collect())
+    }
+
     /// How each worker is.
     pub(crate) fn report(&self) -> Vec<WorkerReport> {
         self.all().iter().map(|worker| worker.describe(self.payer.as_deref())).collect()

@@ -11,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use surety_types::{CallFormat, ModelId, ServedModel, WorkerStatus};
+use surety_types::{CallFormat, ModelId, ServedModel, Vectors, WorkerStatus};
 
 use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
 use crate::{
     api::{
+        embeddings::EmbeddingNote,
         fields::quote,
         nearest::nearest,
         shapes::{Model, ModelNote},
@@ -42,6 +43,10 @@ pub(crate) struct Resolved {
     pub(crate) calls: Option<CallFormat>,
     /// What most of its bytes are.
     pub(crate) quantization: Quantization,
+    /// Numbers of a vector of it.
+    pub(crate) width: u32,
+    /// How it makes vectors, if it does.
+    pub(crate) vectors: Option<Vectors>,
 }
 
 impl Workers {
@@ -87,6 +92,8 @@ impl Workers {
                 chat: offer.model.manifest.template_digest.is_some(),
                 calls: offer.calls(),
                 quantization: Quantization::of(&offer.model.manifest),
+                width: offer.model.manifest.width,
+                vectors: offer.model.vectors,
             }),
             [] => {
                 let message = format!(
@@ -218,6 +225,7 @@ impl Offer<'_> {
                 vocabulary: manifest.vocabulary,
                 chat: manifest.template_digest.is_some(),
                 tools: self.calls().is_some(),
+                embeddings: self.model.vectors.map(|vectors| EmbeddingNote::of(vectors, manifest.width)),
                 workers_ready,
             },
         }

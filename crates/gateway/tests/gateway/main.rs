@@ -5,8 +5,10 @@ mod fake;
 mod http;
 
 mod answers;
+mod batches;
 mod canaries;
 mod claims;
+mod embeddings;
 mod errors;
 mod ledger;
 mod life;

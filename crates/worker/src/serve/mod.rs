@@ -643,6 +643,7 @@ impl Shared {
             decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
             price: self.till.as_ref().map_or(surety_types::Price::ZERO, |till| till.price()),
             calls: model.model.template().and_then(ChatTemplate::calls),
+            vectors: model.model.vectors(),
         };
         let sum =
             |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.sequences.gauges())).sum();

@@ -49,6 +49,7 @@ pub fn chat(system: &str, user: &str) -> Request {
         stop: Vec::new(),
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     }
 }
@@ -149,6 +150,7 @@ pub fn compute_from(model: &Arc<Model>, prompt: Vec<u32>, request: &Request, ord
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());
@@ -263,6 +265,7 @@ impl Liar {
             channel: None,
             text: claim.text.clone(),
             prompt_ids: None,
+            embedding: None,
         }
     }
 

@@ -213,6 +213,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
             decode_tokens_per_second: 100,
             price: Price::ZERO,
             calls: None,
+            vectors: None,
         }],
         region: None,
     }
