@@ -17,6 +17,7 @@ mod openapi;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
+pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 mod wording;
@@ -48,7 +49,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 10] = [
+pub(crate) const PATHS: [&str; 14] = [
     "/",
     "/health",
     "/ready",
@@ -59,6 +60,10 @@ pub(crate) const PATHS: [&str; 10] = [
     "/v1/models/{id}",
     "/v1/network/status",
     "/v1/receipts/{id}",
+    "/v1/responses",
+    "/v1/responses/{id}",
+    "/v1/responses/{id}/cancel",
+    "/v1/responses/{id}/input_items",
 ];
 
 /// The routes.
@@ -74,6 +79,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
@@ -146,6 +155,9 @@ fn known_path(uri: &Uri) -> &'static str {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
+        None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
+        None if under("/v1/responses/") => "/v1/responses/{id}",
         None => "(unknown)",
     }
 }

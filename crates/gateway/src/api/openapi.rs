@@ -15,6 +15,7 @@ use utoipa::{
 use super::{
     generate, look,
     parameters::{self, Route},
+    responses,
     shapes::{ChatCompletionChunk, Completion},
 };
 use crate::error::ErrorBody;
@@ -29,6 +30,11 @@ use crate::error::ErrorBody;
     paths(
         generate::chat_completions,
         generate::completions,
+        responses::create,
+        responses::retrieve,
+        responses::cancel,
+        responses::delete,
+        responses::input_items,
         look::models,
         look::model,
         look::receipt,
@@ -36,7 +42,7 @@ use crate::error::ErrorBody;
         look::health,
         look::ready,
     ),
-    components(schemas(ChatCompletionRequest, CompletionRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+    components(schemas(ChatCompletionRequest, CompletionRequest, CreateResponse, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
 )]
 struct Description;
 
@@ -62,6 +68,17 @@ impl PartialSchema for CompletionRequest {
 
 impl ToSchema for CompletionRequest {}
 
+/// The body of a request for a response, as the table of parameters has it.
+pub(super) struct CreateResponse;
+
+impl PartialSchema for CreateResponse {
+    fn schema() -> RefOr<Schema> {
+        parameters::schema(Route::Responses)
+    }
+}
+
+impl ToSchema for CreateResponse {}
+
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Description::openapi())
 }
@@ -82,7 +99,7 @@ mod tests {
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 8);
+        assert_eq!(described.len(), 12);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));

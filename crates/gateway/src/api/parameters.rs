@@ -29,11 +29,12 @@ pub(crate) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=surety_types::request::
 pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
 pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// Which of the two generating routes a body was sent to.
+/// Which of the generating routes a body was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Chat,
     Completions,
+    Responses,
 }
 
 /// What becomes of a parameter.
@@ -72,6 +73,8 @@ pub(crate) struct Parameter {
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
 const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
+const RESPONSES: &[Route] = &[Route::Responses];
+const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
 
 const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
     Parameter { name, routes, treatment: Treatment::Taken, shape, about }
@@ -82,21 +85,29 @@ const fn examined(name: &'static str, routes: &'static [Route], about: &'static 
 }
 
 const fn ignored(name: &'static str) -> Parameter {
+    ignored_in(BOTH, name)
+}
+
+const fn ignored_in(routes: &'static [Route], name: &'static str) -> Parameter {
     let about = "Accepted and ignored: the answer is the same without it.";
-    Parameter { name, routes: BOTH, treatment: Treatment::Ignored, shape: Shape::Any, about }
+    Parameter { name, routes, treatment: Treatment::Ignored, shape: Shape::Any, about }
 }
 
 const fn refused(name: &'static str, instead: &'static str) -> Parameter {
+    refused_in(BOTH, name, instead)
+}
+
+const fn refused_in(routes: &'static [Route], name: &'static str, instead: &'static str) -> Parameter {
     let treatment = Treatment::Refused(instead);
     let about = "Not supported: refused rather than ignored, because it asks for another answer.";
-    Parameter { name, routes: BOTH, treatment, shape: Shape::Any, about }
+    Parameter { name, routes, treatment, shape: Shape::Any, about }
 }
 
 /// The table.
 pub(crate) const PARAMETERS: &[Parameter] = &[
     taken(
         "model",
-        BOTH,
+        ALL,
         Shape::Text,
         "A served name, `name@<first 8 or more digits of the id>`, or a whole id.",
     ),
@@ -124,33 +135,33 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Integer(CHAT_TOKENS),
         "Output tokens, at most. The newer name of `max_tokens`.",
     ),
-    taken("temperature", BOTH, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
-    taken("top_p", BOTH, Shape::Number(PROBABILITY), "Default 1, which is off."),
+    taken("temperature", ALL, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
+    taken("top_p", ALL, Shape::Number(PROBABILITY), "Default 1, which is off."),
     taken(
         "top_k",
-        BOTH,
+        ALL,
         Shape::Integer(TOP_K),
         "Only the k likeliest tokens. Default 0, which is off, as is -1.",
     ),
     taken(
         "min_p",
-        BOTH,
+        ALL,
         Shape::Number(PROBABILITY),
         "Only tokens this likely relative to the likeliest. Default 0, which is off.",
     ),
-    taken("repetition_penalty", BOTH, Shape::Number(REPETITION), "Default 1, which is off."),
-    taken("presence_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
-    taken("frequency_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
-    taken("logit_bias", BOTH, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
+    taken("repetition_penalty", ALL, Shape::Number(REPETITION), "Default 1, which is off."),
+    taken("presence_penalty", ALL, Shape::Number(PENALTY), "Default 0."),
+    taken("frequency_penalty", ALL, Shape::Number(PENALTY), "Default 0."),
+    taken("logit_bias", ALL, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
     taken(
         "seed",
-        BOTH,
+        ALL,
         Shape::Integer(SEED),
         "The same request with the same seed gives the same answer. Absent: fresh randomness.",
     ),
-    taken("stop", BOTH, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
+    taken("stop", ALL, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
     taken("n", BOTH, Shape::Integer(CHOICES), "How many answers. Default 1."),
-    taken("ignore_eos", BOTH, Shape::Flag, "Go on past the model's end-of-generation tokens."),
+    taken("ignore_eos", ALL, Shape::Flag, "Go on past the model's end-of-generation tokens."),
     taken(
         "logprobs",
         BOTH,
@@ -169,7 +180,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Flag,
         "Return the prompt too, with its log-probabilities if `logprobs` asks for them.",
     ),
-    taken("stream", BOTH, Shape::Flag, "Answer in server-sent events."),
+    taken("stream", ALL, Shape::Flag, "Answer in server-sent events."),
     taken(
         "stream_options",
         BOTH,
@@ -178,18 +189,57 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
     taken(
         "surety",
-        BOTH,
+        ALL,
         Shape::Any,
         "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
     ),
     taken(
         "provider",
-        BOTH,
+        ALL,
         Shape::Provider,
         "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
          their keys, operators by 0x and those of their addresses. What only orders never keeps a request from being \
          answered; what excludes is never violated.",
     ),
+    taken(
+        "input",
+        RESPONSES,
+        Shape::Any,
+        "A text, or a list of items: messages, whose contents are texts or lists of text parts, and references to items of \
+         responses that are kept.",
+    ),
+    taken("instructions", RESPONSES, Shape::Text, "What is said first, as the system."),
+    taken(
+        "previous_response_id",
+        RESPONSES,
+        Shape::Text,
+        "A response that is kept: what was said there and before goes ahead of `input`. Its `instructions` do not.",
+    ),
+    taken(
+        "max_output_tokens",
+        RESPONSES,
+        Shape::Integer(CHAT_TOKENS),
+        "Output tokens, at most. Absent: the rest of the context window.",
+    ),
+    taken(
+        "background",
+        RESPONSES,
+        Shape::Flag,
+        "Answer at once, and make the response whether or not anybody waits for it; GET it. Default false.",
+    ),
+    taken("store", RESPONSES, Shape::Flag, "Whether the response is kept. Default true."),
+    taken("metadata", RESPONSES, Shape::Any, "Up to 16 pairs of texts, which the response repeats."),
+    taken("user", RESPONSES, Shape::Text, "The response repeats it."),
+    taken("safety_identifier", RESPONSES, Shape::Text, "The response repeats it."),
+    taken("prompt_cache_key", RESPONSES, Shape::Text, "The response repeats it."),
+    examined("text", RESPONSES, "`format`: only `{\"type\": \"text\"}`. `verbosity`: only `medium`."),
+    examined("reasoning", RESPONSES, "Only empty, or `effort: \"none\"`."),
+    examined("include", RESPONSES, "Nothing that it may name is ever left out; no log-probabilities."),
+    examined("truncation", RESPONSES, "Only `disabled`."),
+    examined("top_logprobs", RESPONSES, "Only 0."),
+    examined("stream_options", RESPONSES, "`include_obfuscation`, which changes nothing."),
+    examined("tools", RESPONSES, "Only empty, or with `tool_choice: \"none\"`."),
+    examined("tool_choice", RESPONSES, "Only `none`, or `auto` without tools."),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
     examined("tools", CHAT, "Only empty, or with `tool_choice: \"none\"`."),
     examined("tool_choice", CHAT, "Only `none`, or `auto` without tools."),
@@ -206,6 +256,12 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ignored("prompt_cache_key"),
     ignored("prompt_cache_options"),
     ignored("prompt_cache_retention"),
+    ignored_in(RESPONSES, "service_tier"),
+    ignored_in(RESPONSES, "parallel_tool_calls"),
+    ignored_in(RESPONSES, "max_tool_calls"),
+    ignored_in(RESPONSES, "prompt_cache_options"),
+    ignored_in(RESPONSES, "prompt_cache_retention"),
+    ignored_in(RESPONSES, "image"),
     refused("audio", "Ask for text; this network speaks text only."),
     refused("suffix", "Put the text to be completed at the end of `prompt`."),
     refused("prediction", "Leave it out; it would only save time."),
@@ -214,6 +270,11 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     refused("reasoning_effort", "Leave it out, or say in `messages` how much to think."),
     refused("verbosity", "Leave it out, or say in `messages` how long the answer should be."),
     refused("logit_processors", "Use `logit_bias`."),
+    refused_in(RESPONSES, "conversation", "Send `previous_response_id`, or all that was said as `input`."),
+    refused_in(RESPONSES, "prompt", "Send its text as `instructions` and `input`."),
+    refused_in(RESPONSES, "context_management", "Send what is to be remembered as `input`."),
+    refused_in(RESPONSES, "moderation", "Call a moderation service yourself."),
+    refused_in(RESPONSES, "access_programs", "Leave it out; there are none here."),
     refused("guided_json", "Ask for JSON in `messages` and check the answer."),
     refused("guided_regex", "Say the form in `messages` and check the answer."),
     refused("guided_choice", "Say the choices in `messages` and check the answer."),
@@ -229,7 +290,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
 ];
 
 impl Parameter {
-    fn is_on(&self, route: Route) -> bool {
+    pub(crate) fn is_on(&self, route: Route) -> bool {
         self.routes.contains(&route)
     }
 }
@@ -294,6 +355,7 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let subject = match route {
         Route::Chat => "messages",
         Route::Completions => "prompt",
+        Route::Responses => "input",
     };
     object.required("model").required(subject).into()
 }
@@ -363,7 +425,7 @@ mod tests {
 
     #[test]
     fn each_name_has_one_treatment_per_route() {
-        for route in BOTH {
+        for route in ALL {
             let mut names: Vec<_> = known(*route).collect();
             names.sort_unstable();
             assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{route:?}");

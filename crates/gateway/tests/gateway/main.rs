@@ -13,5 +13,6 @@ mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod pays;
+mod responses;
 mod resume;
 mod routes;
