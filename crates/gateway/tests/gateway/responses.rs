@@ -287,13 +287,13 @@ async fn a_response_is_cancelled_or_deleted_while_it_is_made() {
 async fn what_nobody_reads_ends_unless_its_reader_comes_back() {
     let worker = FakeWorker::start(1).await;
     let site = patient(&worker, |settings| settings.limits.reader_grace = Duration::from_millis(50)).await;
-    let seen = read_until(&site, &body("one two three WAIT", json!({"stream": true})), "thr").await;
+    let seen = read_until(&site, &body("one two three WAIT", json!({"stream": true})), "hree").await;
     worker.diary.until(&worker.diary.cancelled, 1).await;
     let kept = until(&site, &id(&seen[0]["response"]), |response| response["status"] == "cancelled").await;
     assert!(said(&kept).starts_with("one two"), "{kept}");
     // What is not stored ends at once, and nothing is kept of it.
     let body = body("one two three WAIT", json!({"stream": true, "store": false}));
-    let seen = read_until(&site, &body, "thr").await;
+    let seen = read_until(&site, &body, "hree").await;
     worker.diary.until(&worker.diary.cancelled, 2).await;
     assert_eq!(site.get(&format!("{PATH}/{}", id(&seen[0]["response"]))).await.status, 404);
     // As does one whose reader never learnt its id.
@@ -443,7 +443,7 @@ async fn a_gateway_that_begins_anew_goes_on_with_responses() {
     let whole = post(&site, "one two", json!({})).await.json();
     let quiet = post(&site, SCRIPT, json!({"background": true})).await.json();
     let mut wire = site.open(PATH, &body(SCRIPT, json!({"stream": true})).to_string()).await;
-    wire.until("five").await;
+    wire.until("r fi").await;
     let Site { gateway, directory, .. } = site;
     gateway.stop().await;
     // Its reader is told how to get the rest.
@@ -508,8 +508,10 @@ async fn a_killed_gateway_s_responses_go_on_or_fail() {
         response["status"] != "queued" && response["status"] != "in_progress"
     })
     .await;
-    assert_eq!(
-        (&failed["status"], &failed["error"]["surety_code"]),
-        (&json!("failed"), &json!("model_unknown"))
-    );
+    let why = &failed["error"];
+    assert_eq!((&failed["status"], &why["surety_code"]), (&json!("failed"), &json!("no_worker")), "{failed}");
+    // Whoever had read more than is there now hears of it behind that.
+    let seen = events(&stream(&site, &response, Some(9)).await);
+    let [last] = &seen[..] else { panic!("one event") };
+    assert_eq!((&last["type"], &last["sequence_number"]), (&json!("response.failed"), &json!(10)));
 }

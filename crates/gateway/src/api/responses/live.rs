@@ -411,6 +411,8 @@ pub(super) async fn make(shared: Arc<Shared>, live: Arc<Live>, source: Source, k
             note.note = Some(format!("{before}{failure}"));
             end = End::told(reason, now_ms, *usage, note);
         }
+    }
+    if live.head.asked.is_kept_from_the_start() {
         shared.streams.go_on(id).forget();
     }
     making.over(|state| {

@@ -83,7 +83,8 @@ pub(super) async fn create(
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
     let (name, model_id) = (model.name.clone(), model.id.to_string());
-    let head = Arc::new(Head { id, body: text, asked, model: name, model_id, nonce, received_ms });
+    let body = if asked.store { text } else { String::new() };
+    let head = Arc::new(Head { id, body, asked, model: name, model_id, nonce, received_ms });
     let asked = &head.asked;
     let begun = begun(&head, model.id);
     let ask = asked.ask(conversation, begun.date)?;

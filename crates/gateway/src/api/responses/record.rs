@@ -36,7 +36,7 @@ const PIECE_CHARACTERS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) id: RequestId,
-    /// The body as it was sent.
+    /// The body as it was sent; empty where nothing is stored.
     pub(super) body: String,
     pub(super) asked: Asked,
     /// The name of the model, and its immutable id.
