@@ -338,11 +338,8 @@ impl Drop for Making<'_> {
     }
 }
 
-/// What came of making a response.
-enum Outcome {
-    Left(Leave),
-    Told(Result<(&'static str, Usage, SuretyNote), ApiError>),
-}
+/// What came of making a response: it was told, or failed.
+type Told = Result<(&'static str, Usage, SuretyNote), ApiError>;
 
 /// Makes a response to its end.
 pub(super) async fn make(shared: Arc<Shared>, live: Arc<Live>, source: Source, kept: Kept) {
@@ -353,10 +350,10 @@ pub(super) async fn make(shared: Arc<Shared>, live: Arc<Live>, source: Source, k
         Kept::Begun(_) => Some(shared.responses.reader_grace),
         Kept::Nothing | Kept::Whole => Some(Duration::ZERO),
     };
-    let outcome = tokio::select! {
+    let outcome: Result<Told, Leave> = tokio::select! {
         biased;
-        why = live.unwanted(patience) => Outcome::Left(why),
-        told = tell(&shared, &live, source) => Outcome::Told(told),
+        why = live.unwanted(patience) => Err(why),
+        told = tell(&shared, &live, source) => Ok(told),
     };
     let keeping = match kept {
         Kept::Nothing => None,
@@ -370,7 +367,7 @@ pub(super) async fn make(shared: Arc<Shared>, live: Arc<Live>, source: Source, k
     let is_begun = keeping == Some(Keeping::Ended);
     let now_ms = unix_ms();
     let (mut end, mut told) = match outcome {
-        Outcome::Left(Leave::Delete) => {
+        Err(Leave::Delete) => {
             if let Err(failure) = shared.responses.store.forget(id).await {
                 warn!(request = %id, %failure, "a response was not deleted");
             }
@@ -378,15 +375,15 @@ pub(super) async fn make(shared: Arc<Shared>, live: Arc<Live>, source: Source, k
             let message = "The response was deleted.";
             return making.over(|state| state.broke = Some(ApiError::new(Code::NotFound, message)));
         }
-        Outcome::Left(Leave::Cancel) => (End::cancelled(now_ms), None),
-        Outcome::Told(Ok((reason, usage, note))) => {
+        Err(Leave::Cancel) => (End::cancelled(now_ms), None),
+        Ok(Ok((reason, usage, note))) => {
             (End::told(reason, now_ms, usage, &note), Some((reason, usage, note)))
         }
         // It is gone on with by the gateway that begins in this one's directory.
-        Outcome::Told(Err(ref failure)) if is_begun && failure.code() == Code::GatewayStopping => {
+        Ok(Err(ref failure)) if is_begun && failure.code() == Code::GatewayStopping => {
             return making.over(|state| state.broke = Some(stopped(id)));
         }
-        Outcome::Told(Err(failure)) => {
+        Ok(Err(failure)) => {
             info!(request = %id, code = failure.code().as_str(), "a response failed");
             let end = End::failed(&failure, id, now_ms);
             let is_document = !live.head.asked.stream && !live.head.asked.background;
@@ -421,11 +418,7 @@ pub(super) async fn make(shared: Arc<Shared>, live: Arc<Live>, source: Source, k
     });
 }
 
-async fn tell(
-    shared: &Arc<Shared>,
-    live: &Arc<Live>,
-    source: Source,
-) -> Result<(&'static str, Usage, SuretyNote), ApiError> {
+async fn tell(shared: &Arc<Shared>, live: &Arc<Live>, source: Source) -> Told {
     let mut job = match source {
         Source::Job(job) => job,
         Source::Order(order) => {
