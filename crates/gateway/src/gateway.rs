@@ -22,6 +22,7 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::Instant,
 };
 use tracing::{info, warn};
 
@@ -30,6 +31,7 @@ use crate::{
         self,
         batches::{self, Batches, OpenBatchesError},
         body::Intake,
+        responses::{self, Responses, store},
         unix_ms,
     },
     error::{Accountable, ApiError, Code},
@@ -62,8 +64,8 @@ pub enum StartError {
     /// There is no key.
     #[error("the gateway has no key")]
     Key(#[from] KeyError),
-    /// There are no receipts.
-    #[error("the receipts cannot be opened")]
+    /// There are no receipts, streams or responses.
+    #[error("what was kept cannot be opened")]
     Receipts(#[from] OpenStoreError),
     /// There are no files and batches.
     #[error("the batches cannot be opened")]
@@ -132,6 +134,7 @@ pub(crate) struct Shared {
     pub(crate) receipts: Receipts,
     pub(crate) streams: Streams,
     pub(crate) batches: Batches,
+    pub(crate) responses: Responses,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
     pub(crate) metrics: Arc<Metrics>,
@@ -219,6 +222,12 @@ impl Gateway {
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
         let batches = Batches::open(&data_dir)?;
+        let bounds = store::Bounds {
+            count_max: limits.responses_max,
+            bytes_max: limits.responses_bytes_max,
+            kept_for: limits.responses_kept_for,
+        };
+        let (kept_responses, response_writer) = store::Store::open(&data_dir, bounds)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -248,6 +257,7 @@ impl Gateway {
             receipts,
             streams,
             batches,
+            responses: Responses::new(kept_responses, limits.reader_grace),
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
             metrics: Arc::default(),
@@ -259,6 +269,10 @@ impl Gateway {
             phase: phases.clone(),
         });
         tasks.spawn(batches::run(Arc::clone(&shared)));
+        // What had not ended is found by its readers from the first moment on.
+        let revived = responses::unfinished(&shared);
+        tasks.spawn(revived.go_on(Arc::clone(&shared)));
+        let making = shared.responses.running();
         let serving = tokio::spawn(server::serve(listener, api::router(shared), limits.clone(), phases));
         info!(%address, gateway = %public, "gateway listens");
         Ok(RunningGateway {
@@ -268,7 +282,8 @@ impl Gateway {
             serving: Some(serving),
             tasks,
             endpoint,
-            writers: Some((writer, stream_writer)),
+            making,
+            writers: Some((writer, stream_writer, response_writer)),
             payer,
             stop_grace: limits.stop_grace,
         })
@@ -322,7 +337,9 @@ pub struct RunningGateway {
     serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     endpoint: Endpoint,
-    writers: Option<(Writer, streams::Writer)>,
+    /// How many responses are being made, with readers or without.
+    making: watch::Receiver<usize>,
+    writers: Option<(Writer, streams::Writer, store::Writer)>,
     payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
@@ -343,11 +360,15 @@ impl RunningGateway {
     pub async fn stop(mut self) {
         self.phase.send_replace(Phase::Draining);
         let mut serving = self.serving.take().expect("it is taken here only");
-        let mut ended = tokio::time::timeout(self.stop_grace, &mut serving).await.is_ok();
+        let until = Instant::now() + self.stop_grace;
+        let mut ended = tokio::time::timeout_at(until, &mut serving).await.is_ok();
+        let _ = tokio::time::timeout_at(until, self.making.wait_for(|making| *making == 0)).await;
         self.phase.send_replace(Phase::Halted);
+        let until = Instant::now() + LAST_WORDS;
         if !ended {
-            ended = tokio::time::timeout(LAST_WORDS, &mut serving).await.is_ok();
+            ended = tokio::time::timeout_at(until, &mut serving).await.is_ok();
         }
+        let _ = tokio::time::timeout_at(until, self.making.wait_for(|making| *making == 0)).await;
         if !ended {
             warn!("connections that did not end were cut");
             serving.abort();
@@ -357,11 +378,12 @@ impl RunningGateway {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some((receipts, streams)) = self.writers.take() {
+        if let Some((receipts, streams, responses)) = self.writers.take() {
             // The last sender went with the last request, so the threads end when all is written.
             let joined = tokio::task::spawn_blocking(move || {
                 receipts.join();
                 streams.join();
+                responses.join();
             });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }

@@ -3,7 +3,7 @@
 //! In:     the system's random source.
 //! Out:    `req_…` and the ids OpenAI's shapes carry, made of the same 128 bits.
 //! Touches: nothing.
-//! Holds:  one id finds its request under any of its three spellings.
+//! Holds:  one id finds its request under any of its four spellings.
 //! Absent: ids chosen by callers, which could collide or mislead.
 
 use std::fmt;
@@ -30,9 +30,15 @@ impl RequestId {
         format!("cmpl-{:032x}", self.0)
     }
 
-    /// Reads any of the three spellings.
+    /// The id OpenAI's responses carry.
+    pub fn response(self) -> String {
+        format!("resp_{:032x}", self.0)
+    }
+
+    /// Reads any of the four spellings.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = ["req_", "chatcmpl-", "cmpl-"].iter().find_map(|prefix| text.strip_prefix(prefix))?;
+        let digits =
+            ["req_", "chatcmpl-", "cmpl-", "resp_"].iter().find_map(|prefix| text.strip_prefix(prefix))?;
         let lowercase_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if digits.len() != 32 || !digits.bytes().all(lowercase_hex) {
             return None;
@@ -40,8 +46,8 @@ impl RequestId {
         u128::from_str_radix(digits, 16).ok().map(Self)
     }
 
-    /// The id of these bits.
-    pub(crate) fn from_bits(bits: u128) -> Self {
+    /// The id whose bits these are.
+    pub(crate) fn of_bits(bits: u128) -> Self {
         Self(bits)
     }
 
@@ -64,7 +70,7 @@ mod tests {
     #[test]
     fn every_spelling_finds_the_request() {
         let id = RequestId(0x0123_4567_89ab_cdef);
-        for text in [id.to_string(), id.chat(), id.completion()] {
+        for text in [id.to_string(), id.chat(), id.completion(), id.response()] {
             assert_eq!(RequestId::parse(&text), Some(id), "{text}");
         }
     }

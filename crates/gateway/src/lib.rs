@@ -2,8 +2,8 @@
 //!
 //! In:     HTTP requests in OpenAI's shapes.
 //! Out:    answers in the same shapes, each with a checked receipt; errors that say what happened, who, and what to do.
-//! Touches: one TCP socket, one UDP socket towards the workers, a data directory with a key, the receipts, streams under
-//!         way and the payer's book; an account on the ledger, if it pays.
+//! Touches: one TCP socket, one UDP socket towards the workers, a data directory with a key, the receipts, the
+//!         responses, streams under way and the payer's book; an account on the ledger, if it pays.
 //! Holds:  no stream ends silently: it ends in `[DONE]`, after the receipts were checked against what was sent, or in
 //!         an error frame. No caller can stop, starve or read another.
 //! Absent: running models (`worker`), checking receipts (`client`, `proof`), arguments and files of settings (the

@@ -71,6 +71,14 @@ pub struct Limits {
     pub receipts_max: u64,
     /// Bytes of receipts kept.
     pub receipts_bytes_max: u64,
+    /// Responses kept; the oldest go first.
+    pub responses_max: u64,
+    /// Bytes of responses kept.
+    pub responses_bytes_max: u64,
+    /// For so long responses are kept.
+    pub responses_kept_for: Duration,
+    /// For a reader that lost the stream of a response to come back, before the response is ended.
+    pub reader_grace: Duration,
 }
 
 impl Default for Limits {
@@ -91,6 +99,10 @@ impl Default for Limits {
             stop_grace: Duration::from_secs(10),
             receipts_max: 100_000,
             receipts_bytes_max: 1 << 30,
+            responses_max: 100_000,
+            responses_bytes_max: 1 << 30,
+            responses_kept_for: Duration::from_secs(30 * 24 * 3600),
+            reader_grace: Duration::from_secs(30),
         }
     }
 }
@@ -204,6 +216,8 @@ impl Limits {
             ("connections_max", self.connections_max as u64),
             ("receipts_max", self.receipts_max),
             ("receipts_bytes_max", self.receipts_bytes_max),
+            ("responses_max", self.responses_max),
+            ("responses_bytes_max", self.responses_bytes_max),
         ];
         let times = [
             ("header_timeout", self.header_timeout),
@@ -214,6 +228,7 @@ impl Limits {
             ("search_timeout", self.search_timeout),
             ("keep_alive", self.keep_alive),
             ("status_interval", self.status_interval),
+            ("responses_kept_for", self.responses_kept_for),
         ];
         let zero_count = counts.into_iter().find(|(_, count)| *count == 0).map(|(limit, _)| limit);
         let zero_time = times.into_iter().find(|(_, time)| time.is_zero()).map(|(limit, _)| limit);

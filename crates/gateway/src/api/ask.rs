@@ -168,6 +168,7 @@ impl Ask {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
             Route::Embeddings => embeddings(&mut fields)?,
+            Route::Responses => return Err(ApiError::bug("a response was asked for as a completion")),
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
@@ -202,7 +203,7 @@ impl Ask {
     }
 
     /// The bounds that concern more than one parameter.
-    fn check(&self) -> Result<(), ApiError> {
+    pub(super) fn check(&self) -> Result<(), ApiError> {
         let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
@@ -417,6 +418,26 @@ fn content_text(path: &str, raw: &RawValue) -> Result<String, ApiError> {
     }
 }
 
+/// Tools may be named as long as none is to be called.
+pub(super) fn no_tools(
+    fields: &mut Fields<'_>,
+    tools: &'static str,
+    choice: &'static str,
+) -> Result<(), ApiError> {
+    let choice_raw = fields.take(choice).map(RawValue::get);
+    let tools_raw = fields.take(tools).map(RawValue::get).filter(|raw| *raw != "[]");
+    let at_fault = match (tools_raw, choice_raw) {
+        (_, Some("\"none\"")) | (None, None | Some("\"auto\"")) => return Ok(()),
+        (Some(_), _) => tools,
+        (None, Some(_)) => choice,
+    };
+    let message = format!(
+        "`{at_fault}` is not supported here: answers are text. Leave it out or send `{choice}: \"none\"`, \
+         and describe in words what may be called.",
+    );
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(at_fault))
+}
+
 /// Answers are plain text.
 fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     if let Some(mut format) = fields.fields("response_format")? {
@@ -512,7 +533,7 @@ fn prompts(path: &str, raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
     Ok(prompts)
 }
 
-fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
+pub(super) fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
     let off = Sampling::default();
     let sampling = Sampling {
         temperature: fields.number("temperature", table::TEMPERATURE)?.unwrap_or(off.temperature),
@@ -556,7 +577,7 @@ fn logit_bias(fields: &mut Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
     Ok(biases)
 }
 
-fn stop(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
+pub(super) fn stop(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
     let Some(raw) = fields.take("stop") else { return Ok(Vec::new()) };
     let stops = match fields::first_byte(raw) {
         b'"' => vec![fields::string("stop", raw)?],
@@ -588,13 +609,13 @@ fn stream_options(fields: &mut Fields<'_>) -> Result<bool, ApiError> {
 }
 
 /// What only this network understands.
-struct Extras {
-    date: Option<CivilDate>,
-    worker: Option<Name>,
-    deadline_ms: Option<u64>,
+pub(super) struct Extras {
+    pub(super) date: Option<CivilDate>,
+    pub(super) worker: Option<Name>,
+    pub(super) deadline_ms: Option<u64>,
 }
 
-fn extras(fields: &mut Fields<'_>) -> Result<Extras, ApiError> {
+pub(super) fn extras(fields: &mut Fields<'_>) -> Result<Extras, ApiError> {
     let Some(mut extras) = fields.fields("surety")? else {
         return Ok(Extras { date: None, worker: None, deadline_ms: None });
     };
@@ -623,11 +644,11 @@ fn date(text: &str) -> Option<CivilDate> {
     Some(CivilDate { year: year.parse().ok()?, month: month.parse().ok()?, day: day.parse().ok()? })
 }
 
-fn required<'a>(fields: &mut Fields<'a>, name: &str) -> Result<&'a RawValue, ApiError> {
+pub(super) fn required<'a>(fields: &mut Fields<'a>, name: &str) -> Result<&'a RawValue, ApiError> {
     fields.take(name).ok_or_else(|| missing(name))
 }
 
-fn missing(path: &str) -> ApiError {
+pub(super) fn missing(path: &str) -> ApiError {
     ApiError::invalid(path, format!("`{path}` is missing. Send it."))
 }
 

@@ -7,6 +7,7 @@
 //! Absent: understanding the request (`ask`), wording the reply (`reply`).
 
 use std::{
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -234,11 +235,11 @@ pub(super) async fn start(
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
+    let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,
     };
-    let goes_on = restored.is_some();
     let active = shared.admit(id)?;
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
@@ -353,6 +354,43 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What the headers of an answer say about it.
+pub(super) struct Labels {
+    pub(super) receipt: Option<String>,
+    pub(super) model: String,
+    pub(super) workers: Option<String>,
+    pub(super) verification: &'static str,
+    pub(super) cost: Option<String>,
+}
+
+impl Labels {
+    /// Those of an answer that is whole.
+    pub(super) fn of(note: SuretyNote) -> Labels {
+        Labels {
+            receipt: note.receipt,
+            model: note.model,
+            workers: Some(note.workers.join(", ")),
+            verification: "signature",
+            cost: Some(note.cost),
+        }
+    }
+
+    pub(super) fn stick(self, response: &mut Response) {
+        let headers = response.headers_mut();
+        for (name, value) in [
+            ("x-surety-receipt", self.receipt),
+            ("x-surety-model", Some(self.model)),
+            ("x-surety-workers", self.workers),
+            ("x-surety-verification", Some(self.verification.to_owned())),
+            ("x-surety-cost", self.cost),
+        ] {
+            let Some(value) = value else { continue };
+            let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
 pub(super) fn receipt_path(id: RequestId) -> String {
     format!("/v1/receipts/{id}")
 }
@@ -365,32 +403,61 @@ fn stopping() -> ApiError {
 impl Job {
     /// The response: a stream, or one document, as was asked.
     async fn respond(self) -> Result<Response, ApiError> {
-        let (id, model) = (self.id, self.model.id.to_string());
-        let workers = keys(self.answering.workers().iter());
-        // A stream's cost is known at its end, and is in its last chunk.
-        let free = self.answering.is_free().then(|| "0".to_owned());
-        let (mut response, verification, receipt, cost, workers) = if self.ask.stream {
-            (self.stream(), "pending", Some(receipt_path(id)), free, workers)
+        let (id, mut labels) = (self.id, self.labels());
+        let mut response = if self.ask.stream {
+            self.stream()
         } else {
             let (json, note) = self.document().await?;
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            (response, "signature", note.receipt, Some(note.cost), note.workers.join(", "))
+            labels = Labels::of(note);
+            response
         };
         response.extensions_mut().insert(id);
-        let headers = response.headers_mut();
-        for (name, value) in [
-            ("x-surety-receipt", receipt),
-            ("x-surety-model", Some(model)),
-            ("x-surety-workers", Some(workers)),
-            ("x-surety-verification", Some(verification.to_owned())),
-            ("x-surety-cost", cost),
-        ] {
-            let Some(value) = value else { continue };
-            let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
-            headers.insert(HeaderName::from_static(name), value);
-        }
+        labels.stick(&mut response);
         Ok(response)
+    }
+
+    /// What is known of an answer that has just begun.
+    pub(super) fn labels(&self) -> Labels {
+        Labels {
+            receipt: Some(receipt_path(self.id)),
+            model: self.model.id.to_string(),
+            workers: Some(keys(self.answering.workers().iter())),
+            verification: "pending",
+            // A stream's cost is known at its end, and is in its last event.
+            cost: self.answering.is_free().then(|| "0".to_owned()),
+        }
+    }
+
+    /// Gives the text of the one answer to `hear` as it comes; returns how it ended. What its stream needs to go on is kept
+    /// until somebody forgets it.
+    pub(super) async fn tell(
+        &mut self,
+        mut hear: impl FnMut(&str) + Send,
+    ) -> Result<(&'static str, Usage, SuretyNote), ApiError> {
+        self.log = None;
+        let known = mem::take(&mut self.told.known);
+        if !known.is_empty() {
+            hear(&known);
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut halted = pin!(shared.halted());
+        loop {
+            match self.next(halted.as_mut()).await? {
+                (_, Event::Prompt { .. }) => {}
+                (_, Event::Output { text, .. }) => {
+                    self.first_byte_ms.get_or_insert_with(unix_ms);
+                    hear(self.told.new_of(&text)?);
+                }
+                (index, Event::Finished(finished)) => {
+                    let reason = finished.reason;
+                    self.finished[index] = Some(finished);
+                    let (usage, note) = self.conclude().await?;
+                    return Ok((reason, usage, note));
+                }
+            }
+        }
     }
 
     /// How its answers are worded.

@@ -22,6 +22,7 @@ mod openapi;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
+pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 mod tools;
@@ -74,6 +75,10 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/network/status",
     "/v1/receipts/{id}",
     "/v1/receipts/{id}/ledger",
+    "/v1/responses",
+    "/v1/responses/{id}",
+    "/v1/responses/{id}/cancel",
+    "/v1/responses/{id}/input_items",
 ];
 
 /// The routes.
@@ -101,6 +106,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
         .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
@@ -182,6 +191,9 @@ fn known_path(uri: &Uri) -> &'static str {
         None if under("/v1/files/") => "/v1/files/{id}",
         None if under("/v1/batches/") && path.ends_with("/cancel") => "/v1/batches/{id}/cancel",
         None if under("/v1/batches/") => "/v1/batches/{id}",
+        None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
+        None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
+        None if under("/v1/responses/") => "/v1/responses/{id}",
         None => "(unknown)",
     }
 }

@@ -15,6 +15,7 @@ use utoipa::{
 use super::{
     batches, files, generate, ledger, look,
     parameters::{self, Route},
+    responses,
     shapes::{ChatCompletionChunk, Completion},
 };
 use crate::error::ErrorBody;
@@ -39,6 +40,11 @@ use crate::error::ErrorBody;
         batches::list,
         batches::get,
         batches::cancel,
+        responses::create,
+        responses::retrieve,
+        responses::cancel,
+        responses::delete,
+        responses::input_items,
         look::models,
         look::model,
         look::receipt,
@@ -48,7 +54,7 @@ use crate::error::ErrorBody;
         look::metrics,
         look::ready,
     ),
-    components(schemas(ChatCompletionRequest, CompletionRequest, EmbeddingRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+    components(schemas(ChatCompletionRequest, CompletionRequest, EmbeddingRequest, CreateResponse, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
 )]
 struct Description;
 
@@ -84,6 +90,17 @@ impl PartialSchema for CompletionRequest {
 }
 
 impl ToSchema for CompletionRequest {}
+
+/// The body of a request for a response, as the table of parameters has it.
+pub(super) struct CreateResponse;
+
+impl PartialSchema for CreateResponse {
+    fn schema() -> RefOr<Schema> {
+        parameters::schema(Route::Responses)
+    }
+}
+
+impl ToSchema for CreateResponse {}
 
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Description::openapi())

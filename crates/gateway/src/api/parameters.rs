@@ -36,6 +36,7 @@ pub(crate) enum Route {
     Chat,
     Completions,
     Embeddings,
+    Responses,
 }
 
 /// What becomes of a parameter.
@@ -75,7 +76,9 @@ const BOTH: &[Route] = &[Route::Chat, Route::Completions];
 const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
 const EMBEDDINGS: &[Route] = &[Route::Embeddings];
-const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Embeddings];
+const RESPONSES: &[Route] = &[Route::Responses];
+const GENERATING: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
+const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Embeddings, Route::Responses];
 
 const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
     Parameter { name, routes, treatment: Treatment::Taken, shape, about }
@@ -86,14 +89,22 @@ const fn examined(name: &'static str, routes: &'static [Route], about: &'static 
 }
 
 const fn ignored(name: &'static str) -> Parameter {
+    ignored_in(BOTH, name)
+}
+
+const fn ignored_in(routes: &'static [Route], name: &'static str) -> Parameter {
     let about = "Accepted and ignored: the answer is the same without it.";
-    Parameter { name, routes: BOTH, treatment: Treatment::Ignored, shape: Shape::Any, about }
+    Parameter { name, routes, treatment: Treatment::Ignored, shape: Shape::Any, about }
 }
 
 const fn refused(name: &'static str, instead: &'static str) -> Parameter {
+    refused_in(BOTH, name, instead)
+}
+
+const fn refused_in(routes: &'static [Route], name: &'static str, instead: &'static str) -> Parameter {
     let treatment = Treatment::Refused(instead);
     let about = "Not supported: refused rather than ignored, because it asks for another answer.";
-    Parameter { name, routes: BOTH, treatment, shape: Shape::Any, about }
+    Parameter { name, routes, treatment, shape: Shape::Any, about }
 }
 
 /// The table.
@@ -146,33 +157,33 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Integer(CHAT_TOKENS),
         "Output tokens, at most. The newer name of `max_tokens`.",
     ),
-    taken("temperature", BOTH, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
-    taken("top_p", BOTH, Shape::Number(PROBABILITY), "Default 1, which is off."),
+    taken("temperature", GENERATING, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
+    taken("top_p", GENERATING, Shape::Number(PROBABILITY), "Default 1, which is off."),
     taken(
         "top_k",
-        BOTH,
+        GENERATING,
         Shape::Integer(TOP_K),
         "Only the k likeliest tokens. Default 0, which is off, as is -1.",
     ),
     taken(
         "min_p",
-        BOTH,
+        GENERATING,
         Shape::Number(PROBABILITY),
         "Only tokens this likely relative to the likeliest. Default 0, which is off.",
     ),
-    taken("repetition_penalty", BOTH, Shape::Number(REPETITION), "Default 1, which is off."),
-    taken("presence_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
-    taken("frequency_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
-    taken("logit_bias", BOTH, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
+    taken("repetition_penalty", GENERATING, Shape::Number(REPETITION), "Default 1, which is off."),
+    taken("presence_penalty", GENERATING, Shape::Number(PENALTY), "Default 0."),
+    taken("frequency_penalty", GENERATING, Shape::Number(PENALTY), "Default 0."),
+    taken("logit_bias", GENERATING, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
     taken(
         "seed",
-        BOTH,
+        GENERATING,
         Shape::Integer(SEED),
         "The same request with the same seed gives the same answer. Absent: fresh randomness.",
     ),
-    taken("stop", BOTH, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
+    taken("stop", GENERATING, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
     taken("n", BOTH, Shape::Integer(CHOICES), "How many answers. Default 1."),
-    taken("ignore_eos", BOTH, Shape::Flag, "Go on past the model's end-of-generation tokens."),
+    taken("ignore_eos", GENERATING, Shape::Flag, "Go on past the model's end-of-generation tokens."),
     taken(
         "logprobs",
         BOTH,
@@ -191,7 +202,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Flag,
         "Return the prompt too, with its log-probabilities if `logprobs` asks for them.",
     ),
-    taken("stream", BOTH, Shape::Flag, "Answer in server-sent events."),
+    taken("stream", GENERATING, Shape::Flag, "Answer in server-sent events."),
     taken(
         "stream_options",
         BOTH,
@@ -212,6 +223,45 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
          their keys, operators by 0x and those of their addresses. What only orders never keeps a request from being \
          answered; what excludes is never violated.",
     ),
+    taken(
+        "input",
+        RESPONSES,
+        Shape::Any,
+        "A text, or a list of items: messages, whose contents are texts or lists of text parts, and references to items of \
+         responses that are kept.",
+    ),
+    taken("instructions", RESPONSES, Shape::Text, "What is said first, as the system."),
+    taken(
+        "previous_response_id",
+        RESPONSES,
+        Shape::Text,
+        "A response that is kept: what was said there and before goes ahead of `input`. Its `instructions` do not.",
+    ),
+    taken(
+        "max_output_tokens",
+        RESPONSES,
+        Shape::Integer(CHAT_TOKENS),
+        "Output tokens, at most. Absent: the rest of the context window.",
+    ),
+    taken(
+        "background",
+        RESPONSES,
+        Shape::Flag,
+        "Answer at once, and make the response whether or not anybody waits for it; GET it. Default false.",
+    ),
+    taken("store", RESPONSES, Shape::Flag, "Whether the response is kept. Default true."),
+    taken("metadata", RESPONSES, Shape::Any, "Up to 16 pairs of texts, which the response repeats."),
+    taken("user", RESPONSES, Shape::Text, "The response repeats it."),
+    taken("safety_identifier", RESPONSES, Shape::Text, "The response repeats it."),
+    taken("prompt_cache_key", RESPONSES, Shape::Text, "The response repeats it."),
+    examined("text", RESPONSES, "`format`: only `{\"type\": \"text\"}`. `verbosity`: only `medium`."),
+    examined("reasoning", RESPONSES, "Only empty, or `effort: \"none\"`."),
+    examined("include", RESPONSES, "Nothing that it may name is ever left out; no log-probabilities."),
+    examined("truncation", RESPONSES, "Only `disabled`."),
+    examined("top_logprobs", RESPONSES, "Only 0."),
+    examined("stream_options", RESPONSES, "`include_obfuscation`, which changes nothing."),
+    examined("tools", RESPONSES, "Only empty, or with `tool_choice: \"none\"`."),
+    examined("tool_choice", RESPONSES, "Only `none`, or `auto` without tools."),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
     taken(
         "tools",
@@ -230,7 +280,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
     examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
-    Parameter { routes: ALL, ..ignored("user") },
+    Parameter { routes: &[Route::Chat, Route::Completions, Route::Embeddings], ..ignored("user") },
     ignored("metadata"),
     ignored("store"),
     ignored("service_tier"),
@@ -238,6 +288,12 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ignored("prompt_cache_key"),
     ignored("prompt_cache_options"),
     ignored("prompt_cache_retention"),
+    ignored_in(RESPONSES, "service_tier"),
+    ignored_in(RESPONSES, "parallel_tool_calls"),
+    ignored_in(RESPONSES, "max_tool_calls"),
+    ignored_in(RESPONSES, "prompt_cache_options"),
+    ignored_in(RESPONSES, "prompt_cache_retention"),
+    ignored_in(RESPONSES, "image"),
     refused("audio", "Ask for text; this network speaks text only."),
     refused("suffix", "Put the text to be completed at the end of `prompt`."),
     refused("prediction", "Leave it out; it would only save time."),
@@ -246,6 +302,11 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     refused("reasoning_effort", "Leave it out, or say in `messages` how much to think."),
     refused("verbosity", "Leave it out, or say in `messages` how long the answer should be."),
     refused("logit_processors", "Use `logit_bias`."),
+    refused_in(RESPONSES, "conversation", "Send `previous_response_id`, or all that was said as `input`."),
+    refused_in(RESPONSES, "prompt", "Send its text as `instructions` and `input`."),
+    refused_in(RESPONSES, "context_management", "Send what is to be remembered as `input`."),
+    refused_in(RESPONSES, "moderation", "Call a moderation service yourself."),
+    refused_in(RESPONSES, "access_programs", "Leave it out; there are none here."),
     refused("guided_json", "Ask for JSON in `messages` and check the answer."),
     refused("guided_regex", "Say the form in `messages` and check the answer."),
     refused("guided_choice", "Say the choices in `messages` and check the answer."),
@@ -327,6 +388,7 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
         Route::Chat => "messages",
         Route::Completions => "prompt",
         Route::Embeddings => "input",
+        Route::Responses => "input",
     };
     object.required("model").required(subject).into()
 }

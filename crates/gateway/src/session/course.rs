@@ -175,7 +175,7 @@ impl Course {
     pub(super) fn restored(request: Arc<Request>, restored: Restored) -> Course {
         let Restored { nonce, ids, text, first_byte_ms: _, shares, agreed } = restored;
         Course {
-            began_before: true,
+            began_before: !shares.is_empty(),
             signed: Position { tokens: ids.len(), text: text.len() },
             agreed,
             ids,

@@ -16,6 +16,7 @@ mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod pays;
+mod responses;
 mod resume;
 mod routes;
 mod tools;

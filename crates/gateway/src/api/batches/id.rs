@@ -60,7 +60,7 @@ impl BatchId {
 
     /// The request of one of its lines.
     pub(super) fn request(self, line: u64) -> RequestId {
-        RequestId::from_bits(self.derived("surety 2026 batch request", line))
+        RequestId::of_bits(self.derived("surety 2026 batch request", line))
     }
 
     fn derived(self, domain: &'static str, number: u64) -> u128 {
