@@ -26,10 +26,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, body::Intake, unix_ms},
+    api::{self, body::Intake, once::Once, unix_ms},
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
+    keys::{self, Generation, Keys},
     payer::{Payer, PayerBookError, follow, see_to},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     route::Workers,
@@ -59,6 +60,15 @@ pub enum StartError {
     /// There are no receipts.
     #[error("the receipts cannot be opened")]
     Receipts(#[from] OpenStoreError),
+    /// Commands could not reach it.
+    #[error("cannot make the control socket in {}", path.display())]
+    Control {
+        /// The data directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// Somebody else has the address, or it is not this machine's.
     #[error("cannot listen on {listen}")]
     Listen {
@@ -86,6 +96,9 @@ impl StartError {
             }
             StartError::Key(error) => error.hint(),
             StartError::Receipts(error) => error.hint(),
+            StartError::Control { .. } => {
+                "check that the data directory is writable and on a file system with sockets, or name another"
+            }
             StartError::PayerBook(error) => error.hint(),
             StartError::Listen { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
@@ -121,6 +134,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
     pub(crate) streams: Streams,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) once: Arc<Once>,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
     pub(crate) answer_timeout: Duration,
@@ -197,7 +212,8 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, data_dir, workers, nearby, ledger, aliases, limits } = settings;
+        let GatewaySettings { listen, open, require_key, data_dir, workers, nearby, ledger, aliases, limits } =
+            settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -206,6 +222,9 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
+        let (keys, key_writer) = Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
+        let control = keys::Served::start(&data_dir, Arc::clone(&keys))
+            .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -234,6 +253,8 @@ impl Gateway {
             workers,
             receipts,
             streams,
+            keys,
+            once: Arc::default(),
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
             answer_timeout: limits.answer_timeout,
@@ -252,7 +273,8 @@ impl Gateway {
             serving: Some(serving),
             tasks,
             endpoint,
-            writers: Some((writer, stream_writer)),
+            writers: Some((writer, stream_writer, key_writer)),
+            control: Some(control),
             payer,
             stop_grace: limits.stop_grace,
         })
@@ -270,8 +292,18 @@ async fn follow_nearby(mut nearby: watch::Receiver<Vec<WorkerAddress>>, workers:
     }
 }
 
+/// What a request was charged by its receipts, if they are kept.
+fn answered(receipts: &Receipts, request: RequestId) -> Option<Generation> {
+    let found = receipts.find(request).inspect_err(|error| warn!(%error, "a receipt cannot be read")).ok()??;
+    let generation = keys::of_evidence(&found);
+    if generation.is_none() {
+        warn!(%request, "kept evidence cannot be read: its request is charged nothing");
+    }
+    generation
+}
+
 /// Makes a directory for its owner only, unless it is there.
-fn make_private(directory: &Path) -> io::Result<()> {
+pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -306,7 +338,9 @@ pub struct RunningGateway {
     serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     endpoint: Endpoint,
-    writers: Option<(Writer, streams::Writer)>,
+    writers: Option<(Writer, streams::Writer, keys::Writer)>,
+    /// Where commands reach the keys.
+    control: Option<keys::Served>,
     payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
@@ -336,16 +370,18 @@ impl RunningGateway {
             warn!("connections that did not end were cut");
             serving.abort();
         }
+        self.control = None;
         self.tasks.shutdown().await;
         if let Some(payer) = &self.payer {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some((receipts, streams)) = self.writers.take() {
+        if let Some((receipts, streams, keys)) = self.writers.take() {
             // The last sender went with the last request, so the threads end when all is written.
             let joined = tokio::task::spawn_blocking(move || {
                 receipts.join();
                 streams.join();
+                keys.join();
             });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }

@@ -40,6 +40,11 @@ impl RequestId {
         u128::from_str_radix(digits, 16).ok().map(Self)
     }
 
+    /// The id of a storage key.
+    pub(crate) fn of_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// The bits, as a storage key.
     pub(crate) fn bits(self) -> u128 {
         self.0

@@ -29,6 +29,7 @@ use tracing::{error, info};
 use super::{
     ask::{Ask, Form},
     body::Text,
+    guard,
     last_event::{Broken, LastEvent},
     openapi::{ChatCompletionRequest, CompletionRequest},
     parameters::Route,
@@ -44,6 +45,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
+    keys::{Hold, Tenant},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
@@ -107,6 +109,8 @@ pub(super) struct Job {
     /// Where what its stream needs to go on is kept.
     log: Option<StreamLog>,
     told: Told,
+    /// What is set aside for it.
+    hold: Arc<Hold>,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -202,22 +206,25 @@ async fn answer(
 pub(super) async fn start(
     shared: Arc<Shared>,
     call: Call,
-    ask: Ask,
+    mut ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
     let Call { id, received_ms, today, share } = call;
     shared.open()?;
+    let tenant = Tenant::current(&shared.keys)?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
+    guard::screen(&tenant, &mut ask, &model)?;
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,
     };
     let goes_on = restored.is_some();
     let active = shared.admit(id)?;
+    let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
         workers: Arc::clone(&shared.workers),
@@ -231,7 +238,8 @@ pub(super) async fn start(
         deadline_ms: unix_ms() + patience_ms,
         stall: shared.stall_timeout,
         search: shared.search_timeout,
-        affinity: Some(ask.affinity()),
+        affinity: Some(tenant.affinity(ask.affinity())),
+        hold: Arc::clone(&hold),
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -252,7 +260,7 @@ pub(super) async fn start(
         true => shared.streams.go_on(id),
         false => {
             let nonce = answering.nonce();
-            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms })
+            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms, tenant: tenant.key() })
         }
     });
     if let Some(log) = &log {
@@ -270,6 +278,7 @@ pub(super) async fn start(
         finished,
         log,
         told,
+        hold,
         _active: active,
         _share: share,
     })
@@ -401,7 +410,12 @@ impl Job {
     }
 
     /// The whole answer as one document, and what is known about it.
-    pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
+    pub(super) async fn document(self) -> Result<(Bytes, SuretyNote), ApiError> {
+        let hold = Arc::clone(&self.hold);
+        self.whole().await.inspect_err(|_| hold.fail())
+    }
+
+    async fn whole(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let mut wording = self.wording();
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
@@ -440,6 +454,7 @@ impl Job {
             Err(failure) => {
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
+                self.hold.fail();
                 events.end(wording.failed(&failure));
             }
         }
@@ -487,9 +502,19 @@ impl Job {
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
         let evidence = self.evidence(finished)?;
-        if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
+        // Whoever finds the receipt after a crash is to know who is charged for it.
+        self.hold.on_disk().await;
+        let kept = self.shared.receipts.keep(self.id, evidence).await;
+        let tokens =
+            [usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens];
+        let charged = self.hold.complete(tokens, self.first_byte_ms, kept.is_err());
+        if let Err(failure) = kept {
             note.receipt = None;
             note.note = Some(failure.to_string());
+            if let Some(charged) = charged {
+                // If that fails too, it has been logged.
+                let _ = charged.await;
+            }
         }
         if let Some(log) = &self.log {
             log.forget();

@@ -18,6 +18,7 @@ use tracing::error;
 
 use super::{
     fields::quote,
+    money::may_see,
     nearest::nearest,
     shapes::{ClaimsReport, Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
 };
@@ -166,6 +167,11 @@ pub(super) async fn receipt(
         ApiError::new(Code::NotAcceptable, message)
     })?;
     let choice = choice(uri.query().unwrap_or(""))?;
+    if !may_see(&shared, id).await? {
+        let message =
+            format!("Nothing is kept for {id} that was asked with this key: it was another's, it failed, or it is too old.");
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    }
     let receipts = shared.receipts.clone();
     let found = tokio::task::spawn_blocking(move || receipts.find(id)).await;
     let found = found.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(|error| {
@@ -204,7 +210,7 @@ pub(super) async fn receipt(
 }
 
 /// The variable part of a path.
-fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+pub(super) fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     let Path(text) =
         path.map_err(|_| ApiError::new(Code::NotFound, "The path is not UTF-8. Encode it as such."))?;
     Ok(text)

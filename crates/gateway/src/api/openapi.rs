@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    generate, look,
+    generate, look, money,
     parameters::{self, Route},
     shapes::{ChatCompletionChunk, Completion},
 };
@@ -35,6 +35,10 @@ use crate::error::ErrorBody;
         look::network_status,
         look::health,
         look::ready,
+        money::credits,
+        money::usage,
+        money::generation,
+        money::quote_answer,
     ),
     components(schemas(ChatCompletionRequest, CompletionRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
 )]
@@ -82,7 +86,7 @@ mod tests {
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 8);
+        assert_eq!(described.len(), 12);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));
