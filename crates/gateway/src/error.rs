@@ -215,10 +215,16 @@ impl Code {
             Code::BadKey => {
                 entry("bad_key", StatusCode::UNAUTHORIZED, "authentication_error", Caller, Retry::Useless)
             }
-            Code::BudgetExhausted => {
-                entry("budget_exhausted", StatusCode::PAYMENT_REQUIRED, "budget_error", Caller, Retry::Useless)
+            Code::BudgetExhausted => entry(
+                "budget_exhausted",
+                StatusCode::PAYMENT_REQUIRED,
+                "budget_error",
+                Caller,
+                Retry::Useless,
+            ),
+            Code::Policy => {
+                entry("policy", StatusCode::FORBIDDEN, "permission_error", Caller, Retry::Useless)
             }
-            Code::Policy => entry("policy", StatusCode::FORBIDDEN, "permission_error", Caller, Retry::Useless),
             Code::IdempotencyMismatch => {
                 entry("idempotency_mismatch", StatusCode::CONFLICT, REQUEST, Caller, Retry::Useless)
             }
@@ -439,8 +445,7 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let retryable = self.0.code.entry().retry != Retry::Useless;
-        headers
-            .insert("x-should-retry", HeaderValue::from_static(if retryable { "true" } else { "false" }));
+        headers.insert("x-should-retry", HeaderValue::from_static(if retryable { "true" } else { "false" }));
         if let Some(after) = self.retry_after() {
             let ms = after.as_millis() as u64;
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));

@@ -222,7 +222,8 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
-        let (keys, key_writer) = Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
+        let (keys, key_writer) =
+            Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
         let control = keys::Served::start(&data_dir, Arc::clone(&keys))
             .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let payer = match ledger {
@@ -294,7 +295,8 @@ async fn follow_nearby(mut nearby: watch::Receiver<Vec<WorkerAddress>>, workers:
 
 /// What a request was charged by its receipts, if they are kept.
 fn answered(receipts: &Receipts, request: RequestId) -> Option<Generation> {
-    let found = receipts.find(request).inspect_err(|error| warn!(%error, "a receipt cannot be read")).ok()??;
+    let found =
+        receipts.find(request).inspect_err(|error| warn!(%error, "a receipt cannot be read")).ok()??;
     let generation = keys::of_evidence(&found);
     if generation.is_none() {
         warn!(%request, "kept evidence cannot be read: its request is charged nothing");

@@ -27,12 +27,13 @@ mod session;
 mod settings;
 mod streams;
 
+pub use api::{money::usage_csv, utc};
 pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};
 pub use key::KeyError;
 pub use keys::{
-    ControlError, Generation, GenerationPart, KeyPrice, KeyReport, KeyTerms, KeysError, KeysOf, Micro, TermsError, Totals,
-    UsagePage,
+    ControlError, Generation, GenerationPart, KeyPrice, KeyReport, KeyTerms, KeysError, KeysOf, Micro,
+    TermsError, Totals, UsagePage, credits,
 };
 pub use payer::{GatewayLedger, PayerBookError};
 pub use receipts::OpenStoreError;

@@ -485,7 +485,9 @@ impl Drop for Answering {
                             leg.hold.charge(&completed.receipt);
                         }
                     }
-                    Stepped::Said(index, leg, Ok(_)) | Stepped::Slow(index, leg) | Stepped::Alive(index, leg) => {
+                    Stepped::Said(index, leg, Ok(_))
+                    | Stepped::Slow(index, leg)
+                    | Stepped::Alive(index, leg) => {
                         let is_due = due[index] == Some(leg.id);
                         let_go(leg, is_due);
                     }

@@ -260,7 +260,9 @@ pub(super) async fn start(
         true => shared.streams.go_on(id),
         false => {
             let nonce = answering.nonce();
-            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms, tenant: tenant.key() })
+            shared
+                .streams
+                .begin(id, Begun { model: model.id, nonce, date: today, received_ms, tenant: tenant.key() })
         }
     });
     if let Some(log) = &log {

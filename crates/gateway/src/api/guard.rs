@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// What anyone may see.
-const PUBLIC: [&str; 4] = ["/", "/health", "/ready", "/openapi.json"];
+const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
 /// What asks no model anything, and counts against no limit.
 const UNCOUNTED: [&str; 1] = ["/v1/quote"];
 /// Bytes of a body that make a token, about, before anyone has counted.
@@ -150,7 +150,8 @@ pub(super) fn tell(headers: &mut HeaderMap, room: &Room) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    let names = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+    let names =
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
     tell(&room.requests, names);
     let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
     tell(&room.tokens, names);

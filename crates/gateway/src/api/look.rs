@@ -168,8 +168,9 @@ pub(super) async fn receipt(
     })?;
     let choice = choice(uri.query().unwrap_or(""))?;
     if !may_see(&shared, id).await? {
-        let message =
-            format!("Nothing is kept for {id} that was asked with this key: it was another's, it failed, or it is too old.");
+        let message = format!(
+            "Nothing is kept for {id} that was asked with this key: it was another's, it failed, or it is too old."
+        );
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     }
     let receipts = shared.receipts.clone();

@@ -13,7 +13,7 @@ mod generate;
 mod guard;
 mod last_event;
 mod look;
-mod money;
+pub(crate) mod money;
 pub(crate) mod nearest;
 pub(crate) mod once;
 mod openapi;
@@ -225,7 +225,7 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 /// A moment in UTC, as RFC 3339 has it, to the second: the next where it lies between two.
-pub(crate) fn utc(ms: u64) -> String {
+pub fn utc(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     let CivilDate { year, month, day } = CivilDate::from_unix_ms(seconds.saturating_mul(1000));
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

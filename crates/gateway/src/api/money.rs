@@ -150,7 +150,8 @@ fn usage_query(query: &str) -> Result<(bool, u64), ApiError> {
                     "csv" => true,
                     "json" => false,
                     _ => {
-                        let message = format!("`format` is \"{}\". It must be `json` or `csv`.", quote(value));
+                        let message =
+                            format!("`format` is \"{}\". It must be `json` or `csv`.", quote(value));
                         return Err(ApiError::invalid("format", message));
                     }
                 }
@@ -174,8 +175,8 @@ fn usage_query(query: &str) -> Result<(bool, u64), ApiError> {
     Ok((csv, after))
 }
 
-/// Usage as a table, of which the columns of numbers sum to the totals.
-pub(crate) fn usage_csv(page: &UsagePage, first: bool) -> String {
+/// Usage as a table (RFC 4180), of which the columns of numbers sum to the totals; `first`: it is the first page.
+pub fn usage_csv(page: &UsagePage, first: bool) -> String {
     let mut text = String::from(
         "id,key,model,status,requests,prompt_tokens,cached_tokens,output_tokens,cost_micro_credits,received,done\r\n",
     );

@@ -92,7 +92,8 @@ impl Said {
             let name = name.ok_or_else(|| ApiError::invalid("Idempotency-Key", message()))?;
             return Ok(Some(Said::Named(name.to_owned())));
         }
-        let count = headers.get("x-stainless-retry-count").and_then(|count| count.to_str().ok()?.parse().ok());
+        let count =
+            headers.get("x-stainless-retry-count").and_then(|count| count.to_str().ok()?.parse().ok());
         Ok(count.map(Said::Counted))
     }
 }

@@ -183,8 +183,9 @@ impl KeysOf {
         if let Some(message) = answer.get("error") {
             return Err(refused(message, &answer["hint"]));
         }
-        serde_json::from_value(answer["done"].clone())
-            .map_err(|error| refused(&json!(format!("the answer is not understood: {error}")), &json!("restart it")))
+        serde_json::from_value(answer["done"].clone()).map_err(|error| {
+            refused(&json!(format!("the answer is not understood: {error}")), &json!("restart it"))
+        })
     }
 }
 

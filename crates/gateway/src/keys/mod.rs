@@ -34,9 +34,9 @@ pub(crate) use control::Served;
 pub use control::{ControlError, KeysOf, UsagePage};
 pub(crate) use hold::Hold;
 pub(crate) use limits::{Bucket, Level};
-pub(crate) use store::{NOBODY, Writer};
-pub use store::{Generation, GenerationPart, Totals};
 use store::{Change, KeyRow, Store};
+pub use store::{Generation, GenerationPart, Totals};
+pub(crate) use store::{NOBODY, Writer};
 pub use terms::{KeyPrice, KeyReport, KeyTerms, Micro, TermsError};
 
 use crate::{
@@ -84,7 +84,9 @@ impl KeysError {
     pub fn hint(&self) -> &'static str {
         match self {
             KeysError::Terms(_) => "see `surety apikey create --help`",
-            KeysError::NameTaken(_) => "choose another name: usage is told by name, also of keys that are revoked",
+            KeysError::NameTaken(_) => {
+                "choose another name: usage is told by name, also of keys that are revoked"
+            }
             KeysError::Unknown { .. } => "see `surety apikey list`",
             KeysError::Full => "use another data directory",
             KeysError::Disk(_) => "check that the data directory is writable and has room",
@@ -143,7 +145,10 @@ impl Keys {
                     let sum = totals.entry(key).or_default();
                     sum.cost.0 = sum.cost.0.saturating_add(generation.cost.0);
                     sum.requests += 1;
-                    info!(request = generation.id, "a receipt from before the gateway was stopped is charged");
+                    info!(
+                        request = generation.id,
+                        "a receipt from before the gateway was stopped is charged"
+                    );
                     Change::Settle { request, key, generation: Box::new(generation) }
                 }
                 None => Change::Release { request },
@@ -314,7 +319,8 @@ impl Keys {
                 wait as f64 / 1000.0,
                 crate::api::utc(now_ms.saturating_add(wait)),
             );
-            let error = ApiError::new(Code::RateLimited, message).with_retry_after(Duration::from_millis(wait));
+            let error =
+                ApiError::new(Code::RateLimited, message).with_retry_after(Duration::from_millis(wait));
             return Err((error, entry.room(now_ms)));
         }
         if let Some(bucket) = &mut entry.rpm {
@@ -463,7 +469,10 @@ impl Tenant {
         match self.0.key {
             NOBODY => beginning,
             key => {
-                let digest = Digest::of("surety 2026 affinity", &[key.to_le_bytes(), beginning.to_le_bytes()].concat());
+                let digest = Digest::of(
+                    "surety 2026 affinity",
+                    &[key.to_le_bytes(), beginning.to_le_bytes()].concat(),
+                );
                 u64::from_le_bytes(*digest.as_bytes().first_chunk().expect("32 bytes"))
             }
         }
@@ -578,8 +587,8 @@ pub(crate) fn of_evidence(json: &[u8]) -> Option<Generation> {
     })
 }
 
-/// Micro-credits as credits.
-pub(crate) fn credits(micro: u128) -> String {
+/// Micro-credits as credits, with a decimal point where one is needed.
+pub fn credits(micro: u128) -> String {
     let (whole, part) = (micro / 1_000_000, micro % 1_000_000);
     if part == 0 {
         return whole.to_string();

@@ -76,11 +76,7 @@ impl From<Price> for KeyPrice {
 impl KeyPrice {
     /// As workers state it.
     pub fn price(&self) -> Price {
-        Price {
-            prompt: Amount(self.prompt.0),
-            cached: Amount(self.cached.0),
-            output: Amount(self.output.0),
-        }
+        Price { prompt: Amount(self.prompt.0), cached: Amount(self.cached.0), output: Amount(self.output.0) }
     }
 }
 

@@ -233,7 +233,10 @@ fn threads_never_overspend_together() {
                     }
                     Err(error) => {
                         assert_eq!(error.code(), Code::BudgetExhausted);
-                        assert!(error.message().contains("0 credits left of its budget of 0.0005"), "{error:?}");
+                        assert!(
+                            error.message().contains("0 credits left of its budget of 0.0005"),
+                            "{error:?}"
+                        );
                         0
                     }
                 }
@@ -260,7 +263,10 @@ fn only_those_who_may_come_in() {
     let (gone, _) = block_on(keys.create(KeyTerms::named("gone"))).expect("a key");
     assert_eq!(report.state, "active");
     assert_eq!(block_on(keys.revoke("gone")).expect("revoked").state, "revoked");
-    assert_eq!(block_on(keys.create(KeyTerms::named("gone"))).err(), Some(KeysError::NameTaken("gone".into())));
+    assert_eq!(
+        block_on(keys.create(KeyTerms::named("gone"))).err(),
+        Some(KeysError::NameTaken("gone".into()))
+    );
     assert!(matches!(block_on(keys.revoke("none")), Err(KeysError::Unknown { .. })));
     let check = |keys: &Arc<Keys>| {
         for (shown, word) in [

@@ -8,10 +8,12 @@ mod answers;
 mod canaries;
 mod claims;
 mod errors;
+mod keys;
 mod life;
 mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
+mod once;
 mod pays;
 mod resume;
 mod routes;
