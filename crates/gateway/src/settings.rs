@@ -252,6 +252,12 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_requires_a_key_may_be_reached() {
+        let settings = GatewaySettings { require_key: true, ..settings("0.0.0.0:8080") };
+        assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
     fn workers_are_named_once_and_in_one_family() {
         let worker = |digit: &str, socket: &str| -> WorkerAddress {
             format!("{}@{socket}", digit.repeat(64)).parse().expect("an address")

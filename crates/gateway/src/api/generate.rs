@@ -63,6 +63,7 @@ const FINGERPRINT_DIGITS: usize = 16;
 /// Answer a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The answer; with `stream: true`, chunks as server-sent events, ended by `[DONE]` or by an error frame.",
         content((ChatCompletion<'static> = "application/json"), (ChatCompletionChunk<'static> = "text/event-stream"))),
@@ -81,6 +82,7 @@ pub(super) async fn chat_completions(
 /// Continue a text or a list of token ids.
 #[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The continuation; with `stream: true`, pieces as server-sent events, ended by `[DONE]` or by an error frame.",
         content((Completion<'static> = "application/json"), (Completion<'static> = "text/event-stream"))),

@@ -175,20 +175,22 @@ impl Once {
             Said::Named(name) => return self.lock().named(tenant, name, request),
             Said::Counted(count) => count,
         };
+        if count == 0 {
+            return Ok(self.lock().first(tenant, request, None));
+        }
         let give_up = Instant::now() + LOSS_PATIENCE;
-        while count > 0 {
+        loop {
             {
-                let state = self.lock();
+                let mut state = self.lock();
                 if let Some(record) = state.lost(tenant, &request) {
                     return Ok(Turn::Again(record));
                 }
                 if !state.is_read(tenant, &request) || Instant::now() >= give_up {
-                    break;
+                    return Ok(state.first(tenant, request, None));
                 }
             }
             sleep(LOSS_PAUSE).await;
         }
-        Ok(self.lock().first(tenant, request, None))
     }
 
     /// Forgets a response that a retry must not be given.

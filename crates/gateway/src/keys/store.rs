@@ -49,7 +49,7 @@ const BATCH_MAX: usize = 512;
 /// Changes waiting to be written, before whoever hands one over waits.
 const WAITING_MAX: usize = 65_536;
 /// What nobody waits for is gathered for so long.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 /// Memory for redb's pages.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -130,6 +130,9 @@ pub struct Generation {
     /// Unix milliseconds.
     pub done_ms: u64,
 }
+
+/// Generations, each with its order of arrival.
+type Rows = Vec<(u64, Generation)>;
 
 /// Something to be kept.
 #[derive(Debug, Clone)]
@@ -233,7 +236,7 @@ impl Store {
         key: u64,
         first: u64,
         count_max: usize,
-    ) -> Result<(Vec<(u64, Generation)>, Totals, Totals), redb::Error> {
+    ) -> Result<(Rows, Totals, Totals), redb::Error> {
         let transaction = self.database.begin_read()?;
         let generations = transaction.open_table(GENERATIONS)?;
         let mut rows = Vec::new();

@@ -202,6 +202,35 @@ async fn usage_sums_to_what_receipts_charged_and_failures_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_again_and_again_is_charged_once() {
+    let (_ledger, worker, site) = paying().await;
+    let mine = key(&site, KeyTerms { budget: Some(Micro(100_000)), ..KeyTerms::named("mine") }).await;
+    let (mut cost, rounds) = (0, 10);
+    for round in 0..rounds {
+        let body = json!({"model": "tiny", "stream": round % 2 == 0,
+            "messages": [{"role": "user", "content": format!("{round} one two three four")}]})
+        .to_string();
+        let headers = format!("{mine}Idempotency-Key: {round}\r\n");
+        for drop in 0..10 {
+            site.drop_after(CHAT, &headers, &body, (drop * 397 + round * 61) % 2400).await;
+        }
+        let answer = site.post_with(CHAT, &headers, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let note = if round % 2 == 0 {
+            answer.chunks().last().expect("a chunk")["surety"].clone()
+        } else {
+            answer.json()["surety"].clone()
+        };
+        cost += number(&note["cost"]);
+    }
+    assert_eq!(worker.diary.orders.lock().expect("no panic").len(), rounds);
+    assert_eq!(cost, charged(&worker));
+    let report = credits(&site, &mine).await;
+    assert_eq!((number(&report["used"]), number(&report["reserved"])), (cost, 0));
+    assert_eq!(report["requests"], rounds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_leaves_is_charged_for_what_was_given() {
     let (_ledger, worker, site) = paying().await;
     let mine = key(&site, KeyTerms { budget: Some(Micro(100_000)), ..KeyTerms::named("mine") }).await;
