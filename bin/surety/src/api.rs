@@ -9,7 +9,10 @@
 use std::{fs, time::Duration};
 
 use anyhow::Context;
-use reqwest::{Response, Url};
+use reqwest::{
+    Response, Url,
+    header::{AUTHORIZATION, HeaderValue},
+};
 use serde_json::{Value, json};
 use surety_types::evidence::MAX_EVIDENCE_BYTES;
 use tokio::time::sleep;
@@ -22,6 +25,8 @@ use crate::{
 
 /// Where `surety up` serves unless told otherwise.
 const USUAL: &str = "http://127.0.0.1:8080/v1";
+/// Where the gateway asks for an API key, it is taken from there.
+const KEY_VARIABLE: &str = "SURETY_API_KEY";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A gateway sends at least a comment this often.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -93,6 +98,12 @@ impl Api {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
             .user_agent(surety_worker::SOFTWARE);
+        if let Some(key) = std::env::var_os(KEY_VARIABLE).filter(|key| !key.is_empty()) {
+            let bearer = key.to_str().and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok());
+            let mut bearer = bearer.with_context(|| format!("{KEY_VARIABLE} holds no API key"))?;
+            bearer.set_sensitive(true);
+            builder = builder.default_headers([(AUTHORIZATION, bearer)].into_iter().collect());
+        }
         // A proxy is for the world outside.
         let loopback = url.host_str().is_some_and(|host| {
             host == "localhost"

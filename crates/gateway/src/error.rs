@@ -42,6 +42,16 @@ pub enum Code {
     PayloadTooLarge,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
+    /// No key where one is asked for, or one that is unknown, expired or revoked.
+    BadKey,
+    /// The key's budget does not cover the request.
+    BudgetExhausted,
+    /// The key may not do this.
+    Policy,
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyMismatch,
+    /// The key has had its requests or tokens of this minute.
+    RateLimited,
     /// The `Host` is not one this loopback gateway answers to.
     HostNotAllowed,
     /// No known worker offers the model.
@@ -127,7 +137,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 30] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,
@@ -137,6 +147,11 @@ impl Code {
         Code::RequestTimeout,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
+        Code::BadKey,
+        Code::BudgetExhausted,
+        Code::Policy,
+        Code::IdempotencyMismatch,
+        Code::RateLimited,
         Code::HostNotAllowed,
         Code::ModelUnknown,
         Code::NotFound,
@@ -202,6 +217,29 @@ impl Code {
                 REQUEST,
                 Caller,
                 Retry::Useless,
+            ),
+            Code::BadKey => {
+                entry("bad_key", StatusCode::UNAUTHORIZED, "authentication_error", Caller, Retry::Useless)
+            }
+            Code::BudgetExhausted => entry(
+                "budget_exhausted",
+                StatusCode::PAYMENT_REQUIRED,
+                "budget_error",
+                Caller,
+                Retry::Useless,
+            ),
+            Code::Policy => {
+                entry("policy", StatusCode::FORBIDDEN, "permission_error", Caller, Retry::Useless)
+            }
+            Code::IdempotencyMismatch => {
+                entry("idempotency_mismatch", StatusCode::CONFLICT, REQUEST, Caller, Retry::Useless)
+            }
+            Code::RateLimited => entry(
+                "rate_limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                Caller,
+                Retry::After(1),
             ),
             Code::HostNotAllowed => {
                 entry("host_not_allowed", StatusCode::FORBIDDEN, REQUEST, Caller, Retry::Useless)
@@ -281,6 +319,7 @@ struct Details {
     receipt: Option<Vec<u8>>,
     removed: Vec<Removed>,
     allow: Option<HeaderValue>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
@@ -297,6 +336,7 @@ impl ApiError {
             receipt: None,
             removed: Vec::new(),
             allow: None,
+            retry_after: None,
         }))
     }
 
@@ -340,6 +380,12 @@ impl ApiError {
     /// Lists what kept how many workers out.
     pub fn with_removed(mut self, removed: Vec<Removed>) -> Self {
         self.0.removed = removed;
+        self
+    }
+
+    /// Says how long to wait, where that is known better than from the catalogue.
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
         self
     }
 
@@ -407,7 +453,7 @@ impl ApiError {
     /// How long to wait before trying again, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
         match self.0.code.entry().retry {
-            Retry::After(seconds) => Some(Duration::from_secs(seconds)),
+            Retry::After(seconds) => Some(self.0.retry_after.unwrap_or(Duration::from_secs(seconds))),
             Retry::Useless | Retry::Now => None,
         }
     }
@@ -419,14 +465,15 @@ impl ApiError {
         *response.status_mut() = self.0.code.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match self.0.code.entry().retry {
-            Retry::Useless => {
-                headers.insert("x-should-retry", HeaderValue::from_static("false"));
-            }
-            Retry::Now => {}
-            Retry::After(seconds) => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
+        let retryable = self.0.code.entry().retry != Retry::Useless;
+        headers.insert("x-should-retry", HeaderValue::from_static(if retryable { "true" } else { "false" }));
+        if let Some(after) = self.retry_after() {
+            let ms = after.as_millis() as u64;
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+            headers.insert("retry-after-ms", HeaderValue::from(ms));
+        }
+        if self.0.code == Code::BadKey {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(allow) = &self.0.allow {
             headers.insert(header::ALLOW, allow.clone());

@@ -241,7 +241,7 @@ impl Answering {
             // Another was first.
             self.let_go(index, Some(leg.id));
             if event.is_ok() {
-                let_go(leg);
+                let_go(leg, false);
             }
             return Ok(None);
         }
@@ -264,6 +264,7 @@ impl Answering {
                 let Some(reason) = reason(finish) else {
                     return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
                 };
+                leg.hold.charge(&completed.receipt);
                 let whole = Box::new(course.end(&leg, *completed)?);
                 self.begin_next();
                 Ok(Some(Event::Finished(Finished { reason, whole })))
@@ -338,7 +339,7 @@ impl Answering {
         let course = &mut self.courses[index];
         self.paid |= leg.paid;
         if course.leader.borrow().is_some() {
-            let_go(leg);
+            let_go(leg, false);
             self.let_go(index, None);
             return Ok(());
         }
@@ -393,7 +394,7 @@ impl Answering {
             self.go_on(index, leg);
         } else {
             self.let_go(index, Some(leg.id));
-            let_go(leg);
+            let_go(leg, false);
         }
     }
 
@@ -413,7 +414,7 @@ async fn step(
     loop {
         let (id, raced, patience_ends) = (leg.id, leg.raced, leg.patience_ends());
         if leader.borrow_and_update().is_some_and(|leader| leader != id) {
-            let_go(leg);
+            let_go(leg, false);
             return Stepped::LetGo(index, Some(id));
         }
         tokio::select! {
@@ -430,8 +431,9 @@ async fn step(
     }
 }
 
-/// Cancels a leg that is not needed. If it is paid for, it is heard to its receipt, which says what it costs.
-fn let_go(mut leg: Box<Leg>) {
+/// Cancels a leg that is not needed. If it is paid for, it is heard to its receipt, which says what it costs, and the caller as
+/// well if it is due from that side.
+fn let_go(mut leg: Box<Leg>, due: bool) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     if !leg.paid {
         return;
@@ -441,7 +443,13 @@ fn let_go(mut leg: Box<Leg>) {
             leg.session.cancel().await;
             loop {
                 match leg.session.next().await {
-                    Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_)) => return true,
+                    Ok(SessionEvent::Finished(completed)) => {
+                        if due {
+                            leg.hold.charge(&completed.receipt);
+                        }
+                        return true;
+                    }
+                    Ok(SessionEvent::Refused(_)) => return true,
                     Ok(_) => {}
                     Err(error) => return !is_silence(&error),
                 }
@@ -473,15 +481,25 @@ impl Drop for Answering {
             return;
         }
         let mut running = mem::take(&mut self.running);
+        // One worker for each answer is due from the caller: who led, or was there first.
+        let due: Vec<Option<u64>> = self.courses.iter().map(Course::due).collect();
         runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
             // What runs is let go as soon as it is seen; the leader of an answer that nobody wants is nobody.
             while let Some(stepped) = running.next().await {
-                if let Stepped::Said(_, leg, Ok(_))
-                | Stepped::Slow(_, leg)
-                | Stepped::Alive(_, leg)
-                | Stepped::Placed(_, _, Ok(leg)) = stepped
-                {
-                    let_go(leg);
+                match stepped {
+                    Stepped::Said(index, leg, Ok(SessionEvent::Finished(completed))) => {
+                        if due[index] == Some(leg.id) {
+                            leg.hold.charge(&completed.receipt);
+                        }
+                    }
+                    Stepped::Said(index, leg, Ok(_))
+                    | Stepped::Slow(index, leg)
+                    | Stepped::Alive(index, leg) => {
+                        let is_due = due[index] == Some(leg.id);
+                        let_go(leg, is_due);
+                    }
+                    Stepped::Placed(index, _, Ok(leg)) => let_go(leg, due[index].is_none()),
+                    Stepped::Said(..) | Stepped::Placed(..) | Stepped::LetGo(..) => {}
                 }
             }
         }));

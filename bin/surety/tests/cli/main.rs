@@ -4,6 +4,7 @@ mod hosting;
 mod http;
 mod process;
 
+mod apikey;
 mod commands;
 mod demo;
 mod evaluation;

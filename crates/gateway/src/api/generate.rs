@@ -31,6 +31,7 @@ use super::{
     ask::{Ask, Form},
     body::Text,
     embeddings::{self, EmbeddingList},
+    guard,
     last_event::{Broken, LastEvent},
     openapi::{ChatCompletionRequest, CompletionRequest, EmbeddingRequest},
     parameters::Route,
@@ -46,6 +47,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
+    keys::{Hold, Tenant},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
@@ -64,6 +66,7 @@ const FINGERPRINT_DIGITS: usize = 16;
 /// Answer a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The answer; with `stream: true`, chunks as server-sent events, ended by `[DONE]` or by an error frame.",
         content((ChatCompletion<'static> = "application/json"), (ChatCompletionChunk<'static> = "text/event-stream"))),
@@ -82,6 +85,7 @@ pub(super) async fn chat_completions(
 /// Continue a text or a list of token ids.
 #[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The continuation; with `stream: true`, pieces as server-sent events, ended by `[DONE]` or by an error frame.",
         content((Completion<'static> = "application/json"), (Completion<'static> = "text/event-stream"))),
@@ -126,6 +130,8 @@ pub(super) struct Job {
     log: Option<StreamLog>,
     told: Told,
     telemetry: Telemetry,
+    /// What is set aside for it.
+    hold: Arc<Hold>,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -224,23 +230,26 @@ async fn answer(
 pub(super) async fn start(
     shared: Arc<Shared>,
     call: Call,
-    ask: Ask,
+    mut ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
     let Call { id, received_ms, today, trace, share } = call;
     let began = Instant::now();
     shared.open()?;
+    let tenant = Tenant::current(&shared.keys)?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
     let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
+    guard::screen(&tenant, &mut ask, &model)?;
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,
     };
     let active = shared.admit(id)?;
+    let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
         workers: Arc::clone(&shared.workers),
@@ -254,7 +263,8 @@ pub(super) async fn start(
         deadline_ms: unix_ms() + patience_ms,
         stall: shared.stall_timeout,
         search: shared.search_timeout,
-        affinity: Some(ask.affinity()),
+        affinity: Some(tenant.affinity(ask.affinity())),
+        hold: Arc::clone(&hold),
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -275,7 +285,9 @@ pub(super) async fn start(
         true => shared.streams.go_on(id),
         false => {
             let nonce = answering.nonce();
-            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms })
+            shared
+                .streams
+                .begin(id, Begun { model: model.id, nonce, date: today, received_ms, tenant: tenant.key() })
         }
     });
     if let Some(log) = &log {
@@ -296,6 +308,7 @@ pub(super) async fn start(
         log,
         told,
         telemetry,
+        hold,
         _active: active,
         _share: share,
     })
@@ -515,6 +528,7 @@ impl Job {
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let made = self.whole().await;
         if let Err(failure) = &made {
+            self.hold.fail();
             self.telemetry.failed(failure);
         }
         made
@@ -561,6 +575,7 @@ impl Job {
                 info!(%request, code, "stream ended with an error");
                 self.shared.metrics.failed(&failure);
                 self.telemetry.failed(&failure);
+                self.hold.fail();
                 events.end(wording.failed(&failure));
             }
         }
@@ -608,17 +623,27 @@ impl Job {
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
         let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
-        let charged = charge(&finished).0;
+        let cost = charge(&finished).0;
         note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
         let evidence = self.evidence(finished)?;
-        if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
+        // Whoever finds the receipt after a crash is to know who is charged for it.
+        self.hold.on_disk().await;
+        let kept = self.shared.receipts.keep(self.id, evidence).await;
+        let tokens =
+            [usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens];
+        let charged = self.hold.complete(tokens, self.first_byte_ms, kept.is_err());
+        if let Err(failure) = kept {
             note.receipt = None;
             note.note = Some(failure.to_string());
+            if let Some(charged) = charged {
+                // If that fails too, it has been logged.
+                let _ = charged.await;
+            }
         }
         if let Some(log) = &self.log {
             log.forget();
         }
-        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charged).unwrap_or(u64::MAX));
+        self.telemetry.done(&reasons, &usage, &note, u64::try_from(cost).unwrap_or(u64::MAX));
         info!(
             request = %self.id,
             model = self.model.name,

@@ -18,6 +18,7 @@ use tracing::error;
 
 use super::{
     fields::quote,
+    money::may_see,
     nearest::nearest,
     shapes::{ClaimsReport, Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
 };
@@ -201,6 +202,12 @@ pub(super) async fn kept(
         );
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     };
+    if !may_see(shared, id).await? {
+        let message = format!(
+            "Nothing is kept for {id} that was asked with this key: it was another's, it failed, or it is too old."
+        );
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    }
     let receipts = shared.receipts.clone();
     let found = tokio::task::spawn_blocking(move || receipts.find(id)).await;
     let found = found.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(|error| {

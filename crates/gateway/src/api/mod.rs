@@ -14,10 +14,13 @@ pub(crate) mod embeddings;
 pub(crate) mod fields;
 mod files;
 mod generate;
+mod guard;
 mod last_event;
 mod ledger;
 mod look;
+pub(crate) mod money;
 pub(crate) mod nearest;
+pub(crate) mod once;
 mod openapi;
 pub(crate) mod parameters;
 mod provider;
@@ -44,12 +47,14 @@ use axum::{
     routing::{get, post},
 };
 use futures::FutureExt;
+use surety_types::CivilDate;
 use tracing::{error, info};
 
 use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Room,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,6 +84,10 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/responses/{id}",
     "/v1/responses/{id}/cancel",
     "/v1/responses/{id}/input_items",
+    "/v1/credits",
+    "/v1/generations/{id}",
+    "/v1/quote",
+    "/v1/usage",
 ];
 
 /// The routes.
@@ -110,8 +119,13 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
+        .route("/v1/credits", get(money::credits))
+        .route("/v1/generations/{id}", get(money::generation))
+        .route("/v1/quote", post(money::quote_answer))
+        .route("/v1/usage", get(money::usage))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
         .with_state(shared)
 }
@@ -126,10 +140,11 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     let began = Instant::now();
     let (method, path) = (request.method().clone(), known_path(request.uri()));
     request.extensions_mut().insert(id);
-    let response = match check_host(&shared, &request) {
+    let mut response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
         Ok(()) => shielded(next.run(request)).await,
     };
+    let room = response.extensions_mut().remove::<Room>();
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
     if let Some(failure) = response.extensions().get::<ApiError>() {
@@ -140,6 +155,9 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
     headers.insert(REQUEST_ID, text);
+    if let Some(room) = room {
+        guard::tell(headers, &room);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -194,6 +212,7 @@ fn known_path(uri: &Uri) -> &'static str {
         None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
         None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
         None if under("/v1/responses/") => "/v1/responses/{id}",
+        None if under("/v1/generations/") => "/v1/generations/{id}",
         None => "(unknown)",
     }
 }
@@ -253,9 +272,24 @@ pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// A moment in UTC, as RFC 3339 has it, to the second: the next where it lies between two.
+pub fn utc(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    let CivilDate { year, month, day } = CivilDate::from_unix_ms(seconds.saturating_mul(1000));
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_told_in_utc() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(1_767_225_599_001), "2026-01-01T00:00:00Z");
+        assert_eq!(utc(1_767_225_598_000), "2025-12-31T23:59:58Z");
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error_like_others() {

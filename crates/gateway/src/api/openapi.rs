@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    batches, files, generate, ledger, look,
+    batches, files, generate, ledger, look, money,
     parameters::{self, Route},
     responses,
     shapes::{ChatCompletionChunk, Completion},
@@ -53,6 +53,10 @@ use crate::error::ErrorBody;
         look::health,
         look::metrics,
         look::ready,
+        money::credits,
+        money::usage,
+        money::generation,
+        money::quote_answer,
     ),
     components(schemas(ChatCompletionRequest, CompletionRequest, EmbeddingRequest, CreateResponse, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
 )]

@@ -203,6 +203,12 @@ impl Course {
         self.silent.as_ref().is_some_and(only) && self.has_room()
     }
 
+    /// The leg that is due from the caller, if nobody wants the rest of it: who led, or was there first.
+    pub(super) fn due(&self) -> Option<u64> {
+        let leader = *self.leader.borrow();
+        leader.or_else(|| self.at_it.first().map(|(leg, _)| *leg))
+    }
+
     /// A worker was found, or nobody.
     pub(super) fn sought(&mut self) {
         self.seeking = None;

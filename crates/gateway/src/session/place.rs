@@ -31,6 +31,7 @@ use super::{course::Position, failure};
 use crate::{
     api::unix_ms,
     error::{ApiError, Code},
+    keys::hold::{Hold, LegHold, charge_max, worst_charge},
     payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},
@@ -76,6 +77,8 @@ pub(crate) struct Desk {
     pub(crate) search: Duration,
     /// Of the request's beginning: who has it computed already has less to do.
     pub(crate) affinity: Option<u64>,
+    /// What is set aside for the orders.
+    pub(crate) hold: Arc<Hold>,
 }
 
 /// One answer, or the rest of it, to be ordered.
@@ -115,6 +118,8 @@ pub(super) struct Leg {
     pub(super) session: Session,
     pub(super) worker: Arc<Worker>,
     _held: Held,
+    /// What is set aside for it.
+    pub(super) hold: LegHold,
     /// Where it began, and where it is.
     pub(super) from: Position,
     pub(super) at: Position,
@@ -396,6 +401,11 @@ async fn offer(
     candidate: Candidate,
 ) -> Result<Leg, Declined> {
     let Candidate { worker, context_tokens, region, terms } = candidate;
+    let price = terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
+    let output_tokens = wanted.limit.or(desk.max_output_tokens);
+    let worst = worst_charge(&wanted.request, wanted.resumed.len(), output_tokens, context_tokens, &price);
+    // Somebody cheaper may be within the budget.
+    let hold = desk.hold.leg(wanted.nonce, worst).map_err(Declined::ByThisWorker)?;
     let order =
         order(desk, wanted, context_tokens, terms.as_ref().map(|terms| (&terms.price, terms.channel.id())))
             .map_err(Declined::ByAll)?;
@@ -432,6 +442,9 @@ async fn offer(
     timing.saw(&event);
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => {
+            // Now the prompt is counted.
+            hold.set(charge_max(&price, acceptance.prompt_tokens, acceptance.max_output_tokens))
+                .map_err(Declined::ByThisWorker)?;
             let (accepted, patience) = (Instant::now(), timing.first_token_patience());
             let token_patience = if manner.hurried { patience.min(HURRIED_TOKEN_PATIENCE) } else { patience };
             Ok(Leg {
@@ -446,6 +459,7 @@ async fn offer(
                 session,
                 worker,
                 _held: held,
+                hold,
                 from,
                 at: from,
                 prompt_tokens: acceptance.prompt_tokens,

@@ -11,10 +11,12 @@ mod claims;
 mod embeddings;
 mod errors;
 mod ledger;
+mod keys;
 mod life;
 mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
+mod once;
 mod pays;
 mod responses;
 mod resume;
