@@ -1,24 +1,28 @@
-//! API: the HTTP face, in OpenAI's shapes.
+//! API: the HTTP face, in the shapes of OpenAI, Anthropic and Ollama.
 //!
 //! In:     HTTP requests. Out: HTTP responses.
 //! Touches: what `gateway` holds: workers, receipts.
-//! Holds:  every response carries `x-request-id`; every error is an OpenAI error object, whatever went wrong, a panic
-//!         included; no text of a prompt or an answer is logged.
+//! Holds:  every response carries `x-request-id`; every error is an error object of the protocol that was spoken, whatever
+//!         went wrong, a panic included; no text of a prompt or an answer is logged.
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
 pub(crate) mod body;
+pub(crate) mod dialect;
 pub(crate) mod fields;
 mod generate;
 mod last_event;
 mod look;
+mod messages;
 pub(crate) mod nearest;
+mod ollama;
 mod openapi;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+mod time;
 mod wording;
 
 use std::{
@@ -39,6 +43,7 @@ use axum::{
 use futures::FutureExt;
 use tracing::{error, info};
 
+use self::dialect::Dialect;
 use crate::{
     error::{ApiError, Code},
     gateway::Shared,
@@ -48,13 +53,23 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 10] = [
+pub(crate) const PATHS: [&str; 20] = [
     "/",
+    "/api/chat",
+    "/api/embed",
+    "/api/embeddings",
+    "/api/generate",
+    "/api/ps",
+    "/api/show",
+    "/api/tags",
+    "/api/version",
     "/health",
     "/ready",
     "/openapi.json",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
@@ -70,6 +85,16 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/v1/chat/completions", post(generate::chat_completions))
         .route("/v1/completions", post(generate::completions))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/api/show", post(ollama::look::show))
+        .route("/api/tags", get(ollama::look::tags))
+        .route("/api/ps", get(ollama::look::running))
+        .route("/api/version", get(ollama::look::version))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
@@ -89,6 +114,7 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     };
     let began = Instant::now();
     let (method, path) = (request.method().clone(), known_path(request.uri()));
+    let dialect = Dialect::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(id);
     let response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
@@ -96,9 +122,10 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     };
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
-    let mut response = conclude(response, id, &method, path, began);
+    let mut response = conclude(response, id, dialect, &method, path, began);
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
+    dialect.mark(headers, &text);
     headers.insert(REQUEST_ID, text);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -114,11 +141,18 @@ async fn shielded(handling: impl Future<Output = Response>) -> Response {
 }
 
 /// Renders an error that a handler left, and logs what became of the request.
-fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, began: Instant) -> Response {
+fn conclude(
+    mut response: Response,
+    id: RequestId,
+    dialect: Dialect,
+    method: &Method,
+    path: &str,
+    began: Instant,
+) -> Response {
     let failure = response.extensions_mut().remove::<ApiError>();
     if let Some(failure) = &failure {
         let allow = response.headers().get(header::ALLOW).cloned();
-        response = failure.clone().with_allow(allow).render(&id);
+        response = dialect.render(&failure.clone().with_allow(allow), &id);
     }
     let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     match failure {
@@ -213,7 +247,7 @@ mod tests {
     async fn a_panic_is_an_error_like_others() {
         let response = shielded(async { panic!("on purpose") }).await;
         let id = RequestId::random().expect("randomness");
-        let response = conclude(response, id, &Method::GET, "/", Instant::now());
+        let response = conclude(response, id, Dialect::OpenAi, &Method::GET, "/", Instant::now());
         assert_eq!(response.status(), 500);
         let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

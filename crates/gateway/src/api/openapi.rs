@@ -13,7 +13,10 @@ use utoipa::{
 };
 
 use super::{
+    dialect::{MessageErrorBody, OllamaErrorBody},
     generate, look,
+    messages::{self, shapes::MessageEvent},
+    ollama,
     parameters::{self, Route},
     shapes::{ChatCompletionChunk, Completion},
 };
@@ -23,12 +26,22 @@ use crate::error::ErrorBody;
 #[openapi(
     info(
         title = "Surety gateway",
-        description = "The OpenAI API, with a signed receipt for every answer. What we add, stock clients ignore.",
+        description = "The APIs of OpenAI, Anthropic and Ollama, with a signed receipt for every answer. What we add, stock clients ignore.",
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
         generate::chat_completions,
         generate::completions,
+        messages::create,
+        messages::count_tokens,
+        ollama::chat,
+        ollama::generate,
+        ollama::embed,
+        ollama::embeddings,
+        ollama::look::show,
+        ollama::look::tags,
+        ollama::look::running,
+        ollama::look::version,
         look::models,
         look::model,
         look::receipt,
@@ -36,31 +49,49 @@ use crate::error::ErrorBody;
         look::health,
         look::ready,
     ),
-    components(schemas(ChatCompletionRequest, CompletionRequest, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+    components(schemas(
+        ChatCompletionRequest,
+        CompletionRequest,
+        MessageRequest,
+        CountTokensRequest,
+        OllamaChatRequest,
+        OllamaGenerateRequest,
+        OllamaShowRequest,
+        ChatCompletionChunk<'static>,
+        Completion<'static>,
+        MessageEvent<'static>,
+        MessageErrorBody,
+        OllamaErrorBody,
+        ErrorBody,
+    )),
 )]
 struct Description;
 
-/// The body of a chat request, as the table of parameters has it.
-pub(super) struct ChatCompletionRequest;
+/// Bodies, as the table of parameters has them.
+macro_rules! bodies {
+    ($($name:ident: $route:ident, $about:literal;)*) => {$(
+        #[doc = $about]
+        pub(super) struct $name;
 
-/// The body of a completion request, as the table of parameters has it.
-pub(super) struct CompletionRequest;
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                parameters::schema(Route::$route)
+            }
+        }
 
-impl PartialSchema for ChatCompletionRequest {
-    fn schema() -> RefOr<Schema> {
-        parameters::schema(Route::Chat)
-    }
+        impl ToSchema for $name {}
+    )*};
 }
 
-impl ToSchema for ChatCompletionRequest {}
-
-impl PartialSchema for CompletionRequest {
-    fn schema() -> RefOr<Schema> {
-        parameters::schema(Route::Completions)
-    }
+bodies! {
+    ChatCompletionRequest: Chat, "The body of a chat request.";
+    CompletionRequest: Completions, "The body of a completion request.";
+    MessageRequest: Messages, "The body of a message request.";
+    CountTokensRequest: CountTokens, "The body of a request to count.";
+    OllamaChatRequest: OllamaChat, "The body of a chat request of Ollama's.";
+    OllamaGenerateRequest: OllamaGenerate, "The body of a generate request of Ollama's.";
+    OllamaShowRequest: OllamaShow, "The body of a request for a model of Ollama's.";
 }
-
-impl ToSchema for CompletionRequest {}
 
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Description::openapi())
@@ -82,7 +113,7 @@ mod tests {
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 8);
+        assert_eq!(described.len(), 18);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));

@@ -29,11 +29,16 @@ pub(crate) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=surety_types::request::
 pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
 pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// Which of the two generating routes a body was sent to.
+/// Which route a body was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Chat,
     Completions,
+    Messages,
+    CountTokens,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaShow,
 }
 
 /// What becomes of a parameter.
@@ -50,7 +55,7 @@ pub(crate) enum Treatment {
 }
 
 /// How a parameter's value looks, for the description.
-enum Shape {
+pub(crate) enum Shape {
     Text,
     Flag,
     Number(RangeInclusive<f32>),
@@ -63,10 +68,10 @@ enum Shape {
 
 pub(crate) struct Parameter {
     pub(crate) name: &'static str,
-    routes: &'static [Route],
+    pub(crate) routes: &'static [Route],
     pub(crate) treatment: Treatment,
-    shape: Shape,
-    about: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) about: &'static str,
 }
 
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
@@ -92,7 +97,7 @@ const fn refused(name: &'static str, instead: &'static str) -> Parameter {
     Parameter { name, routes: BOTH, treatment, shape: Shape::Any, about }
 }
 
-/// The table.
+/// The table, for OpenAI's routes; other protocols have rows of their own.
 pub(crate) const PARAMETERS: &[Parameter] = &[
     taken(
         "model",
@@ -228,6 +233,14 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
 ];
 
+/// The rows of all protocols.
+fn rows() -> impl Iterator<Item = &'static Parameter> {
+    PARAMETERS
+        .iter()
+        .chain(super::messages::parameters::PARAMETERS)
+        .chain(super::ollama::parameters::PARAMETERS)
+}
+
 impl Parameter {
     fn is_on(&self, route: Route) -> bool {
         self.routes.contains(&route)
@@ -239,8 +252,7 @@ pub(crate) fn screen(fields: &mut Fields<'_>, route: Route) -> Result<(), ApiErr
     let mut unsupported = Vec::new();
     let mut unread = Vec::new();
     for name in fields.names() {
-        let Some(parameter) =
-            PARAMETERS.iter().find(|parameter| parameter.name == name && parameter.is_on(route))
+        let Some(parameter) = rows().find(|parameter| parameter.name == name && parameter.is_on(route))
         else {
             return Err(unknown(&fields.path(name), name, known(route)));
         };
@@ -273,7 +285,7 @@ pub(crate) fn nothing_left(fields: &Fields<'_>, known: &[&'static str]) -> Resul
 }
 
 fn known(route: Route) -> impl Iterator<Item = &'static str> {
-    PARAMETERS.iter().filter(move |parameter| parameter.is_on(route)).map(|parameter| parameter.name)
+    rows().filter(move |parameter| parameter.is_on(route)).map(|parameter| parameter.name)
 }
 
 fn unknown(path: &str, name: &str, known: impl Iterator<Item = &'static str>) -> ApiError {
@@ -288,14 +300,17 @@ fn unknown(path: &str, name: &str, known: impl Iterator<Item = &'static str>) ->
 /// The description of a route's request body.
 pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let mut object = ObjectBuilder::new();
-    for parameter in PARAMETERS.iter().filter(|parameter| parameter.is_on(route)) {
+    for parameter in rows().filter(|parameter| parameter.is_on(route)) {
         object = object.property(parameter.name, parameter.schema());
     }
-    let subject = match route {
-        Route::Chat => "messages",
-        Route::Completions => "prompt",
+    let subjects: &[&str] = match route {
+        Route::Chat | Route::CountTokens => &["messages"],
+        Route::Completions => &["prompt"],
+        Route::Messages => &["messages", "max_tokens"],
+        Route::OllamaChat | Route::OllamaGenerate | Route::OllamaShow => &[],
     };
-    object.required("model").required(subject).into()
+    let object = object.required("model");
+    subjects.iter().fold(object, |object, subject| object.required(*subject)).into()
 }
 
 impl Parameter {
@@ -363,7 +378,14 @@ mod tests {
 
     #[test]
     fn each_name_has_one_treatment_per_route() {
-        for route in BOTH {
+        let others = [
+            Route::Messages,
+            Route::CountTokens,
+            Route::OllamaChat,
+            Route::OllamaGenerate,
+            Route::OllamaShow,
+        ];
+        for route in BOTH.iter().chain(&others) {
             let mut names: Vec<_> = known(*route).collect();
             names.sort_unstable();
             assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{route:?}");

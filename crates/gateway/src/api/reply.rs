@@ -69,7 +69,7 @@ impl Reply {
     pub(crate) fn new(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Self {
         let id = match ask.form {
             Form::Chat { .. } => heading.request.chat(),
-            Form::Completion { .. } => heading.request.completion(),
+            _ => heading.request.completion(),
         };
         let mut answers: Vec<Pending> = (0..ask.answers()).map(|index| Pending::new(ask, index)).collect();
         // Whoever goes on has seen the beginning.
@@ -106,7 +106,7 @@ impl Reply {
                 let choice = ChatChunkChoice { index, delta, logprobs, finish_reason };
                 event(events, &self.chat_chunk(vec![choice], None, note));
             }
-            Form::Completion { .. } => {
+            _ => {
                 let logprobs = (!legacy.tokens.is_empty()).then_some(legacy);
                 let choice = CompletionChoice { index, text: &text, logprobs, finish_reason };
                 event(events, &self.completion(vec![choice], None, note));
@@ -181,7 +181,7 @@ impl Wording for Reply {
             Form::Completion { logprobs: Some(_), .. } => {
                 logprobs.iter().for_each(|logprob| pending.legacy(logprob, false));
             }
-            Form::Chat { logprobs: None } | Form::Completion { logprobs: None, .. } => {}
+            _ => {}
         }
     }
 
@@ -225,7 +225,7 @@ impl Wording for Reply {
                     Form::Chat { .. } => {
                         event(&mut events, &self.chat_chunk(Vec::new(), Some(usage), Some(note)))
                     }
-                    Form::Completion { .. } => {
+                    _ => {
                         event(&mut events, &self.completion(Vec::new(), Some(usage), Some(note)));
                     }
                 }
@@ -272,7 +272,8 @@ impl Wording for Reply {
                     surety,
                 })
             }
-            Form::Completion { logprobs, .. } => {
+            form => {
+                let logprobs = form.logprobs();
                 let ended: Vec<(u32, Pending, &'static str)> = ended.collect();
                 let mut choices = Vec::with_capacity(ended.len());
                 let mut texts = Vec::with_capacity(ended.len());
@@ -402,7 +403,7 @@ fn release(carry: &mut Vec<u8>, text: &mut String) {
 }
 
 /// What a log-probability takes once it is in a reply, about.
-fn scored_bytes(logprob: &TokenLogprob) -> usize {
+pub(crate) fn scored_bytes(logprob: &TokenLogprob) -> usize {
     (1 + logprob.top.len()) * size_of::<ChatTopLogprob>()
 }
 
@@ -417,7 +418,7 @@ fn legacy_token(bytes: &[u8]) -> String {
     }
 }
 
-fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
+pub(crate) fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
     let top = |other: &Alternative| ChatTopLogprob {
         token: String::from_utf8_lossy(&other.bytes).into_owned(),
         logprob: finite(other.logprob),
@@ -458,7 +459,11 @@ mod tests {
         let ask = ask(body, route);
         let id = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
-        Box::new(Reply::new(Heading { request: id, created: 1, model, fingerprint }, &ask, None))
+        Box::new(Reply::new(
+            Heading { request: id, created: 1, model, fingerprint, prompt_tokens: 1 },
+            &ask,
+            None,
+        ))
     }
 
     fn scored(text: &[u8], logprob: f32) -> TokenLogprob {

@@ -11,6 +11,8 @@ use surety_types::TokenLogprob;
 
 use super::{
     ask::{Ask, Form},
+    messages::wording::MessageWording,
+    ollama::wording::{Manner, OllamaWording},
     reply::Reply,
     shapes::{SuretyNote, Usage},
     sse,
@@ -27,6 +29,8 @@ pub(crate) struct Heading {
     pub(crate) model: String,
     /// Short form of its immutable id.
     pub(crate) fingerprint: String,
+    /// Tokens of the first prompt, as a worker accepted it; 0 of an answer that is gone on with.
+    pub(crate) prompt_tokens: u32,
 }
 
 /// What names the place of each event in a stream of one answer, so that a reader can go on from there.
@@ -79,5 +83,10 @@ pub(crate) trait Wording: Send {
 pub(crate) fn of(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Box<dyn Wording> {
     match ask.form {
         Form::Chat { .. } | Form::Completion { .. } => Box::new(Reply::new(heading, ask, marks)),
+        Form::Message { .. } | Form::Count => Box::new(MessageWording::new(heading, ask, marks)),
+        Form::Ollama { chat, logprobs, began } => {
+            let manner = Manner { chat, logprobs: logprobs.is_some(), began };
+            Box::new(OllamaWording::new(&heading, ask, manner))
+        }
     }
 }

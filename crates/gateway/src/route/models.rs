@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use surety_types::{ModelId, ServedModel, WorkerStatus};
+use surety_types::{Manifest, ModelId, ServedModel, WorkerStatus};
 
 use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
 use crate::{
@@ -123,6 +123,13 @@ impl Workers {
             }
         }
         models.into_values().collect()
+    }
+
+    /// What the models are made of, by their ids.
+    pub(crate) fn manifests(&self) -> BTreeMap<String, Manifest> {
+        let statuses = self.statuses(|_| true);
+        let models = statuses.iter().flat_map(|status| &status.models);
+        models.map(|model| (model.id.to_string(), model.manifest.clone())).collect()
     }
 
     fn no_such_model(&self, asked: &str, offers: &Offers<'_>) -> ApiError {

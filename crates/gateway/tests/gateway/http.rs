@@ -75,6 +75,12 @@ impl Site {
         request(self.address, &post(path, body)).await
     }
 
+    /// Asks with one more header.
+    pub async fn get_with(&self, path: &str, header: &str) -> Answer {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n\r\n");
+        request(self.address, &head).await
+    }
+
     /// Asks for the rest of a stream.
     pub async fn go_on(&self, path: &str, body: &str, last: &str) -> Answer {
         let request_text = post(path, body).replacen("\r\n", &format!("\r\nLast-Event-ID: {last}\r\n"), 1);

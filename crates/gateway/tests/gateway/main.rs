@@ -12,6 +12,8 @@ mod life;
 mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
+mod messages;
+mod ollama;
 mod pays;
 mod resume;
 mod routes;
