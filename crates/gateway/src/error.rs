@@ -410,6 +410,11 @@ impl ApiError {
         self.0.code.entry().retry != Retry::Useless
     }
 
+    /// The worker's signed refusal, if it gave one.
+    pub fn receipt(&self) -> Option<&[u8]> {
+        self.0.receipt.as_deref()
+    }
+
     /// The parameter at fault, if one is.
     #[cfg(test)]
     pub fn param(&self) -> Option<&str> {

@@ -160,6 +160,11 @@ impl Answering {
         &self.workers
     }
 
+    /// Tokens of the first answer's prompt, as whoever accepted it counted them; 0 if nobody did here.
+    pub(crate) fn prompt_tokens(&self) -> u32 {
+        self.courses.first().map_or(0, Course::prompt_tokens)
+    }
+
     /// What the first answer's seed is drawn from.
     pub(crate) fn nonce(&self) -> [u8; 32] {
         self.courses.first().map_or([0; 32], |course| course.nonce)

@@ -20,7 +20,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Signed};
+use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
@@ -201,7 +201,8 @@ pub(super) struct Call {
     pub(super) share: Option<OwnedSemaphorePermit>,
 }
 
-async fn answer(
+/// Answers in a protocol whose streams can be gone on with.
+pub(super) async fn answer(
     shared: Arc<Shared>,
     id: RequestId,
     route: Route,
@@ -222,7 +223,8 @@ async fn answer(
             (Some(broken), call)
         }
     };
-    let ask = understand(text, route, call.today).await?;
+    let today = call.today;
+    let ask = understand(text, move |text| Ask::parse(text, route, today)).await?;
     start(shared, call, ask, broken).await?.respond().await
 }
 
@@ -265,6 +267,7 @@ pub(super) async fn start(
         search: shared.search_timeout,
         affinity: Some(tenant.affinity(ask.affinity())),
         hold: Arc::clone(&hold),
+        counts: ask.form == Form::Count,
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -314,21 +317,42 @@ pub(super) async fn start(
     })
 }
 
-pub(super) async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
-    if text.len() <= QUICK_BYTES {
-        return Ask::parse(&text, route, today);
+/// How many tokens a prompt has, as a worker signs for it that is told to stop before it computes anything for money.
+pub(super) async fn count(shared: Arc<Shared>, call: Call, ask: Ask) -> Result<u32, ApiError> {
+    match start(shared, call, ask, None).await {
+        Ok(job) => Ok(job.answering.prompt_tokens()),
+        // A prompt that does not fit was counted all the same.
+        Err(failure) if failure.code() == Code::ContextLengthExceeded => {
+            let receipt = failure.receipt().and_then(|receipt| Signed::<Receipt>::peek_value(receipt).ok());
+            let tokens = receipt.map(|(receipt, _)| receipt.prompt_tokens).filter(|tokens| *tokens > 0);
+            tokens.ok_or(failure)
+        }
+        Err(failure) => Err(failure),
     }
-    let parsed = tokio::task::spawn_blocking(move || Ask::parse(&text, route, today)).await;
+}
+
+/// Has a body read, on a thread that may take its time if it is long.
+pub(super) async fn understand<T: Send + 'static>(
+    text: String,
+    read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if text.len() <= QUICK_BYTES {
+        return read(&text);
+    }
+    let parsed = tokio::task::spawn_blocking(move || read(&text)).await;
     parsed.map_err(|_| ApiError::bug("reading the body panicked"))?
 }
 
 /// What can be refused once the model is known.
 pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
-    if !model.chat && matches!(ask.form, Form::Chat { .. }) {
-        let message = format!(
-            "\"{}\" has no chat template, so it cannot hold a conversation. Send a text to /v1/completions.",
-            model.name,
-        );
+    let is_chat = |request: &Request| matches!(request.prompt, Prompt::Chat { .. });
+    if !model.chat && ask.requests.iter().any(is_chat) {
+        let instead = match ask.form {
+            Form::Ollama { .. } => "Send a text to /api/generate with `raw: true`.",
+            _ => "Send a text to /v1/completions.",
+        };
+        let message =
+            format!("\"{}\" has no chat template, so it cannot hold a conversation. {instead}", model.name);
         return Err(ApiError::invalid("model", message));
     }
     if model.calls.is_none()
@@ -415,7 +439,7 @@ fn stopping() -> ApiError {
 
 impl Job {
     /// The response: a stream, or one document, as was asked.
-    async fn respond(self) -> Result<Response, ApiError> {
+    pub(super) async fn respond(self) -> Result<Response, ApiError> {
         let (id, mut labels) = (self.id, self.labels());
         let mut response = if self.ask.stream {
             self.stream()
@@ -482,6 +506,7 @@ impl Job {
             model: self.model.name.clone(),
             fingerprint: format!("fp_{}", &digits[..FINGERPRINT_DIGITS]),
             calls: self.model.calls,
+            prompt_tokens: self.answering.prompt_tokens(),
         };
         let marks = self.log.clone().map(|log| Marks { request: self.id, position: self.told.position, log });
         let mut wording = wording::of(heading, &self.ask, marks);

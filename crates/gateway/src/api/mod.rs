@@ -1,9 +1,9 @@
-//! API: the HTTP face, in OpenAI's shapes.
+//! API: the HTTP face, in the shapes of OpenAI, Anthropic and Ollama.
 //!
 //! In:     HTTP requests. Out: HTTP responses.
 //! Touches: what `gateway` holds: workers, receipts.
-//! Holds:  every response carries `x-request-id`; every error is an OpenAI error object, whatever went wrong, a panic
-//!         included; no text of a prompt or an answer is logged.
+//! Holds:  every response carries `x-request-id`; every error is an error object of the protocol that was spoken, whatever
+//!         went wrong, a panic included; no text of a prompt or an answer is logged.
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
@@ -11,6 +11,7 @@ pub(crate) mod batches;
 pub(crate) mod body;
 mod calls;
 pub(crate) mod embeddings;
+pub(crate) mod dialect;
 pub(crate) mod fields;
 mod files;
 mod generate;
@@ -19,7 +20,9 @@ mod last_event;
 mod ledger;
 mod look;
 pub(crate) mod money;
+mod messages;
 pub(crate) mod nearest;
+mod ollama;
 pub(crate) mod once;
 mod openapi;
 pub(crate) mod parameters;
@@ -29,6 +32,7 @@ pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 mod tools;
+mod time;
 mod wording;
 
 use std::{
@@ -50,6 +54,7 @@ use futures::FutureExt;
 use surety_types::CivilDate;
 use tracing::{error, info};
 
+use self::dialect::Dialect;
 use crate::{
     error::{ApiError, Code},
     gateway::Shared,
@@ -62,6 +67,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Every path there is, for suggestions and tests.
 pub(crate) const PATHS: &[&str] = &[
     "/",
+    "/api/chat",
+    "/api/embed",
+    "/api/embeddings",
+    "/api/generate",
+    "/api/ps",
+    "/api/show",
+    "/api/tags",
+    "/api/version",
     "/health",
     "/metrics",
     "/ready",
@@ -75,6 +88,8 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/files",
     "/v1/files/{id}",
     "/v1/files/{id}/content",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
@@ -110,6 +125,16 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/batches", get(batches::list).post(batches::create))
         .route("/v1/batches/{id}", get(batches::get))
         .route("/v1/batches/{id}/cancel", post(batches::cancel))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/api/show", post(ollama::look::show))
+        .route("/api/tags", get(ollama::look::tags))
+        .route("/api/ps", get(ollama::look::running))
+        .route("/api/version", get(ollama::look::version))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
@@ -139,6 +164,7 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     };
     let began = Instant::now();
     let (method, path) = (request.method().clone(), known_path(request.uri()));
+    let dialect = Dialect::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(id);
     let mut response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
@@ -150,10 +176,11 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     if let Some(failure) = response.extensions().get::<ApiError>() {
         shared.metrics.failed(failure);
     }
-    let mut response = conclude(response, id, &method, path, began);
+    let mut response = conclude(response, id, dialect, &method, path, began);
     shared.metrics.answered(method.as_str(), path, response.status().as_u16());
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
+    dialect.mark(headers, &text);
     headers.insert(REQUEST_ID, text);
     if let Some(room) = room {
         guard::tell(headers, &room);
@@ -172,11 +199,18 @@ async fn shielded(handling: impl Future<Output = Response>) -> Response {
 }
 
 /// Renders an error that a handler left, and logs what became of the request.
-fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, began: Instant) -> Response {
+fn conclude(
+    mut response: Response,
+    id: RequestId,
+    dialect: Dialect,
+    method: &Method,
+    path: &str,
+    began: Instant,
+) -> Response {
     let failure = response.extensions_mut().remove::<ApiError>();
     if let Some(failure) = &failure {
         let allow = response.headers().get(header::ALLOW).cloned();
-        response = failure.clone().with_allow(allow).render(&id);
+        response = dialect.render(&failure.clone().with_allow(allow), &id);
     }
     let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     match failure {
@@ -295,7 +329,7 @@ mod tests {
     async fn a_panic_is_an_error_like_others() {
         let response = shielded(async { panic!("on purpose") }).await;
         let id = RequestId::random().expect("randomness");
-        let response = conclude(response, id, &Method::GET, "/", Instant::now());
+        let response = conclude(response, id, Dialect::OpenAi, &Method::GET, "/", Instant::now());
         assert_eq!(response.status(), 500);
         let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

@@ -143,6 +143,11 @@ pub(crate) struct Whole {
 }
 
 impl Course {
+    /// Tokens of the prompt, as the first worker accepted them.
+    pub(super) fn prompt_tokens(&self) -> u32 {
+        self.agreed.map_or(0, |(prompt, _)| prompt)
+    }
+
     pub(super) fn new(request: Arc<Request>, choice: u32, nonce: [u8; 32]) -> Course {
         Course {
             request,

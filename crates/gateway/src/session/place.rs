@@ -79,6 +79,8 @@ pub(crate) struct Desk {
     pub(crate) affinity: Option<u64>,
     /// What is set aside for the orders.
     pub(crate) hold: Arc<Hold>,
+    /// Only the prompt is to be counted: nothing is paid, so nothing is computed for money.
+    pub(crate) counts: bool,
 }
 
 /// One answer, or the rest of it, to be ordered.
@@ -419,9 +421,13 @@ async fn offer(
     let (request, resumed) = ((*wanted.request).clone(), wanted.resumed.clone());
     let mut timing = Timing::start(&worker);
     let paying = terms.zip(desk.workers.payer().cloned());
-    let paid = paying.is_some();
-    let payer = paying.as_ref().map(|(_, payer)| Arc::clone(payer));
+    let paid = paying.is_some() && !desk.counts;
+    let payer = paying.as_ref().filter(|_| paid).map(|(_, payer)| Arc::clone(payer));
     let session = match paying {
+        Some((terms, _)) if desk.counts => {
+            let purse = terms.channel.empty_purse();
+            worker.connection.order_paid(order, request, resumed, options, purse).await
+        }
         Some((terms, payer)) => {
             let purse = payer.purse(&terms.channel, order.digest());
             worker.connection.order_paid(order, request, resumed, options, purse).await

@@ -17,6 +17,8 @@ mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod once;
+mod messages;
+mod ollama;
 mod pays;
 mod responses;
 mod resume;

@@ -406,8 +406,8 @@ fn every_taken_parameter_is_named_when_its_value_is_nonsense() {
             let nonsense = r#"{"no such member":[{}]}"#;
             let subject = match route {
                 Route::Chat => r#""messages":[{"role":"user","content":"hi"}]"#,
-                Route::Completions => r#""prompt":"hi""#,
-                Route::Embeddings | Route::Responses => r#""input":"hi""#,
+                Route::Embeddings => r#""input":"hi""#,
+                _ => r#""prompt":"hi""#,
             };
             let body = match parameter.name {
                 "model" => format!("{{{subject},\"model\":{nonsense}}}"),
