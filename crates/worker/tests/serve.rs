@@ -82,7 +82,7 @@ async fn bench_sharing(sharing: impl Fn(&Path) -> Option<Sharing>) -> Bench {
 }
 
 fn request(prompt: Prompt) -> Request {
-    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None }
+    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None, grammar: None }
 }
 
 fn chat(content: &str) -> Request {

@@ -45,6 +45,7 @@ pub fn request() -> Request {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
     }
 }
 

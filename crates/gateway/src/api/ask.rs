@@ -152,6 +152,7 @@ impl Ask {
                 logprobs: form.logprobs(),
                 prompt_logprobs: form.prompt_logprobs(&prompt),
                 date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
+                grammar: None,
                 prompt,
             })
             .collect();
@@ -442,6 +443,7 @@ fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
             .number("frequency_penalty", table::PENALTY)?
             .unwrap_or(off.frequency_penalty),
         logit_bias: logit_bias(fields)?,
+        grammar: None,
     };
     sampling.check().map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))?;
     Ok(sampling)

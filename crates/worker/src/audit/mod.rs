@@ -193,6 +193,7 @@ fn compute(
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        grammar: None,
     };
     let replay = replay::replay(model, executor, &request, &answer.output_ids, progress)
         .map_err(Discrepancy::Replay)?;

@@ -51,6 +51,7 @@ pub fn chat(system: &str, user: &str) -> Request {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -150,6 +151,7 @@ pub fn compute_from(model: &Arc<Model>, prompt: Vec<u32>, request: &Request, ord
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        grammar: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());

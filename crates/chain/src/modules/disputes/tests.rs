@@ -100,7 +100,7 @@ fn spelling() -> Spelling {
 }
 
 fn request(stop: Vec<String>) -> Request {
-    Request { prompt: Prompt::Tokens(vec![5]), stop, logprobs: None, prompt_logprobs: None, date: None }
+    Request { prompt: Prompt::Tokens(vec![5]), stop, logprobs: None, prompt_logprobs: None, date: None, grammar: None }
 }
 
 /// An answer that is signed, by whatever changes.
