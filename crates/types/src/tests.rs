@@ -508,19 +508,21 @@ fn samplings() -> impl Strategy<Value = Sampling> {
         (0.01f32..=10.0, -2f32..=2.0, -2f32..=2.0),
         (prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20), prop::option::of(digests())),
     )
-        .prop_map(|((temperature, top_k, top_p, min_p), (repetition, presence, frequency), (biases, grammar))| {
-            Sampling {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty: repetition,
-                presence_penalty: presence,
-                frequency_penalty: frequency,
-                logit_bias: biases.into_iter().collect(),
-                grammar,
-            }
-        })
+        .prop_map(
+            |((temperature, top_k, top_p, min_p), (repetition, presence, frequency), (biases, grammar))| {
+                Sampling {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty: repetition,
+                    presence_penalty: presence,
+                    frequency_penalty: frequency,
+                    logit_bias: biases.into_iter().collect(),
+                    grammar,
+                }
+            },
+        )
 }
 
 fn orders() -> impl Strategy<Value = Order> {
