@@ -117,8 +117,22 @@ impl Grammar {
         Ok(Grammar { next, calls, ends: ways.iter().map(|way| way.end).collect(), need, bytes })
     }
 
+    /// The automaton of a text, or if that is no grammar one that nothing keeps to (G-9).
+    pub fn compile_or_nothing(text: &str) -> Grammar {
+        Grammar::compile(text).unwrap_or_else(|_| Grammar {
+            next: Vec::new(),
+            calls: Vec::new(),
+            ends: Vec::new(),
+            need: Vec::new(),
+            bytes: [false; 256],
+        })
+    }
+
     /// The state before the first byte.
     pub fn start(&self) -> State {
+        if self.ends.is_empty() {
+            return State::default();
+        }
         let mut ids = [NONE; THREAD_IDS];
         ids[0] = 0;
         State { threads: vec![Thread { ids }] }

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::GrammarError;
 
 /// Nodes of all rules, at most.
-const NODES_MAX: usize = 1 << 16;
+const NODES_MAX: usize = 1 << 14;
 /// States of all rules, at most.
-pub(crate) const STATES_MAX: usize = 1 << 14;
+pub(crate) const STATES_MAX: usize = 1 << 13;
 /// Steps of the construction, at most.
-const STEPS_MAX: usize = 1 << 22;
+const STEPS_MAX: usize = 1 << 20;
 
 /// Where a rule begins.
 pub(crate) const START: usize = 0;

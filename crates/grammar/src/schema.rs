@@ -15,11 +15,11 @@ use crate::source::Source;
 /// What a bound on items may say.
 const ITEMS_MAX: usize = 1024;
 /// What a bound on a string's length may say.
-const LENGTH_MAX: usize = 4096;
+const LENGTH_MAX: usize = 1024;
 /// Digits of a number before its point, and after it.
 const DIGITS_MAX: usize = 15;
 /// Schemas that are read, those that are read again because they are named included, at most.
-const SCHEMAS_MAX: usize = 1 << 14;
+const SCHEMAS_MAX: usize = 1 << 12;
 
 /// References that lead from one to the next, at most.
 const FOLLOWING_MAX: usize = 64;
