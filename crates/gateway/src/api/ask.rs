@@ -20,6 +20,7 @@ use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
     provider,
+    response_format::response_format,
 };
 use crate::{
     error::{ApiError, Code},
@@ -131,7 +132,7 @@ impl Ask {
             return Err(ApiError::invalid("model", message));
         }
         let choices = fields.integer("n", table::CHOICES)?.unwrap_or(1) as u32;
-        let sampling = sampling(&mut fields)?;
+        let mut sampling = sampling(&mut fields)?;
         let seed = fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller);
         let stop = stop(&mut fields)?;
         let ignore_end = fields.boolean("ignore_eos")?.unwrap_or(false);
@@ -139,6 +140,16 @@ impl Ask {
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
         let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
+        let grammar = match route {
+            Route::Chat => response_format(&mut fields)?,
+            Route::Completions => None,
+        };
+        sampling.grammar = grammar.as_deref().map(Request::grammar_digest);
+        if grammar.is_some() && ignore_end {
+            let message = "`ignore_eos` goes past the end of an answer, and one that keeps to `response_format` has nothing \
+                           more to say there. Leave one of them out.";
+            return Err(ApiError::invalid("ignore_eos", message));
+        }
         let (form, max_output_tokens, prompts) = match route {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
@@ -152,7 +163,7 @@ impl Ask {
                 logprobs: form.logprobs(),
                 prompt_logprobs: form.prompt_logprobs(&prompt),
                 date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
-                grammar: None,
+                grammar: grammar.clone(),
                 prompt,
             })
             .collect();
@@ -357,15 +368,6 @@ fn no_tools(fields: &mut Fields<'_>, tools: &'static str, choice: &'static str) 
 
 /// Answers are plain text.
 fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    if let Some(mut format) = fields.fields("response_format")? {
-        let kind = format.string("type")?;
-        if kind.as_deref() != Some("text") {
-            let message = "`response_format` other than `{\"type\": \"text\"}` is not supported here. \
-                           Describe the form in `messages` and check the answer.";
-            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("response_format"));
-        }
-        table::nothing_left(&format, &["type"])?;
-    }
     if let Some(raw) = fields.take("modalities") {
         for raw in fields::list("modalities", raw, 16)? {
             if fields::string("modalities", raw)? != "text" {

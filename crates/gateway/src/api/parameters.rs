@@ -195,7 +195,13 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     examined("tool_choice", CHAT, "Only `none`, or `auto` without tools."),
     examined("functions", CHAT, "Only empty, or with `function_call: \"none\"`."),
     examined("function_call", CHAT, "Only `none`, or `auto` without functions."),
-    examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
+    taken(
+        "response_format",
+        CHAT,
+        Shape::Any,
+        "`text`, `json_object`, or `json_schema` with `name` and `schema`: the answer meets the schema by construction, \
+         unless its limit or a stop string cuts it off. Always as if `strict`; keywords that are not supported are refused by name.",
+    ),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
     ignored("user"),
     ignored("metadata"),

@@ -412,7 +412,7 @@ impl Rules {
         if piece.silent { Ok(Vec::new()) } else { self.piece_bytes(read, piece) }
     }
 
-    /// Where the answer stands in its grammar after a token (D-3.12, G-8).
+    /// Where the answer stands in its grammar after a token (D-3.13, G-8).
     pub(super) fn standing(
         &self,
         read: &mut Reader<'_>,

@@ -51,6 +51,7 @@ fn every_parameter_is_read() {
         presence_penalty: -2.0,
         frequency_penalty: 2.0,
         logit_bias: vec![(3, 1.5), (7, -100.0)],
+        grammar: None,
     };
     assert_eq!(ask.sampling, sampling);
     assert_eq!(ask.seed, Seed::Caller(-9_007_199_254_740_991));
@@ -212,6 +213,16 @@ fn messages_are_refused_by_their_place() {
 }
 
 #[test]
+fn a_format_is_in_the_request_and_named_in_the_order() {
+    let ask = chat(r#","response_format":{"type":"json_object"},"n":2"#).expect("a format");
+    let grammar = ask.requests[0].grammar.as_deref().expect("in the request");
+    assert_eq!(ask.sampling.grammar, Some(Request::grammar_digest(grammar)));
+    assert_eq!(chat(r#","response_format":{"type":"text"}"#).expect("text").sampling.grammar, None);
+    let both = chat(r#","response_format":{"type":"json_object"},"ignore_eos":true"#);
+    check_refused(both, Code::InvalidParam, "ignore_eos", "response_format");
+}
+
+#[test]
 fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
     use Code::UnsupportedParameter;
     for members in [
@@ -229,7 +240,6 @@ fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
         (r#","tools":[{"type":"function"}]"#, "tools"),
         (r#","tool_choice":"required""#, "tool_choice"),
         (r#","functions":[{"name":"f"}]"#, "functions"),
-        (r#","response_format":{"type":"json_object"}"#, "response_format"),
         (r#","modalities":["text","audio"]"#, "modalities"),
         (r#","audio":{"voice":"alloy"}"#, "audio"),
         (r#","web_search_options":{}"#, "web_search_options"),
