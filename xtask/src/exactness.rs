@@ -123,6 +123,7 @@ impl Routes {
             ignore_end: true,
             logprobs: None,
             prompt_logprobs: None,
+            grammar: None,
         }
     }
 

@@ -60,6 +60,7 @@ fn honest() -> Case {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
     };
     let prompt_ids = vec![1, 50, 51, 52, 2];
     let output_ids = vec![60, 61, 62];

@@ -46,6 +46,7 @@ pub(crate) fn request() -> Request {
         logprobs: Some(2),
         prompt_logprobs: None,
         date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+        grammar: None,
     }
 }
 

@@ -132,6 +132,7 @@ impl Bench {
             logprobs: None,
             prompt_logprobs: None,
             date: None,
+            grammar: None,
         }
     }
 
@@ -278,6 +279,7 @@ fn compute(model: &Arc<Model>, prompt: &[u32], order: &Order) -> Computed {
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        grammar: None,
     };
     scheduler.submit(request).unwrap();
     let mut computed = Computed {

@@ -157,6 +157,7 @@ impl Bench {
             logprobs: None,
             prompt_logprobs: None,
             date: None,
+            grammar: None,
         };
         let issued_ms =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;

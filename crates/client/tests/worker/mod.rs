@@ -43,6 +43,7 @@ pub fn request() -> Request {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
     }
 }
 

@@ -61,6 +61,7 @@ pub fn request(prompt: Vec<u32>, max_output_tokens: u32) -> SequenceRequest {
         ignore_end: true,
         logprobs: None,
         prompt_logprobs: None,
+        grammar: None,
     }
 }
 

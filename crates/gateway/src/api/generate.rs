@@ -202,7 +202,7 @@ async fn answer(
 pub(super) async fn start(
     shared: Arc<Shared>,
     call: Call,
-    ask: Ask,
+    mut ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
     let Call { id, received_ms, today, share } = call;
@@ -212,6 +212,7 @@ pub(super) async fn start(
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
+    ask.hold_to_calls(model.calls)?;
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,

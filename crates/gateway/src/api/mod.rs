@@ -18,6 +18,7 @@ mod openapi;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
+mod response_format;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 mod tools;

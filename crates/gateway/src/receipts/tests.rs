@@ -27,6 +27,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
     };
     let order = Order {
         version: ORDER_VERSION,

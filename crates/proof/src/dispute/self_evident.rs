@@ -197,6 +197,7 @@ mod tests {
             logprobs: None,
             prompt_logprobs: None,
             date: None,
+            grammar: None,
         }
     }
 

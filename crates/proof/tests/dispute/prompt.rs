@@ -22,7 +22,7 @@ fn ids(model: &TinyModel) -> Vec<u32> {
 }
 
 fn request(prompt: Prompt) -> Request {
-    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None }
+    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None, grammar: None }
 }
 
 proptest! {

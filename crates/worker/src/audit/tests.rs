@@ -50,6 +50,7 @@ fn request() -> Request {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -92,6 +93,7 @@ fn compute(order: &Order) -> Computed {
         ignore_end: true,
         logprobs: None,
         prompt_logprobs: None,
+        grammar: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());

@@ -422,6 +422,7 @@ impl Runner {
             ignore_end: true,
             logprobs: None,
             prompt_logprobs: None,
+            grammar: None,
         };
         if let Err(error) = self.scheduler.submit(request) {
             tracing::debug!(%error, "the model's speed was not measured");

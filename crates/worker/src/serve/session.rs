@@ -235,6 +235,7 @@ fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
         ignore_end: order.ignore_end,
         logprobs: admitted.request.logprobs,
         prompt_logprobs: admitted.request.prompt_logprobs,
+        grammar: admitted.grammar,
     }
 }
 
