@@ -46,6 +46,7 @@ pub(crate) fn request() -> Request {
         logprobs: Some(2),
         prompt_logprobs: None,
         date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+        grammar: None,
         embedding: None,
     }
 }
@@ -57,6 +58,7 @@ pub(crate) fn embedding_request() -> Request {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
         embedding: Some(Embedding { dimensions: Some(32) }),
     }
 }

@@ -356,6 +356,7 @@ fn other_encodings_of_a_value_are_refused() {
         prompt_logprobs: None,
         date: None,
         embedding: None,
+        grammar: None,
     };
     let canonical = [0xa3, 0x00, 0x82, 0x01, 0xa1, 0x00, 0x61, b'a', 0x01, 0x80, 0x02, 0x01];
     assert_eq!(request.to_cbor(), canonical);
@@ -545,16 +546,18 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(0u8..=20),
         prop::option::of(0u8..=20),
         prop::option::of(date),
+        prop::option::of(".{0,80}"),
         prop::option::of(prop::option::of(1..=MAX_DIMENSIONS)),
     )
-        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, embedding)| match embedding {
-            None => Request { prompt, stop, logprobs, prompt_logprobs, date, embedding: None },
+        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding)| match embedding {
+            None => Request { prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding: None },
             Some(dimensions) => Request {
                 prompt,
                 stop: vec![],
                 logprobs: None,
                 prompt_logprobs: None,
                 date,
+                grammar: None,
                 embedding: Some(Embedding { dimensions }),
             },
         })
@@ -564,20 +567,23 @@ fn samplings() -> impl Strategy<Value = Sampling> {
     (
         (0f32..=2.0, any::<u32>(), 0f32..=1.0, 0f32..=1.0),
         (0.01f32..=10.0, -2f32..=2.0, -2f32..=2.0),
-        prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20),
+        (prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20), prop::option::of(digests())),
     )
-        .prop_map(|((temperature, top_k, top_p, min_p), (repetition, presence, frequency), biases)| {
-            Sampling {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty: repetition,
-                presence_penalty: presence,
-                frequency_penalty: frequency,
-                logit_bias: biases.into_iter().collect(),
-            }
-        })
+        .prop_map(
+            |((temperature, top_k, top_p, min_p), (repetition, presence, frequency), (biases, grammar))| {
+                Sampling {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty: repetition,
+                    presence_penalty: presence,
+                    frequency_penalty: frequency,
+                    logit_bias: biases.into_iter().collect(),
+                    grammar,
+                }
+            },
+        )
 }
 
 fn orders() -> impl Strategy<Value = Order> {

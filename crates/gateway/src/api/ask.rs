@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::value::RawValue;
 use surety_types::{
-    Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
+    CallFormat, Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
     envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
@@ -23,6 +23,7 @@ use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
     provider,
+    response_format::response_format,
     tools::{self, Tools},
 };
 use crate::{
@@ -126,6 +127,19 @@ impl Ask {
         self.stream && plain && self.tools.is_none() && self.answers() == 1
     }
 
+    /// Has the answers be calls, where they must: how a model writes them is known with the model.
+    pub(crate) fn hold_to_calls(&mut self, format: Option<CallFormat>) -> Result<(), ApiError> {
+        let Some((tools, format)) = self.tools.as_ref().zip(format) else { return Ok(()) };
+        let Some(grammar) = tools.grammar(format)? else { return Ok(()) };
+        if self.sampling.grammar.is_some() || self.ignore_end {
+            let message = "`tool_choice` has the answer be a call and nothing else. Leave out `response_format` and `ignore_eos`.";
+            return Err(ApiError::invalid("tool_choice", message));
+        }
+        self.sampling.grammar = Some(Request::grammar_digest(&grammar));
+        self.requests.iter_mut().for_each(|request| request.grammar = Some(grammar.clone()));
+        self.check()
+    }
+
     /// The parameter by which a model is to be shown tools or calls of them, if it is.
     pub(crate) fn shows_tools(&self) -> Option<&'static str> {
         match &self.requests.first()?.prompt {
@@ -178,7 +192,7 @@ impl Ask {
         table::screen(&mut fields, route)?;
         let model = model(&mut fields)?;
         let choices = fields.integer("n", table::CHOICES)?.unwrap_or(1) as u32;
-        let sampling = sampling(&mut fields)?;
+        let mut sampling = sampling(&mut fields)?;
         let seed = fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller);
         let stop = stop(&mut fields, "stop")?;
         let ignore_end = fields.boolean("ignore_eos")?.unwrap_or(false);
@@ -186,6 +200,16 @@ impl Ask {
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
         let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
+        let grammar = match route {
+            Route::Chat => response_format(&mut fields)?,
+            _ => None,
+        };
+        sampling.grammar = grammar.as_deref().map(Request::grammar_digest);
+        if grammar.is_some() && ignore_end {
+            let message = "`ignore_eos` goes past the end of an answer, and one that keeps to `response_format` has nothing \
+                           more to say there. Leave one of them out.";
+            return Err(ApiError::invalid("ignore_eos", message));
+        }
         let Subject { form, max_output_tokens, prompts, tools } = match route {
             Route::Completions => completions(&mut fields, choices)?,
             Route::Embeddings => embeddings(&mut fields)?,
@@ -195,7 +219,10 @@ impl Ask {
 
         let requests: Vec<Request> = prompts
             .into_iter()
-            .map(|prompt| form.request(prompt, stop.clone(), date.unwrap_or(today)))
+            .map(|prompt| Request {
+                grammar: grammar.clone(),
+                ..form.request(prompt, stop.clone(), date.unwrap_or(today))
+            })
             .collect();
         Ask {
             model,
@@ -306,6 +333,7 @@ impl Form {
             stop,
             logprobs: self.logprobs(),
             prompt_logprobs: self.prompt_logprobs(&prompt),
+            grammar: None,
             embedding: self.embedding(),
             date: matches!(prompt, Prompt::Chat { .. }).then_some(date),
             prompt,
@@ -488,15 +516,6 @@ pub(super) fn no_tools(
 
 /// Answers are plain text.
 fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    if let Some(mut format) = fields.fields("response_format")? {
-        let kind = format.string("type")?;
-        if kind.as_deref() != Some("text") {
-            let message = "`response_format` other than `{\"type\": \"text\"}` is not supported here. \
-                           Describe the form in `messages` and check the answer.";
-            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("response_format"));
-        }
-        table::nothing_left(&format, &["type"])?;
-    }
     if let Some(raw) = fields.take("modalities") {
         for raw in fields::list("modalities", raw, 16)? {
             if fields::string("modalities", raw)? != "text" {
@@ -596,6 +615,7 @@ pub(super) fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
             .number("frequency_penalty", table::PENALTY)?
             .unwrap_or(off.frequency_penalty),
         logit_bias: logit_bias(fields)?,
+        grammar: None,
     };
     sampling.check().map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))?;
     Ok(sampling)

@@ -245,6 +245,7 @@ pub(super) async fn start(
     };
     fits(&ask, &model)?;
     let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
+    ask.hold_to_calls(model.calls)?;
     guard::screen(&tenant, &mut ask, &model)?;
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),

@@ -29,6 +29,7 @@ pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
 pub(crate) mod responses;
+mod response_format;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 mod tools;

@@ -272,18 +272,25 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "tools",
         CHAT,
         Shape::Any,
-        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is refused.",
+        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is for `tool_choice` other than `auto`.",
     ),
     taken(
         "tool_choice",
         CHAT,
         Shape::Any,
-        "`auto`, or `none`, with which the model is shown no tools. Nothing can make it call one.",
+        "`auto`; `none`, with which the model is shown no tools; `required` or a function, with which the answer is a call by \
+         construction, of arguments that meet the function's schema.",
     ),
     taken("parallel_tool_calls", CHAT, Shape::Flag, "false: at most one call in an answer. Default true."),
     taken("functions", CHAT, Shape::Any, "The older form of `tools`; it is answered with `function_call`."),
     taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
-    examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
+    taken(
+        "response_format",
+        CHAT,
+        Shape::Any,
+        "`text`, `json_object`, or `json_schema` with `name` and `schema`: the answer meets the schema by construction, \
+         unless its limit or a stop string cuts it off. Always as if `strict`; keywords that are not supported are refused by name.",
+    ),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
     Parameter { routes: &[Route::Chat, Route::Completions, Route::Embeddings], ..ignored("user") },
     ignored("metadata"),
