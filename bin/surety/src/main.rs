@@ -24,6 +24,7 @@ mod nearby;
 mod output;
 mod passphrase;
 mod progress;
+mod rechecking;
 mod span;
 mod sse;
 mod verification;

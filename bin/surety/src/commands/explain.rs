@@ -6,20 +6,17 @@
 //! Holds:  what is shown was checked first; a ledger that cannot be asked leaves the verdict to the evidence, and that is said.
 //! Absent: the verdict itself (`explanation`).
 
-use std::collections::HashMap;
-
 use alloy_primitives::U256;
-use surety_client::ledger::Ledger;
-use surety_types::{Digest, channel::WEI_PER_MICRO_CREDIT};
+use surety_types::channel::WEI_PER_MICRO_CREDIT;
 
 use super::{Outcome, verify};
 use crate::{
     cli::Global,
-    conduct::{Rechecked, rechecked},
     data_dir::DataDir,
     explanation::{Accountable, Explanation, Part, explain, explain_false},
     look::{LookArgs, credits},
     output::{self, Style, err_style, out_style, printable},
+    rechecking::{Found, look_up},
     verification::{self, Known, Verified},
 };
 
@@ -55,11 +52,14 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let explanation = match verification::verify(&bytes, &known) {
         Err(report) => explain_false(report.request_id.clone(), &report.failure.unwrap_or_default()),
         Ok(verified) => {
-            let ledger = match args.offline {
-                true => HashMap::new(),
-                false => look_up(&args.look, &data_dir, &verified).await,
+            let found = match args.offline {
+                true => Found::default(),
+                false => look_up(&args.look, &data_dir, &verified.subjects()).await,
             };
-            explained(&verified, &ledger)
+            if let Some(why) = &found.failure {
+                output::note(format_args!("not all of the ledger is known: {why}"));
+            }
+            explained(&verified, &found)
         }
     };
     match global.json {
@@ -72,30 +72,10 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Explains evidence with what the ledger knows of its receipts, by their digests.
-pub fn explained(verified: &Verified, ledger: &HashMap<Digest, Rechecked>) -> Explanation {
+/// Explains evidence with what the ledger knows of its orders.
+pub fn explained(verified: &Verified, found: &Found) -> Explanation {
     let id = verified.report.request_id.as_deref().unwrap_or_default();
-    explain(id, verified.checked(), |answer| ledger.get(&answer.receipt.as_ref()?.digest()).cloned())
-}
-
-async fn look_up(look: &LookArgs, data_dir: &DataDir, verified: &Verified) -> HashMap<Digest, Rechecked> {
-    let found = match look.open(data_dir) {
-        Ok(look) => on_ledger(&look.ledger, verified).await,
-        Err(error) => Err(error),
-    };
-    found.unwrap_or_else(|error| {
-        output::note(format_args!("the ledger is not asked: {error:#}"));
-        HashMap::new()
-    })
-}
-
-/// What the ledger knows of every receipt, by its digest.
-pub async fn on_ledger(ledger: &Ledger, verified: &Verified) -> anyhow::Result<HashMap<Digest, Rechecked>> {
-    let mut found = HashMap::new();
-    for (receipt, order, worker) in verified.receipts() {
-        found.insert(receipt, rechecked(&ledger.receipt_record(&receipt, &order, &worker).await?));
-    }
-    Ok(found)
+    explain(id, verified.checked(), |answer| found.of(&answer.order.digest(), &answer.worker).cloned())
 }
 
 /// For people.
