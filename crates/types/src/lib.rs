@@ -31,6 +31,7 @@ pub mod region;
 pub mod request;
 pub mod sampling;
 pub mod spelling;
+pub mod statement;
 pub mod text;
 pub mod voucher;
 pub mod wire;
@@ -61,6 +62,9 @@ pub use region::Region;
 pub use request::{CivilDate, Message, Prompt, Request};
 pub use sampling::Sampling;
 pub use spelling::Spelling;
+pub use statement::{
+    Decision, Dossier, DossierError, KeptOut, Paper, StatedEnd, StatedEvent, Statement, What,
+};
 pub use text::Text;
 pub use voucher::Voucher;
 pub use wire::{
