@@ -32,13 +32,13 @@ use super::{
     last_event::{Broken, LastEvent},
     openapi::{ChatCompletionRequest, CompletionRequest},
     parameters::Route,
-    reply::{self, Heading, Marks, Reply},
     shapes::{
         ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
         PromptTokensDetails, SuretyNote, Usage,
     },
     sse::{self, Events},
     unix_ms,
+    wording::{self, Heading, Marks, Wording},
 };
 use crate::{
     error::{ApiError, Code, ErrorBody},
@@ -95,7 +95,7 @@ pub(super) async fn completions(
 }
 
 /// A request that a worker has accepted, and everything its answer needs.
-struct Job {
+pub(super) struct Job {
     shared: Arc<Shared>,
     id: RequestId,
     ask: Ask,
@@ -164,6 +164,16 @@ async fn resolve_soon(shared: &Shared, name: &str) -> Result<Resolved, ApiError>
     }
 }
 
+/// A call whose body was read.
+pub(super) struct Call {
+    pub(super) id: RequestId,
+    pub(super) received_ms: u64,
+    /// The day that chat templates are told.
+    pub(super) today: CivilDate,
+    /// Its text counts as held until this is dropped.
+    pub(super) share: Option<OwnedSemaphorePermit>,
+}
+
 async fn answer(
     shared: Arc<Shared>,
     id: RequestId,
@@ -174,16 +184,28 @@ async fn answer(
     let received_ms = unix_ms();
     let last = LastEvent::of(&headers)?;
     let Text { text, share } = shared.intake.read(&headers, body).await?;
-    let broken = match last {
-        Some(last) => Some(Broken::find(&shared, last).await?),
-        None => None,
+    let (broken, call) = match last {
+        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), share }),
+        // A stream that goes on has the id and the day that it began with.
+        Some(last) => {
+            let broken = Broken::find(&shared, last).await?;
+            let Begun { received_ms, date, .. } = broken.begun;
+            let call = Call { id: broken.last.request, received_ms, today: date, share };
+            (Some(broken), call)
+        }
     };
-    // A stream that goes on has the id and the day that it began with.
-    let (id, received_ms) =
-        broken.as_ref().map_or((id, received_ms), |broken| (broken.last.request, broken.begun.received_ms));
-    let today =
-        broken.as_ref().map_or_else(|| CivilDate::from_unix_ms(received_ms), |broken| broken.begun.date);
-    let ask = understand(text, route, today).await?;
+    let ask = understand(text, route, call.today).await?;
+    start(shared, call, ask, broken).await?.respond().await
+}
+
+/// Has a worker accept what is asked, or what is left of a stream that broke off.
+pub(super) async fn start(
+    shared: Arc<Shared>,
+    call: Call,
+    ask: Ask,
+    broken: Option<Broken>,
+) -> Result<Job, ApiError> {
+    let Call { id, received_ms, today, share } = call;
     shared.open()?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
@@ -194,6 +216,7 @@ async fn answer(
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,
     };
+    let goes_on = restored.is_some();
     let active = shared.admit(id)?;
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
@@ -225,9 +248,9 @@ async fn answer(
         begun = begin => begun?,
         () = shared.halted() => return Err(stopping()),
     };
-    let log = ask.goes_on().then(|| match last {
-        Some(_) => shared.streams.go_on(id),
-        None => {
+    let log = ask.goes_on().then(|| match goes_on {
+        true => shared.streams.go_on(id),
+        false => {
             let nonce = answering.nonce();
             shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms })
         }
@@ -235,10 +258,8 @@ async fn answer(
     if let Some(log) = &log {
         answering.keep_in(log.clone());
     }
-    let (mut workers, stream) = (keys(answering.workers().iter()), ask.stream);
     let finished = (0..ask.answers()).map(|_| None).collect();
-    let (model_id, request) = (model.id.to_string(), id);
-    let job = Job {
+    Ok(Job {
         shared,
         id,
         ask,
@@ -251,30 +272,7 @@ async fn answer(
         told,
         _active: active,
         _share: share,
-    };
-    // A stream's cost is known at its end, and is in its last chunk.
-    let free = job.answering.is_free().then(|| "0".to_owned());
-    let (mut response, verification, receipt, cost) = if stream {
-        (job.stream(), "pending", Some(receipt_path(request)), free)
-    } else {
-        let (response, note) = job.document().await?;
-        workers = note.workers.join(", ");
-        (response, "signature", note.receipt, Some(note.cost))
-    };
-    response.extensions_mut().insert(request);
-    let headers = response.headers_mut();
-    for (name, value) in [
-        ("x-surety-receipt", receipt),
-        ("x-surety-model", Some(model_id)),
-        ("x-surety-workers", Some(workers)),
-        ("x-surety-verification", Some(verification.to_owned())),
-        ("x-surety-cost", cost),
-    ] {
-        let Some(value) = value else { continue };
-        let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
-        headers.insert(HeaderName::from_static(name), value);
-    }
-    Ok(response)
+    })
 }
 
 async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
@@ -328,17 +326,51 @@ fn stopping() -> ApiError {
 }
 
 impl Job {
-    fn reply(&self) -> Reply {
-        let digits = self.model.id.0.to_string();
-        let fingerprint = format!("fp_{}", &digits[..FINGERPRINT_DIGITS]);
-        let created = self.received_ms / 1000;
-        let heading = Heading::new(self.ask.form, self.id, created, self.model.name.clone(), fingerprint);
-        let mut reply = Reply::new(heading, &self.ask);
-        if let Some(log) = self.log.clone() {
-            reply.mark(Marks { request: self.id, position: self.told.position, log });
-            reply.output(0, &self.told.known, &[]);
+    /// The response: a stream, or one document, as was asked.
+    async fn respond(self) -> Result<Response, ApiError> {
+        let (id, model) = (self.id, self.model.id.to_string());
+        let workers = keys(self.answering.workers().iter());
+        // A stream's cost is known at its end, and is in its last chunk.
+        let free = self.answering.is_free().then(|| "0".to_owned());
+        let (mut response, verification, receipt, cost, workers) = if self.ask.stream {
+            (self.stream(), "pending", Some(receipt_path(id)), free, workers)
+        } else {
+            let (json, note) = self.document().await?;
+            let mut response = Response::new(Body::from(json));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            (response, "signature", note.receipt, Some(note.cost), note.workers.join(", "))
+        };
+        response.extensions_mut().insert(id);
+        let headers = response.headers_mut();
+        for (name, value) in [
+            ("x-surety-receipt", receipt),
+            ("x-surety-model", Some(model)),
+            ("x-surety-workers", Some(workers)),
+            ("x-surety-verification", Some(verification.to_owned())),
+            ("x-surety-cost", cost),
+        ] {
+            let Some(value) = value else { continue };
+            let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
+            headers.insert(HeaderName::from_static(name), value);
         }
-        reply
+        Ok(response)
+    }
+
+    /// How its answers are worded.
+    pub(super) fn wording(&self) -> Box<dyn Wording> {
+        let digits = self.model.id.0.to_string();
+        let heading = Heading {
+            request: self.id,
+            created: self.received_ms / 1000,
+            model: self.model.name.clone(),
+            fingerprint: format!("fp_{}", &digits[..FINGERPRINT_DIGITS]),
+        };
+        let marks = self.log.clone().map(|log| Marks { request: self.id, position: self.told.position, log });
+        let mut wording = wording::of(heading, &self.ask, marks);
+        if !self.told.known.is_empty() {
+            wording.output(0, &self.told.known, &[]);
+        }
+        wording
     }
 
     /// The next event, or that the gateway stops.
@@ -356,10 +388,10 @@ impl Job {
     }
 
     /// Takes in an event; true when it was the last of all.
-    fn take(&mut self, reply: &mut Reply, index: usize, event: Event) -> Result<bool, ApiError> {
+    fn take(&mut self, wording: &mut dyn Wording, index: usize, event: Event) -> Result<bool, ApiError> {
         match event {
-            Event::Prompt { first, logprobs } => reply.prompt(index, &logprobs, first),
-            Event::Output { text, logprobs } => reply.output(index, self.told.new_of(&text)?, &logprobs),
+            Event::Prompt { first, logprobs } => wording.prompt(index, &logprobs, first),
+            Event::Output { text, logprobs } => wording.output(index, self.told.new_of(&text)?, &logprobs),
             Event::Finished(finished) => {
                 self.told.check_end()?;
                 self.finished[index] = Some(finished);
@@ -369,82 +401,80 @@ impl Job {
     }
 
     /// The whole answer as one document, and what is known about it.
-    async fn document(mut self) -> Result<(Response, SuretyNote), ApiError> {
-        let mut reply = self.reply();
+    pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
+        let mut wording = self.wording();
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
         loop {
             let (index, event) = self.next(halted.as_mut()).await?;
-            if self.take(&mut reply, index, event)? {
+            if self.take(&mut *wording, index, event)? {
                 break;
             }
         }
         let reasons: Vec<&'static str> =
             self.finished.iter().flatten().map(|finished| finished.reason).collect();
         let (usage, note) = self.conclude().await?;
-        let json = reply.document(&reasons, usage, note.clone());
-        let mut response = Response::new(Body::from(json));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok((response, note))
+        Ok((wording.document(&reasons, usage, note.clone()), note))
     }
 
     /// The answer as it comes, made by a task of its own.
     fn stream(self) -> Response {
-        let abandoned = frame(&ApiError::bug("the task that made the answer ended without a word"), self.id);
-        let (events, body) = sse::pipe(self.shared.keep_alive, abandoned);
-        let maker = tokio::spawn(self.make(events));
+        let wording = self.wording();
+        let vanished = ApiError::bug("the task that made the answer ended without a word");
+        let content_type = wording.content_type();
+        let (events, body) =
+            sse::pipe(self.shared.keep_alive, wording.keep_alive(), wording.failed(&vanished));
+        let maker = tokio::spawn(self.make(wording, events));
         let mut response = Response::new(body::Body::from_stream(body.made_by(maker.abort_handle())));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         // Proxies that collect a stream before passing it on defeat its purpose.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         response
     }
 
-    async fn make(mut self, events: Events) {
-        let mut reply = self.reply();
-        match self.follow(&mut reply, &events).await {
+    /// Makes the whole stream.
+    pub(super) async fn make(mut self, mut wording: Box<dyn Wording>, events: Events) {
+        match self.follow(&mut *wording, &events).await {
             Ok(last) => events.end(last),
             Err(failure) => {
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
-                events.end(frame(&failure, self.id));
+                events.end(wording.failed(&failure));
             }
         }
     }
 
     /// Sends events as they come; returns the last of them.
-    async fn follow(&mut self, reply: &mut Reply, events: &Events) -> Result<Bytes, ApiError> {
+    async fn follow(&mut self, wording: &mut dyn Wording, events: &Events) -> Result<Bytes, ApiError> {
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
         loop {
-            let news = reply.news();
-            let full = reply.pending_bytes() > PENDING_BYTES_MAX;
+            let news = wording.news();
+            let full = wording.pending_bytes() > PENDING_BYTES_MAX;
             let step = tokio::select! {
                 biased;
                 () = events.room(), if news.is_some() => None,
                 step = self.next(halted.as_mut()), if !full => Some(step?),
             };
             let Some((index, event)) = step else {
-                if let Some(piece) = news.and_then(|index| reply.events(index)) {
+                if let Some(piece) = news.and_then(|index| wording.events(index)) {
                     self.first_byte_ms.get_or_insert_with(unix_ms);
                     events.send(piece);
                 }
                 continue;
             };
             let ended = matches!(event, Event::Finished(_)).then_some(index);
-            let all = self.take(reply, index, event)?;
+            let all = self.take(wording, index, event)?;
             let Some(index) = ended else { continue };
             let reason = self.finished[index].as_ref().map_or("stop", |finished| finished.reason);
             self.first_byte_ms.get_or_insert_with(unix_ms);
             if !all {
-                events.send(reply.finish(index, reason, None));
+                events.send(wording.finish(index, reason, None));
                 continue;
             }
             let end = self.conclude().await?;
-            let mut last = Vec::from(reply.finish(index, reason, Some(end)));
-            last.extend_from_slice(&reply::DONE);
-            return Ok(Bytes::from(last));
+            return Ok(wording.finish(index, reason, Some(end)));
         }
     }
 
@@ -557,11 +587,4 @@ fn wait(waited: &Waited) -> HandoverWait {
 /// Keys as a header holds them.
 fn keys<'a>(keys: impl Iterator<Item = &'a PublicKey>) -> String {
     keys.map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// An error as the last event of a stream.
-fn frame(failure: &ApiError, id: RequestId) -> Bytes {
-    let mut events = Vec::new();
-    reply::event(&mut events, &failure.body(&id));
-    Bytes::from(events)
 }

@@ -19,6 +19,7 @@ mod provider;
 pub(crate) mod reply;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+mod wording;
 
 use std::{
     net::IpAddr,

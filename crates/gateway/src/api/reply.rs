@@ -19,45 +19,26 @@ use super::{
         ChatMessage, ChatTokenLogprob, ChatTopLogprob, Completion, CompletionChoice, CompletionLogprobs,
         SuretyNote, Usage,
     },
+    wording::{Heading, Marks, Wording},
 };
-use crate::{id::RequestId, streams::StreamLog};
+use crate::error::ApiError;
 
 /// What OpenAI reports for a token too unlikely to have a finite logarithm, which JSON could not carry.
 const LOGPROB_MIN: f32 = -9999.0;
 
 /// What ends a stream that went well.
-pub(crate) const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
-
-/// What every event or document of one reply repeats.
-#[derive(Debug)]
-pub(crate) struct Heading {
-    /// `chatcmpl-…` or `cmpl-…`.
-    pub(crate) id: String,
-    /// Unix seconds.
-    pub(crate) created: u64,
-    /// The name of the model.
-    pub(crate) model: String,
-    /// Short form of its immutable id.
-    pub(crate) fingerprint: String,
-}
+const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// One reply under construction.
 #[derive(Debug)]
 pub(crate) struct Reply {
+    /// `chatcmpl-…` or `cmpl-…`.
+    id: String,
     heading: Heading,
     form: Form,
     include_usage: bool,
     answers: Vec<Pending>,
     marks: Option<Marks>,
-}
-
-/// What names the place of each event in a stream of one answer, so that a reader can go on from there.
-#[derive(Debug)]
-pub(crate) struct Marks {
-    pub(crate) request: RequestId,
-    /// Bytes of text that the reader has.
-    pub(crate) position: usize,
-    pub(crate) log: StreamLog,
 }
 
 /// What has come of one answer and is not yet sent.
@@ -83,181 +64,18 @@ struct Offset {
     characters: u64,
 }
 
-impl Heading {
-    /// The heading of a reply to `request`.
-    pub(crate) fn new(
-        form: Form,
-        request: RequestId,
-        created: u64,
-        model: String,
-        fingerprint: String,
-    ) -> Self {
-        let id = match form {
-            Form::Chat { .. } => request.chat(),
-            Form::Completion { .. } => request.completion(),
-        };
-        Self { id, created, model, fingerprint }
-    }
-}
-
 impl Reply {
-    pub(crate) fn new(heading: Heading, ask: &Ask) -> Self {
-        let answers = (0..ask.answers()).map(|index| Pending::new(ask, index)).collect();
-        Self { heading, form: ask.form, include_usage: ask.include_usage, answers, marks: None }
-    }
-
-    /// Has each event name its place, as long as the stream is kept.
-    pub(crate) fn mark(&mut self, marks: Marks) {
-        // Whoever goes on has seen the beginning.
-        self.answers[0].opened |= marks.position > 0;
-        self.marks = Some(marks);
-    }
-
-    /// Takes in a piece of the scored prompt of answer `index`.
-    pub(crate) fn prompt(&mut self, index: usize, logprobs: &[TokenLogprob], first: usize) {
-        let pending = &mut self.answers[index];
-        // The text of a text prompt is known; that of token ids comes with their bytes.
-        if pending.offset.prompt.is_empty() {
-            for logprob in logprobs {
-                pending.carry.extend_from_slice(&logprob.bytes);
-            }
-            release(&mut pending.carry, &mut pending.text);
-        }
-        if self.form.logprobs().is_some() {
-            pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
-            for (position, logprob) in (first..).zip(logprobs) {
-                pending.legacy(logprob, position == 0);
-            }
-        }
-    }
-
-    /// Takes in output of answer `index`.
-    pub(crate) fn output(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]) {
-        let pending = &mut self.answers[index];
-        pending.end_prompt();
-        pending.text.push_str(text);
-        if self.form.logprobs().is_some() {
-            pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
-        }
-        match self.form {
-            Form::Chat { logprobs: Some(_) } => pending.chat.extend(logprobs.iter().map(chat_logprob)),
-            Form::Completion { logprobs: Some(_), .. } => {
-                logprobs.iter().for_each(|logprob| pending.legacy(logprob, false));
-            }
-            Form::Chat { logprobs: None } | Form::Completion { logprobs: None, .. } => {}
-        }
-    }
-
-    /// The first answer of which something has come that is not in an event yet.
-    pub(crate) fn news(&self) -> Option<usize> {
-        self.answers.iter().position(Pending::has_news)
-    }
-
-    /// Bytes that have come and are not in an event yet, about.
-    pub(crate) fn pending_bytes(&self) -> usize {
-        self.answers.iter().map(|pending| pending.text.len() + pending.scored_bytes).sum()
-    }
-
-    /// The events for what has come of answer `index` since the last; none if nothing has.
-    pub(crate) fn events(&mut self, index: usize) -> Option<Bytes> {
-        let mut events = Vec::new();
-        if !self.answers[index].opened {
-            self.answers[index].opened = true;
-            if matches!(self.form, Form::Chat { .. }) {
-                let delta = ChatDelta { role: Some("assistant"), content: Some("") };
-                let choice =
-                    ChatChunkChoice { index: index as u32, delta, logprobs: None, finish_reason: None };
-                event(&mut events, &self.chat_chunk(vec![choice], None, None));
-            }
-        }
-        if self.answers[index].has_news() {
-            self.piece(&mut events, index, None, None);
-        }
-        (!events.is_empty()).then(|| Bytes::from(events))
-    }
-
-    /// The events that end answer `index`; the last answer of a stream carries `end`.
-    pub(crate) fn finish(
-        &mut self,
-        index: usize,
-        reason: &'static str,
-        end: Option<(Usage, SuretyNote)>,
-    ) -> Bytes {
-        self.answers[index].end_prompt();
-        let mut events = self.events(index).map_or_else(Vec::new, Vec::from);
-        match end {
-            None => self.piece(&mut events, index, Some(reason), None),
-            Some((_, note)) if !self.include_usage => {
-                self.piece(&mut events, index, Some(reason), Some(note))
-            }
-            Some((usage, note)) => {
-                self.piece(&mut events, index, Some(reason), None);
-                match self.form {
-                    Form::Chat { .. } => {
-                        event(&mut events, &self.chat_chunk(Vec::new(), Some(usage), Some(note)))
-                    }
-                    Form::Completion { .. } => {
-                        event(&mut events, &self.completion(Vec::new(), Some(usage), Some(note)));
-                    }
-                }
-            }
-        }
-        Bytes::from(events)
-    }
-
-    /// The whole reply, of which nothing was sent before.
-    pub(crate) fn document(mut self, reasons: &[&'static str], usage: Usage, surety: SuretyNote) -> Bytes {
-        let answers = mem::take(&mut self.answers);
-        assert_eq!(answers.len(), reasons.len(), "every answer has ended");
-        let ended = (0..).zip(answers).zip(reasons).map(|((index, mut pending), reason)| {
-            pending.end_prompt();
-            (index, pending, *reason)
-        });
-        let json = match self.form {
-            Form::Chat { logprobs } => {
-                let choices = ended
-                    .map(|(index, pending, finish_reason)| ChatChoice {
-                        index,
-                        message: ChatMessage { role: "assistant", content: pending.text, refusal: None },
-                        logprobs: logprobs.map(|_| ChatLogprobs { content: pending.chat, refusal: None }),
-                        finish_reason,
-                    })
-                    .collect();
-                let Heading { id, created, model, fingerprint } = &self.heading;
-                serde_json::to_vec(&ChatCompletion {
-                    id,
-                    object: "chat.completion",
-                    created: *created,
-                    model,
-                    system_fingerprint: fingerprint,
-                    choices,
-                    usage,
-                    surety,
-                })
-            }
-            Form::Completion { logprobs, .. } => {
-                let ended: Vec<(u32, Pending, &'static str)> = ended.collect();
-                let mut choices = Vec::with_capacity(ended.len());
-                let mut texts = Vec::with_capacity(ended.len());
-                for (index, pending, reason) in ended {
-                    texts.push(pending.text);
-                    choices.push((index, logprobs.map(|_| pending.legacy), reason));
-                }
-                let choices = choices
-                    .into_iter()
-                    .zip(&texts)
-                    .map(|((index, logprobs, reason), text)| CompletionChoice {
-                        index,
-                        text,
-                        logprobs,
-                        finish_reason: Some(reason),
-                    })
-                    .collect();
-                self.include_usage = true;
-                serde_json::to_vec(&self.completion(choices, Some(usage), Some(surety)))
-            }
+    /// With `marks`, each event names its place, as long as the stream is kept.
+    pub(crate) fn new(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Self {
+        let id = match ask.form {
+            Form::Chat { .. } => heading.request.chat(),
+            Form::Completion { .. } => heading.request.completion(),
         };
-        Bytes::from(json.expect("a reply is JSON"))
+        let mut answers: Vec<Pending> = (0..ask.answers()).map(|index| Pending::new(ask, index)).collect();
+        // Whoever goes on has seen the beginning.
+        let seen = marks.as_ref().is_some_and(|marks| marks.position > 0);
+        answers.iter_mut().for_each(|pending| pending.opened |= seen);
+        Self { id, heading, form: ask.form, include_usage: ask.include_usage, answers, marks }
     }
 
     /// One event with all that is pending of answer `index`.
@@ -303,7 +121,7 @@ impl Reply {
         surety: Option<SuretyNote>,
     ) -> ChatCompletionChunk<'a> {
         ChatCompletionChunk {
-            id: &self.heading.id,
+            id: &self.id,
             object: "chat.completion.chunk",
             created: self.heading.created,
             model: &self.heading.model,
@@ -321,7 +139,7 @@ impl Reply {
         surety: Option<SuretyNote>,
     ) -> Completion<'a> {
         Completion {
-            id: &self.heading.id,
+            id: &self.id,
             object: "text_completion",
             created: self.heading.created,
             model: &self.heading.model,
@@ -330,6 +148,153 @@ impl Reply {
             usage: self.include_usage.then_some(usage),
             surety,
         }
+    }
+}
+
+impl Wording for Reply {
+    fn prompt(&mut self, index: usize, logprobs: &[TokenLogprob], first: usize) {
+        let pending = &mut self.answers[index];
+        // The text of a text prompt is known; that of token ids comes with their bytes.
+        if pending.offset.prompt.is_empty() {
+            for logprob in logprobs {
+                pending.carry.extend_from_slice(&logprob.bytes);
+            }
+            release(&mut pending.carry, &mut pending.text);
+        }
+        if self.form.logprobs().is_some() {
+            pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
+            for (position, logprob) in (first..).zip(logprobs) {
+                pending.legacy(logprob, position == 0);
+            }
+        }
+    }
+
+    fn output(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]) {
+        let pending = &mut self.answers[index];
+        pending.end_prompt();
+        pending.text.push_str(text);
+        if self.form.logprobs().is_some() {
+            pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
+        }
+        match self.form {
+            Form::Chat { logprobs: Some(_) } => pending.chat.extend(logprobs.iter().map(chat_logprob)),
+            Form::Completion { logprobs: Some(_), .. } => {
+                logprobs.iter().for_each(|logprob| pending.legacy(logprob, false));
+            }
+            Form::Chat { logprobs: None } | Form::Completion { logprobs: None, .. } => {}
+        }
+    }
+
+    fn news(&self) -> Option<usize> {
+        self.answers.iter().position(Pending::has_news)
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.answers.iter().map(|pending| pending.text.len() + pending.scored_bytes).sum()
+    }
+
+    fn events(&mut self, index: usize) -> Option<Bytes> {
+        let mut events = Vec::new();
+        if !self.answers[index].opened {
+            self.answers[index].opened = true;
+            if matches!(self.form, Form::Chat { .. }) {
+                let delta = ChatDelta { role: Some("assistant"), content: Some("") };
+                let choice =
+                    ChatChunkChoice { index: index as u32, delta, logprobs: None, finish_reason: None };
+                event(&mut events, &self.chat_chunk(vec![choice], None, None));
+            }
+        }
+        if self.answers[index].has_news() {
+            self.piece(&mut events, index, None, None);
+        }
+        (!events.is_empty()).then(|| Bytes::from(events))
+    }
+
+    fn finish(&mut self, index: usize, reason: &'static str, end: Option<(Usage, SuretyNote)>) -> Bytes {
+        self.answers[index].end_prompt();
+        let mut events = self.events(index).map_or_else(Vec::new, Vec::from);
+        let is_last = end.is_some();
+        match end {
+            None => self.piece(&mut events, index, Some(reason), None),
+            Some((_, note)) if !self.include_usage => {
+                self.piece(&mut events, index, Some(reason), Some(note))
+            }
+            Some((usage, note)) => {
+                self.piece(&mut events, index, Some(reason), None);
+                match self.form {
+                    Form::Chat { .. } => {
+                        event(&mut events, &self.chat_chunk(Vec::new(), Some(usage), Some(note)))
+                    }
+                    Form::Completion { .. } => {
+                        event(&mut events, &self.completion(Vec::new(), Some(usage), Some(note)));
+                    }
+                }
+            }
+        }
+        if is_last {
+            events.extend_from_slice(DONE);
+        }
+        Bytes::from(events)
+    }
+
+    fn failed(&self, failure: &ApiError) -> Bytes {
+        let mut events = Vec::new();
+        event(&mut events, &failure.body(&self.heading.request));
+        Bytes::from(events)
+    }
+
+    fn document(mut self: Box<Self>, reasons: &[&'static str], usage: Usage, surety: SuretyNote) -> Bytes {
+        let answers = mem::take(&mut self.answers);
+        assert_eq!(answers.len(), reasons.len(), "every answer has ended");
+        let ended = (0..).zip(answers).zip(reasons).map(|((index, mut pending), reason)| {
+            pending.end_prompt();
+            (index, pending, *reason)
+        });
+        let json = match self.form {
+            Form::Chat { logprobs } => {
+                let choices = ended
+                    .map(|(index, pending, finish_reason)| ChatChoice {
+                        index,
+                        message: ChatMessage { role: "assistant", content: pending.text, refusal: None },
+                        logprobs: logprobs.map(|_| ChatLogprobs { content: pending.chat, refusal: None }),
+                        finish_reason,
+                    })
+                    .collect();
+                let (id, Heading { created, model, fingerprint, .. }) = (&self.id, &self.heading);
+                serde_json::to_vec(&ChatCompletion {
+                    id,
+                    object: "chat.completion",
+                    created: *created,
+                    model,
+                    system_fingerprint: fingerprint,
+                    choices,
+                    usage,
+                    surety,
+                })
+            }
+            Form::Completion { logprobs, .. } => {
+                let ended: Vec<(u32, Pending, &'static str)> = ended.collect();
+                let mut choices = Vec::with_capacity(ended.len());
+                let mut texts = Vec::with_capacity(ended.len());
+                for (index, pending, reason) in ended {
+                    texts.push(pending.text);
+                    choices.push((index, logprobs.map(|_| pending.legacy), reason));
+                }
+                let choices = choices
+                    .into_iter()
+                    .zip(&texts)
+                    .map(|((index, logprobs, reason), text)| CompletionChoice {
+                        index,
+                        text,
+                        logprobs,
+                        finish_reason: Some(reason),
+                    })
+                    .collect();
+                self.include_usage = true;
+                serde_json::to_vec(&self.completion(choices, Some(usage), Some(surety)))
+            }
+        };
+        Bytes::from(json.expect("a reply is JSON"))
     }
 }
 
@@ -483,16 +448,17 @@ mod tests {
     use surety_types::CivilDate;
 
     use super::*;
-    use crate::api::parameters::Route;
+    use crate::{api::parameters::Route, id::RequestId};
 
     fn ask(body: &str, route: Route) -> Ask {
         Ask::parse(body, route, CivilDate { year: 2026, month: 1, day: 1 }).expect("a good body")
     }
 
-    fn reply(body: &str, route: Route) -> Reply {
+    fn reply(body: &str, route: Route) -> Box<Reply> {
         let ask = ask(body, route);
         let id = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
-        Reply::new(Heading::new(ask.form, id, 1, "m".to_owned(), "fp_1".to_owned()), &ask)
+        let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
+        Box::new(Reply::new(Heading { request: id, created: 1, model, fingerprint }, &ask, None))
     }
 
     fn scored(text: &[u8], logprob: f32) -> TokenLogprob {
@@ -516,7 +482,7 @@ mod tests {
     }
 
     fn parse(events: &[u8]) -> Vec<Value> {
-        let text = str::from_utf8(events).expect("UTF-8");
+        let text = str::from_utf8(events.strip_suffix(DONE).unwrap_or(events)).expect("UTF-8");
         let events = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("data"));
         events.map(|json| serde_json::from_str(json).expect("JSON")).collect()
     }
@@ -548,7 +514,9 @@ mod tests {
         let mut reply =
             reply(&format!("{CHAT},\"stream_options\":{{\"include_usage\":true}}}}"), Route::Chat);
         let usage = Usage { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5, ..Usage::default() };
-        let end = parse(&reply.finish(0, "length", Some((usage, note()))));
+        let end = reply.finish(0, "length", Some((usage, note())));
+        assert!(end.ends_with(DONE), "nothing ends the stream");
+        let end = parse(&end);
         assert_eq!(end.len(), 3);
         assert_eq!(end[1]["usage"], Value::Null);
         assert_eq!(end[2]["choices"], json!([]));

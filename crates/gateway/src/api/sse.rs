@@ -29,7 +29,7 @@ use tokio::{
 /// Bytes that wait for a slow reader before there is no more room.
 const BUFFER_BYTES: usize = 256 << 10;
 /// A line that readers of server-sent events skip.
-const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+pub(crate) const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The maker's end.
 #[derive(Debug)]
@@ -51,8 +51,9 @@ struct Level {
     fell: Notify,
 }
 
-/// A pipe whose reader gets a comment after every `keep_alive` of silence, and `abandoned` if the maker vanishes.
-pub(crate) fn pipe(keep_alive: Duration, abandoned: Bytes) -> (Events, Body) {
+/// A pipe whose reader gets `comment`, unless it is empty, after every `keep_alive` of silence, and `abandoned` if the maker
+/// vanishes.
+pub(crate) fn pipe(keep_alive: Duration, comment: Bytes, abandoned: Bytes) -> (Events, Body) {
     let (queue, items) = mpsc::unbounded_channel();
     let level = Arc::new(Level::default());
     let body = Body {
@@ -61,6 +62,7 @@ pub(crate) fn pipe(keep_alive: Duration, abandoned: Bytes) -> (Events, Body) {
         maker: None,
         abandoned: Some(abandoned),
         keep_alive,
+        comment,
         // The first comment goes at once, so that the reader sees the line is open.
         silence: Box::pin(sleep(Duration::ZERO)),
     };
@@ -102,6 +104,7 @@ pub(crate) struct Body {
     /// What to say if the maker vanishes; `None` once the end was told.
     abandoned: Option<Bytes>,
     keep_alive: Duration,
+    comment: Bytes,
     silence: Pin<Box<Sleep>>,
 }
 
@@ -134,9 +137,10 @@ impl Stream for Body {
                 Some(frame) => frame,
                 None => return Poll::Ready(None),
             },
+            Poll::Pending if self.comment.is_empty() => return Poll::Pending,
             Poll::Pending => {
                 ready!(self.silence.as_mut().poll(context));
-                KEEP_ALIVE
+                self.comment.clone()
             }
         };
         let next = Instant::now() + self.keep_alive;
@@ -171,17 +175,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_comment_goes_at_once_and_in_silence() {
-        let (events, mut body) = pipe(Duration::from_millis(10), Bytes::new());
+        let (events, mut body) = pipe(Duration::from_millis(10), COMMENT, Bytes::new());
         for _ in 0..3 {
-            assert_eq!(body.next().await, Some(Ok(KEEP_ALIVE)));
+            assert_eq!(body.next().await, Some(Ok(COMMENT)));
         }
         events.end(Bytes::from_static(b"end"));
         assert_eq!(rest(body).await, "end");
     }
 
     #[tokio::test]
+    async fn without_a_comment_silence_is_silent() {
+        let (events, mut body) = pipe(Duration::from_millis(1), Bytes::new(), Bytes::new());
+        let silent = tokio::time::timeout(Duration::from_millis(20), body.next()).await;
+        assert!(silent.is_err(), "something was sent");
+        events.end(Bytes::from_static(b"end"));
+        assert_eq!(rest(body).await, "end");
+    }
+
+    #[tokio::test]
     async fn what_was_sent_arrives_in_order_and_ends() {
-        let (events, body) = pipe(HOUR, Bytes::from_static(b"abandoned"));
+        let (events, body) = pipe(HOUR, COMMENT, Bytes::from_static(b"abandoned"));
         for part in ["a", "b"] {
             events.send(Bytes::from(part));
         }
@@ -191,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_maker_that_vanishes_is_told_of() {
-        let (events, body) = pipe(HOUR, Bytes::from_static(b"abandoned"));
+        let (events, body) = pipe(HOUR, COMMENT, Bytes::from_static(b"abandoned"));
         let maker = tokio::spawn(async move {
             events.send(Bytes::from_static(b"a;"));
             panic!("on purpose");
@@ -202,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_reader_leaves_no_room() {
-        let (events, mut body) = pipe(HOUR, Bytes::new());
+        let (events, mut body) = pipe(HOUR, COMMENT, Bytes::new());
         events.room().await;
         events.send(Bytes::from(vec![b'x'; BUFFER_BYTES]));
         let full = tokio::time::timeout(Duration::from_millis(20), events.room()).await;
@@ -211,14 +224,14 @@ mod tests {
             events.room().await;
             events.end(Bytes::from_static(b"."));
         });
-        while body.next().await.expect("an item").expect("bytes") == KEEP_ALIVE {}
+        while body.next().await.expect("an item").expect("bytes") == COMMENT {}
         waiting.await.expect("room again");
         assert_eq!(rest(body).await, ".");
     }
 
     #[tokio::test]
     async fn a_reader_that_leaves_stops_the_maker() {
-        let (events, body) = pipe(HOUR, Bytes::new());
+        let (events, body) = pipe(HOUR, COMMENT, Bytes::new());
         let maker = tokio::spawn(async move {
             std::future::pending::<()>().await;
             drop(events);

@@ -1,0 +1,83 @@
+//! Wording: how an answer is said in a protocol's own words.
+//!
+//! In:     pieces of answers, by index, as they come. Out: the events of a stream, or one document.
+//! Touches: nothing.
+//! Holds:  the events of a stream say what the document would have said; a stream ends with what `finish` or
+//!         `failed` gave last.
+//! Absent: the words themselves; each protocol has a file of its own.
+
+use bytes::Bytes;
+use surety_types::TokenLogprob;
+
+use super::{
+    ask::{Ask, Form},
+    reply::Reply,
+    shapes::{SuretyNote, Usage},
+    sse,
+};
+use crate::{error::ApiError, id::RequestId, streams::StreamLog};
+
+/// What every event or document of one answer may repeat.
+#[derive(Debug)]
+pub(crate) struct Heading {
+    pub(crate) request: RequestId,
+    /// Unix seconds.
+    pub(crate) created: u64,
+    /// The name of the model.
+    pub(crate) model: String,
+    /// Short form of its immutable id.
+    pub(crate) fingerprint: String,
+}
+
+/// What names the place of each event in a stream of one answer, so that a reader can go on from there.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    pub(crate) request: RequestId,
+    /// Bytes of text that the reader has.
+    pub(crate) position: usize,
+    pub(crate) log: StreamLog,
+}
+
+/// An answer, or several to one request, being worded.
+pub(crate) trait Wording: Send {
+    /// Takes in a piece of the scored prompt of answer `index`; `first` is the position of its first token.
+    fn prompt(&mut self, index: usize, logprobs: &[TokenLogprob], first: usize);
+
+    /// Takes in output of answer `index`.
+    fn output(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]);
+
+    /// The first answer of which something has come that is not in an event yet.
+    fn news(&self) -> Option<usize>;
+
+    /// Bytes that have come and are not in an event yet, about.
+    fn pending_bytes(&self) -> usize;
+
+    /// The events for what has come of answer `index` since the last; none if nothing has.
+    fn events(&mut self, index: usize) -> Option<Bytes>;
+
+    /// The events that end answer `index`. The last answer of a stream is given `end`, and its events end the stream.
+    fn finish(&mut self, index: usize, reason: &'static str, end: Option<(Usage, SuretyNote)>) -> Bytes;
+
+    /// What ends a stream that failed.
+    fn failed(&self, failure: &ApiError) -> Bytes;
+
+    /// All answers as one document, of which nothing was sent before.
+    fn document(self: Box<Self>, reasons: &[&'static str], usage: Usage, note: SuretyNote) -> Bytes;
+
+    /// What a stream's `content-type` says.
+    fn content_type(&self) -> &'static str {
+        "text/event-stream; charset=utf-8"
+    }
+
+    /// What is sent in silence, so that the line is seen to be open; readers skip it. Empty: nothing is.
+    fn keep_alive(&self) -> Bytes {
+        sse::COMMENT
+    }
+}
+
+/// The wording that a request's protocol wants.
+pub(crate) fn of(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Box<dyn Wording> {
+    match ask.form {
+        Form::Chat { .. } | Form::Completion { .. } => Box::new(Reply::new(heading, ask, marks)),
+    }
+}
