@@ -19,7 +19,7 @@ use serde::Serialize;
 use surety_types::PublicKey;
 use utoipa::ToSchema;
 
-use crate::{api::shapes::Removed, id::RequestId};
+use crate::{api::shapes::Removed, catalogue::Advice, id::RequestId};
 
 /// A stable error code. Programs branch on it, so a code is never renamed or reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,6 +157,20 @@ impl Code {
     /// The HTTP status of an answer that fails with this code before it began.
     pub fn status(self) -> StatusCode {
         self.entry().status
+    }
+
+    /// Who usually answers for it.
+    pub(crate) fn accountable(self) -> Accountable {
+        self.entry().accountable
+    }
+
+    /// Whether a retry helps.
+    pub(crate) fn advice(self) -> Advice {
+        match self.entry().retry {
+            Retry::Useless => Advice::Useless,
+            Retry::Now => Advice::Now,
+            Retry::After(seconds) => Advice::After(seconds),
+        }
     }
 
     fn entry(self) -> Entry {
@@ -341,6 +355,11 @@ impl ApiError {
     /// Who answers for it.
     pub fn accountable(&self) -> Accountable {
         self.0.accountable
+    }
+
+    /// The worker concerned, if one is.
+    pub fn worker(&self) -> Option<PublicKey> {
+        self.0.worker
     }
 
     /// The parameter at fault, if one is.

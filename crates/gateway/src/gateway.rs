@@ -29,6 +29,7 @@ use crate::{
     api::{self, body::Intake, unix_ms},
     error::{Accountable, ApiError, Code},
     id::RequestId,
+    journal::{self, Journal, JournalBounds},
     key::{self, KeyError},
     payer::{Payer, PayerBookError, follow, see_to},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
@@ -120,6 +121,7 @@ pub(crate) struct Shared {
     pub(crate) started: u64,
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
+    pub(crate) journal: Journal,
     pub(crate) streams: Streams,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
@@ -206,6 +208,12 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
+        let bounds = JournalBounds {
+            count_max: limits.journal_max,
+            bytes_max: limits.journal_bytes_max,
+            age_max: limits.journal_age_max,
+        };
+        let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -214,6 +222,7 @@ impl Gateway {
         let local = local_for(towards, payer.is_some() || nearby.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
+        tasks.spawn(journal.clone().watch());
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
         let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
@@ -233,6 +242,7 @@ impl Gateway {
             started: unix_ms() / 1000,
             workers,
             receipts,
+            journal,
             streams,
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
@@ -252,7 +262,7 @@ impl Gateway {
             serving: Some(serving),
             tasks,
             endpoint,
-            writers: Some((writer, stream_writer)),
+            writers: Some((writer, stream_writer, journal_writer)),
             payer,
             stop_grace: limits.stop_grace,
         })
@@ -306,7 +316,7 @@ pub struct RunningGateway {
     serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     endpoint: Endpoint,
-    writers: Option<(Writer, streams::Writer)>,
+    writers: Option<(Writer, streams::Writer, journal::Writer)>,
     payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
@@ -341,11 +351,12 @@ impl RunningGateway {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some((receipts, streams)) = self.writers.take() {
+        if let Some((receipts, streams, journal)) = self.writers.take() {
             // The last sender went with the last request, so the threads end when all is written.
             let joined = tokio::task::spawn_blocking(move || {
                 receipts.join();
                 streams.join();
+                journal.join();
             });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }

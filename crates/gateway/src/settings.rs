@@ -71,6 +71,12 @@ pub struct Limits {
     pub receipts_max: u64,
     /// Bytes of receipts kept.
     pub receipts_bytes_max: u64,
+    /// Requests of which the journal says what became; the oldest go first.
+    pub journal_max: u64,
+    /// Bytes of the journal.
+    pub journal_bytes_max: u64,
+    /// How long a request stays in the journal.
+    pub journal_age_max: Duration,
 }
 
 impl Default for Limits {
@@ -91,6 +97,9 @@ impl Default for Limits {
             stop_grace: Duration::from_secs(10),
             receipts_max: 100_000,
             receipts_bytes_max: 1 << 30,
+            journal_max: 200_000,
+            journal_bytes_max: 256 << 20,
+            journal_age_max: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }

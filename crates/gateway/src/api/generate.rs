@@ -44,6 +44,7 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
+    journal::trail::{Following, Trail},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
@@ -107,6 +108,9 @@ pub(super) struct Job {
     /// Where what its stream needs to go on is kept.
     log: Option<StreamLog>,
     told: Told,
+    trail: Trail,
+    /// Its caller has left when this is dropped, unless it had ended.
+    _following: Option<Following>,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -205,6 +209,27 @@ pub(super) async fn start(
     ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
+    let trail = shared.journal.trail(call.id);
+    trail.asked_unless_known(shared.key.public(), call.received_ms);
+    trail.named(&ask.model);
+    // What is known of a stream that broke off is not replaced before it goes on.
+    let following = broken.is_none().then(|| trail.following());
+    let began = begin(shared, call, ask, broken, &trail).await;
+    if let (Err(failure), Some(_)) = (&began, &following) {
+        trail.failed(failure);
+    }
+    let job = began?;
+    trail.begun();
+    Ok(Job { _following: Some(following.unwrap_or_else(|| trail.following())), ..job })
+}
+
+async fn begin(
+    shared: Arc<Shared>,
+    call: Call,
+    ask: Ask,
+    broken: Option<Broken>,
+    trail: &Trail,
+) -> Result<Job, ApiError> {
     let Call { id, received_ms, today, share } = call;
     shared.open()?;
     let model = match &broken {
@@ -232,6 +257,7 @@ pub(super) async fn start(
         stall: shared.stall_timeout,
         search: shared.search_timeout,
         affinity: Some(ask.affinity()),
+        trail: trail.clone(),
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -260,6 +286,8 @@ pub(super) async fn start(
     }
     let finished = (0..ask.answers()).map(|_| None).collect();
     Ok(Job {
+        trail: trail.clone(),
+        _following: None,
         shared,
         id,
         ask,
@@ -402,6 +430,11 @@ impl Job {
 
     /// The whole answer as one document, and what is known about it.
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
+        let whole = self.whole().await;
+        whole.inspect_err(|failure| self.trail.failed(failure))
+    }
+
+    async fn whole(&mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let mut wording = self.wording();
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
@@ -438,6 +471,7 @@ impl Job {
         match self.follow(&mut *wording, &events).await {
             Ok(last) => events.end(last),
             Err(failure) => {
+                self.trail.failed(&failure);
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
                 events.end(wording.failed(&failure));
@@ -486,11 +520,13 @@ impl Job {
         }
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
+        let charge = charge(&finished);
         let evidence = self.evidence(finished)?;
         if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
             note.receipt = None;
             note.note = Some(failure.to_string());
         }
+        self.trail.answered(charge);
         if let Some(log) = &self.log {
             log.forget();
         }

@@ -204,7 +204,7 @@ pub(super) async fn receipt(
 }
 
 /// The variable part of a path.
-fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+pub(super) fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     let Path(text) =
         path.map_err(|_| ApiError::new(Code::NotFound, "The path is not UTF-8. Encode it as such."))?;
     Ok(text)

@@ -8,6 +8,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod body;
+mod explanation;
 pub(crate) mod fields;
 mod generate;
 mod last_event;
@@ -48,7 +49,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 10] = [
+pub(crate) const PATHS: [&str; 11] = [
     "/",
     "/health",
     "/ready",
@@ -59,6 +60,7 @@ pub(crate) const PATHS: [&str; 10] = [
     "/v1/models/{id}",
     "/v1/network/status",
     "/v1/receipts/{id}",
+    "/v1/requests/{id}/explanation",
 ];
 
 /// The routes.
@@ -74,6 +76,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
+        .route("/v1/requests/{id}/explanation", get(explanation::explanation))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
@@ -90,10 +93,16 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     let began = Instant::now();
     let (method, path) = (request.method().clone(), known_path(request.uri()));
     request.extensions_mut().insert(id);
+    let trail = shared.journal.trail(id);
+    trail.asked(shared.key.public(), path, unix_ms());
     let response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
         Ok(()) => shielded(next.run(request)).await,
     };
+    // Not to be ready is an answer, not a failure.
+    if let Some(failure) = response.extensions().get::<ApiError>().filter(|_| path != "/ready") {
+        trail.failed(failure);
+    }
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
     let mut response = conclude(response, id, &method, path, began);
@@ -146,6 +155,7 @@ fn known_path(uri: &Uri) -> &'static str {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None if under("/v1/requests/") => "/v1/requests/{id}/explanation",
         None => "(unknown)",
     }
 }

@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    generate, look,
+    explanation, generate, look,
     parameters::{self, Route},
     shapes::{ChatCompletionChunk, Completion},
 };
@@ -32,6 +32,7 @@ use crate::error::ErrorBody;
         look::models,
         look::model,
         look::receipt,
+        explanation::explanation,
         look::network_status,
         look::health,
         look::ready,
@@ -82,7 +83,7 @@ mod tests {
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 8);
+        assert_eq!(described.len(), 9);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));

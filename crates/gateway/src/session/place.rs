@@ -21,7 +21,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{OrderOptions, Refusal, Session, SessionError, SessionEvent};
 use surety_net::CloseCode;
 use surety_types::{
-    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed,
+    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed, What,
     order::ORDER_VERSION,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -31,6 +31,7 @@ use super::{course::Position, failure};
 use crate::{
     api::unix_ms,
     error::{ApiError, Code},
+    journal::trail::Trail,
     payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},
@@ -76,6 +77,8 @@ pub(crate) struct Desk {
     pub(crate) search: Duration,
     /// Of the request's beginning: who has it computed already has less to do.
     pub(crate) affinity: Option<u64>,
+    /// Where it is noted what becomes of the orders.
+    pub(crate) trail: Trail,
 }
 
 /// One answer, or the rest of it, to be ordered.
@@ -254,6 +257,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             without: &without,
             affinity: desk.affinity,
             orders: 1,
+            trail: &desk.trail,
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
@@ -400,6 +404,9 @@ async fn offer(
         order(desk, wanted, context_tokens, terms.as_ref().map(|terms| (&terms.price, terms.channel.id())))
             .map_err(Declined::ByAll)?;
     let held = worker.hold(1);
+    let digest = order.digest();
+    let noted = |what, why: String| desk.trail.noted(what, worker.key(), Some(digest), from.tokens, why);
+    noted(What::Ordered, String::new());
     let options = OrderOptions {
         stall: manner.stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,
@@ -420,6 +427,7 @@ async fn offer(
     };
     let mut session = session.map_err(|error| {
         timing.failed(&error);
+        noted(What::Declined, chain(&error));
         declined(&worker, &error)
     })?;
     let event = match timeout(ACCEPTANCE_PATIENCE, session.next()).await {
@@ -432,6 +440,7 @@ async fn offer(
     timing.saw(&event);
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => {
+            noted(What::Accepted, String::new());
             let (accepted, patience) = (Instant::now(), timing.first_token_patience());
             let token_patience = if manner.hurried { patience.min(HURRIED_TOKEN_PATIENCE) } else { patience };
             Ok(Leg {
@@ -458,6 +467,9 @@ async fn offer(
         Ok(SessionEvent::Refused(refusal)) => {
             let code = refusal.receipt.failure().map(|(code, _)| code);
             let error = failure::refused(worker.key(), &refusal);
+            let why = refusal.receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+            noted(What::Declined, why.unwrap_or_default());
+            desk.trail.signed(digest, &refusal.answer, Some(refusal.receipt.bytes()));
             info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
             leaves(&worker, &refusal);
             Err(match code {
@@ -470,9 +482,13 @@ async fn offer(
         }
         Ok(_) => {
             let message = "The worker sent output before it accepted the order.";
+            noted(What::Declined, message.to_owned());
             Err(Declined::ByThisWorker(failure::told(worker.key(), Code::WorkerBadOutput, message)))
         }
-        Err(error) => Err(declined(&worker, &error)),
+        Err(error) => {
+            noted(What::Declined, chain(&error));
+            Err(declined(&worker, &error))
+        }
     }
 }
 
