@@ -15,6 +15,7 @@ mod conduct;
 mod credits;
 mod data_dir;
 mod devnet;
+mod dossier;
 mod explanation;
 mod keystore;
 mod ledger;

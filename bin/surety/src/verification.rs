@@ -319,7 +319,7 @@ fn failed(request_id: Option<String>, error: &dyn std::error::Error) -> Box<Repo
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

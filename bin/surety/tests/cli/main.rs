@@ -6,6 +6,7 @@ mod process;
 
 mod commands;
 mod demo;
+mod explain;
 mod join;
 mod keeping;
 mod kill_matrix;

@@ -8,6 +8,7 @@ mod answers;
 mod canaries;
 mod claims;
 mod errors;
+mod explanations;
 mod life;
 mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
