@@ -14,7 +14,7 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderValue},
 };
 use serde_json::{Value, json};
-use surety_types::evidence::MAX_EVIDENCE_BYTES;
+use surety_types::{evidence::MAX_EVIDENCE_BYTES, statement::MAX_DOSSIER_BYTES};
 use tokio::time::sleep;
 
 use crate::{
@@ -142,6 +142,20 @@ impl Api {
         body(response, MAX_EVIDENCE_BYTES).await
     }
 
+    /// What the gateway keeps of a request, answered or not; or why it has nothing, in its words.
+    pub async fn explanation(&self, request_id: &str) -> anyhow::Result<Result<Vec<u8>, String>> {
+        let mut url = Url::parse(&self.base_url)?;
+        let path = ["requests", request_id, "explanation"];
+        url.path_segments_mut().expect("http addresses have paths").extend(path);
+        let response = self.exchange(self.client.get(url)).await?;
+        if response.status() != reqwest::StatusCode::NOT_FOUND {
+            return Ok(Ok(body(self.successful(response).await?, MAX_DOSSIER_BYTES).await?));
+        }
+        let told: Option<Value> = serde_json::from_slice(&body(response, 1 << 20).await?).ok();
+        let message = told.as_ref().and_then(|told| told["error"]["message"].as_str());
+        Ok(Err(printable(message.unwrap_or("it says that it has no such thing"))))
+    }
+
     /// Asks with a request of one's own, and takes the answer whole.
     pub async fn ask(&self, request: &Value) -> anyhow::Result<Answered> {
         let url = format!("{}/chat/completions", self.base_url);
@@ -209,16 +223,22 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => {
-                return Err(hinted(
-                    format!("nothing answers at {}", self.base_url),
-                    "start it with `surety up`, or name another gateway with --base-url",
-                ));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let response = self.exchange(request).await?;
+        self.successful(response).await
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        match request.send().await {
+            Ok(response) => Ok(response),
+            Err(error) if error.is_connect() => Err(hinted(
+                format!("nothing answers at {}", self.base_url),
+                "start it with `surety up`, or name another gateway with --base-url",
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn successful(&self, response: Response) -> anyhow::Result<Response> {
         if response.status().is_success() {
             return Ok(response);
         }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use surety_types::PublicKey;
 use utoipa::ToSchema;
 
-use crate::{api::shapes::Removed, id::RequestId};
+use crate::{api::shapes::Removed, catalogue::Advice, id::RequestId};
 
 /// A stable error code. Programs branch on it, so a code is never renamed or reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -178,6 +178,20 @@ impl Code {
     /// The HTTP status of an answer that fails with this code before it began.
     pub fn status(self) -> StatusCode {
         self.entry().status
+    }
+
+    /// Who usually answers for it.
+    pub(crate) fn accountable(self) -> Accountable {
+        self.entry().accountable
+    }
+
+    /// Whether a retry helps.
+    pub(crate) fn advice(self) -> Advice {
+        match self.entry().retry {
+            Retry::Useless => Advice::Useless,
+            Retry::Now => Advice::Now,
+            Retry::After(seconds) => Advice::After(seconds),
+        }
     }
 
     fn entry(self) -> Entry {
@@ -413,6 +427,11 @@ impl ApiError {
     /// The worker's signed refusal, if it gave one.
     pub fn receipt(&self) -> Option<&[u8]> {
         self.0.receipt.as_deref()
+    }
+
+    /// The worker concerned, if one is.
+    pub fn worker(&self) -> Option<PublicKey> {
+        self.0.worker
     }
 
     /// The parameter at fault, if one is.

@@ -37,6 +37,7 @@ use crate::{
     },
     error::{Accountable, ApiError, Code},
     id::RequestId,
+    journal::{self, Journal, JournalBounds},
     key::{self, KeyError},
     metrics::Metrics,
     keys::{self, Generation, Keys},
@@ -146,6 +147,7 @@ pub(crate) struct Shared {
     pub(crate) started: u64,
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
+    pub(crate) journal: Journal,
     pub(crate) streams: Streams,
     pub(crate) batches: Batches,
     pub(crate) responses: Responses,
@@ -249,6 +251,12 @@ impl Gateway {
             Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
         let control = keys::Served::start(&data_dir, Arc::clone(&keys))
             .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
+        let bounds = JournalBounds {
+            count_max: limits.journal_max,
+            bytes_max: limits.journal_bytes_max,
+            age_max: limits.journal_age_max,
+        };
+        let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -257,6 +265,7 @@ impl Gateway {
         let local = local_for(towards, payer.is_some() || nearby.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
+        tasks.spawn(journal.clone().watch());
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
         let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
@@ -276,6 +285,7 @@ impl Gateway {
             started: unix_ms() / 1000,
             workers,
             receipts,
+            journal,
             streams,
             batches,
             responses: Responses::new(kept_responses, limits.reader_grace),
@@ -306,7 +316,7 @@ impl Gateway {
             tasks,
             endpoint,
             making,
-            writers: Some((writer, stream_writer, response_writer, key_writer)),
+            writers: Some((writer, stream_writer, response_writer, key_writer, journal_writer)),
             control: Some(control),
             payer,
             stop_grace: limits.stop_grace,
@@ -374,7 +384,7 @@ pub struct RunningGateway {
     endpoint: Endpoint,
     /// How many responses are being made, with readers or without.
     making: watch::Receiver<usize>,
-    writers: Option<(Writer, streams::Writer, store::Writer, keys::Writer)>,
+    writers: Option<(Writer, streams::Writer, store::Writer, keys::Writer, journal::Writer)>,
     /// Where commands reach the keys.
     control: Option<keys::Served>,
     payer: Option<Arc<Payer>>,
@@ -416,13 +426,14 @@ impl RunningGateway {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some((receipts, streams, responses, keys)) = self.writers.take() {
+        if let Some((receipts, streams, responses, keys, journal)) = self.writers.take() {
             // The last sender went with the last request, so the threads end when all is written.
             let joined = tokio::task::spawn_blocking(move || {
                 receipts.join();
                 streams.join();
                 responses.join();
                 keys.join();
+                journal.join();
             });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }

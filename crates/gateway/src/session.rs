@@ -18,7 +18,7 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{FinishReason, PublicKey, TokenLogprob};
+use surety_types::{FinishReason, PublicKey, TokenLogprob, What};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -31,7 +31,7 @@ pub(crate) use place::Desk;
 use place::Leg;
 pub(crate) use restore::{Again, Restored};
 
-use crate::{api::ask::Ask, error::ApiError, streams::StreamLog};
+use crate::{api::ask::Ask, error::ApiError, route::chain, streams::StreamLog};
 
 /// For the receipts of orders that were cancelled.
 const LAST_RECEIPTS: Duration = Duration::from_secs(10);
@@ -265,6 +265,7 @@ impl Answering {
             }
             Ok(SessionEvent::Finished(completed)) => {
                 course.left(leg.id);
+                noted(&self.desk, &leg, What::Finished, "");
                 let finish = completed.receipt.finish;
                 let Some(reason) = reason(finish) else {
                     return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
@@ -278,10 +279,18 @@ impl Answering {
                 let error = failure::refused(leg.worker(), &refusal);
                 let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
                 place::leaves(&leg.worker, &refusal);
+                let why = refusal.receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+                noted(&self.desk, &leg, What::GaveUp, why.unwrap_or_default());
+                let order = leg.session.order().digest();
+                self.desk.trail.signed(order, &refusal.answer, Some(refusal.receipt.bytes()));
                 course.given_up(&leg, *refusal);
                 self.replace(index, &leg, retryable, error)
             }
             Err(error) => {
+                noted(&self.desk, &leg, What::BrokeOff, chain(&error));
+                if let Some(answer) = leg.session.so_far() {
+                    self.desk.trail.signed(leg.session.order().digest(), &answer, None);
+                }
                 course.broken(&mut leg, &error);
                 let told = failure::failed(leg.worker(), &error);
                 self.replace(index, &leg, error.is_retryable(), told)
@@ -352,6 +361,7 @@ impl Answering {
         course.joined(&leg);
         course.accepted(&leg)?;
         info!(worker = leg.worker().short(), from = leg.from.tokens, "worker accepted");
+        noted(&self.desk, &leg, What::HandedOver, "");
         self.go_on(index, leg);
         Ok(())
     }
@@ -382,6 +392,12 @@ impl Answering {
         if course.has_room() {
             let (worker, tokens, at_it) = (leg.worker().short(), leg.at.tokens, course.legs());
             info!(worker, tokens, silent, at_it, "worker is slow; another is asked beside it");
+            noted(
+                &self.desk,
+                &leg,
+                What::Slow,
+                if silent { "it is silent" } else { "its first token is late" },
+            );
             if silent {
                 course.race(&mut leg);
             }
@@ -407,6 +423,11 @@ impl Answering {
         let leader = self.courses[index].leader.subscribe();
         self.running.push(Box::pin(step(index, leg, leader, self.leave.subscribe())));
     }
+}
+
+/// Notes what happened at a worker that had accepted.
+fn noted(desk: &Desk, leg: &Leg, what: What, why: impl Into<String>) {
+    desk.trail.noted(what, leg.worker(), Some(leg.session.order().digest()), leg.at.tokens, why);
 }
 
 /// The next event of a leg. If everybody leaves meanwhile, or another leads, the worker is told to stop.

@@ -81,6 +81,12 @@ pub struct Limits {
     pub responses_kept_for: Duration,
     /// For a reader that lost the stream of a response to come back, before the response is ended.
     pub reader_grace: Duration,
+    /// Requests of which the journal says what became; the oldest go first.
+    pub journal_max: u64,
+    /// Bytes of the journal.
+    pub journal_bytes_max: u64,
+    /// How long a request stays in the journal.
+    pub journal_age_max: Duration,
 }
 
 impl Default for Limits {
@@ -105,6 +111,9 @@ impl Default for Limits {
             responses_bytes_max: 1 << 30,
             responses_kept_for: Duration::from_secs(30 * 24 * 3600),
             reader_grace: Duration::from_secs(30),
+            journal_max: 200_000,
+            journal_bytes_max: 256 << 20,
+            journal_age_max: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }

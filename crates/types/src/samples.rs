@@ -315,3 +315,36 @@ pub(crate) fn status() -> WorkerStatus {
         region: Some(region()),
     }
 }
+
+pub(crate) fn statement() -> Statement {
+    Statement {
+        request_id: "req_1".into(),
+        gateway: gateway().public(),
+        path: Text::clipped("/v1/chat/completions"),
+        model_name: "sample".into(),
+        received_ms: 1_750_000_000_000,
+        ended_ms: 1_750_000_002_000,
+        end: StatedEnd::Failed {
+            code: Text::clipped("worker_lost"),
+            message: Text::clipped("Worker 2 was lost."),
+            accountable: Text::clipped("worker"),
+            worker: Some(worker().public()),
+        },
+        charge: Amount::ZERO,
+        decisions: vec![Decision {
+            at_ms: 1_750_000_000_001,
+            qualified: 1,
+            best: vec![worker().public()],
+            removed: vec![KeptOut { constraint: Text::clipped("unreachable"), workers: 2 }],
+        }],
+        events: vec![StatedEvent {
+            at_ms: 1_750_000_000_002,
+            what: What::Accepted,
+            worker: Some(worker().public()),
+            order: Some(digest(4)),
+            tokens: 0,
+            why: Text::default(),
+        }],
+        left_out: 0,
+    }
+}

@@ -66,6 +66,7 @@ fn vectors() -> Vec<(&'static str, String)> {
         ("receipt_digest.json", pretty(&serde_json::json!({ "digest": receipt.digest() }))),
         ("refusal.json", signed(&samples::refusal(), &worker)),
         ("envelope.json", signed(&samples::envelope(&receipt), &gateway)),
+        ("statement.json", signed(&samples::statement(), &gateway)),
         ("evidence.json", samples::evidence().to_json().unwrap() + "\n"),
     ]
 }
@@ -165,6 +166,7 @@ fn encodings_are_deterministic_cbor() {
         samples::refusal().to_cbor(),
         samples::manifest().to_cbor(),
         samples::envelope(&receipt).to_cbor(),
+        samples::statement().to_cbor(),
         samples::status().to_cbor(),
         receipt.bytes().to_vec(),
     ];
@@ -270,6 +272,45 @@ fn every_kind_fits_its_bound() {
             done_ms: u64::MAX,
             charge: most,
             ..envelope
+        },
+        &samples::gateway(),
+    );
+    let stated = samples::statement();
+    let decision = Decision {
+        at_ms: u64::MAX,
+        qualified: u32::MAX,
+        best: vec![samples::worker().public(); statement::MAX_CANDIDATES],
+        removed: vec![
+            KeptOut { constraint: Text::clipped("x".repeat(64)), workers: u32::MAX };
+            statement::MAX_REMOVED
+        ],
+    };
+    let event = StatedEvent {
+        at_ms: u64::MAX,
+        what: What::StoodStill,
+        worker: Some(samples::worker().public()),
+        order: Some(samples::digest(1)),
+        tokens: u32::MAX,
+        why: Text::clipped("x".repeat(160)),
+    };
+    check(
+        Statement {
+            request_id: "x".repeat(256),
+            model_name: "x".repeat(256),
+            path: Text::clipped("x".repeat(64)),
+            received_ms: u64::MAX,
+            ended_ms: u64::MAX,
+            end: StatedEnd::Failed {
+                code: Text::clipped("x".repeat(64)),
+                message: Text::clipped("x".repeat(1024)),
+                accountable: Text::clipped("x".repeat(16)),
+                worker: Some(samples::worker().public()),
+            },
+            charge: most,
+            decisions: vec![decision; statement::MAX_DECISIONS],
+            events: vec![event; statement::MAX_EVENTS],
+            left_out: u32::MAX,
+            ..stated
         },
         &samples::gateway(),
     );
@@ -410,6 +451,7 @@ fn every_changed_byte_is_refused() {
     check(samples::progress(), &samples::worker());
     let receipt = Signed::sign(samples::receipt(), &samples::worker());
     check(samples::envelope(&receipt), &samples::gateway());
+    check(samples::statement(), &samples::gateway());
 }
 
 #[test]
@@ -835,6 +877,7 @@ proptest! {
         check::<Receipt>(&bytes);
         check::<Manifest>(&bytes);
         check::<Envelope>(&bytes);
+        check::<Statement>(&bytes);
         check::<ToWorker>(&bytes);
         check::<FromWorker>(&bytes);
         check::<WorkerStatus>(&bytes);
@@ -843,6 +886,7 @@ proptest! {
             let _ = cose::peek(&bytes, kind);
         }
         prop_assert!(Evidence::parse(&bytes).is_err());
+        prop_assert!(Dossier::parse(&bytes).is_err() && !Dossier::is_meant(&bytes));
     }
 
     #[test]

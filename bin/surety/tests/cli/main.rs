@@ -8,6 +8,7 @@ mod apikey;
 mod commands;
 mod demo;
 mod evaluation;
+mod explain;
 mod join;
 mod keeping;
 mod kill_matrix;

@@ -48,6 +48,7 @@ use crate::{
     gateway::{Active, Shared},
     id::RequestId,
     keys::{Hold, Tenant},
+    journal::trail::{Following, Trail},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
@@ -132,6 +133,9 @@ pub(super) struct Job {
     telemetry: Telemetry,
     /// What is set aside for it.
     hold: Arc<Hold>,
+    trail: Trail,
+    /// Its caller has left when this is dropped, unless it had ended.
+    _following: Option<Following>,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -232,8 +236,29 @@ pub(super) async fn answer(
 pub(super) async fn start(
     shared: Arc<Shared>,
     call: Call,
+    ask: Ask,
+    broken: Option<Broken>,
+) -> Result<Job, ApiError> {
+    let trail = shared.journal.trail(call.id);
+    trail.asked_unless_known(shared.key.public(), call.received_ms);
+    trail.named(&ask.model);
+    // What is known of a stream that broke off is not replaced before it goes on.
+    let following = broken.is_none().then(|| trail.following());
+    let began = begin(shared, call, ask, broken, &trail).await;
+    if let (Err(failure), Some(_)) = (&began, &following) {
+        trail.failed(failure);
+    }
+    let job = began?;
+    trail.begun();
+    Ok(Job { _following: Some(following.unwrap_or_else(|| trail.following())), ..job })
+}
+
+async fn begin(
+    shared: Arc<Shared>,
+    call: Call,
     mut ask: Ask,
     broken: Option<Broken>,
+    trail: &Trail,
 ) -> Result<Job, ApiError> {
     let Call { id, received_ms, today, trace, share } = call;
     let began = Instant::now();
@@ -269,6 +294,7 @@ pub(super) async fn start(
         affinity: Some(tenant.affinity(ask.affinity())),
         hold: Arc::clone(&hold),
         counts: ask.form == Form::Count,
+        trail: trail.clone(),
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -301,6 +327,8 @@ pub(super) async fn start(
     let telemetry = Telemetry::accepted(Arc::clone(&shared.metrics), what, (id, began.into_std()), trace);
     let finished = (0..ask.answers()).map(|_| None).collect();
     Ok(Job {
+        trail: trail.clone(),
+        _following: None,
         shared,
         id,
         ask,
@@ -553,11 +581,14 @@ impl Job {
     /// The whole answer as one document, and what is known about it.
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let made = self.whole().await;
-        if let Err(failure) = &made {
-            self.hold.fail();
-            self.telemetry.failed(failure);
-        }
-        made
+        made.inspect_err(|failure| self.failed(failure))
+    }
+
+    /// Tells all who follow it.
+    fn failed(&mut self, failure: &ApiError) {
+        self.trail.failed(failure);
+        self.telemetry.failed(failure);
+        self.hold.fail();
     }
 
     async fn whole(&mut self) -> Result<(Bytes, SuretyNote), ApiError> {
@@ -597,11 +628,10 @@ impl Job {
         match self.follow(&mut *wording, &events).await {
             Ok(last) => events.end(last),
             Err(failure) => {
+                self.failed(&failure);
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
                 self.shared.metrics.failed(&failure);
-                self.telemetry.failed(&failure);
-                self.hold.fail();
                 events.end(wording.failed(&failure));
             }
         }
@@ -649,8 +679,8 @@ impl Job {
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
         let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
-        let cost = charge(&finished).0;
         note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
+        let charge = charge(&finished);
         let evidence = self.evidence(finished)?;
         // Whoever finds the receipt after a crash is to know who is charged for it.
         self.hold.on_disk().await;
@@ -666,10 +696,11 @@ impl Job {
                 let _ = charged.await;
             }
         }
+        self.trail.answered(charge);
         if let Some(log) = &self.log {
             log.forget();
         }
-        self.telemetry.done(&reasons, &usage, &note, u64::try_from(cost).unwrap_or(u64::MAX));
+        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charge.0).unwrap_or(u64::MAX));
         info!(
             request = %self.id,
             model = self.model.name,

@@ -12,6 +12,7 @@ pub(crate) mod body;
 mod calls;
 pub(crate) mod embeddings;
 pub(crate) mod dialect;
+mod explanation;
 pub(crate) mod fields;
 mod files;
 mod generate;
@@ -104,6 +105,7 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/generations/{id}",
     "/v1/quote",
     "/v1/usage",
+    "/v1/requests/{id}/explanation",
 ];
 
 /// The routes.
@@ -149,6 +151,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/generations/{id}", get(money::generation))
         .route("/v1/quote", post(money::quote_answer))
         .route("/v1/usage", get(money::usage))
+        .route("/v1/requests/{id}/explanation", get(explanation::explanation))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
@@ -167,11 +170,17 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     let (method, path) = (request.method().clone(), known_path(request.uri()));
     let dialect = Dialect::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(id);
+    let trail = shared.journal.trail(id);
+    trail.asked(shared.key.public(), path, unix_ms());
     let mut response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
         Ok(()) => shielded(next.run(request)).await,
     };
     let room = response.extensions_mut().remove::<Room>();
+    // Not to be ready is an answer, not a failure.
+    if let Some(failure) = response.extensions().get::<ApiError>().filter(|_| path != "/ready") {
+        trail.failed(failure);
+    }
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
     if let Some(failure) = response.extensions().get::<ApiError>() {
@@ -248,6 +257,7 @@ fn known_path(uri: &Uri) -> &'static str {
         None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
         None if under("/v1/responses/") => "/v1/responses/{id}",
         None if under("/v1/generations/") => "/v1/generations/{id}",
+        None if under("/v1/requests/") => "/v1/requests/{id}/explanation",
         None => "(unknown)",
     }
 }

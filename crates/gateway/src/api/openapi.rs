@@ -15,7 +15,7 @@ use utoipa::{
 use super::{
     batches,
     dialect::{MessageErrorBody, OllamaErrorBody},
-    files, generate, ledger, look,
+    explanation, files, generate, ledger, look,
     messages::{self, shapes::MessageEvent},
     money, ollama,
     parameters::{self, Route},
@@ -63,6 +63,7 @@ use crate::error::ErrorBody;
         look::model,
         look::receipt,
         ledger::receipt_ledger,
+        explanation::explanation,
         look::network_status,
         look::health,
         look::metrics,

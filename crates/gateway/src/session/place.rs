@@ -21,7 +21,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{OrderOptions, Refusal, Session, SessionError, SessionEvent};
 use surety_net::CloseCode;
 use surety_types::{
-    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed,
+    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed, What,
     order::ORDER_VERSION,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -32,6 +32,7 @@ use crate::{
     api::unix_ms,
     error::{ApiError, Code},
     keys::hold::{Hold, LegHold, charge_max, worst_charge},
+    journal::trail::Trail,
     payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},
@@ -81,6 +82,8 @@ pub(crate) struct Desk {
     pub(crate) hold: Arc<Hold>,
     /// Only the prompt is to be counted: nothing is paid, so nothing is computed for money.
     pub(crate) counts: bool,
+    /// Where it is noted what becomes of the orders.
+    pub(crate) trail: Trail,
 }
 
 /// One answer, or the rest of it, to be ordered.
@@ -261,6 +264,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             without: &without,
             affinity: desk.affinity,
             orders: 1,
+            trail: &desk.trail,
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
@@ -412,6 +416,9 @@ async fn offer(
         order(desk, wanted, context_tokens, terms.as_ref().map(|terms| (&terms.price, terms.channel.id())))
             .map_err(Declined::ByAll)?;
     let held = worker.hold(1);
+    let digest = order.digest();
+    let noted = |what, why: String| desk.trail.noted(what, worker.key(), Some(digest), from.tokens, why);
+    noted(What::Ordered, String::new());
     let options = OrderOptions {
         stall: manner.stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,
@@ -436,6 +443,7 @@ async fn offer(
     };
     let mut session = session.map_err(|error| {
         timing.failed(&error);
+        noted(What::Declined, chain(&error));
         declined(&worker, &error)
     })?;
     let event = match timeout(ACCEPTANCE_PATIENCE, session.next()).await {
@@ -451,6 +459,7 @@ async fn offer(
             // Now the prompt is counted.
             hold.set(charge_max(&price, acceptance.prompt_tokens, acceptance.max_output_tokens))
                 .map_err(Declined::ByThisWorker)?;
+            noted(What::Accepted, String::new());
             let (accepted, patience) = (Instant::now(), timing.first_token_patience());
             let token_patience = if manner.hurried { patience.min(HURRIED_TOKEN_PATIENCE) } else { patience };
             Ok(Leg {
@@ -478,6 +487,9 @@ async fn offer(
         Ok(SessionEvent::Refused(refusal)) => {
             let code = refusal.receipt.failure().map(|(code, _)| code);
             let error = failure::refused(worker.key(), &refusal);
+            let why = refusal.receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+            noted(What::Declined, why.unwrap_or_default());
+            desk.trail.signed(digest, &refusal.answer, Some(refusal.receipt.bytes()));
             info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
             leaves(&worker, &refusal);
             Err(match code {
@@ -490,9 +502,13 @@ async fn offer(
         }
         Ok(_) => {
             let message = "The worker sent output before it accepted the order.";
+            noted(What::Declined, message.to_owned());
             Err(Declined::ByThisWorker(failure::told(worker.key(), Code::WorkerBadOutput, message)))
         }
-        Err(error) => Err(declined(&worker, &error)),
+        Err(error) => {
+            noted(What::Declined, chain(&error));
+            Err(declined(&worker, &error))
+        }
     }
 }
 

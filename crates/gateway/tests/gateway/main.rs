@@ -12,6 +12,7 @@ mod embeddings;
 mod errors;
 mod ledger;
 mod keys;
+mod explanations;
 mod life;
 mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
