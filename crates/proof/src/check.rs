@@ -171,6 +171,8 @@ pub enum Unchecked {
     Computation,
     /// Whether the parties' clocks were right.
     Clocks,
+    /// What an auditor finds: the payer lets none see it.
+    Audit,
 }
 
 impl fmt::Display for Unchecked {
@@ -187,6 +189,9 @@ impl fmt::Display for Unchecked {
             Unchecked::EndToken => "that the last token is one at which the model ends (needs the model)",
             Unchecked::Computation => "that the model gives these tokens (needs a recomputation)",
             Unchecked::Clocks => "that the parties' clocks were right",
+            Unchecked::Audit => {
+                "not audited: the payer forbade disclosure (whoever has this evidence can compute the answer again)"
+            }
         })
     }
 }
@@ -477,6 +482,9 @@ pub fn check_opened_answer(
     }
     checked.push(Check::Request);
 
+    if order.is_confidential() {
+        unchecked.push(Unchecked::Audit);
+    }
     check_resumed_ids(&order, &answer.resumed_ids)?;
     if order.resumed.is_some() {
         checked.push(Check::Resumed);

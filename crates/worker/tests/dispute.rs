@@ -152,6 +152,7 @@ impl Bench {
             payer: self.payer.public(),
             issued_ms: now_ms(),
             resumed: None,
+            disclosure: None,
         }
     }
 
