@@ -581,6 +581,7 @@ fn order(
         payer: desk.key.public(),
         issued_ms,
         resumed: surety_client::resumed_from(&wanted.resumed),
+        disclosure: desk.preferences.disclosure,
     };
     Signed::try_sign(order, &desk.key)
         .map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))
