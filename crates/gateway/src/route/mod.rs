@@ -169,6 +169,16 @@ impl Workers {
     /// The workers that may answer, best first, and never none. Err: what kept how many out, or the preference that nothing
     /// can ever meet.
     pub(crate) fn candidates(&self, demand: &Demand<'_>) -> Result<Vec<Candidate>, ApiError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.listed(demand, turn, true)
+    }
+
+    /// The same where none of them is to be asked: it counts as no turn, and as nobody's trial.
+    pub(crate) fn quoted(&self, demand: &Demand<'_>) -> Result<Vec<Candidate>, ApiError> {
+        self.listed(demand, self.turn.load(Ordering::Relaxed), false)
+    }
+
+    fn listed(&self, demand: &Demand<'_>, turn: usize, asked: bool) -> Result<Vec<Candidate>, ApiError> {
         let workers = self.all();
         self.check(demand, &workers)?;
         let now = Instant::now();
@@ -181,9 +191,8 @@ impl Workers {
             affinity: demand.affinity,
             orders: demand.orders,
         };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let choice = choose(&standings, &wanted, turn);
-        if let Some(trial) = choice.trial {
+        if let Some(trial) = choice.trial.filter(|_| asked) {
             workers[trial].health().begin_trial(now);
         }
         let best: Vec<PublicKey> = choice.listed.iter().map(|index| standings[*index].key).collect();
