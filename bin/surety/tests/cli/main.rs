@@ -6,7 +6,6 @@ mod process;
 
 mod commands;
 mod demo;
-mod evaluation;
 mod join;
 mod keeping;
 mod kill_matrix;
