@@ -40,6 +40,25 @@ pub struct Global {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `surety_worker=debug`.
     #[arg(long, global = true, value_name = "FILTER", env = "SURETY_LOG")]
     pub log: Option<String>,
+    /// How to log it.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "SURETY_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]

@@ -18,6 +18,7 @@ mod devnet;
 mod explanation;
 mod keystore;
 mod ledger;
+mod log;
 mod look;
 mod models;
 mod nearby;
@@ -35,8 +36,12 @@ use clap::Parser;
 fn main() -> ExitCode {
     // A mistake in the arguments ends here, with status 2.
     let cli = cli::Cli::parse();
-    output::start_log(&cli);
-    match commands::run(cli) {
+    let ran = log::start(&cli).and_then(|log| {
+        let ran = commands::run(cli);
+        drop(log);
+        ran
+    });
+    match ran {
         Ok(commands::Outcome::Done) => ExitCode::SUCCESS,
         Ok(commands::Outcome::Failed) => ExitCode::FAILURE,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -256,7 +256,7 @@ fn failure(checked: &Checked) -> Option<String> {
 /// The prompt, or the last message of a chat.
 pub fn last_words(request: &Request) -> Option<&String> {
     match &request.prompt {
-        Prompt::Chat { messages } => messages.last().map(|message| &message.content),
+        Prompt::Chat { messages, .. } => messages.last().map(|message| &message.content),
         Prompt::Text(text) => Some(text),
         Prompt::Tokens(_) => None,
     }
@@ -268,7 +268,7 @@ pub fn asked(verified: &Verified) -> Option<&String> {
 }
 
 fn same_messages(request: &Request, sent: &[(String, String)]) -> bool {
-    let Prompt::Chat { messages } = &request.prompt else { return false };
+    let Prompt::Chat { messages, .. } = &request.prompt else { return false };
     let signed = messages.iter().map(|message| (message.role.as_str(), message.content.as_str()));
     signed.eq(sent.iter().map(|(role, content)| (role.as_str(), content.as_str())))
 }

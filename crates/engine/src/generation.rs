@@ -7,7 +7,8 @@
 //! Absent: the forward pass and the batch (`forward`, `scheduler`, `replay`).
 
 use surety_kernels::Executor;
-use surety_types::{Digest, FinishReason, Sampling, TokenLogprob};
+use surety_types::embedding::vector_bytes;
+use surety_types::{Digest, Embedding, FinishReason, Sampling, TokenLogprob};
 
 use crate::sampler::{self, History};
 use crate::text::TextStream;
@@ -34,6 +35,8 @@ pub struct SequenceRequest {
     pub logprobs: Option<u8>,
     /// Give log-probabilities of each prompt token, with this many alternatives.
     pub prompt_logprobs: Option<u8>,
+    /// Give a vector of the prompt, and produce nothing.
+    pub embedding: Option<Embedding>,
 }
 
 /// What one sampled token adds.
@@ -151,6 +154,11 @@ impl Generation {
         });
         let text = self.accept(token, tokenizer);
         Ok(Sampled { token, text, logprob })
+    }
+
+    /// Commits to a vector in the place of states.
+    pub(crate) fn commit(&mut self, vector: &[f32]) {
+        self.states.update(&vector_bytes(vector));
     }
 
     /// Takes a token in; returns the text it releases.

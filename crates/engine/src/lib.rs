@@ -11,6 +11,7 @@ pub mod gguf;
 pub mod tokenizer;
 
 pub mod architecture;
+mod embedding;
 mod forward;
 mod generation;
 pub mod image;
@@ -22,6 +23,7 @@ pub mod sampler;
 pub mod scheduler;
 mod text;
 
+pub use embedding::EmbeddingError;
 pub use generation::{NonFinite, PastTheEnd, SequenceRequest};
 pub use model::{Bytes, LoadError, Model, PromptError};
 pub use scheduler::{Event, Scheduler, SchedulerLimits, SequenceId, SubmitError};

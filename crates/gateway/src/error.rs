@@ -56,6 +56,10 @@ pub enum Code {
     NoWorker,
     /// Gateway or worker has no room at the moment.
     Overloaded,
+    /// This gateway uses no ledger.
+    NoLedger,
+    /// The ledger cannot be asked now.
+    LedgerUnavailable,
     /// The gateway is shutting down.
     GatewayStopping,
     /// The connection to the worker ended before the answer did.
@@ -123,7 +127,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 25] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,
@@ -140,6 +144,8 @@ impl Code {
         Code::NotAcceptable,
         Code::NoWorker,
         Code::Overloaded,
+        Code::NoLedger,
+        Code::LedgerUnavailable,
         Code::GatewayStopping,
         Code::WorkerLost,
         Code::WorkerStalled,
@@ -216,6 +222,16 @@ impl Code {
             Code::Overloaded => {
                 entry("overloaded", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Worker, Retry::After(1))
             }
+            Code::NoLedger => {
+                entry("no_ledger", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Gateway, Retry::Useless)
+            }
+            Code::LedgerUnavailable => entry(
+                "ledger_unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+                Unknown,
+                Retry::After(5),
+            ),
             Code::GatewayStopping => entry(
                 "gateway_stopping",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -341,6 +357,11 @@ impl ApiError {
     /// Who answers for it.
     pub fn accountable(&self) -> Accountable {
         self.0.accountable
+    }
+
+    /// Whether the same request, sent again later, may succeed.
+    pub fn is_retryable(&self) -> bool {
+        self.0.code.entry().retry != Retry::Useless
     }
 
     /// The parameter at fault, if one is.

@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use crate::{
     api::{
         self,
+        batches::{self, Batches, OpenBatchesError},
         body::Intake,
         responses::{self, Responses, store},
         unix_ms,
@@ -36,6 +37,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     id::RequestId,
     key::{self, KeyError},
+    metrics::Metrics,
     payer::{Payer, PayerBookError, follow, see_to},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     route::Workers,
@@ -65,6 +67,9 @@ pub enum StartError {
     /// There are no receipts, streams or responses.
     #[error("what was kept cannot be opened")]
     Receipts(#[from] OpenStoreError),
+    /// There are no files and batches.
+    #[error("the batches cannot be opened")]
+    Batches(#[from] OpenBatchesError),
     /// Somebody else has the address, or it is not this machine's.
     #[error("cannot listen on {listen}")]
     Listen {
@@ -93,6 +98,7 @@ impl StartError {
             StartError::Key(error) => error.hint(),
             StartError::Receipts(error) => error.hint(),
             StartError::PayerBook(error) => error.hint(),
+            StartError::Batches(error) => error.hint(),
             StartError::Listen { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
                 io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one",
@@ -127,9 +133,11 @@ pub(crate) struct Shared {
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
     pub(crate) streams: Streams,
+    pub(crate) batches: Batches,
     pub(crate) responses: Responses,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) answer_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) search_timeout: Duration,
@@ -213,6 +221,7 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
+        let batches = Batches::open(&data_dir)?;
         let bounds = store::Bounds {
             count_max: limits.responses_max,
             bytes_max: limits.responses_bytes_max,
@@ -247,9 +256,11 @@ impl Gateway {
             workers,
             receipts,
             streams,
+            batches,
             responses: Responses::new(kept_responses, limits.reader_grace),
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
+            metrics: Arc::default(),
             answer_timeout: limits.answer_timeout,
             stall_timeout: limits.stall_timeout,
             search_timeout: limits.search_timeout,
@@ -257,6 +268,7 @@ impl Gateway {
             requests_max: limits.requests_max,
             phase: phases.clone(),
         });
+        tasks.spawn(batches::run(Arc::clone(&shared)));
         // What had not ended is found by its readers from the first moment on.
         let revived = responses::unfinished(&shared);
         tasks.spawn(revived.go_on(Arc::clone(&shared)));

@@ -18,6 +18,7 @@ mod error;
 mod gateway;
 mod id;
 mod key;
+mod metrics;
 mod payer;
 mod receipts;
 mod route;
@@ -25,6 +26,7 @@ mod server;
 mod session;
 mod settings;
 mod streams;
+mod telemetry;
 
 pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};

@@ -57,6 +57,13 @@ pub(crate) struct Finished {
     pub(crate) whole: Box<Whole>,
 }
 
+impl Finished {
+    /// The vector that was asked for; it was checked against the receipt.
+    pub(crate) fn vector(&self) -> Option<&[u8]> {
+        self.whole.shares.last()?.answer.embedding.as_deref()
+    }
+}
+
 /// The answers to one request.
 pub(crate) struct Answering {
     desk: Arc<Desk>,

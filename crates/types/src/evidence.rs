@@ -81,6 +81,9 @@ pub struct Answer {
     /// Ids of the prompt's tokens, where they are known.
     #[serde(deserialize_with = "present")]
     pub prompt_ids: Option<Vec<u32>>,
+    /// The vector, where one was asked for and came.
+    #[serde(with = "optional_base64_bytes")]
+    pub embedding: Option<Vec<u8>>,
 }
 
 /// Why a file is not evidence.

@@ -19,8 +19,10 @@ pub mod codec;
 pub mod cose;
 pub mod detokenizer;
 pub mod digest;
+pub mod embedding;
 pub mod envelope;
 pub mod evidence;
+pub mod json;
 pub mod key;
 pub mod manifest;
 pub mod order;
@@ -49,6 +51,7 @@ pub use codec::{Canonical, DecodeError, Invalid};
 pub use cose::{Kind, OpenError, Signable, Signed};
 pub use detokenizer::Detokenizer;
 pub use digest::{Digest, ModelId};
+pub use embedding::{Embedding, Pooling, Vectors};
 pub use envelope::{Envelope, Part};
 pub use evidence::{Answer, Evidence, EvidenceError};
 pub use key::{PublicKey, SecretKey};
@@ -58,11 +61,12 @@ pub use plan::{Plan, PlanHeader};
 pub use progress::Progress;
 pub use receipt::{FailureCode, FinishReason, Outcome, Receipt};
 pub use region::Region;
-pub use request::{CivilDate, Message, Prompt, Request};
+pub use request::{CivilDate, Message, Prompt, Request, ToolCall};
 pub use sampling::Sampling;
 pub use spelling::Spelling;
 pub use text::Text;
 pub use voucher::Voucher;
 pub use wire::{
-    Alternative, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState, WorkerStatus,
+    Alternative, CallFormat, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState,
+    WorkerStatus,
 };

@@ -26,16 +26,38 @@ pub(crate) fn request() -> Request {
     Request {
         prompt: Prompt::Chat {
             messages: vec![
-                Message { role: "system".into(), content: "Be brief.".into(), name: None },
+                Message::text("system", "Be brief."),
+                Message { name: Some("zoë".into()), ..Message::text("user", "Où est la mer ?") },
                 Message {
-                    role: "user".into(), content: "Où est la mer ?".into(), name: Some("zoë".into())
+                    tool_calls: vec![ToolCall {
+                        id: "call_1".into(),
+                        name: "find".into(),
+                        arguments: r#"{"what":"la mer","km":1.5}"#.into(),
+                    }],
+                    ..Message::text("assistant", "")
                 },
+                Message { tool_call_id: Some("call_1".into()), ..Message::text("tool", "{\"north\": 12}") },
+            ],
+            tools: vec![
+                r#"{"type":"function","function":{"name":"find","parameters":{"type":"object"}}}"#.into(),
             ],
         },
         stop: vec!["\n\n".into()],
         logprobs: Some(2),
         prompt_logprobs: None,
         date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+        embedding: None,
+    }
+}
+
+pub(crate) fn embedding_request() -> Request {
+    Request {
+        prompt: Prompt::Text("la mer".into()),
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        embedding: Some(Embedding { dimensions: Some(32) }),
     }
 }
 
@@ -261,6 +283,7 @@ pub(crate) fn evidence() -> Evidence {
             channel: None,
             text: "Là.".into(),
             prompt_ids: None,
+            embedding: None,
         }],
     }
 }
@@ -284,6 +307,8 @@ pub(crate) fn status() -> WorkerStatus {
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
+            calls: Some(CallFormat::Hermes),
+            vectors: Some(Vectors { pooling: Pooling::Mean, may_be_cut: true }),
         }],
         region: Some(region()),
     }

@@ -4,7 +4,12 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use proptest::prelude::*;
 
-use crate::{cose::OVERHEAD_BYTES, receipt::MAX_SIGNED_RECEIPT_BYTES, samples, *};
+use crate::{
+    cose::OVERHEAD_BYTES,
+    embedding::{MAX_DIMENSIONS, vector_bytes},
+    receipt::MAX_SIGNED_RECEIPT_BYTES,
+    samples, *,
+};
 
 // ---- golden vectors ----
 
@@ -36,6 +41,10 @@ fn vectors() -> Vec<(&'static str, String)> {
     let order = samples::order();
     vec![
         ("request.json", plain(&samples::request(), samples::request().digest())),
+        (
+            "embedding_request.json",
+            plain(&samples::embedding_request(), samples::embedding_request().digest()),
+        ),
         ("manifest.json", plain(&samples::manifest(), samples::manifest().id().0)),
         (
             "plan.json",
@@ -289,6 +298,32 @@ fn lists_are_bounded_before_they_are_read() {
 }
 
 #[test]
+fn tools_and_calls_are_json_within_bounds() {
+    let check = |field: &str, problem: &str, change: &dyn Fn(&mut Vec<Message>, &mut Vec<String>)| {
+        let mut request = samples::request();
+        let Prompt::Chat { messages, tools } = &mut request.prompt else { panic!("a chat") };
+        change(messages, tools);
+        let invalid = request.check().unwrap_err();
+        assert_eq!(invalid.field, field);
+        assert!(invalid.problem.contains(problem), "{invalid}");
+    };
+    let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+    check("tools", "at byte 1", &|_, tools| tools[0] = "{ }".into());
+    check("tools", "holds 129 tools", &|_, tools| tools.resize(129, "{}".into()));
+    check("tools", "bytes in one tool", &|_, tools| tools[0] = long(request::MAX_TOOL_BYTES));
+    check("arguments", "no object", &|messages, _| messages[2].tool_calls[0].arguments = "[]".into());
+    check("arguments", "bytes", &|messages, _| {
+        messages[2].tool_calls[0].arguments = long(request::MAX_ARGUMENTS_BYTES);
+    });
+    check("id", "257 bytes", &|messages, _| messages[2].tool_calls[0].id = "x".repeat(257));
+    check("tool_call_id", "257 bytes", &|messages, _| messages[3].tool_call_id = Some("x".repeat(257)));
+    check("tool_calls", "holds 129 calls", &|messages, _| {
+        let call = messages[2].tool_calls[0].clone();
+        messages[2].tool_calls = vec![call; 129];
+    });
+}
+
+#[test]
 fn parameters_out_of_range_are_named() {
     fn check(field: &str, change: impl FnOnce(&mut Sampling)) {
         let mut sampling = Sampling::default();
@@ -320,6 +355,7 @@ fn other_encodings_of_a_value_are_refused() {
         logprobs: Some(1),
         prompt_logprobs: None,
         date: None,
+        embedding: None,
     };
     let canonical = [0xa3, 0x00, 0x82, 0x01, 0xa1, 0x00, 0x61, b'a', 0x01, 0x80, 0x02, 0x01];
     assert_eq!(request.to_cbor(), canonical);
@@ -474,10 +510,30 @@ fn prices() -> impl Strategy<Value = Price> {
 }
 
 fn requests() -> impl Strategy<Value = Request> {
-    let message = (".{0,20}", ".{0,80}", prop::option::of(".{0,20}"))
-        .prop_map(|(role, content, name)| Message { role, content, name });
+    let json = prop_oneof![Just("{}"), Just(r#"{"a":[1,2.5,"é"],"b":null}"#), Just(r#"{"n":{"m":{}}}"#)];
+    let json = json.prop_map(str::to_owned);
+    let call = (".{0,20}", ".{0,20}", json.clone()).prop_map(|(id, name, arguments)| ToolCall {
+        id,
+        name,
+        arguments,
+    });
+    let message = (
+        ".{0,20}",
+        ".{0,80}",
+        prop::option::of(".{0,20}"),
+        prop::collection::vec(call, 0..3),
+        prop::option::of(".{0,20}"),
+    )
+        .prop_map(|(role, content, name, tool_calls, tool_call_id)| Message {
+            role,
+            content,
+            name,
+            tool_calls,
+            tool_call_id,
+        });
+    let chat = (prop::collection::vec(message, 1..5), prop::collection::vec(json, 0..3));
     let prompt = prop_oneof![
-        prop::collection::vec(message, 1..5).prop_map(|messages| Prompt::Chat { messages }),
+        chat.prop_map(|(messages, tools)| Prompt::Chat { messages, tools }),
         ".{0,200}".prop_map(Prompt::Text),
         prop::collection::vec(any::<u32>(), 0..100).prop_map(Prompt::Tokens),
     ];
@@ -489,13 +545,18 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(0u8..=20),
         prop::option::of(0u8..=20),
         prop::option::of(date),
+        prop::option::of(prop::option::of(1..=MAX_DIMENSIONS)),
     )
-        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date)| Request {
-            prompt,
-            stop,
-            logprobs,
-            prompt_logprobs,
-            date,
+        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, embedding)| match embedding {
+            None => Request { prompt, stop, logprobs, prompt_logprobs, date, embedding: None },
+            Some(dimensions) => Request {
+                prompt,
+                stop: vec![],
+                logprobs: None,
+                prompt_logprobs: None,
+                date,
+                embedding: Some(Embedding { dimensions }),
+            },
         })
 }
 
@@ -637,6 +698,7 @@ fn from_workers() -> impl Strategy<Value = FromWorker> {
         }),
         bytes().prop_map(FromWorker::Progress),
         (bytes(), any::<[u8; 32]>()).prop_map(|(receipt, salt)| FromWorker::Receipt { receipt, salt }),
+        prop::collection::vec(-1f32..=1.0, 1..40).prop_map(|v| FromWorker::Embedding(vector_bytes(&v))),
     ]
 }
 

@@ -150,12 +150,13 @@ impl Bench {
     }
 
     async fn order(&self, content: &str, max_output_tokens: u32) -> Paid {
-        let message = Message { role: "user".into(), content: content.into(), name: None };
+        let message = Message::text("user", content);
         let request = Request {
-            prompt: Prompt::Chat { messages: vec![message] },
+            prompt: Prompt::chat(vec![message]),
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             date: None,
         };
         let issued_ms =

@@ -82,12 +82,12 @@ async fn bench_sharing(sharing: impl Fn(&Path) -> Option<Sharing>) -> Bench {
 }
 
 fn request(prompt: Prompt) -> Request {
-    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None }
+    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None, embedding: None }
 }
 
 fn chat(content: &str) -> Request {
-    let message = Message { role: "user".into(), content: content.into(), name: None };
-    request(Prompt::Chat { messages: vec![message] })
+    let message = Message::text("user", content);
+    request(Prompt::chat(vec![message]))
 }
 
 impl Bench {

@@ -402,6 +402,7 @@ impl Bench {
             ignore_end: true,
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
         }
     }
 }

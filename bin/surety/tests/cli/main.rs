@@ -6,12 +6,15 @@ mod process;
 
 mod commands;
 mod demo;
+mod evaluation;
 mod join;
 mod keeping;
 mod kill_matrix;
 mod liar_matrix;
 mod look;
 mod money;
+mod telemetry;
+mod tools;
 mod transfer;
 mod up;
 mod validator;

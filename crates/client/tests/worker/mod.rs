@@ -38,12 +38,11 @@ pub async fn endpoint(seed: u8) -> Endpoint {
 
 pub fn request() -> Request {
     Request {
-        prompt: Prompt::Chat {
-            messages: vec![Message { role: "user".into(), content: "What is wide?".into(), name: None }],
-        },
+        prompt: Prompt::chat(vec![Message::text("user", "What is wide?")]),
         stop: vec![],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     }
 }

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use serde_json::value::RawValue;
 use surety_types::{
-    Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
+    Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
     envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
@@ -20,6 +20,7 @@ use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
     provider,
+    tools::{self, Tools},
 };
 use crate::{
     error::{ApiError, Code},
@@ -71,6 +72,8 @@ pub(crate) struct Ask {
     pub(crate) preferences: Preferences,
     pub(crate) deadline_ms: Option<u64>,
     pub(crate) form: Form,
+    /// What may be made of an answer besides text.
+    pub(crate) tools: Option<Tools>,
 }
 
 /// In which of OpenAI's shapes to answer, and with how many alternatives per token.
@@ -78,6 +81,7 @@ pub(crate) struct Ask {
 pub(crate) enum Form {
     Chat { logprobs: Option<u8> },
     Completion { echo: bool, logprobs: Option<u8> },
+    Embedding { base64: bool, wanted: Embedding },
 }
 
 impl Ask {
@@ -86,13 +90,30 @@ impl Ask {
         self.requests.len() * self.choices as usize
     }
 
-    /// Whether its stream can be gone on with: one answer, of text alone.
+    /// Whether its stream can be gone on with: one answer, of text alone, in which nothing is looked for.
     pub(crate) fn goes_on(&self) -> bool {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
+            Form::Embedding { .. } => false,
         };
-        self.stream && plain && self.answers() == 1
+        self.stream && plain && self.tools.is_none() && self.answers() == 1
+    }
+
+    /// The parameter by which a model is to be shown tools or calls of them, if it is.
+    pub(crate) fn shows_tools(&self) -> Option<&'static str> {
+        match &self.requests.first()?.prompt {
+            Prompt::Chat { tools, .. } if !tools.is_empty() => {
+                let older = self.tools.as_ref().is_some_and(|tools| tools.older);
+                Some(if older { "functions" } else { "tools" })
+            }
+            Prompt::Chat { messages, .. }
+                if messages.iter().any(|message| !message.tool_calls.is_empty()) =>
+            {
+                Some("messages")
+            }
+            _ => None,
+        }
     }
 
     /// The same for requests that begin alike, as the turns of one conversation do: one worker may have kept what it computed.
@@ -105,10 +126,14 @@ impl Ask {
             left -= bytes.len();
         };
         match self.requests.first().map(|request| &request.prompt) {
-            Some(Prompt::Chat { messages }) => messages.iter().for_each(|message| {
-                add(message.role.as_bytes());
-                add(message.content.as_bytes());
-            }),
+            Some(Prompt::Chat { messages, tools }) => {
+                // Templates show tools before all else.
+                tools.iter().for_each(|tool| add(tool.as_bytes()));
+                for message in messages {
+                    add(message.role.as_bytes());
+                    add(message.content.as_bytes());
+                }
+            }
             Some(Prompt::Text(text)) => add(text.as_bytes()),
             Some(Prompt::Tokens(ids)) => {
                 ids.iter().take(BEGINNING_BYTES).for_each(|id| add(&id.to_le_bytes()));
@@ -139,9 +164,10 @@ impl Ask {
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
         let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
-        let (form, max_output_tokens, prompts) = match route {
+        let Subject { form, max_output_tokens, prompts, tools } = match route {
             Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
+            Route::Embeddings => embeddings(&mut fields)?,
             Route::Responses => return Err(ApiError::bug("a response was asked for as a completion")),
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
@@ -152,6 +178,7 @@ impl Ask {
                 stop: stop.clone(),
                 logprobs: form.logprobs(),
                 prompt_logprobs: form.prompt_logprobs(&prompt),
+                embedding: form.embedding(),
                 date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
                 prompt,
             })
@@ -169,6 +196,7 @@ impl Ask {
             preferences,
             deadline_ms,
             form,
+            tools,
         };
         ask.check()?;
         Ok(ask)
@@ -176,10 +204,7 @@ impl Ask {
 
     /// The bounds that concern more than one parameter.
     pub(super) fn check(&self) -> Result<(), ApiError> {
-        let subject = match self.form {
-            Form::Chat { .. } => "messages",
-            Form::Completion { .. } => "prompt",
-        };
+        let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
                 "{} prompts times `n` {} are {} answers. Ask for at most {ANSWERS_MAX} at once.",
@@ -217,10 +242,37 @@ impl Ask {
 }
 
 impl Form {
+    /// What OpenTelemetry's conventions call it.
+    pub(crate) fn operation(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } => "chat",
+            Form::Completion { .. } => "text_completion",
+            Form::Embedding { .. } => "embeddings",
+        }
+    }
+
     /// Alternatives wanted per output token.
     pub(crate) fn logprobs(&self) -> Option<u8> {
         match *self {
             Form::Chat { logprobs } | Form::Completion { logprobs, .. } => logprobs,
+            Form::Embedding { .. } => None,
+        }
+    }
+
+    /// What is wanted of a vector, if one is.
+    fn embedding(&self) -> Option<Embedding> {
+        match *self {
+            Form::Embedding { wanted, .. } => Some(wanted),
+            Form::Chat { .. } | Form::Completion { .. } => None,
+        }
+    }
+
+    /// The parameter that holds what is asked.
+    pub(crate) fn subject(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } => "messages",
+            Form::Completion { .. } => "prompt",
+            Form::Embedding { .. } => "input",
         }
     }
 
@@ -232,16 +284,21 @@ impl Form {
             Form::Completion { echo: true, logprobs: None } => {
                 matches!(prompt, Prompt::Tokens(_)).then_some(0)
             }
-            Form::Completion { echo: false, .. } | Form::Chat { .. } => None,
+            Form::Completion { echo: false, .. } | Form::Chat { .. } | Form::Embedding { .. } => None,
         }
     }
 }
 
-type Subject = (Form, Option<u32>, Vec<Prompt>);
+/// What is asked of a route.
+struct Subject {
+    form: Form,
+    max_output_tokens: Option<u32>,
+    prompts: Vec<Prompt>,
+    tools: Option<Tools>,
+}
 
 fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
-    no_tools(fields, "tools", "tool_choice")?;
-    no_tools(fields, "functions", "function_call")?;
+    let (shown, tools) = tools::offered(fields)?;
     only_text(fields)?;
 
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
@@ -268,11 +325,26 @@ fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
     let raw = fields::list("messages", raw, MAX_MESSAGES)?;
     let messages: Result<Vec<Message>, ApiError> =
         raw.into_iter().enumerate().map(|(index, raw)| message(index, raw)).collect();
-    let messages = messages?;
+    let mut messages = messages?;
+    answer_calls(&mut messages);
     if messages.is_empty() {
         return Err(ApiError::invalid("messages", "`messages` is empty. Send at least one message."));
     }
-    Ok((Form::Chat { logprobs }, max_output_tokens, vec![Prompt::Chat { messages }]))
+    let prompts = vec![Prompt::Chat { messages, tools: shown }];
+    Ok(Subject { form: Form::Chat { logprobs }, max_output_tokens, prompts, tools })
+}
+
+/// A result that names no call, as those of the older form do, is that of the last call of its name.
+fn answer_calls(messages: &mut [Message]) {
+    for index in 0..messages.len() {
+        let (before, rest) = messages.split_at_mut(index);
+        let message = &mut rest[0];
+        let Some(name) = message.name.as_ref().filter(|_| message.role == "tool") else { continue };
+        if message.tool_call_id.is_none() {
+            let mut calls = before.iter().rev().flat_map(|message| message.tool_calls.iter().rev());
+            message.tool_call_id = calls.find(|call| call.name == *name).map(|call| call.id.clone());
+        }
+    }
 }
 
 fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
@@ -285,8 +357,6 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
         return Err(ApiError::invalid(fields.path("role"), message));
     };
     for (name, instead) in [
-        ("tool_calls", "Write the call into `content`."),
-        ("function_call", "Write the call into `content`."),
         ("audio", "Send its transcript as `content`."),
         ("refusal", "Send it as `content`."),
         ("reasoning_content", "Leave it out, or put it into `content`."),
@@ -298,16 +368,25 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
         }
     }
+    let tool_calls = if *role == "assistant" { tools::calls(index, &mut fields)? } else { Vec::new() };
+    let tool_call_id = if *role == "tool" { fields.string("tool_call_id")? } else { None };
+    let tool_call_id = tool_call_id.map(|id| tools::short(&fields.path("tool_call_id"), id)).transpose()?;
     // What chat templates never see.
     for name in ["annotations", "cache_control", "id", "tool_call_id"] {
         fields.take(name);
     }
     let name = fields.string("name")?;
     let content_path = fields.path("content");
-    let content = fields.take("content").ok_or_else(|| missing(&content_path))?;
-    let content = content_text(&content_path, content)?;
-    table::nothing_left(&fields, &["role", "content", "name"])?;
-    Ok(Message { role: (*role).to_owned(), content, name })
+    let content = match fields.take("content") {
+        Some(content) => content_text(&content_path, content)?,
+        None if !tool_calls.is_empty() => String::new(),
+        None => return Err(missing(&content_path)),
+    };
+    table::nothing_left(
+        &fields,
+        &["role", "content", "name", "tool_calls", "tool_call_id", "function_call"],
+    )?;
+    Ok(Message { role: (*role).to_owned(), content, name, tool_calls, tool_call_id })
 }
 
 /// A text, or a list of text parts joined as they stand.
@@ -399,30 +478,52 @@ fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiErro
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
     }
-    let prompts = prompts(required(fields, "prompt")?)?;
-    Ok((Form::Completion { echo, logprobs }, Some(max_tokens), prompts))
+    let prompts = prompts("prompt", required(fields, "prompt")?)?;
+    let form = Form::Completion { echo, logprobs };
+    Ok(Subject { form, max_output_tokens: Some(max_tokens), prompts, tools: None })
 }
 
-fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
-    const PATH: &str = "prompt";
-    let element = |index: usize| format!("{PATH}[{index}]");
+fn embeddings(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
+    let base64 = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            let message = format!(
+                "`encoding_format` is \"{}\". It must be \"float\" or \"base64\".",
+                fields::quote(other)
+            );
+            return Err(ApiError::invalid("encoding_format", message));
+        }
+    };
+    let dimensions = fields.integer("dimensions", table::DIMENSIONS)?.map(|dimensions| dimensions as u32);
+    let prompts = prompts("input", required(fields, "input")?)?;
+    let form = Form::Embedding { base64, wanted: Embedding { dimensions } };
+    Ok(Subject { form, max_output_tokens: Some(0), prompts, tools: None })
+}
+
+fn prompts(path: &str, raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
+    let element = |index: usize| format!("{path}[{index}]");
     let prompts: Vec<Prompt> = match (fields::first_byte(raw), fields::first_element_byte(raw)) {
-        (b'"', _) => vec![Prompt::Text(fields::string(PATH, raw)?)],
-        (b'[', Some(b'"')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'"', _) => vec![Prompt::Text(fields::string(path, raw)?)],
+        (b'[', Some(b'"')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| fields::string(&element(index), raw).map(Prompt::Text))
             .collect::<Result<_, _>>()?,
-        (b'[', Some(b'[')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'[', Some(b'[')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| {
                 fields::token_ids(&element(index), raw, MAX_PROMPT_TOKENS).map(Prompt::Tokens)
             })
             .collect::<Result<_, _>>()?,
-        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(PATH, raw, MAX_PROMPT_TOKENS)?)],
-        (b'[', None) => return Err(ApiError::invalid(PATH, "`prompt` is an empty list. Send a prompt.")),
-        _ => return Err(fields::wrong_type(PATH, raw, "a text, a list of texts, or lists of token ids")),
+        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(path, raw, MAX_PROMPT_TOKENS)?)],
+        (b'[', None) => {
+            let message =
+                format!("`{path}` is an empty list. Send at least one text, or the ids of its tokens.");
+            return Err(ApiError::invalid(path, message));
+        }
+        _ => return Err(fields::wrong_type(path, raw, "a text, a list of texts, or lists of token ids")),
     };
     let empty = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(ids) if ids.is_empty());
     if let Some(index) = prompts.iter().position(empty) {
@@ -554,7 +655,7 @@ pub(super) fn missing(path: &str) -> ApiError {
 /// The caller's part of a request's size.
 fn prompt_bytes(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat { messages } => messages.iter().map(|message| message.content.len()).sum(),
+        Prompt::Chat { messages, .. } => messages.iter().map(|message| message.content.len()).sum(),
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(ids) => ids.len() * size_of::<u32>(),
     }

@@ -30,11 +30,12 @@ use tracing::{error, info};
 use super::{
     ask::{Ask, Form},
     body::Text,
+    embeddings::{self, EmbeddingList},
     last_event::{Broken, LastEvent},
-    openapi::{ChatCompletionRequest, CompletionRequest},
+    openapi::{ChatCompletionRequest, CompletionRequest, EmbeddingRequest},
     parameters::Route,
     shapes::{
-        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
+        self, ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
         PromptTokensDetails, SuretyNote, Usage,
     },
     sse::{self, Events},
@@ -48,6 +49,7 @@ use crate::{
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
+    telemetry::{Telemetry, TraceParent},
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
@@ -95,6 +97,21 @@ pub(super) async fn completions(
     answer(shared, id, Route::Completions, headers, body).await
 }
 
+/// Turn texts, or lists of token ids, into vectors of length one.
+#[utoipa::path(post, path = "/v1/embeddings", tag = "answers", request_body = EmbeddingRequest, responses(
+    (status = 200, description = "A vector for each input.", body = EmbeddingList),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = ErrorBody),
+))]
+pub(super) async fn embeddings(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::Embeddings, headers, body).await
+}
+
 /// A request that a worker has accepted, and everything its answer needs.
 pub(super) struct Job {
     shared: Arc<Shared>,
@@ -108,6 +125,7 @@ pub(super) struct Job {
     /// Where what its stream needs to go on is kept.
     log: Option<StreamLog>,
     told: Told,
+    telemetry: Telemetry,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -171,6 +189,8 @@ pub(super) struct Call {
     pub(super) received_ms: u64,
     /// The day that chat templates are told.
     pub(super) today: CivilDate,
+    /// Of which trace it is a part.
+    pub(super) trace: Option<TraceParent>,
     /// Its text counts as held until this is dropped.
     pub(super) share: Option<OwnedSemaphorePermit>,
 }
@@ -183,15 +203,16 @@ async fn answer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let received_ms = unix_ms();
+    let trace = TraceParent::of(&headers);
     let last = LastEvent::of(&headers)?;
     let Text { text, share } = shared.intake.read(&headers, body).await?;
     let (broken, call) = match last {
-        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), share }),
+        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), trace, share }),
         // A stream that goes on has the id and the day that it began with.
         Some(last) => {
             let broken = Broken::find(&shared, last).await?;
             let Begun { received_ms, date, .. } = broken.begun;
-            let call = Call { id: broken.last.request, received_ms, today: date, share };
+            let call = Call { id: broken.last.request, received_ms, today: date, trace, share };
             (Some(broken), call)
         }
     };
@@ -206,7 +227,8 @@ pub(super) async fn start(
     ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
-    let Call { id, received_ms, today, share } = call;
+    let Call { id, received_ms, today, trace, share } = call;
+    let began = Instant::now();
     shared.open()?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
@@ -259,6 +281,8 @@ pub(super) async fn start(
     if let Some(log) = &log {
         answering.keep_in(log.clone());
     }
+    let what = (ask.form.operation(), model.name.as_str());
+    let telemetry = Telemetry::accepted(Arc::clone(&shared.metrics), what, (id, began.into_std()), trace);
     let finished = (0..ask.answers()).map(|_| None).collect();
     Ok(Job {
         shared,
@@ -271,12 +295,13 @@ pub(super) async fn start(
         finished,
         log,
         told,
+        telemetry,
         _active: active,
         _share: share,
     })
 }
 
-async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
+pub(super) async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
     if text.len() <= QUICK_BYTES {
         return Ask::parse(&text, route, today);
     }
@@ -293,6 +318,18 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid("model", message));
     }
+    if model.calls.is_none()
+        && let Some(param) = ask.shows_tools()
+    {
+        let message = format!(
+            "Tools are not supported by the chat template of \"{}\". Send `tool_choice: \"none\"` and no calls in `messages`, or ask \
+             a model of which /v1/models says `tools: true`.",
+            model.name,
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
+    }
+    embeddings::fits(ask, model)?;
+    let subject = ask.form.subject();
     let unknown = |token: u32| token >= model.vocabulary;
     if let Some((token, _)) = ask.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
         let message = format!(
@@ -306,12 +343,12 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         let Prompt::Tokens(ids) = &request.prompt else { continue };
         if let Some(position) = ids.iter().position(|id| unknown(*id)) {
             let message = format!(
-                "`prompt` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
+                "`{subject}` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
                 ids[position],
                 model.name,
                 model.vocabulary.saturating_sub(1),
             );
-            return Err(ApiError::invalid("prompt", message));
+            return Err(ApiError::invalid(subject, message));
         }
     }
     Ok(())
@@ -431,6 +468,7 @@ impl Job {
             created: self.received_ms / 1000,
             model: self.model.name.clone(),
             fingerprint: format!("fp_{}", &digits[..FINGERPRINT_DIGITS]),
+            calls: self.model.calls,
         };
         let marks = self.log.clone().map(|log| Marks { request: self.id, position: self.told.position, log });
         let mut wording = wording::of(heading, &self.ask, marks);
@@ -458,9 +496,15 @@ impl Job {
     fn take(&mut self, wording: &mut dyn Wording, index: usize, event: Event) -> Result<bool, ApiError> {
         match event {
             Event::Prompt { first, logprobs } => wording.prompt(index, &logprobs, first),
-            Event::Output { text, logprobs } => wording.output(index, self.told.new_of(&text)?, &logprobs),
+            Event::Output { text, logprobs } => {
+                self.telemetry.token();
+                wording.output(index, self.told.new_of(&text)?, &logprobs);
+            }
             Event::Finished(finished) => {
                 self.told.check_end()?;
+                if let Some(vector) = finished.vector() {
+                    wording.vector(index, vector);
+                }
                 self.finished[index] = Some(finished);
             }
         }
@@ -469,6 +513,14 @@ impl Job {
 
     /// The whole answer as one document, and what is known about it.
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
+        let made = self.whole().await;
+        if let Err(failure) = &made {
+            self.telemetry.failed(failure);
+        }
+        made
+    }
+
+    async fn whole(&mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let mut wording = self.wording();
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
@@ -507,6 +559,8 @@ impl Job {
             Err(failure) => {
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
+                self.shared.metrics.failed(&failure);
+                self.telemetry.failed(&failure);
                 events.end(wording.failed(&failure));
             }
         }
@@ -553,6 +607,9 @@ impl Job {
         }
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
+        let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
+        let charged = charge(&finished).0;
+        note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
         let evidence = self.evidence(finished)?;
         if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
             note.receipt = None;
@@ -561,6 +618,7 @@ impl Job {
         if let Some(log) = &self.log {
             log.forget();
         }
+        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charged).unwrap_or(u64::MAX));
         info!(
             request = %self.id,
             model = self.model.name,
@@ -641,6 +699,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
+        tool_calls: None,
         note: None,
     }
 }

@@ -41,6 +41,11 @@ pub(super) struct Broken {
 }
 
 impl LastEvent {
+    /// All of an answer is wanted, from its beginning.
+    pub(super) fn from_the_beginning(request: RequestId) -> LastEvent {
+        LastEvent { request, position: 0 }
+    }
+
     /// What the header says, if it is there.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
         let Some(value) = headers.get(HEADER) else { return Ok(None) };

@@ -7,10 +7,15 @@
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
+pub(crate) mod batches;
 pub(crate) mod body;
+mod calls;
+pub(crate) mod embeddings;
 pub(crate) mod fields;
+mod files;
 mod generate;
 mod last_event;
+mod ledger;
 mod look;
 pub(crate) mod nearest;
 mod openapi;
@@ -20,6 +25,7 @@ pub(crate) mod reply;
 pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+mod tools;
 mod wording;
 
 use std::{
@@ -31,7 +37,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -49,17 +55,26 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 14] = [
+pub(crate) const PATHS: &[&str] = &[
     "/",
     "/health",
+    "/metrics",
     "/ready",
     "/openapi.json",
+    "/v1/batches",
+    "/v1/batches/{id}",
+    "/v1/batches/{id}/cancel",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
+    "/v1/files",
+    "/v1/files/{id}",
+    "/v1/files/{id}/content",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
     "/v1/receipts/{id}",
+    "/v1/receipts/{id}/ledger",
     "/v1/responses",
     "/v1/responses/{id}",
     "/v1/responses/{id}/cancel",
@@ -71,14 +86,26 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(look::welcome))
         .route("/health", get(look::health))
+        .route("/metrics", get(look::metrics))
         .route("/ready", get(look::ready))
         .route("/openapi.json", get(openapi::document))
         .route("/v1/chat/completions", post(generate::chat_completions))
         .route("/v1/completions", post(generate::completions))
+        .route("/v1/embeddings", post(generate::embeddings))
+        .route(
+            "/v1/files",
+            get(files::list).post(files::create).layer(DefaultBodyLimit::max(files::FORM_BYTES_MAX)),
+        )
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
+        .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))
         .route("/v1/responses", post(responses::create))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
@@ -105,7 +132,11 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     };
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
+    if let Some(failure) = response.extensions().get::<ApiError>() {
+        shared.metrics.failed(failure);
+    }
     let mut response = conclude(response, id, &method, path, began);
+    shared.metrics.answered(method.as_str(), path, response.status().as_u16());
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
     headers.insert(REQUEST_ID, text);
@@ -151,10 +182,15 @@ fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, 
 fn known_path(uri: &Uri) -> &'static str {
     let path = uri.path();
     let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
-    match PATHS.into_iter().find(|known| *known == path) {
+    match PATHS.iter().copied().find(|known| *known == path) {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
+        None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None if under("/v1/files/") && path.ends_with("/content") => "/v1/files/{id}/content",
+        None if under("/v1/files/") => "/v1/files/{id}",
+        None if under("/v1/batches/") && path.ends_with("/cancel") => "/v1/batches/{id}/cancel",
+        None if under("/v1/batches/") => "/v1/batches/{id}",
         None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
         None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
         None if under("/v1/responses/") => "/v1/responses/{id}",
@@ -190,7 +226,7 @@ fn is_local_host(host: &str) -> bool {
 
 async fn not_found(uri: Uri) -> ApiError {
     let path = uri.path();
-    let advice = match nearest::nearest(path, PATHS.into_iter()) {
+    let advice = match nearest::nearest(path, PATHS.iter().copied()) {
         Some(near) => format!("Did you mean {near}?"),
         None => "The API is under /v1; GET /openapi.json describes it.".to_owned(),
     };

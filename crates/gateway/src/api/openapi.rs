@@ -13,7 +13,7 @@ use utoipa::{
 };
 
 use super::{
-    generate, look,
+    batches, files, generate, ledger, look,
     parameters::{self, Route},
     responses,
     shapes::{ChatCompletionChunk, Completion},
@@ -30,6 +30,16 @@ use crate::error::ErrorBody;
     paths(
         generate::chat_completions,
         generate::completions,
+        generate::embeddings,
+        files::create,
+        files::list,
+        files::get,
+        files::content,
+        files::delete,
+        batches::create,
+        batches::list,
+        batches::get,
+        batches::cancel,
         responses::create,
         responses::retrieve,
         responses::cancel,
@@ -38,16 +48,29 @@ use crate::error::ErrorBody;
         look::models,
         look::model,
         look::receipt,
+        ledger::receipt_ledger,
         look::network_status,
         look::health,
+        look::metrics,
         look::ready,
     ),
-    components(schemas(ChatCompletionRequest, CompletionRequest, CreateResponse, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+    components(schemas(ChatCompletionRequest, CompletionRequest, EmbeddingRequest, CreateResponse, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
 )]
 struct Description;
 
 /// The body of a chat request, as the table of parameters has it.
 pub(super) struct ChatCompletionRequest;
+
+/// The body of a request for vectors, as the table of parameters has it.
+pub(super) struct EmbeddingRequest;
+
+impl PartialSchema for EmbeddingRequest {
+    fn schema() -> RefOr<Schema> {
+        parameters::schema(Route::Embeddings)
+    }
+}
+
+impl ToSchema for EmbeddingRequest {}
 
 /// The body of a completion request, as the table of parameters has it.
 pub(super) struct CompletionRequest;
@@ -95,11 +118,11 @@ mod tests {
         let document: Value = serde_json::from_str(&json).expect("JSON");
         let described: Vec<&str> =
             document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
-        let expected = super::super::PATHS.into_iter().filter(|path| !["/", "/openapi.json"].contains(path));
+        let expected = super::super::PATHS.iter().copied().filter(|path| !["/", "/openapi.json"].contains(path));
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }
-        assert_eq!(described.len(), 12);
+        assert_eq!(described.len(), super::super::PATHS.len() - 2);
         let chat = &document["components"]["schemas"]["ChatCompletionRequest"];
         assert_eq!(chat["properties"]["temperature"]["maximum"], 2.0);
         assert_eq!(chat["required"], serde_json::json!(["model", "messages"]));

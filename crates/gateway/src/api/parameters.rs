@@ -27,13 +27,15 @@ pub(crate) const SEED: RangeInclusive<i64> = i64::MIN..=i64::MAX;
 pub(crate) const TOP_K: RangeInclusive<i64> = -1..=i32::MAX as i64;
 pub(crate) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=surety_types::request::MAX_TOP_LOGPROBS as i64;
 pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
+pub(crate) const DIMENSIONS: RangeInclusive<i64> = 1..=surety_types::embedding::MAX_DIMENSIONS as i64;
 pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// Which of the generating routes a body was sent to.
+/// Which of the routes that ask a model something a body was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Chat,
     Completions,
+    Embeddings,
     Responses,
 }
 
@@ -73,8 +75,10 @@ pub(crate) struct Parameter {
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
 const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
+const EMBEDDINGS: &[Route] = &[Route::Embeddings];
 const RESPONSES: &[Route] = &[Route::Responses];
-const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
+const GENERATING: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
+const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Embeddings, Route::Responses];
 
 const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
     Parameter { name, routes, treatment: Treatment::Taken, shape, about }
@@ -115,13 +119,31 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "messages",
         CHAT,
         Shape::Messages,
-        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`.",
+        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`. An assistant's may hold `tool_calls`, a tool's the `tool_call_id` it answers.",
     ),
     taken(
         "prompt",
         COMPLETIONS,
         Shape::Any,
         "A text, a list of texts, a list of token ids, or a list of such lists.",
+    ),
+    taken(
+        "input",
+        EMBEDDINGS,
+        Shape::Any,
+        "A text, a list of texts, a list of token ids, or a list of such lists: a vector for each.",
+    ),
+    taken(
+        "encoding_format",
+        EMBEDDINGS,
+        Shape::Text,
+        "`float` (the default), or `base64`: the numbers as binary32, little-endian.",
+    ),
+    taken(
+        "dimensions",
+        EMBEDDINGS,
+        Shape::Integer(DIMENSIONS),
+        "Only the first so many numbers, scaled to length one again. Refused unless the model was made for vectors.",
     ),
     taken(
         "max_tokens",
@@ -135,33 +157,33 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Integer(CHAT_TOKENS),
         "Output tokens, at most. The newer name of `max_tokens`.",
     ),
-    taken("temperature", ALL, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
-    taken("top_p", ALL, Shape::Number(PROBABILITY), "Default 1, which is off."),
+    taken("temperature", GENERATING, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
+    taken("top_p", GENERATING, Shape::Number(PROBABILITY), "Default 1, which is off."),
     taken(
         "top_k",
-        ALL,
+        GENERATING,
         Shape::Integer(TOP_K),
         "Only the k likeliest tokens. Default 0, which is off, as is -1.",
     ),
     taken(
         "min_p",
-        ALL,
+        GENERATING,
         Shape::Number(PROBABILITY),
         "Only tokens this likely relative to the likeliest. Default 0, which is off.",
     ),
-    taken("repetition_penalty", ALL, Shape::Number(REPETITION), "Default 1, which is off."),
-    taken("presence_penalty", ALL, Shape::Number(PENALTY), "Default 0."),
-    taken("frequency_penalty", ALL, Shape::Number(PENALTY), "Default 0."),
-    taken("logit_bias", ALL, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
+    taken("repetition_penalty", GENERATING, Shape::Number(REPETITION), "Default 1, which is off."),
+    taken("presence_penalty", GENERATING, Shape::Number(PENALTY), "Default 0."),
+    taken("frequency_penalty", GENERATING, Shape::Number(PENALTY), "Default 0."),
+    taken("logit_bias", GENERATING, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
     taken(
         "seed",
-        ALL,
+        GENERATING,
         Shape::Integer(SEED),
         "The same request with the same seed gives the same answer. Absent: fresh randomness.",
     ),
-    taken("stop", ALL, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
+    taken("stop", GENERATING, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
     taken("n", BOTH, Shape::Integer(CHOICES), "How many answers. Default 1."),
-    taken("ignore_eos", ALL, Shape::Flag, "Go on past the model's end-of-generation tokens."),
+    taken("ignore_eos", GENERATING, Shape::Flag, "Go on past the model's end-of-generation tokens."),
     taken(
         "logprobs",
         BOTH,
@@ -180,7 +202,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Flag,
         "Return the prompt too, with its log-probabilities if `logprobs` asks for them.",
     ),
-    taken("stream", ALL, Shape::Flag, "Answer in server-sent events."),
+    taken("stream", GENERATING, Shape::Flag, "Answer in server-sent events."),
     taken(
         "stream_options",
         BOTH,
@@ -241,18 +263,28 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     examined("tools", RESPONSES, "Only empty, or with `tool_choice: \"none\"`."),
     examined("tool_choice", RESPONSES, "Only `none`, or `auto` without tools."),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
-    examined("tools", CHAT, "Only empty, or with `tool_choice: \"none\"`."),
-    examined("tool_choice", CHAT, "Only `none`, or `auto` without tools."),
-    examined("functions", CHAT, "Only empty, or with `function_call: \"none\"`."),
-    examined("function_call", CHAT, "Only `none`, or `auto` without functions."),
+    taken(
+        "tools",
+        CHAT,
+        Shape::Any,
+        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is refused.",
+    ),
+    taken(
+        "tool_choice",
+        CHAT,
+        Shape::Any,
+        "`auto`, or `none`, with which the model is shown no tools. Nothing can make it call one.",
+    ),
+    taken("parallel_tool_calls", CHAT, Shape::Flag, "false: at most one call in an answer. Default true."),
+    taken("functions", CHAT, Shape::Any, "The older form of `tools`; it is answered with `function_call`."),
+    taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
     examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
-    ignored("user"),
+    Parameter { routes: &[Route::Chat, Route::Completions, Route::Embeddings], ..ignored("user") },
     ignored("metadata"),
     ignored("store"),
     ignored("service_tier"),
     ignored("safety_identifier"),
-    ignored("parallel_tool_calls"),
     ignored("prompt_cache_key"),
     ignored("prompt_cache_options"),
     ignored("prompt_cache_retention"),
@@ -355,6 +387,7 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let subject = match route {
         Route::Chat => "messages",
         Route::Completions => "prompt",
+        Route::Embeddings => "input",
         Route::Responses => "input",
     };
     object.required("model").required(subject).into()
@@ -408,8 +441,20 @@ fn message_schema() -> ObjectBuilder {
         .property("role", text().enum_values(Some(super::ask::ROLES.map(|(name, _)| name))))
         .property("content", content)
         .property("name", text())
+        .property("tool_calls", ArrayBuilder::new().items(call_schema()))
+        .property("tool_call_id", text())
         .required("role")
-        .required("content")
+}
+
+fn call_schema() -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let function = ObjectBuilder::new().property("name", text()).property("arguments", text());
+    ObjectBuilder::new()
+        .property("id", text())
+        .property("type", text().enum_values(Some(["function"])))
+        .property("function", function.required("name").required("arguments"))
+        .required("id")
+        .required("function")
 }
 
 #[cfg(test)]

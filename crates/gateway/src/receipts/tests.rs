@@ -26,6 +26,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         stop: vec![],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     };
     let order = Order {
@@ -90,6 +91,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         channel: None,
         text: text.to_owned(),
         prompt_ids: None,
+        embedding: None,
     };
     let envelope = Signed::sign(envelope, &key).bytes().to_vec();
     Evidence { request_id: id.to_string(), envelope, answers: vec![answer] }

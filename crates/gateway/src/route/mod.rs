@@ -300,7 +300,7 @@ impl Workers {
         choice.removed.iter().for_each(|(_, constraint)| *counts.entry(*constraint).or_default() += 1);
         let name = &demand.model.name;
         let message = if standings.is_empty() {
-            format!("No worker qualifies for \"{name}\": {}. Add one.", self.census())
+            format!("No worker qualifies for \"{name}\": {}. Add one.", self.census_in_words())
         } else {
             let parts: Vec<String> =
                 counts.iter().map(|(constraint, count)| format!("{count} {}", constraint.words())).collect();
@@ -331,8 +331,15 @@ impl Workers {
         if any {
             return Ok(());
         }
-        let message = format!("No worker with a model is ready ({}). Wait, or start one.", self.census());
+        let message =
+            format!("No worker with a model is ready ({}). Wait, or start one.", self.census_in_words());
         Err(ApiError::new(Code::NoWorker, message))
+    }
+
+    /// Who could answer, with how many orders each has by its own word, and of ours.
+    pub(crate) fn loads(&self, demand: &Demand<'_>) -> Result<Vec<(PublicKey, u32, u32)>, ApiError> {
+        let candidates = self.candidates(demand)?.into_iter();
+        Ok(candidates.map(|candidate| candidate.worker.loads()).collect())
     }
 
     /// How each worker is.
@@ -345,23 +352,24 @@ impl Workers {
         self.all().iter().filter(|worker| wanted(worker)).filter_map(|worker| worker.state().1).collect()
     }
 
+    /// The workers counted by state.
+    pub(crate) fn census(&self) -> Vec<(&'static str, u64)> {
+        let states: Vec<Fitness> = self.all().iter().map(|worker| worker.state().0).collect();
+        let count = |fitness| states.iter().filter(|state| **state == fitness).count() as u64;
+        Fitness::ALL.into_iter().map(|fitness| (fitness.name(), count(fitness))).collect()
+    }
+
     /// The workers counted by state, in words.
-    fn census(&self) -> String {
-        let workers = self.all();
-        if workers.is_empty() {
+    fn census_in_words(&self) -> String {
+        let census = self.census();
+        if census.iter().all(|(_, count)| *count == 0) {
             return match self.payer {
                 Some(_) => "the ledger lists no workers that can be used".to_owned(),
                 None => "no workers are configured".to_owned(),
             };
         }
-        let states: Vec<Fitness> = workers.iter().map(|worker| worker.state().0).collect();
-        let parts: Vec<String> = Fitness::ALL
-            .into_iter()
-            .filter_map(|fitness| {
-                let count = states.iter().filter(|state| **state == fitness).count();
-                (count > 0).then(|| format!("{count} {}", fitness.name()))
-            })
-            .collect();
+        let there = census.iter().filter(|(_, count)| *count > 0);
+        let parts: Vec<String> = there.map(|(state, count)| format!("{count} {state}")).collect();
         format!("workers: {}", parts.join(", "))
     }
 }

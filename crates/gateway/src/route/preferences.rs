@@ -134,6 +134,11 @@ impl Name {
     /// Digits that are enough.
     pub(crate) const DIGITS_MIN: usize = 8;
 
+    /// A worker, by all its digits.
+    pub(crate) fn of_worker(key: &PublicKey) -> Option<Name> {
+        Self::parse(&key.to_string())
+    }
+
     /// Reads `0x` and the first digits of an operator's address, or the first digits of a worker's key.
     pub(crate) fn parse(text: &str) -> Option<Name> {
         let (digits, operator, most) = match text.strip_prefix("0x") {

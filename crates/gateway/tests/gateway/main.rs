@@ -5,9 +5,12 @@ mod fake;
 mod http;
 
 mod answers;
+mod batches;
 mod canaries;
 mod claims;
+mod embeddings;
 mod errors;
+mod ledger;
 mod life;
 mod looks;
 #[path = "../../../client/tests/memory/mod.rs"]
@@ -16,3 +19,4 @@ mod pays;
 mod responses;
 mod resume;
 mod routes;
+mod tools;

@@ -196,6 +196,7 @@ mod tests {
             stop: stop.iter().map(|stop| (*stop).into()).collect(),
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             date: None,
         }
     }

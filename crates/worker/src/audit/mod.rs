@@ -149,6 +149,7 @@ pub(crate) fn answer_of(evidence: AuditEvidence, salt: [u8; 32]) -> Answer {
         text,
         channel: None,
         prompt_ids: None,
+        embedding: None,
     }
 }
 
@@ -193,6 +194,7 @@ fn compute(
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: checked.request.embedding,
     };
     let replay = replay::replay(model, executor, &request, &answer.output_ids, progress)
         .map_err(Discrepancy::Replay)?;

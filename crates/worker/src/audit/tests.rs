@@ -49,6 +49,7 @@ fn request() -> Request {
         stop: Vec::new(),
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     }
 }
@@ -92,6 +93,7 @@ fn compute(order: &Order) -> Computed {
         ignore_end: true,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());

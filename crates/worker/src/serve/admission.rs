@@ -77,6 +77,14 @@ pub fn admit(
         return Err(refuse(FailureCode::BadRequest, &fault));
     }
     let prompt = model.prompt_tokens(&request).map_err(|error| refuse_prompt(&error))?;
+    if let Some(wanted) = request.embedding {
+        model.check_embedding(wanted).map_err(|error| refuse(FailureCode::BadRequest, &error))?;
+        //
+        if order.max_output_tokens > 0 || order.resumed.is_some() {
+            let message = "the order asks for a vector, and for tokens of an answer";
+            return Err(Refusal::new(FailureCode::BadRequest, message));
+        }
+    }
     let vocabulary = model.architecture().vocabulary;
     let outside = |token: &&u32| **token >= vocabulary;
     for (tokens, what) in [(&prompt, "the prompt"), (&resumed, "the answer to resume")] {

@@ -43,13 +43,13 @@ pub fn now_ms() -> u64 {
 }
 
 pub fn chat(system: &str, user: &str) -> Request {
-    let message =
-        |role: &str, content: &str| Message { role: role.into(), content: content.into(), name: None };
+    let message = |role: &str, content: &str| Message::text(role, content);
     Request {
-        prompt: Prompt::Chat { messages: vec![message("system", system), message("user", user)] },
+        prompt: Prompt::chat(vec![message("system", system), message("user", user)]),
         stop: Vec::new(),
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
     }
 }
@@ -150,6 +150,7 @@ pub fn compute_from(model: &Arc<Model>, prompt: Vec<u32>, request: &Request, ord
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());
@@ -264,6 +265,7 @@ impl Liar {
             channel: None,
             text: claim.text.clone(),
             prompt_ids: None,
+            embedding: None,
         }
     }
 

@@ -1,5 +1,9 @@
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
+use surety_types::ToolCall;
+
 use super::*;
 use crate::route::preferences::Sort;
 
@@ -90,7 +94,7 @@ fn roles_and_contents_are_those_of_templates() {
         TODAY,
     )
     .expect("three messages");
-    let Prompt::Chat { messages } = &ask.requests[0].prompt else { panic!("not a chat") };
+    let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
     let flat: Vec<_> =
         messages.iter().map(|m| (m.role.as_str(), m.content.as_str(), m.name.as_deref())).collect();
     let expected =
@@ -197,11 +201,40 @@ fn messages_are_refused_by_their_place() {
         "messages[0].content[0].type",
         "image_url",
     );
+    for (call, param, words) in [
+        ("{}", "messages[0].tool_calls[0].id", "missing"),
+        (r#"{"id":"a"}"#, "messages[0].tool_calls[0].function", "missing"),
+        (r#"{"id":"a","function":{}}"#, "messages[0].tool_calls[0].function.name", "missing"),
+        (
+            r#"{"id":"a","function":{"name":"f","arguments":"[]"}}"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "must be an object",
+        ),
+        (
+            r#"{"id":"a","function":{"name":"f","arguments":"{\"a\":1e999}"}}"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "not finite",
+        ),
+        (
+            r#"{"id":"a","function":{"name":"f","arguments":{}}}"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "string",
+        ),
+    ] {
+        let message = format!(r#"[{{"role":"assistant","content":null,"tool_calls":[{call}]}}]"#);
+        check_refused(messages(&message), InvalidParam, param, words);
+    }
     check_refused(
-        messages(r#"[{"role":"assistant","content":null,"tool_calls":[{}]}]"#),
+        messages(r#"[{"role":"assistant","tool_calls":[{"id":"a","type":"custom"}]}]"#),
         UnsupportedParameter,
+        "messages[0].tool_calls[0].type",
+        "Only \"function\"",
+    );
+    check_refused(
+        messages(r#"[{"role":"user","content":"x","tool_calls":[{}]}]"#),
+        UnknownParameter,
         "messages[0].tool_calls",
-        "content",
+        "tool_calls",
     );
     check_refused(
         messages(r#"[{"role":"user","contents":"x","content":"y"}]"#),
@@ -226,9 +259,13 @@ fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
         assert!(chat(members).is_ok(), "{members}");
     }
     for (members, param) in [
-        (r#","tools":[{"type":"function"}]"#, "tools"),
-        (r#","tool_choice":"required""#, "tool_choice"),
-        (r#","functions":[{"name":"f"}]"#, "functions"),
+        (r#","tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"required""#, "tool_choice"),
+        (r#","functions":[{"name":"f"}],"function_call":{"name":"f"}"#, "function_call"),
+        (r#","tools":[{"type":"web_search"}]"#, "tools[0].type"),
+        (
+            r#","tools":[{"type":"function","function":{"name":"f","strict":true}}]"#,
+            "tools[0].function.strict",
+        ),
         (r#","response_format":{"type":"json_object"}"#, "response_format"),
         (r#","modalities":["text","audio"]"#, "modalities"),
         (r#","audio":{"voice":"alloy"}"#, "audio"),
@@ -245,6 +282,95 @@ fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
         );
     }
     assert!(completion(r#","prompt":"a","n":2,"best_of":2"#).is_ok());
+}
+
+#[test]
+fn tools_and_calls_are_carried_as_they_are_written() {
+    let ask = Ask::parse(
+        r#"{"model":"m","tools":[
+              {"function": {"parameters": {"type": "object", "b": 1.0, "a": [ ]}, "name": "find"}, "type": "function"},
+              {"type":"function","function":{"name":"ask","description":"a \"b\"","strict":false}}],
+            "tool_choice":"auto","parallel_tool_calls":false,"messages":[
+              {"role":"user","content":"x"},
+              {"role":"assistant","content":null,"tool_calls":[
+                {"id":"c1","type":"function","index":0,"function":{"name":"find","arguments":"{ \"b\": 2, \"a\" : 1 }"}},
+                {"id":"c2","type":"function","function":{"name":"ask","arguments":""}}]},
+              {"role":"tool","tool_call_id":"c2","content":"4"}]}"#,
+        Route::Chat,
+        TODAY,
+    )
+    .expect("a chat with tools");
+    let names: Arc<[String]> = ["find".to_owned(), "ask".to_owned()].into();
+    assert_eq!(ask.tools, Some(Tools { names, most: 1, older: false }));
+    assert_eq!(ask.shows_tools(), Some("tools"));
+    assert!(!ask.goes_on());
+    let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
+    assert_eq!(
+        tools[0],
+        r#"{"function":{"parameters":{"type":"object","b":1.0,"a":[]},"name":"find"},"type":"function"}"#
+    );
+    let calls = [
+        ToolCall { id: "c1".into(), name: "find".into(), arguments: r#"{"b":2,"a":1}"#.into() },
+        ToolCall { id: "c2".into(), name: "ask".into(), arguments: "{}".into() },
+    ];
+    assert_eq!((messages[1].content.as_str(), &messages[1].tool_calls[..]), ("", &calls[..]));
+    assert_eq!(messages[2].tool_call_id.as_deref(), Some("c2"));
+}
+
+#[test]
+fn functions_are_tools_of_the_older_form() {
+    let ask = Ask::parse(
+        r#"{"model":"m","functions":[{"name":"find","parameters":{}}],"messages":[
+              {"role":"assistant","content":null,"function_call":{"name":"find","arguments":"{}"}},
+              {"role":"function","name":"find","content":"4"}]}"#,
+        Route::Chat,
+        TODAY,
+    )
+    .expect("a chat with functions");
+    assert_eq!(ask.tools, Some(Tools { names: ["find".to_owned()].into(), most: 1, older: true }));
+    assert_eq!(ask.shows_tools(), Some("functions"));
+    let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
+    assert_eq!(tools[..], [r#"{"type":"function","function":{"name":"find","parameters":{}}}"#]);
+    assert_eq!(messages[0].tool_calls[0].id, "call00000");
+    assert_eq!(messages[1].tool_call_id.as_deref(), Some("call00000"));
+}
+
+#[test]
+fn tools_are_refused_by_their_place() {
+    use Code::InvalidParam;
+    let function = |function: &str| format!(r#","tools":[{{"type":"function","function":{function}}}]"#);
+    let deep = format!(r#"{{"name":"f","parameters":{{"a":{}{}}}}}"#, "[".repeat(64), "]".repeat(64));
+    let long = format!(r#"{{"name":"f","description":"{}"}}"#, "x".repeat(64 << 10));
+    for (members, param, words) in [
+        (r#","tools":[{"type":"function"}]"#.to_owned(), "tools[0].function", "missing"),
+        (r#","tools":[{"function":{"name":"f"}}]"#.to_owned(), "tools[0].type", "missing"),
+        (function("{}"), "tools[0].function.name", "missing"),
+        (function(r#"{"name":"a b"}"#), "tools[0].function.name", "letters, digits"),
+        (function(r#"{"name":"f","parameters":[]}"#), "tools[0].function.parameters", "JSON Schema"),
+        (function(&deep), "tools[0]", "64 levels"),
+        (function(&long), "tools[0]", "At most 65536"),
+        (function(r#"{"name":"f","parameters":{"a":99999999999999999999}}"#), "tools[0]", "64 bits"),
+        (
+            format!("{},\"functions\":[{{\"name\":\"g\"}}]", function(r#"{"name":"f"}"#)),
+            "functions",
+            "older form",
+        ),
+        (format!("{},\"tool_choice\":\"always\"", function(r#"{"name":"f"}"#)), "tool_choice", "none, auto"),
+        (
+            r#","tools":[],"tool_choice":{"type":"function","function":{"name":"g"}}"#.to_owned(),
+            "tool_choice",
+            "none of `tools`",
+        ),
+        (r#","functions":[{"name":"f"},{"name":"f"}]"#.to_owned(), "functions[1]", "Name each once"),
+    ] {
+        check_refused(chat(&members), InvalidParam, param, words);
+    }
+    check_refused(
+        chat(&function(r#"{"name":"f","parameter":{}}"#)),
+        Code::UnknownParameter,
+        "tools[0].function.parameter",
+        "Did you mean `parameters`?",
+    );
 }
 
 #[test]
@@ -275,20 +401,23 @@ fn sizes_are_refused_with_numbers() {
 
 #[test]
 fn every_taken_parameter_is_named_when_its_value_is_nonsense() {
-    for route in [Route::Chat, Route::Completions] {
+    for route in [Route::Chat, Route::Completions, Route::Embeddings] {
         for parameter in table::PARAMETERS.iter().filter(|parameter| parameter.is_on(route)) {
             let nonsense = r#"{"no such member":[{}]}"#;
             let subject = match route {
                 Route::Chat => r#""messages":[{"role":"user","content":"hi"}]"#,
-                _ => r#""prompt":"hi""#,
+                Route::Completions => r#""prompt":"hi""#,
+                Route::Embeddings | Route::Responses => r#""input":"hi""#,
             };
             let body = match parameter.name {
                 "model" => format!("{{{subject},\"model\":{nonsense}}}"),
-                "messages" | "prompt" => format!("{{\"model\":\"m\",\"{}\":{nonsense}}}", parameter.name),
+                "messages" | "prompt" | "input" => {
+                    format!("{{\"model\":\"m\",\"{}\":{nonsense}}}", parameter.name)
+                }
                 name => format!("{{\"model\":\"m\",{subject},\"{name}\":{nonsense}}}"),
             };
             let result = Ask::parse(&body, route, TODAY);
-            if parameter.treatment == table::Treatment::Ignored {
+            if parameter.treatment == table::Treatment::Ignored && parameter.is_on(route) {
                 assert!(result.is_ok(), "{body}");
             } else {
                 let error = result.expect_err(&body);
