@@ -177,6 +177,7 @@ impl Ours {
                 logprobs: None,
                 prompt_logprobs: None,
                 embedding: None,
+                grammar: None,
             };
             scheduler.submit(request).expect("the cache holds the comparison");
         };

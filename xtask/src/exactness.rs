@@ -124,6 +124,7 @@ impl Routes {
             logprobs: None,
             prompt_logprobs: None,
             embedding: None,
+            grammar: None,
         }
     }
 

@@ -104,6 +104,9 @@ pub enum Command {
     /// Make and show keys.
     #[command(subcommand)]
     Key(commands::key::Command),
+    /// Make, list and revoke the API keys of this machine's gateway, with budgets and limits; show what each has used.
+    #[command(subcommand)]
+    Apikey(commands::apikey::Command),
     /// Measure this machine.
     #[command(subcommand)]
     Bench(commands::bench::Command),
@@ -208,6 +211,15 @@ mod tests {
         check("surety worker earnings --genesis g.json --account x");
         check("surety relay run --listen 0.0.0.0:7842 --connections 100 --bytes-per-second 1000000");
         check("surety gateway run --genesis g.json --account x --deposit 5 --price-ceiling 1/1/1");
+        check("surety apikey create");
+        check(
+            "surety apikey create mine --budget 2.5 --rpm 60 --tpm 100000 --models a,b --expires 30d --max-price 1/1/4 --json",
+        );
+        check("surety apikey list --json");
+        check("surety apikey show mine");
+        check("surety apikey revoke mine");
+        check("surety apikey usage mine --csv");
+        check("surety gateway run --mdns --require-key");
         check("surety key list");
         check("surety key show mine");
         check("surety bench engine");

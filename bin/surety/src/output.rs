@@ -20,7 +20,7 @@ use surety_worker::{
 };
 
 use crate::{
-    commands::{gateway, validator},
+    commands::{apikey, gateway, validator},
     keystore::KeystoreError,
 };
 
@@ -157,6 +157,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<LedgerError>().and_then(LedgerError::hint).map(str::to_owned))
             .or_else(|| cause.downcast_ref::<FindError>().and_then(FindError::hint).map(str::to_owned))
             .or_else(|| gateway::hint(cause))
+            .or_else(|| apikey::hint(cause))
             .or_else(|| validator::hint(cause))
     })
 }

@@ -12,6 +12,7 @@ pub mod tokenizer;
 
 pub mod architecture;
 mod embedding;
+pub mod constraint;
 mod forward;
 mod generation;
 pub mod image;
@@ -24,6 +25,8 @@ pub mod scheduler;
 mod text;
 
 pub use embedding::EmbeddingError;
+pub use constraint::ConstraintError;
 pub use generation::{NonFinite, PastTheEnd, SequenceRequest};
 pub use model::{Bytes, LoadError, Model, PromptError};
 pub use scheduler::{Event, Scheduler, SchedulerLimits, SequenceId, SubmitError};
+pub use surety_grammar::Grammar;

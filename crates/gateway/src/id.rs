@@ -1,9 +1,9 @@
 //! Request ids: what a person quotes when something went wrong.
 //!
 //! In:     the system's random source.
-//! Out:    `req_…` and the ids OpenAI's shapes carry, made of the same 128 bits.
+//! Out:    `req_…` and the ids that protocols' shapes carry, made of the same 128 bits.
 //! Touches: nothing.
-//! Holds:  one id finds its request under any of its four spellings.
+//! Holds:  one id finds its request under any of its spellings.
 //! Absent: ids chosen by callers, which could collide or mislead.
 
 use std::fmt;
@@ -35,10 +35,15 @@ impl RequestId {
         format!("resp_{:032x}", self.0)
     }
 
-    /// Reads any of the four spellings.
+    /// The id Anthropic's shape carries.
+    pub fn message(self) -> String {
+        format!("msg_{:032x}", self.0)
+    }
+
+    /// Reads any of the spellings.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits =
-            ["req_", "chatcmpl-", "cmpl-", "resp_"].iter().find_map(|prefix| text.strip_prefix(prefix))?;
+        const SPELLINGS: [&str; 5] = ["req_", "chatcmpl-", "cmpl-", "resp_", "msg_"];
+        let digits = SPELLINGS.iter().find_map(|prefix| text.strip_prefix(prefix))?;
         let lowercase_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if digits.len() != 32 || !digits.bytes().all(lowercase_hex) {
             return None;
@@ -70,7 +75,7 @@ mod tests {
     #[test]
     fn every_spelling_finds_the_request() {
         let id = RequestId(0x0123_4567_89ab_cdef);
-        for text in [id.to_string(), id.chat(), id.completion(), id.response()] {
+        for text in [id.to_string(), id.chat(), id.completion(), id.response(), id.message()] {
             assert_eq!(RequestId::parse(&text), Some(id), "{text}");
         }
     }

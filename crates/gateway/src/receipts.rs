@@ -89,7 +89,7 @@ pub(crate) enum KeepError {
 /// Evidence could not be read back.
 #[derive(Debug, thiserror::Error)]
 #[error("receipts cannot be read")]
-pub(crate) struct FindError(#[source] Box<redb::Error>);
+pub(crate) struct FindError(#[source] pub(crate) Box<redb::Error>);
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]

@@ -218,6 +218,9 @@ pub enum Fault {
     ///
     #[error("the request is not the one that was ordered")]
     OtherRequest,
+    /// The request has another grammar than the one the order's parameters name, or one of them has none.
+    #[error("the request's grammar is not the one that the order names")]
+    OtherGrammar,
     ///
     #[error("the order resumes from {ordered} tokens; there are {found}")]
     ResumedCount {
@@ -498,6 +501,10 @@ pub fn check_opened_answer(
     //
     if Request::digest_of(&answer.request) != order.request_digest {
         return Err(Fault::OtherRequest);
+    }
+    // G-1
+    if !request.has_grammar_of(&order) {
+        return Err(Fault::OtherGrammar);
     }
     checked.push(Check::Request);
 

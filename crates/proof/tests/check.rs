@@ -61,6 +61,7 @@ fn honest() -> Case {
         prompt_logprobs: None,
         embedding: None,
         date: None,
+        grammar: None,
     };
     let prompt_ids = vec![1, 50, 51, 52, 2];
     let output_ids = vec![60, 61, 62];

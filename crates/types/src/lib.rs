@@ -33,6 +33,7 @@ pub mod region;
 pub mod request;
 pub mod sampling;
 pub mod spelling;
+pub mod statement;
 pub mod text;
 pub mod voucher;
 pub mod wire;
@@ -64,6 +65,9 @@ pub use region::Region;
 pub use request::{CivilDate, Message, Prompt, Request, ToolCall};
 pub use sampling::Sampling;
 pub use spelling::Spelling;
+pub use statement::{
+    Decision, Dossier, DossierError, KeptOut, Paper, StatedEnd, StatedEvent, Statement, What,
+};
 pub use text::Text;
 pub use voucher::Voucher;
 pub use wire::{

@@ -30,6 +30,8 @@ pub const MAX_TOOL_BYTES: usize = 64 << 10;
 pub const MAX_TOOL_CALLS: usize = 128;
 /// Bytes of one call's arguments.
 pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
+/// Bytes of a grammar.
+pub const MAX_GRAMMAR_BYTES: usize = 32 << 10;
 /// Alternatives per token.
 pub const MAX_TOP_LOGPROBS: u8 = 20;
 
@@ -52,6 +54,9 @@ pub struct Request {
     /// Today, for chat templates that mention it.
     #[n(4)]
     pub date: Option<CivilDate>,
+    /// What the answer must keep to (`docs/spec/grammar.md`); the order names its digest.
+    #[n(5)]
+    pub grammar: Option<String>,
     /// A vector of the prompt, instead of an answer in text.
     #[n(6)]
     pub embedding: Option<Embedding>,
@@ -208,6 +213,16 @@ impl Request {
         Digest::of(domain::REQUEST, &self.to_cbor())
     }
 
+    /// The digest of a grammar (G-1), as an order's sampling parameters name it.
+    pub fn grammar_digest(grammar: &str) -> Digest {
+        Digest::of(domain::GRAMMAR, grammar.as_bytes())
+    }
+
+    /// Whether the request has the grammar that an order's sampling parameters name, or neither has one (G-1).
+    pub fn has_grammar_of(&self, order: &crate::Order) -> bool {
+        self.grammar.as_deref().map(Request::grammar_digest) == order.sampling.grammar
+    }
+
     /// The digest of an encoded request.
     pub fn digest_of(cbor: &[u8]) -> Digest {
         Digest::of(domain::REQUEST, cbor)
@@ -248,11 +263,13 @@ impl Canonical for Request {
         if let Some(embedding) = &self.embedding {
             embedding.check()?;
             // a vector has no text that could stop, and no tokens that could be likely.
-            if !self.stop.is_empty() || self.logprobs.is_some() || self.prompt_logprobs.is_some() {
-                let problem = "asks for a vector; stop strings and log-probabilities are of text";
+            let is_of_text = !self.stop.is_empty() || self.grammar.is_some();
+            if is_of_text || self.logprobs.is_some() || self.prompt_logprobs.is_some() {
+                let problem = "asks for a vector; stop strings, grammars and log-probabilities are of text";
                 return Err(Invalid::new("embedding", problem));
             }
         }
+        at_most("grammar", "bytes", self.grammar.as_ref().map_or(0, String::len), MAX_GRAMMAR_BYTES)?;
         self.date.as_ref().map_or(Ok(()), CivilDate::check)
     }
 }

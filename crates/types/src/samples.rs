@@ -46,6 +46,7 @@ pub(crate) fn request() -> Request {
         logprobs: Some(2),
         prompt_logprobs: None,
         date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+        grammar: None,
         embedding: None,
     }
 }
@@ -57,6 +58,7 @@ pub(crate) fn embedding_request() -> Request {
         logprobs: None,
         prompt_logprobs: None,
         date: None,
+        grammar: None,
         embedding: Some(Embedding { dimensions: Some(32) }),
     }
 }
@@ -311,5 +313,38 @@ pub(crate) fn status() -> WorkerStatus {
             vectors: Some(Vectors { pooling: Pooling::Mean, may_be_cut: true }),
         }],
         region: Some(region()),
+    }
+}
+
+pub(crate) fn statement() -> Statement {
+    Statement {
+        request_id: "req_1".into(),
+        gateway: gateway().public(),
+        path: Text::clipped("/v1/chat/completions"),
+        model_name: "sample".into(),
+        received_ms: 1_750_000_000_000,
+        ended_ms: 1_750_000_002_000,
+        end: StatedEnd::Failed {
+            code: Text::clipped("worker_lost"),
+            message: Text::clipped("Worker 2 was lost."),
+            accountable: Text::clipped("worker"),
+            worker: Some(worker().public()),
+        },
+        charge: Amount::ZERO,
+        decisions: vec![Decision {
+            at_ms: 1_750_000_000_001,
+            qualified: 1,
+            best: vec![worker().public()],
+            removed: vec![KeptOut { constraint: Text::clipped("unreachable"), workers: 2 }],
+        }],
+        events: vec![StatedEvent {
+            at_ms: 1_750_000_000_002,
+            what: What::Accepted,
+            worker: Some(worker().public()),
+            order: Some(digest(4)),
+            tokens: 0,
+            why: Text::default(),
+        }],
+        left_out: 0,
     }
 }

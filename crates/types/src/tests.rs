@@ -66,6 +66,7 @@ fn vectors() -> Vec<(&'static str, String)> {
         ("receipt_digest.json", pretty(&serde_json::json!({ "digest": receipt.digest() }))),
         ("refusal.json", signed(&samples::refusal(), &worker)),
         ("envelope.json", signed(&samples::envelope(&receipt), &gateway)),
+        ("statement.json", signed(&samples::statement(), &gateway)),
         ("evidence.json", samples::evidence().to_json().unwrap() + "\n"),
     ]
 }
@@ -165,6 +166,7 @@ fn encodings_are_deterministic_cbor() {
         samples::refusal().to_cbor(),
         samples::manifest().to_cbor(),
         samples::envelope(&receipt).to_cbor(),
+        samples::statement().to_cbor(),
         samples::status().to_cbor(),
         receipt.bytes().to_vec(),
     ];
@@ -273,6 +275,45 @@ fn every_kind_fits_its_bound() {
         },
         &samples::gateway(),
     );
+    let stated = samples::statement();
+    let decision = Decision {
+        at_ms: u64::MAX,
+        qualified: u32::MAX,
+        best: vec![samples::worker().public(); statement::MAX_CANDIDATES],
+        removed: vec![
+            KeptOut { constraint: Text::clipped("x".repeat(64)), workers: u32::MAX };
+            statement::MAX_REMOVED
+        ],
+    };
+    let event = StatedEvent {
+        at_ms: u64::MAX,
+        what: What::StoodStill,
+        worker: Some(samples::worker().public()),
+        order: Some(samples::digest(1)),
+        tokens: u32::MAX,
+        why: Text::clipped("x".repeat(160)),
+    };
+    check(
+        Statement {
+            request_id: "x".repeat(256),
+            model_name: "x".repeat(256),
+            path: Text::clipped("x".repeat(64)),
+            received_ms: u64::MAX,
+            ended_ms: u64::MAX,
+            end: StatedEnd::Failed {
+                code: Text::clipped("x".repeat(64)),
+                message: Text::clipped("x".repeat(1024)),
+                accountable: Text::clipped("x".repeat(16)),
+                worker: Some(samples::worker().public()),
+            },
+            charge: most,
+            decisions: vec![decision; statement::MAX_DECISIONS],
+            events: vec![event; statement::MAX_EVENTS],
+            left_out: u32::MAX,
+            ..stated
+        },
+        &samples::gateway(),
+    );
 }
 
 #[test]
@@ -356,6 +397,7 @@ fn other_encodings_of_a_value_are_refused() {
         prompt_logprobs: None,
         date: None,
         embedding: None,
+        grammar: None,
     };
     let canonical = [0xa3, 0x00, 0x82, 0x01, 0xa1, 0x00, 0x61, b'a', 0x01, 0x80, 0x02, 0x01];
     assert_eq!(request.to_cbor(), canonical);
@@ -409,6 +451,7 @@ fn every_changed_byte_is_refused() {
     check(samples::progress(), &samples::worker());
     let receipt = Signed::sign(samples::receipt(), &samples::worker());
     check(samples::envelope(&receipt), &samples::gateway());
+    check(samples::statement(), &samples::gateway());
 }
 
 #[test]
@@ -545,16 +588,18 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(0u8..=20),
         prop::option::of(0u8..=20),
         prop::option::of(date),
+        prop::option::of(".{0,80}"),
         prop::option::of(prop::option::of(1..=MAX_DIMENSIONS)),
     )
-        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, embedding)| match embedding {
-            None => Request { prompt, stop, logprobs, prompt_logprobs, date, embedding: None },
+        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding)| match embedding {
+            None => Request { prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding: None },
             Some(dimensions) => Request {
                 prompt,
                 stop: vec![],
                 logprobs: None,
                 prompt_logprobs: None,
                 date,
+                grammar: None,
                 embedding: Some(Embedding { dimensions }),
             },
         })
@@ -564,20 +609,23 @@ fn samplings() -> impl Strategy<Value = Sampling> {
     (
         (0f32..=2.0, any::<u32>(), 0f32..=1.0, 0f32..=1.0),
         (0.01f32..=10.0, -2f32..=2.0, -2f32..=2.0),
-        prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20),
+        (prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20), prop::option::of(digests())),
     )
-        .prop_map(|((temperature, top_k, top_p, min_p), (repetition, presence, frequency), biases)| {
-            Sampling {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty: repetition,
-                presence_penalty: presence,
-                frequency_penalty: frequency,
-                logit_bias: biases.into_iter().collect(),
-            }
-        })
+        .prop_map(
+            |((temperature, top_k, top_p, min_p), (repetition, presence, frequency), (biases, grammar))| {
+                Sampling {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty: repetition,
+                    presence_penalty: presence,
+                    frequency_penalty: frequency,
+                    logit_bias: biases.into_iter().collect(),
+                    grammar,
+                }
+            },
+        )
 }
 
 fn orders() -> impl Strategy<Value = Order> {
@@ -829,6 +877,7 @@ proptest! {
         check::<Receipt>(&bytes);
         check::<Manifest>(&bytes);
         check::<Envelope>(&bytes);
+        check::<Statement>(&bytes);
         check::<ToWorker>(&bytes);
         check::<FromWorker>(&bytes);
         check::<WorkerStatus>(&bytes);
@@ -837,6 +886,7 @@ proptest! {
             let _ = cose::peek(&bytes, kind);
         }
         prop_assert!(Evidence::parse(&bytes).is_err());
+        prop_assert!(Dossier::parse(&bytes).is_err() && !Dossier::is_meant(&bytes));
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Bench {
             prompt_logprobs: None,
             embedding: None,
             date: None,
+            grammar: None,
         }
     }
 
@@ -280,6 +281,7 @@ fn compute(model: &Arc<Model>, prompt: &[u32], order: &Order) -> Computed {
         logprobs: None,
         prompt_logprobs: None,
         embedding: None,
+        grammar: None,
     };
     scheduler.submit(request).unwrap();
     let mut computed = Computed {

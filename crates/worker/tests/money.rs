@@ -158,6 +158,7 @@ impl Bench {
             prompt_logprobs: None,
             embedding: None,
             date: None,
+            grammar: None,
         };
         let issued_ms =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;

@@ -264,6 +264,7 @@ impl Soak {
                     logprobs: None,
                     prompt_logprobs: None,
                     embedding: None,
+                    grammar: None,
                 };
                 scheduler.submit(sequence).expect("it fits")
             })

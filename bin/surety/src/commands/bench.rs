@@ -403,6 +403,7 @@ impl Bench {
             logprobs: None,
             prompt_logprobs: None,
             embedding: None,
+            grammar: None,
         }
     }
 }

@@ -4,9 +4,11 @@ mod hosting;
 mod http;
 mod process;
 
+mod apikey;
 mod commands;
 mod demo;
 mod evaluation;
+mod explain;
 mod join;
 mod keeping;
 mod kill_matrix;

@@ -60,6 +60,22 @@ fn a_model_is_shown_tools_and_calls_and_what_it_answers_holds() {
     let verified = run(dir, &["verify", &request_id(&head), "--recompute"]);
     assert_status(&verified, 0);
 
+    // Made to, it calls, of what the schema has.
+    let mut forced = asked.clone();
+    forced["max_tokens"] = json!(100);
+    forced["tool_choice"] = json!("required");
+    forced["parallel_tool_calls"] = json!(false);
+    forced["tools"][0]["function"]["parameters"]["properties"]["place"] = json!({"enum": ["Rome", "Paris"]});
+    forced["tools"][0]["function"]["parameters"]["required"] = json!(["place"]);
+    let (head, called) = ask(&up.base_url(), &forced);
+    let choice = &called["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls", "{called}");
+    assert_eq!(choice["message"]["content"], Value::Null);
+    let arguments = choice["message"]["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    let arguments: Value = serde_json::from_str(arguments).unwrap();
+    assert!(["Rome", "Paris"].contains(&arguments["place"].as_str().unwrap()), "{arguments}");
+    assert_status(&run(dir, &["verify", &request_id(&head), "--recompute"]), 0);
+
     let call = json!({"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{\"place\":\"Rome\"}"}});
     asked["messages"] = json!([
         {"role": "user", "content": "Who goes there?"},

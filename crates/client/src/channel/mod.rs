@@ -40,6 +40,9 @@ pub enum PurseError {
     /// What is promised could not be kept, so it was not promised.
     #[error("the payer's book cannot be written: {0}")]
     Book(String),
+    /// Nothing is to be paid: the order was only to be accepted.
+    #[error("the order was only to be accepted")]
+    Unwilling,
 }
 
 /// A future of a [`Purse`].

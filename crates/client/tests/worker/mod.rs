@@ -44,6 +44,7 @@ pub fn request() -> Request {
         prompt_logprobs: None,
         embedding: None,
         date: None,
+        grammar: None,
     }
 }
 

@@ -62,6 +62,7 @@ pub fn request(prompt: Vec<u32>, max_output_tokens: u32) -> SequenceRequest {
         logprobs: None,
         prompt_logprobs: None,
         embedding: None,
+        grammar: None,
     }
 }
 

@@ -6,11 +6,14 @@
 //! Holds:  whatever is returned is within the bounds of `types`, so it can be ordered from a worker.
 //! Absent: which models and workers there are.
 
-use std::hash::{DefaultHasher, Hasher};
+use std::{
+    hash::{DefaultHasher, Hasher},
+    time::Instant,
+};
 
 use serde_json::value::RawValue;
 use surety_types::{
-    Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
+    CallFormat, Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
     envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
@@ -20,6 +23,7 @@ use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
     provider,
+    response_format::response_format,
     tools::{self, Tools},
 };
 use crate::{
@@ -34,7 +38,7 @@ const ANSWERS_MAX: usize = surety_types::envelope::MAX_PARTS / 2;
 /// Bytes of all orders' requests together; each answer's evidence holds its own copy.
 const ORDERED_BYTES_MAX: usize = MAX_REQUEST_BYTES;
 /// Text parts in one message's content.
-const PARTS_MAX: usize = 4096;
+pub(super) const PARTS_MAX: usize = 4096;
 /// Output tokens of a completion that does not say, as OpenAI documents.
 const COMPLETION_TOKENS_DEFAULT: u32 = 16;
 /// Bytes of a request's beginning that say which others begin alike.
@@ -76,12 +80,33 @@ pub(crate) struct Ask {
     pub(crate) tools: Option<Tools>,
 }
 
-/// In which of OpenAI's shapes to answer, and with how many alternatives per token.
+/// In which protocol's shape to answer, and with how many alternatives per token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    Chat { logprobs: Option<u8> },
-    Completion { echo: bool, logprobs: Option<u8> },
-    Embedding { base64: bool, wanted: Embedding },
+    Chat {
+        logprobs: Option<u8>,
+    },
+    Completion {
+        echo: bool,
+        logprobs: Option<u8>,
+    },
+    /// Anthropic's, which says which stop sequence ended the answer.
+    Message {
+        stops: bool,
+    },
+    /// None: only the prompt's tokens are counted.
+    Count,
+    /// Ollama's, which says how long the answer took since the request came.
+    Ollama {
+        chat: bool,
+        logprobs: Option<u8>,
+        began: Instant,
+    },
+    /// A vector of each prompt.
+    Embedding {
+        base64: bool,
+        wanted: Embedding,
+    },
 }
 
 impl Ask {
@@ -95,9 +120,24 @@ impl Ask {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
-            Form::Embedding { .. } => false,
+            Form::Message { stops } => !stops,
+            // Lines of JSON have no place for ids.
+            Form::Count | Form::Ollama { .. } | Form::Embedding { .. } => false,
         };
         self.stream && plain && self.tools.is_none() && self.answers() == 1
+    }
+
+    /// Has the answers be calls, where they must: how a model writes them is known with the model.
+    pub(crate) fn hold_to_calls(&mut self, format: Option<CallFormat>) -> Result<(), ApiError> {
+        let Some((tools, format)) = self.tools.as_ref().zip(format) else { return Ok(()) };
+        let Some(grammar) = tools.grammar(format)? else { return Ok(()) };
+        if self.sampling.grammar.is_some() || self.ignore_end {
+            let message = "`tool_choice` has the answer be a call and nothing else. Leave out `response_format` and `ignore_eos`.";
+            return Err(ApiError::invalid("tool_choice", message));
+        }
+        self.sampling.grammar = Some(Request::grammar_digest(&grammar));
+        self.requests.iter_mut().for_each(|request| request.grammar = Some(grammar.clone()));
+        self.check()
     }
 
     /// The parameter by which a model is to be shown tools or calls of them, if it is.
@@ -143,47 +183,48 @@ impl Ask {
         hasher.finish()
     }
 
-    /// Reads the body of either route.
+    /// Reads the body of a route that answers in events.
     pub(crate) fn parse(text: &str, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
+        if route == Route::Messages {
+            return super::messages::read::read(text, route, today);
+        }
         let mut fields = Fields::body(text)?;
         table::screen(&mut fields, route)?;
-        let model = fields::string("model", required(&mut fields, "model")?)?;
-        if model.is_empty() {
-            return Err(ApiError::invalid("model", "`model` is empty. GET /v1/models lists what there is."));
-        }
-        if model.len() > MAX_ID_BYTES {
-            let message = format!("`model` takes {} bytes. Names take at most {MAX_ID_BYTES}.", model.len());
-            return Err(ApiError::invalid("model", message));
-        }
+        let model = model(&mut fields)?;
         let choices = fields.integer("n", table::CHOICES)?.unwrap_or(1) as u32;
-        let sampling = sampling(&mut fields)?;
+        let mut sampling = sampling(&mut fields)?;
         let seed = fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller);
-        let stop = stop(&mut fields)?;
+        let stop = stop(&mut fields, "stop")?;
         let ignore_end = fields.boolean("ignore_eos")?.unwrap_or(false);
         let stream = fields.boolean("stream")?.unwrap_or(false);
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
         let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
+        let grammar = match route {
+            Route::Chat => response_format(&mut fields)?,
+            _ => None,
+        };
+        sampling.grammar = grammar.as_deref().map(Request::grammar_digest);
+        if grammar.is_some() && ignore_end {
+            let message = "`ignore_eos` goes past the end of an answer, and one that keeps to `response_format` has nothing \
+                           more to say there. Leave one of them out.";
+            return Err(ApiError::invalid("ignore_eos", message));
+        }
         let Subject { form, max_output_tokens, prompts, tools } = match route {
-            Route::Chat => chat(&mut fields)?,
             Route::Completions => completions(&mut fields, choices)?,
             Route::Embeddings => embeddings(&mut fields)?,
-            Route::Responses => return Err(ApiError::bug("a response was asked for as a completion")),
+            _ => chat(&mut fields)?,
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
         let requests: Vec<Request> = prompts
             .into_iter()
             .map(|prompt| Request {
-                stop: stop.clone(),
-                logprobs: form.logprobs(),
-                prompt_logprobs: form.prompt_logprobs(&prompt),
-                embedding: form.embedding(),
-                date: matches!(prompt, Prompt::Chat { .. }).then_some(date.unwrap_or(today)),
-                prompt,
+                grammar: grammar.clone(),
+                ..form.request(prompt, stop.clone(), date.unwrap_or(today))
             })
             .collect();
-        let ask = Ask {
+        Ask {
             model,
             requests,
             choices,
@@ -197,13 +238,17 @@ impl Ask {
             deadline_ms,
             form,
             tools,
-        };
-        ask.check()?;
-        Ok(ask)
+        }
+        .checked()
     }
 
-    /// The bounds that concern more than one parameter.
-    pub(super) fn check(&self) -> Result<(), ApiError> {
+    /// Holds the bounds that concern more than one parameter.
+    pub(super) fn checked(self) -> Result<Ask, ApiError> {
+        self.check()?;
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
         let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
@@ -245,8 +290,8 @@ impl Form {
     /// What OpenTelemetry's conventions call it.
     pub(crate) fn operation(&self) -> &'static str {
         match self {
-            Form::Chat { .. } => "chat",
-            Form::Completion { .. } => "text_completion",
+            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => "chat",
+            Form::Completion { .. } | Form::Ollama { chat: false, .. } => "text_completion",
             Form::Embedding { .. } => "embeddings",
         }
     }
@@ -254,8 +299,12 @@ impl Form {
     /// Alternatives wanted per output token.
     pub(crate) fn logprobs(&self) -> Option<u8> {
         match *self {
-            Form::Chat { logprobs } | Form::Completion { logprobs, .. } => logprobs,
-            Form::Embedding { .. } => None,
+            Form::Chat { logprobs } | Form::Completion { logprobs, .. } | Form::Ollama { logprobs, .. } => {
+                logprobs
+            }
+            // The tokens' bytes tell which of them it was.
+            Form::Message { stops } => stops.then_some(0),
+            Form::Count | Form::Embedding { .. } => None,
         }
     }
 
@@ -263,16 +312,31 @@ impl Form {
     fn embedding(&self) -> Option<Embedding> {
         match *self {
             Form::Embedding { wanted, .. } => Some(wanted),
-            Form::Chat { .. } | Form::Completion { .. } => None,
+            _ => None,
         }
     }
 
     /// The parameter that holds what is asked.
     pub(crate) fn subject(&self) -> &'static str {
         match self {
-            Form::Chat { .. } => "messages",
-            Form::Completion { .. } => "prompt",
+            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => {
+                "messages"
+            }
+            Form::Completion { .. } | Form::Ollama { chat: false, .. } => "prompt",
             Form::Embedding { .. } => "input",
+        }
+    }
+
+    /// The request of a worker for an answer to one prompt.
+    pub(super) fn request(&self, prompt: Prompt, stop: Vec<String>, date: CivilDate) -> Request {
+        Request {
+            stop,
+            logprobs: self.logprobs(),
+            prompt_logprobs: self.prompt_logprobs(&prompt),
+            grammar: None,
+            embedding: self.embedding(),
+            date: matches!(prompt, Prompt::Chat { .. }).then_some(date),
+            prompt,
         }
     }
 
@@ -284,7 +348,7 @@ impl Form {
             Form::Completion { echo: true, logprobs: None } => {
                 matches!(prompt, Prompt::Tokens(_)).then_some(0)
             }
-            Form::Completion { echo: false, .. } | Form::Chat { .. } | Form::Embedding { .. } => None,
+            _ => None,
         }
     }
 }
@@ -295,6 +359,18 @@ struct Subject {
     max_output_tokens: Option<u32>,
     prompts: Vec<Prompt>,
     tools: Option<Tools>,
+}
+/// The name of the model.
+pub(super) fn model(fields: &mut Fields<'_>) -> Result<String, ApiError> {
+    let model = fields::string("model", required(fields, "model")?)?;
+    if model.is_empty() {
+        return Err(ApiError::invalid("model", "`model` is empty. GET /v1/models lists what there is."));
+    }
+    if model.len() > MAX_ID_BYTES {
+        let message = format!("`model` takes {} bytes. Names take at most {MAX_ID_BYTES}.", model.len());
+        return Err(ApiError::invalid("model", message));
+    }
+    Ok(model)
 }
 
 fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
@@ -440,15 +516,6 @@ pub(super) fn no_tools(
 
 /// Answers are plain text.
 fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    if let Some(mut format) = fields.fields("response_format")? {
-        let kind = format.string("type")?;
-        if kind.as_deref() != Some("text") {
-            let message = "`response_format` other than `{\"type\": \"text\"}` is not supported here. \
-                           Describe the form in `messages` and check the answer.";
-            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("response_format"));
-        }
-        table::nothing_left(&format, &["type"])?;
-    }
     if let Some(raw) = fields.take("modalities") {
         for raw in fields::list("modalities", raw, 16)? {
             if fields::string("modalities", raw)? != "text" {
@@ -548,6 +615,7 @@ pub(super) fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
             .number("frequency_penalty", table::PENALTY)?
             .unwrap_or(off.frequency_penalty),
         logit_bias: logit_bias(fields)?,
+        grammar: None,
     };
     sampling.check().map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))?;
     Ok(sampling)
@@ -577,24 +645,26 @@ fn logit_bias(fields: &mut Fields<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
     Ok(biases)
 }
 
-pub(super) fn stop(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
-    let Some(raw) = fields.take("stop") else { return Ok(Vec::new()) };
+/// One text or several, of which each ends the answer.
+pub(super) fn stop(fields: &mut Fields<'_>, name: &str) -> Result<Vec<String>, ApiError> {
+    let path = fields.path(name);
+    let Some(raw) = fields.take(name) else { return Ok(Vec::new()) };
     let stops = match fields::first_byte(raw) {
-        b'"' => vec![fields::string("stop", raw)?],
-        b'[' => fields::list("stop", raw, MAX_STOPS)?
+        b'"' => vec![fields::string(&path, raw)?],
+        b'[' => fields::list(&path, raw, MAX_STOPS)?
             .into_iter()
             .enumerate()
-            .map(|(index, raw)| fields::string(&format!("stop[{index}]"), raw))
+            .map(|(index, raw)| fields::string(&format!("{path}[{index}]"), raw))
             .collect::<Result<_, _>>()?,
-        _ => return Err(fields::wrong_type("stop", raw, "a text or a list of texts")),
+        _ => return Err(fields::wrong_type(&path, raw, "a text or a list of texts")),
     };
     for (index, stop) in stops.iter().enumerate() {
         if stop.is_empty() || stop.len() > MAX_STOP_BYTES {
             let message = format!(
-                "`stop[{index}]` takes {} bytes. A stop text takes 1 to {MAX_STOP_BYTES}.",
+                "`{path}[{index}]` takes {} bytes. A stop text takes 1 to {MAX_STOP_BYTES}.",
                 stop.len(),
             );
-            return Err(ApiError::invalid("stop", message));
+            return Err(ApiError::invalid(path, message));
         }
     }
     Ok(stops)

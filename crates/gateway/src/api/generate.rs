@@ -20,7 +20,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Signed};
+use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
@@ -31,6 +31,7 @@ use super::{
     ask::{Ask, Form},
     body::Text,
     embeddings::{self, EmbeddingList},
+    guard,
     last_event::{Broken, LastEvent},
     openapi::{ChatCompletionRequest, CompletionRequest, EmbeddingRequest},
     parameters::Route,
@@ -46,6 +47,8 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
+    keys::{Hold, Tenant},
+    journal::trail::{Following, Trail},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
@@ -64,6 +67,7 @@ const FINGERPRINT_DIGITS: usize = 16;
 /// Answer a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The answer; with `stream: true`, chunks as server-sent events, ended by `[DONE]` or by an error frame.",
         content((ChatCompletion<'static> = "application/json"), (ChatCompletionChunk<'static> = "text/event-stream"))),
@@ -82,6 +86,7 @@ pub(super) async fn chat_completions(
 /// Continue a text or a list of token ids.
 #[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The continuation; with `stream: true`, pieces as server-sent events, ended by `[DONE]` or by an error frame.",
         content((Completion<'static> = "application/json"), (Completion<'static> = "text/event-stream"))),
@@ -126,6 +131,11 @@ pub(super) struct Job {
     log: Option<StreamLog>,
     told: Told,
     telemetry: Telemetry,
+    /// What is set aside for it.
+    hold: Arc<Hold>,
+    trail: Trail,
+    /// Its caller has left when this is dropped, unless it had ended.
+    _following: Option<Following>,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -195,7 +205,8 @@ pub(super) struct Call {
     pub(super) share: Option<OwnedSemaphorePermit>,
 }
 
-async fn answer(
+/// Answers in a protocol whose streams can be gone on with.
+pub(super) async fn answer(
     shared: Arc<Shared>,
     id: RequestId,
     route: Route,
@@ -216,7 +227,8 @@ async fn answer(
             (Some(broken), call)
         }
     };
-    let ask = understand(text, route, call.today).await?;
+    let today = call.today;
+    let ask = understand(text, move |text| Ask::parse(text, route, today)).await?;
     start(shared, call, ask, broken).await?.respond().await
 }
 
@@ -227,20 +239,45 @@ pub(super) async fn start(
     ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
+    let trail = shared.journal.trail(call.id);
+    trail.asked_unless_known(shared.key.public(), call.received_ms);
+    trail.named(&ask.model);
+    // What is known of a stream that broke off is not replaced before it goes on.
+    let following = broken.is_none().then(|| trail.following());
+    let began = begin(shared, call, ask, broken, &trail).await;
+    if let (Err(failure), Some(_)) = (&began, &following) {
+        trail.failed(failure);
+    }
+    let job = began?;
+    trail.begun();
+    Ok(Job { _following: Some(following.unwrap_or_else(|| trail.following())), ..job })
+}
+
+async fn begin(
+    shared: Arc<Shared>,
+    call: Call,
+    mut ask: Ask,
+    broken: Option<Broken>,
+    trail: &Trail,
+) -> Result<Job, ApiError> {
     let Call { id, received_ms, today, trace, share } = call;
     let began = Instant::now();
     shared.open()?;
+    let tenant = Tenant::current(&shared.keys)?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
     let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
+    ask.hold_to_calls(model.calls)?;
+    guard::screen(&tenant, &mut ask, &model)?;
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,
     };
     let active = shared.admit(id)?;
+    let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
         workers: Arc::clone(&shared.workers),
@@ -254,7 +291,10 @@ pub(super) async fn start(
         deadline_ms: unix_ms() + patience_ms,
         stall: shared.stall_timeout,
         search: shared.search_timeout,
-        affinity: Some(ask.affinity()),
+        affinity: Some(tenant.affinity(ask.affinity())),
+        hold: Arc::clone(&hold),
+        counts: ask.form == Form::Count,
+        trail: trail.clone(),
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -275,7 +315,9 @@ pub(super) async fn start(
         true => shared.streams.go_on(id),
         false => {
             let nonce = answering.nonce();
-            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms })
+            shared
+                .streams
+                .begin(id, Begun { model: model.id, nonce, date: today, received_ms, tenant: tenant.key() })
         }
     });
     if let Some(log) = &log {
@@ -285,6 +327,8 @@ pub(super) async fn start(
     let telemetry = Telemetry::accepted(Arc::clone(&shared.metrics), what, (id, began.into_std()), trace);
     let finished = (0..ask.answers()).map(|_| None).collect();
     Ok(Job {
+        trail: trail.clone(),
+        _following: None,
         shared,
         id,
         ask,
@@ -296,26 +340,48 @@ pub(super) async fn start(
         log,
         told,
         telemetry,
+        hold,
         _active: active,
         _share: share,
     })
 }
 
-pub(super) async fn understand(text: String, route: Route, today: CivilDate) -> Result<Ask, ApiError> {
-    if text.len() <= QUICK_BYTES {
-        return Ask::parse(&text, route, today);
+/// How many tokens a prompt has, as a worker signs for it that is told to stop before it computes anything for money.
+pub(super) async fn count(shared: Arc<Shared>, call: Call, ask: Ask) -> Result<u32, ApiError> {
+    match start(shared, call, ask, None).await {
+        Ok(job) => Ok(job.answering.prompt_tokens()),
+        // A prompt that does not fit was counted all the same.
+        Err(failure) if failure.code() == Code::ContextLengthExceeded => {
+            let receipt = failure.receipt().and_then(|receipt| Signed::<Receipt>::peek_value(receipt).ok());
+            let tokens = receipt.map(|(receipt, _)| receipt.prompt_tokens).filter(|tokens| *tokens > 0);
+            tokens.ok_or(failure)
+        }
+        Err(failure) => Err(failure),
     }
-    let parsed = tokio::task::spawn_blocking(move || Ask::parse(&text, route, today)).await;
+}
+
+/// Has a body read, on a thread that may take its time if it is long.
+pub(super) async fn understand<T: Send + 'static>(
+    text: String,
+    read: impl FnOnce(&str) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if text.len() <= QUICK_BYTES {
+        return read(&text);
+    }
+    let parsed = tokio::task::spawn_blocking(move || read(&text)).await;
     parsed.map_err(|_| ApiError::bug("reading the body panicked"))?
 }
 
 /// What can be refused once the model is known.
 pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
-    if !model.chat && matches!(ask.form, Form::Chat { .. }) {
-        let message = format!(
-            "\"{}\" has no chat template, so it cannot hold a conversation. Send a text to /v1/completions.",
-            model.name,
-        );
+    let is_chat = |request: &Request| matches!(request.prompt, Prompt::Chat { .. });
+    if !model.chat && ask.requests.iter().any(is_chat) {
+        let instead = match ask.form {
+            Form::Ollama { .. } => "Send a text to /api/generate with `raw: true`.",
+            _ => "Send a text to /v1/completions.",
+        };
+        let message =
+            format!("\"{}\" has no chat template, so it cannot hold a conversation. {instead}", model.name);
         return Err(ApiError::invalid("model", message));
     }
     if model.calls.is_none()
@@ -402,7 +468,7 @@ fn stopping() -> ApiError {
 
 impl Job {
     /// The response: a stream, or one document, as was asked.
-    async fn respond(self) -> Result<Response, ApiError> {
+    pub(super) async fn respond(self) -> Result<Response, ApiError> {
         let (id, mut labels) = (self.id, self.labels());
         let mut response = if self.ask.stream {
             self.stream()
@@ -469,6 +535,7 @@ impl Job {
             model: self.model.name.clone(),
             fingerprint: format!("fp_{}", &digits[..FINGERPRINT_DIGITS]),
             calls: self.model.calls,
+            prompt_tokens: self.answering.prompt_tokens(),
         };
         let marks = self.log.clone().map(|log| Marks { request: self.id, position: self.told.position, log });
         let mut wording = wording::of(heading, &self.ask, marks);
@@ -514,10 +581,14 @@ impl Job {
     /// The whole answer as one document, and what is known about it.
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let made = self.whole().await;
-        if let Err(failure) = &made {
-            self.telemetry.failed(failure);
-        }
-        made
+        made.inspect_err(|failure| self.failed(failure))
+    }
+
+    /// Tells all who follow it.
+    fn failed(&mut self, failure: &ApiError) {
+        self.trail.failed(failure);
+        self.telemetry.failed(failure);
+        self.hold.fail();
     }
 
     async fn whole(&mut self) -> Result<(Bytes, SuretyNote), ApiError> {
@@ -557,10 +628,10 @@ impl Job {
         match self.follow(&mut *wording, &events).await {
             Ok(last) => events.end(last),
             Err(failure) => {
+                self.failed(&failure);
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
                 self.shared.metrics.failed(&failure);
-                self.telemetry.failed(&failure);
                 events.end(wording.failed(&failure));
             }
         }
@@ -608,17 +679,28 @@ impl Job {
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
         let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
-        let charged = charge(&finished).0;
         note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
+        let charge = charge(&finished);
         let evidence = self.evidence(finished)?;
-        if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
+        // Whoever finds the receipt after a crash is to know who is charged for it.
+        self.hold.on_disk().await;
+        let kept = self.shared.receipts.keep(self.id, evidence).await;
+        let tokens =
+            [usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens];
+        let charged = self.hold.complete(tokens, self.first_byte_ms, kept.is_err());
+        if let Err(failure) = kept {
             note.receipt = None;
             note.note = Some(failure.to_string());
+            if let Some(charged) = charged {
+                // If that fails too, it has been logged.
+                let _ = charged.await;
+            }
         }
+        self.trail.answered(charge);
         if let Some(log) = &self.log {
             log.forget();
         }
-        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charged).unwrap_or(u64::MAX));
+        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charge.0).unwrap_or(u64::MAX));
         info!(
             request = %self.id,
             model = self.model.name,

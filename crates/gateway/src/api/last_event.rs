@@ -13,6 +13,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     route::Resolved,
     session::{Again, Restored},
     streams::{Begun, Entry},
@@ -71,9 +72,11 @@ impl Broken {
             return Err(ApiError::new(Code::Overloaded, message).with_accountable(Accountable::Caller));
         }
         let (streams, receipts) = (shared.streams.clone(), shared.receipts.clone());
+        let tenant = Tenant::current(&shared.keys)?.key();
         let found = tokio::task::spawn_blocking(move || {
             let whole = receipts.find(last.request).is_ok_and(|evidence| evidence.is_some());
-            (streams.find(last.request).filter(|_| !whole), whole)
+            let theirs = |(begun, _): &(Begun, Vec<Entry>)| !whole && begun.tenant == tenant;
+            (streams.find(last.request).filter(theirs), whole)
         });
         match found.await.map_err(|_| ApiError::bug("looking for a stream panicked"))? {
             (Some((begun, entries)), _) => Ok(Broken { last, begun, is_kept: true, entries }),

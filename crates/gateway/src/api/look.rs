@@ -17,7 +17,13 @@ use surety_types::{Evidence, Receipt, Signed};
 use tracing::error;
 
 use super::{
+    dialect,
     fields::quote,
+    money::may_see,
+    messages::{
+        self,
+        shapes::{ModelInfo, ModelPage},
+    },
     nearest::nearest,
     shapes::{ClaimsReport, Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
 };
@@ -76,21 +82,39 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 
-/// The models that can be asked for.
-#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, description = "By name.", body = ModelList)))]
-pub(super) async fn models(State(shared): State<Arc<Shared>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: shared.workers.models(shared.started) })
+/// The models that can be asked for; page by page, as Anthropic shapes them, if `anthropic-version` is sent.
+#[utoipa::path(get, path = "/v1/models", tag = "models", params(
+    ("anthropic-version" = Option<String>, Header, description = "Any: the answer is as Anthropic shapes it."),
+    ("limit" = Option<usize>, Query, description = "With `anthropic-version`: how many to a page, 1 to 1000. Default 20."),
+    ("after_id" = Option<String>, Query, description = "With `anthropic-version`: the page after this model."),
+    ("before_id" = Option<String>, Query, description = "With `anthropic-version`: the page before this model."),
+), responses(
+    (status = 200, description = "By name.", content((ModelList = "application/json"), (ModelPage = "application/json"))),
+    (status = "4XX", description = "There is no such page.", body = ErrorBody),
+))]
+pub(super) async fn models(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let data = shared.workers.models(shared.started);
+    if headers.contains_key(dialect::VERSION) {
+        return Ok(Json(messages::models::page(uri.query().unwrap_or(""), data)?).into_response());
+    }
+    Ok(Json(ModelList { object: "list", data }).into_response())
 }
 
 /// One model, by name, `name@<first digits of its id>`, or id.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path, description = "A name, a pinned name, or an id.")), responses(
-    (status = 200, description = "The model.", body = Model),
+    (status = 200, description = "The model; as Anthropic shapes it, if `anthropic-version` is sent.",
+        content((Model = "application/json"), (ModelInfo = "application/json"))),
     (status = 404, description = "No worker serves it.", body = ErrorBody),
 ))]
 pub(super) async fn model(
     State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
     asked: Result<Path<String>, PathRejection>,
-) -> Result<Json<Model>, ApiError> {
+) -> Result<Response, ApiError> {
     let asked = path_text(asked)?;
     let resolved = shared.workers.resolve(&asked)?;
     let id = resolved.id.to_string();
@@ -98,9 +122,13 @@ pub(super) async fn model(
     let plain = asked.split_once('@').map_or(asked.as_str(), |(name, _)| name);
     let found = known.clone().find(|model| model.id == plain).or_else(|| known.next());
     // Between the two looks the worker may have gone.
-    found
-        .map(Json)
-        .ok_or_else(|| ApiError::new(Code::ModelUnknown, "No worker serves it any more.").with_param("model"))
+    let found = found.ok_or_else(|| {
+        ApiError::new(Code::ModelUnknown, "No worker serves it any more.").with_param("model")
+    })?;
+    match headers.contains_key(dialect::VERSION) {
+        true => Ok(Json(messages::models::info(found)).into_response()),
+        false => Ok(Json(found).into_response()),
+    }
 }
 
 /// The workers, as far as this gateway knows.
@@ -201,6 +229,12 @@ pub(super) async fn kept(
         );
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     };
+    if !may_see(shared, id).await? {
+        let message = format!(
+            "Nothing is kept for {id} that was asked with this key: it was another's, it failed, or it is too old."
+        );
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    }
     let receipts = shared.receipts.clone();
     let found = tokio::task::spawn_blocking(move || receipts.find(id)).await;
     let found = found.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(|error| {

@@ -1,9 +1,9 @@
-//! API: the HTTP face, in OpenAI's shapes.
+//! API: the HTTP face, in the shapes of OpenAI, Anthropic and Ollama.
 //!
 //! In:     HTTP requests. Out: HTTP responses.
 //! Touches: what `gateway` holds: workers, receipts.
-//! Holds:  every response carries `x-request-id`; every error is an OpenAI error object, whatever went wrong, a panic
-//!         included; no text of a prompt or an answer is logged.
+//! Holds:  every response carries `x-request-id`; every error is an error object of the protocol that was spoken, whatever
+//!         went wrong, a panic included; no text of a prompt or an answer is logged.
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
@@ -11,21 +11,30 @@ pub(crate) mod batches;
 pub(crate) mod body;
 mod calls;
 pub(crate) mod embeddings;
+pub(crate) mod dialect;
+mod explanation;
 pub(crate) mod fields;
 mod files;
 mod generate;
+mod guard;
 mod last_event;
 mod ledger;
 mod look;
+pub(crate) mod money;
+mod messages;
 pub(crate) mod nearest;
+mod ollama;
+pub(crate) mod once;
 mod openapi;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
 pub(crate) mod responses;
+mod response_format;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 mod tools;
+mod time;
 mod wording;
 
 use std::{
@@ -44,12 +53,15 @@ use axum::{
     routing::{get, post},
 };
 use futures::FutureExt;
+use surety_types::CivilDate;
 use tracing::{error, info};
 
+use self::dialect::Dialect;
 use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Room,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,6 +69,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Every path there is, for suggestions and tests.
 pub(crate) const PATHS: &[&str] = &[
     "/",
+    "/api/chat",
+    "/api/embed",
+    "/api/embeddings",
+    "/api/generate",
+    "/api/ps",
+    "/api/show",
+    "/api/tags",
+    "/api/version",
     "/health",
     "/metrics",
     "/ready",
@@ -70,6 +90,8 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/files",
     "/v1/files/{id}",
     "/v1/files/{id}/content",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
@@ -79,6 +101,11 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/responses/{id}",
     "/v1/responses/{id}/cancel",
     "/v1/responses/{id}/input_items",
+    "/v1/credits",
+    "/v1/generations/{id}",
+    "/v1/quote",
+    "/v1/usage",
+    "/v1/requests/{id}/explanation",
 ];
 
 /// The routes.
@@ -101,6 +128,16 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/batches", get(batches::list).post(batches::create))
         .route("/v1/batches/{id}", get(batches::get))
         .route("/v1/batches/{id}/cancel", post(batches::cancel))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/api/show", post(ollama::look::show))
+        .route("/api/tags", get(ollama::look::tags))
+        .route("/api/ps", get(ollama::look::running))
+        .route("/api/version", get(ollama::look::version))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
@@ -110,8 +147,14 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
+        .route("/v1/credits", get(money::credits))
+        .route("/v1/generations/{id}", get(money::generation))
+        .route("/v1/quote", post(money::quote_answer))
+        .route("/v1/usage", get(money::usage))
+        .route("/v1/requests/{id}/explanation", get(explanation::explanation))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
         .with_state(shared)
 }
@@ -125,21 +168,33 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     };
     let began = Instant::now();
     let (method, path) = (request.method().clone(), known_path(request.uri()));
+    let dialect = Dialect::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(id);
-    let response = match check_host(&shared, &request) {
+    let trail = shared.journal.trail(id);
+    trail.asked(shared.key.public(), path, unix_ms());
+    let mut response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
         Ok(()) => shielded(next.run(request)).await,
     };
+    let room = response.extensions_mut().remove::<Room>();
+    // Not to be ready is an answer, not a failure.
+    if let Some(failure) = response.extensions().get::<ApiError>().filter(|_| path != "/ready") {
+        trail.failed(failure);
+    }
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
     if let Some(failure) = response.extensions().get::<ApiError>() {
         shared.metrics.failed(failure);
     }
-    let mut response = conclude(response, id, &method, path, began);
+    let mut response = conclude(response, id, dialect, &method, path, began);
     shared.metrics.answered(method.as_str(), path, response.status().as_u16());
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
+    dialect.mark(headers, &text);
     headers.insert(REQUEST_ID, text);
+    if let Some(room) = room {
+        guard::tell(headers, &room);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -154,11 +209,18 @@ async fn shielded(handling: impl Future<Output = Response>) -> Response {
 }
 
 /// Renders an error that a handler left, and logs what became of the request.
-fn conclude(mut response: Response, id: RequestId, method: &Method, path: &str, began: Instant) -> Response {
+fn conclude(
+    mut response: Response,
+    id: RequestId,
+    dialect: Dialect,
+    method: &Method,
+    path: &str,
+    began: Instant,
+) -> Response {
     let failure = response.extensions_mut().remove::<ApiError>();
     if let Some(failure) = &failure {
         let allow = response.headers().get(header::ALLOW).cloned();
-        response = failure.clone().with_allow(allow).render(&id);
+        response = dialect.render(&failure.clone().with_allow(allow), &id);
     }
     let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     match failure {
@@ -194,6 +256,8 @@ fn known_path(uri: &Uri) -> &'static str {
         None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
         None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
         None if under("/v1/responses/") => "/v1/responses/{id}",
+        None if under("/v1/generations/") => "/v1/generations/{id}",
+        None if under("/v1/requests/") => "/v1/requests/{id}/explanation",
         None => "(unknown)",
     }
 }
@@ -253,15 +317,30 @@ pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// A moment in UTC, as RFC 3339 has it, to the second: the next where it lies between two.
+pub fn utc(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    let CivilDate { year, month, day } = CivilDate::from_unix_ms(seconds.saturating_mul(1000));
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_told_in_utc() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(1_767_225_599_001), "2026-01-01T00:00:00Z");
+        assert_eq!(utc(1_767_225_598_000), "2025-12-31T23:59:58Z");
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error_like_others() {
         let response = shielded(async { panic!("on purpose") }).await;
         let id = RequestId::random().expect("randomness");
-        let response = conclude(response, id, &Method::GET, "/", Instant::now());
+        let response = conclude(response, id, Dialect::OpenAi, &Method::GET, "/", Instant::now());
         assert_eq!(response.status(), 500);
         let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

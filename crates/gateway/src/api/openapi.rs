@@ -13,7 +13,11 @@ use utoipa::{
 };
 
 use super::{
-    batches, files, generate, ledger, look,
+    batches,
+    dialect::{MessageErrorBody, OllamaErrorBody},
+    explanation, files, generate, ledger, look,
+    messages::{self, shapes::MessageEvent},
+    money, ollama,
     parameters::{self, Route},
     responses,
     shapes::{ChatCompletionChunk, Completion},
@@ -24,7 +28,7 @@ use crate::error::ErrorBody;
 #[openapi(
     info(
         title = "Surety gateway",
-        description = "The OpenAI API, with a signed receipt for every answer. What we add, stock clients ignore.",
+        description = "The APIs of OpenAI, Anthropic and Ollama, with a signed receipt for every answer. What we add, stock clients ignore.",
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
@@ -45,62 +49,77 @@ use crate::error::ErrorBody;
         responses::cancel,
         responses::delete,
         responses::input_items,
+        messages::create,
+        messages::count_tokens,
+        ollama::chat,
+        ollama::generate,
+        ollama::embed,
+        ollama::embeddings,
+        ollama::look::show,
+        ollama::look::tags,
+        ollama::look::running,
+        ollama::look::version,
         look::models,
         look::model,
         look::receipt,
         ledger::receipt_ledger,
+        explanation::explanation,
         look::network_status,
         look::health,
         look::metrics,
         look::ready,
+        money::credits,
+        money::usage,
+        money::generation,
+        money::quote_answer,
     ),
-    components(schemas(ChatCompletionRequest, CompletionRequest, EmbeddingRequest, CreateResponse, ChatCompletionChunk<'static>, Completion<'static>, ErrorBody)),
+    components(schemas(
+        ChatCompletionRequest,
+        CompletionRequest,
+        EmbeddingRequest,
+        CreateResponse,
+        MessageRequest,
+        CountTokensRequest,
+        OllamaChatRequest,
+        OllamaGenerateRequest,
+        OllamaShowRequest,
+        ChatCompletionChunk<'static>,
+        Completion<'static>,
+        MessageEvent<'static>,
+        MessageErrorBody,
+        OllamaErrorBody,
+        ErrorBody,
+    )),
 )]
 struct Description;
 
-/// The body of a chat request, as the table of parameters has it.
-pub(super) struct ChatCompletionRequest;
+/// Bodies, as the table of parameters has them.
+macro_rules! bodies {
+    ($($name:ident: $route:ident, $about:literal;)*) => {$(
+        #[doc = $about]
+        pub(super) struct $name;
 
-/// The body of a request for vectors, as the table of parameters has it.
-pub(super) struct EmbeddingRequest;
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                parameters::schema(Route::$route)
+            }
+        }
 
-impl PartialSchema for EmbeddingRequest {
-    fn schema() -> RefOr<Schema> {
-        parameters::schema(Route::Embeddings)
-    }
+        impl ToSchema for $name {}
+    )*};
 }
 
-impl ToSchema for EmbeddingRequest {}
-
-/// The body of a completion request, as the table of parameters has it.
-pub(super) struct CompletionRequest;
-
-impl PartialSchema for ChatCompletionRequest {
-    fn schema() -> RefOr<Schema> {
-        parameters::schema(Route::Chat)
-    }
+bodies! {
+    ChatCompletionRequest: Chat, "The body of a chat request.";
+    CompletionRequest: Completions, "The body of a completion request.";
+    EmbeddingRequest: Embeddings, "The body of a request for vectors.";
+    CreateResponse: Responses, "The body of a request for a response.";
+    MessageRequest: Messages, "The body of a message request.";
+    CountTokensRequest: CountTokens, "The body of a request to count.";
+    OllamaChatRequest: OllamaChat, "The body of a chat request of Ollama's.";
+    OllamaGenerateRequest: OllamaGenerate, "The body of a generate request of Ollama's.";
+    OllamaShowRequest: OllamaShow, "The body of a request for a model of Ollama's.";
 }
-
-impl ToSchema for ChatCompletionRequest {}
-
-impl PartialSchema for CompletionRequest {
-    fn schema() -> RefOr<Schema> {
-        parameters::schema(Route::Completions)
-    }
-}
-
-impl ToSchema for CompletionRequest {}
-
-/// The body of a request for a response, as the table of parameters has it.
-pub(super) struct CreateResponse;
-
-impl PartialSchema for CreateResponse {
-    fn schema() -> RefOr<Schema> {
-        parameters::schema(Route::Responses)
-    }
-}
-
-impl ToSchema for CreateResponse {}
 
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Description::openapi())

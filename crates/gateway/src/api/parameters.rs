@@ -37,6 +37,11 @@ pub(crate) enum Route {
     Completions,
     Embeddings,
     Responses,
+    Messages,
+    CountTokens,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaShow,
 }
 
 /// What becomes of a parameter.
@@ -53,7 +58,7 @@ pub(crate) enum Treatment {
 }
 
 /// How a parameter's value looks, for the description.
-enum Shape {
+pub(crate) enum Shape {
     Text,
     Flag,
     Number(RangeInclusive<f32>),
@@ -66,10 +71,10 @@ enum Shape {
 
 pub(crate) struct Parameter {
     pub(crate) name: &'static str,
-    routes: &'static [Route],
+    pub(crate) routes: &'static [Route],
     pub(crate) treatment: Treatment,
-    shape: Shape,
-    about: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) about: &'static str,
 }
 
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
@@ -107,7 +112,7 @@ const fn refused_in(routes: &'static [Route], name: &'static str, instead: &'sta
     Parameter { name, routes, treatment, shape: Shape::Any, about }
 }
 
-/// The table.
+/// The table, for OpenAI's routes; other protocols have rows of their own.
 pub(crate) const PARAMETERS: &[Parameter] = &[
     taken(
         "model",
@@ -267,18 +272,25 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "tools",
         CHAT,
         Shape::Any,
-        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is refused.",
+        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is for `tool_choice` other than `auto`.",
     ),
     taken(
         "tool_choice",
         CHAT,
         Shape::Any,
-        "`auto`, or `none`, with which the model is shown no tools. Nothing can make it call one.",
+        "`auto`; `none`, with which the model is shown no tools; `required` or a function, with which the answer is a call by \
+         construction, of arguments that meet the function's schema.",
     ),
     taken("parallel_tool_calls", CHAT, Shape::Flag, "false: at most one call in an answer. Default true."),
     taken("functions", CHAT, Shape::Any, "The older form of `tools`; it is answered with `function_call`."),
     taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
-    examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
+    taken(
+        "response_format",
+        CHAT,
+        Shape::Any,
+        "`text`, `json_object`, or `json_schema` with `name` and `schema`: the answer meets the schema by construction, \
+         unless its limit or a stop string cuts it off. Always as if `strict`; keywords that are not supported are refused by name.",
+    ),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
     Parameter { routes: &[Route::Chat, Route::Completions, Route::Embeddings], ..ignored("user") },
     ignored("metadata"),
@@ -321,6 +333,14 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
 ];
 
+/// The rows of all protocols.
+fn rows() -> impl Iterator<Item = &'static Parameter> {
+    PARAMETERS
+        .iter()
+        .chain(super::messages::parameters::PARAMETERS)
+        .chain(super::ollama::parameters::PARAMETERS)
+}
+
 impl Parameter {
     pub(crate) fn is_on(&self, route: Route) -> bool {
         self.routes.contains(&route)
@@ -332,8 +352,7 @@ pub(crate) fn screen(fields: &mut Fields<'_>, route: Route) -> Result<(), ApiErr
     let mut unsupported = Vec::new();
     let mut unread = Vec::new();
     for name in fields.names() {
-        let Some(parameter) =
-            PARAMETERS.iter().find(|parameter| parameter.name == name && parameter.is_on(route))
+        let Some(parameter) = rows().find(|parameter| parameter.name == name && parameter.is_on(route))
         else {
             return Err(unknown(&fields.path(name), name, known(route)));
         };
@@ -366,7 +385,7 @@ pub(crate) fn nothing_left(fields: &Fields<'_>, known: &[&'static str]) -> Resul
 }
 
 fn known(route: Route) -> impl Iterator<Item = &'static str> {
-    PARAMETERS.iter().filter(move |parameter| parameter.is_on(route)).map(|parameter| parameter.name)
+    rows().filter(move |parameter| parameter.is_on(route)).map(|parameter| parameter.name)
 }
 
 fn unknown(path: &str, name: &str, known: impl Iterator<Item = &'static str>) -> ApiError {
@@ -381,16 +400,18 @@ fn unknown(path: &str, name: &str, known: impl Iterator<Item = &'static str>) ->
 /// The description of a route's request body.
 pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let mut object = ObjectBuilder::new();
-    for parameter in PARAMETERS.iter().filter(|parameter| parameter.is_on(route)) {
+    for parameter in rows().filter(|parameter| parameter.is_on(route)) {
         object = object.property(parameter.name, parameter.schema());
     }
-    let subject = match route {
-        Route::Chat => "messages",
-        Route::Completions => "prompt",
-        Route::Embeddings => "input",
-        Route::Responses => "input",
+    let subjects: &[&str] = match route {
+        Route::Chat | Route::CountTokens => &["messages"],
+        Route::Completions => &["prompt"],
+        Route::Embeddings | Route::Responses => &["input"],
+        Route::Messages => &["messages", "max_tokens"],
+        Route::OllamaChat | Route::OllamaGenerate | Route::OllamaShow => &[],
     };
-    object.required("model").required(subject).into()
+    let object = object.required("model");
+    subjects.iter().fold(object, |object, subject| object.required(*subject)).into()
 }
 
 impl Parameter {
@@ -470,7 +491,14 @@ mod tests {
 
     #[test]
     fn each_name_has_one_treatment_per_route() {
-        for route in ALL {
+        let others = [
+            Route::Messages,
+            Route::CountTokens,
+            Route::OllamaChat,
+            Route::OllamaGenerate,
+            Route::OllamaShow,
+        ];
+        for route in ALL.iter().chain(&others) {
             let mut names: Vec<_> = known(*route).collect();
             names.sort_unstable();
             assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{route:?}");

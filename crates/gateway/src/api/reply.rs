@@ -76,8 +76,7 @@ impl Reply {
     pub(crate) fn new(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Self {
         let id = match ask.form {
             Form::Chat { .. } => heading.request.chat(),
-            // Vectors are worded by `embeddings`.
-            Form::Completion { .. } | Form::Embedding { .. } => heading.request.completion(),
+            _ => heading.request.completion(),
         };
         let callable = ask.tools.as_ref().zip(heading.calls).map(|(tools, format)| Callable {
             format,
@@ -123,7 +122,7 @@ impl Reply {
                 let choice = ChatChunkChoice { index, delta, logprobs, finish_reason };
                 event(events, &self.chat_chunk(vec![choice], None, note));
             }
-            Form::Completion { .. } | Form::Embedding { .. } => {
+            _ => {
                 let logprobs = (!legacy.tokens.is_empty()).then_some(legacy);
                 let choice = CompletionChoice { index, text: &text, logprobs, finish_reason };
                 event(events, &self.completion(vec![choice], None, note));
@@ -250,9 +249,7 @@ impl Wording for Reply {
             Form::Completion { logprobs: Some(_), .. } => {
                 logprobs.iter().for_each(|logprob| pending.legacy(logprob, false));
             }
-            Form::Chat { logprobs: None }
-            | Form::Completion { logprobs: None, .. }
-            | Form::Embedding { .. } => {}
+            _ => {}
         }
     }
 
@@ -302,7 +299,7 @@ impl Wording for Reply {
                     Form::Chat { .. } => {
                         event(&mut events, &self.chat_chunk(Vec::new(), Some(usage), Some(note)))
                     }
-                    Form::Completion { .. } | Form::Embedding { .. } => {
+                    _ => {
                         event(&mut events, &self.completion(Vec::new(), Some(usage), Some(note)));
                     }
                 }
@@ -351,8 +348,8 @@ impl Wording for Reply {
                     surety,
                 })
             }
-            Form::Completion { .. } | Form::Embedding { .. } => {
-                let logprobs = self.form.logprobs();
+            form => {
+                let logprobs = form.logprobs();
                 let ended: Vec<(u32, Pending, &'static str)> = ended.collect();
                 let mut choices = Vec::with_capacity(ended.len());
                 let mut texts = Vec::with_capacity(ended.len());
@@ -538,7 +535,7 @@ fn release(carry: &mut Vec<u8>, text: &mut String) {
 }
 
 /// What a log-probability takes once it is in a reply, about.
-fn scored_bytes(logprob: &TokenLogprob) -> usize {
+pub(crate) fn scored_bytes(logprob: &TokenLogprob) -> usize {
     (1 + logprob.top.len()) * size_of::<ChatTopLogprob>()
 }
 
@@ -553,7 +550,7 @@ fn legacy_token(bytes: &[u8]) -> String {
     }
 }
 
-fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
+pub(crate) fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
     let top = |other: &Alternative| ChatTopLogprob {
         token: String::from_utf8_lossy(&other.bytes).into_owned(),
         logprob: finite(other.logprob),
@@ -595,7 +592,14 @@ mod tests {
         let id = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
         Box::new(Reply::new(
-            Heading { request: id, created: 1, model, fingerprint, calls: Some(CallFormat::Hermes) },
+            Heading {
+                request: id,
+                created: 1,
+                model,
+                fingerprint,
+                calls: Some(CallFormat::Hermes),
+                prompt_tokens: 1,
+            },
             &ask,
             None,
         ))

@@ -53,7 +53,7 @@ pub struct CompletionTokensDetails {
 }
 
 /// Who answered, and what was made sure of. Ours; other clients ignore it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SuretyNote {
     /// As in the `x-request-id` header.
     pub request_id: String,

@@ -3,14 +3,16 @@
 //! In:     `tools`, `tool_choice`, `parallel_tool_calls`, their older forms `functions` and `function_call`; messages' calls.
 //! Out:    the tools as chat templates are given them, and what is to be made of the answer; or an error that names the place.
 //! Touches: nothing.
-//! Holds:  what is returned is JSON within the bounds of `types`; what asks for more than is kept is refused by name.
+//! Holds:  what is returned is JSON within the bounds of `types`; what asks for more than is kept is refused by name. Where a call
+//!         must come, the answer is held to it by a grammar (`docs/spec/grammar.md`).
 //! Absent: finding calls in an answer (`calls`).
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use surety_grammar::{Form as GrammarForm, REPEATS_MAX, forms};
 use surety_types::{
-    ToolCall, json,
+    CallFormat, ToolCall, json,
     request::{MAX_ARGUMENTS_BYTES, MAX_NAME_BYTES, MAX_TOOL_BYTES, MAX_TOOL_CALLS, MAX_TOOLS},
 };
 
@@ -32,6 +34,56 @@ pub(crate) struct Tools {
     pub(crate) most: usize,
     /// Asked for, and to be answered, in the older form.
     pub(crate) older: bool,
+    /// Where a call must come: the schemas of what may be called, in the order of `names`.
+    pub(crate) forced: Option<Vec<String>>,
+}
+
+impl Tools {
+    /// The grammar of an answer that is such calls and nothing else, where one must come.
+    pub(crate) fn grammar(&self, format: CallFormat) -> Result<Option<String>, ApiError> {
+        let Some(schemas) = &self.forced else { return Ok(None) };
+        let (before, arguments, suffix, most) = match format {
+            CallFormat::Hermes => (
+                "<tool_call>\n{\"name\": \"",
+                "\", \"arguments\": ",
+                "}\n</tool_call>",
+                self.most.min(REPEATS_MAX),
+            ),
+            CallFormat::Llama => ("{\"name\": \"", "\", \"parameters\": ", "}", 1),
+            CallFormat::Mistral => ("[{\"name\": \"", "\", \"arguments\": ", "}]", 1),
+        };
+        let prefixes: Vec<String> =
+            self.names.iter().map(|name| format!("{before}{name}{arguments}")).collect();
+        let calls: Vec<GrammarForm<'_>> = prefixes
+            .iter()
+            .zip(schemas)
+            .map(|(prefix, schema)| GrammarForm { prefix, schema, suffix })
+            .collect();
+        forms(&calls, most, "\n").map(Some).map_err(|error| {
+            let param = if self.older { "functions" } else { "tools" };
+            let message = format!(
+                "`{param}` cannot be made to be called: of the `parameters`, {error}. Leave that out, or send `tool_choice: \"auto\"`, with \
+                 which no schema is applied.",
+            );
+            ApiError::new(Code::UnsupportedParameter, message).with_param(param)
+        })
+    }
+}
+
+/// A function as it was sent.
+struct Function {
+    name: String,
+    /// Its JSON Schema.
+    schema: String,
+    /// Where it is asked that the schema be kept to, if it is.
+    strict: Option<String>,
+}
+
+/// What `tool_choice` says.
+enum Choice {
+    Auto,
+    Required,
+    Named(String),
 }
 
 /// Which parameters a form of the request has.
@@ -51,20 +103,33 @@ pub(crate) fn offered(fields: &mut Fields<'_>) -> Result<(Vec<String>, Option<To
     let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
     let mut offered = None;
     for form in FORMS {
-        let Some((json, names)) = form.read(fields)? else { continue };
+        let Some((json, functions, choice)) = form.read(fields)? else { continue };
         if offered.is_some() {
             let message = "`functions` is the older form of `tools`. Send one of them.";
             return Err(ApiError::invalid("functions", message));
         }
-        let most = if parallel && !form.older { MAX_TOOL_CALLS } else { 1 };
-        offered = Some((json, Tools { names: names.into(), most, older: form.older }));
+        let (functions, most) = match &choice {
+            Choice::Named(name) => {
+                (functions.into_iter().filter(|function| function.name == *name).collect(), 1)
+            }
+            _ if !parallel || form.older => (functions, 1),
+            _ => (functions, MAX_TOOL_CALLS),
+        };
+        let forced = !matches!(choice, Choice::Auto);
+        let (names, schemas): (Vec<String>, Vec<String>) =
+            functions.into_iter().map(|function| (function.name, function.schema)).unzip();
+        let forced = forced.then_some(schemas);
+        offered = Some((json, Tools { names: names.into(), most, older: form.older, forced }));
     }
     Ok(offered.map_or((Vec::new(), None), |(json, tools)| (json, Some(tools))))
 }
 
 impl Form {
     /// The tools and their names; none if there are none, or none is to be called.
-    fn read(&self, fields: &mut Fields<'_>) -> Result<Option<(Vec<String>, Vec<String>)>, ApiError> {
+    fn read(
+        &self,
+        fields: &mut Fields<'_>,
+    ) -> Result<Option<(Vec<String>, Vec<Function>, Choice)>, ApiError> {
         let choice = fields.take(self.choice);
         let raw = fields.take(self.tools);
         let word = choice.filter(|raw| fields::first_byte(raw) == b'"');
@@ -73,32 +138,52 @@ impl Form {
             return Ok(None);
         }
         let raw = raw.map_or(Ok(Vec::new()), |raw| fields::list(self.tools, raw, MAX_TOOLS))?;
-        let (mut tools, mut names) = (Vec::new(), Vec::new());
+        let (mut tools, mut functions): (Vec<String>, Vec<Function>) = (Vec::new(), Vec::new());
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("{}[{index}]", self.tools);
-            let (tool, name) = if self.older { older_tool(path, raw)? } else { tool(path, raw)? };
-            if names.contains(&name) {
-                let message =
-                    format!("`{}[{index}]` is a second function \"{name}\". Name each once.", self.tools);
+            let (tool, function) = if self.older { older_tool(path, raw)? } else { tool(path, raw)? };
+            if functions.iter().any(|other| other.name == function.name) {
+                let message = format!(
+                    "`{}[{index}]` is a second function \"{}\". Name each once.",
+                    self.tools, function.name,
+                );
                 return Err(ApiError::invalid(format!("{}[{index}]", self.tools), message));
             }
             tools.push(tool);
-            names.push(name);
+            functions.push(function);
         }
-        self.check_choice(choice, word.as_deref(), &names)?;
-        Ok((!tools.is_empty()).then_some((tools, names)))
+        let choice = self.choice(choice, word.as_deref(), &functions)?;
+        if let (Choice::Auto, Some(path)) =
+            (&choice, functions.iter().find_map(|function| function.strict.as_ref()))
+        {
+            let message = format!(
+                "`{path}` is kept to only where a call must come. Leave it out and check the arguments, or send \
+                 `tool_choice: \"required\"`.",
+            );
+            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path.clone()));
+        }
+        Ok((!tools.is_empty()).then_some((tools, functions, choice)))
     }
 
-    fn check_choice(
+    fn choice(
         &self,
         choice: Option<&RawValue>,
         word: Option<&str>,
-        names: &[String],
-    ) -> Result<(), ApiError> {
-        let Some(choice) = choice else { return Ok(()) };
+        functions: &[Function],
+    ) -> Result<Choice, ApiError> {
+        let Some(choice) = choice else { return Ok(Choice::Auto) };
         match word {
-            Some("auto") => Ok(()),
-            Some("required") if !self.older => Err(self.unforced()),
+            Some("auto") => Ok(Choice::Auto),
+            Some("required") if !self.older => {
+                if functions.is_empty() {
+                    let message = format!(
+                        "`{}` is \"required\", and there are no `{}` to call.",
+                        self.choice, self.tools
+                    );
+                    return Err(ApiError::invalid(self.choice, message));
+                }
+                Ok(Choice::Required)
+            }
             Some(_) => {
                 let wanted =
                     if self.older { "none, auto or an object" } else { "none, auto, required or an object" };
@@ -119,7 +204,7 @@ impl Form {
                     table::nothing_left(&function, &["name"])?;
                     name.ok_or_else(|| missing(&function.path("name")))?
                 };
-                if !names.contains(&name) {
+                if !functions.iter().any(|function| function.name == name) {
                     let message = format!(
                         "`{}` names \"{}\", which is none of `{}`.",
                         self.choice,
@@ -128,18 +213,9 @@ impl Form {
                     );
                     return Err(ApiError::invalid(self.choice, message));
                 }
-                Err(self.unforced())
+                Ok(Choice::Named(name))
             }
         }
-    }
-
-    fn unforced(&self) -> ApiError {
-        let message = format!(
-            "`{0}` is not supported here but as `auto` or `none`: nothing can make a model call. Send `{0}: \"auto\"`, and say in \
-             `messages` what is to be called.",
-            self.choice,
-        );
-        ApiError::new(Code::UnsupportedParameter, message).with_param(self.choice)
     }
 }
 
@@ -159,44 +235,44 @@ fn check_kind(path: &str, kind: Option<String>) -> Result<(), ApiError> {
     }
 }
 
-/// A tool, and its function's name.
-fn tool(path: String, raw: &RawValue) -> Result<(String, String), ApiError> {
+/// A tool, and its function.
+fn tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiError> {
     let mut fields = Fields::object(path.clone(), raw)?;
     check_kind(&fields.path("type"), fields.string("type")?)?;
     let function_path = fields.path("function");
     let function = fields.take("function").ok_or_else(|| missing(&function_path))?;
     table::nothing_left(&fields, &["type", "function"])?;
-    let name = function_name(function_path, function)?;
-    Ok((carried(&path, raw.get(), MAX_TOOL_BYTES)?, name))
+    let function = read_function(function_path, function)?;
+    Ok((carried(&path, raw.get(), MAX_TOOL_BYTES)?, function))
 }
 
 /// A tool of the older form, in the newer.
-fn older_tool(path: String, raw: &RawValue) -> Result<(String, String), ApiError> {
-    let name = function_name(path.clone(), raw)?;
+fn older_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiError> {
+    let function = read_function(path.clone(), raw)?;
     let tool = format!("{{\"type\":\"function\",\"function\":{}}}", raw.get());
-    Ok((carried(&path, &tool, MAX_TOOL_BYTES)?, name))
+    Ok((carried(&path, &tool, MAX_TOOL_BYTES)?, function))
 }
 
-fn function_name(path: String, raw: &RawValue) -> Result<String, ApiError> {
+fn read_function(path: String, raw: &RawValue) -> Result<Function, ApiError> {
     let mut function = Fields::object(path, raw)?;
     let name_path = function.path("name");
     let name = function.string("name")?.ok_or_else(|| missing(&name_path))?;
     function.string("description")?;
     let parameters_path = function.path("parameters");
-    if let Some(raw) = function.take("parameters").filter(|raw| fields::first_byte(raw) != b'{') {
-        return Err(fields::wrong_type(&parameters_path, raw, "a JSON Schema, which is an object"));
-    }
-    if function.boolean("strict")? == Some(true) {
-        let path = function.path("strict");
-        let message = format!(
-            "`{path}` is not supported here: a call's arguments are one JSON object, and nothing more is made sure of. Leave it \
-             out, and check them.",
-        );
-        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
-    }
+    let schema = match function.take("parameters") {
+        Some(raw) if fields::first_byte(raw) != b'{' => {
+            return Err(fields::wrong_type(&parameters_path, raw, "a JSON Schema, which is an object"));
+        }
+        Some(raw) => json::compact(raw.get()),
+        // Nothing is given.
+        None => "{\"type\":\"object\",\"properties\":{}}".to_owned(),
+    };
+    // Arguments are an object, whatever a schema allows.
+    let schema = if schema == "{}" { "{\"type\":\"object\"}".to_owned() } else { schema };
+    let strict = function.boolean("strict")?.unwrap_or(false).then(|| function.path("strict"));
     table::nothing_left(&function, &["name", "description", "parameters", "strict"])?;
     check_name(&name_path, &name)?;
-    Ok(name)
+    Ok(Function { name, schema, strict })
 }
 
 fn check_name(path: &str, name: &str) -> Result<(), ApiError> {

@@ -12,6 +12,8 @@ use surety_types::{CallFormat, TokenLogprob};
 use super::{
     ask::{Ask, Form},
     embeddings::Vectors,
+    messages::wording::MessageWording,
+    ollama::wording::{Manner, OllamaWording},
     reply::Reply,
     shapes::{SuretyNote, Usage},
     sse,
@@ -30,6 +32,8 @@ pub(crate) struct Heading {
     pub(crate) fingerprint: String,
     /// How it writes calls of tools, if its template shows it any.
     pub(crate) calls: Option<CallFormat>,
+    /// Tokens of the first prompt, as a worker accepted it; 0 of an answer that is gone on with.
+    pub(crate) prompt_tokens: u32,
 }
 
 /// What names the place of each event in a stream of one answer, so that a reader can go on from there.
@@ -86,5 +90,10 @@ pub(crate) fn of(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Box<dyn W
     match ask.form {
         Form::Chat { .. } | Form::Completion { .. } => Box::new(Reply::new(heading, ask, marks)),
         Form::Embedding { base64, .. } => Box::new(Vectors::new(heading, ask.answers(), base64)),
+        Form::Message { .. } | Form::Count => Box::new(MessageWording::new(heading, ask, marks)),
+        Form::Ollama { chat, logprobs, began } => {
+            let manner = Manner { chat, logprobs: logprobs.is_some(), began };
+            Box::new(OllamaWording::new(&heading, ask, manner))
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! Absent: when vouchers are due (`client`), what users are charged (`api`).
 
 mod claims;
+mod empty;
 mod registry;
 mod store;
 

@@ -28,6 +28,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         prompt_logprobs: None,
         embedding: None,
         date: None,
+        grammar: None,
     };
     let order = Order {
         version: ORDER_VERSION,

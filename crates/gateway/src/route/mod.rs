@@ -38,6 +38,7 @@ pub(crate) use worker::{Held, Worker, chain};
 use crate::{
     api::shapes::{Removed, WorkerReport},
     error::{ApiError, Code},
+    journal::trail::Trail,
     payer::{Listed, PayChannel, Payer},
 };
 use choice::{Choice, Constraint, Fitness, Serves, Standing, Wanted, choose};
@@ -74,6 +75,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) affinity: Option<u64>,
     /// How many orders it is to get.
     pub(crate) orders: u32,
+    /// Where it is noted who was listed, and what kept the others out.
+    pub(crate) trail: &'a Trail,
 }
 
 /// A worker that could answer.
@@ -183,6 +186,9 @@ impl Workers {
         if let Some(trial) = choice.trial {
             workers[trial].health().begin_trial(now);
         }
+        let best: Vec<PublicKey> = choice.listed.iter().map(|index| standings[*index].key).collect();
+        let removed = choice.counts();
+        demand.trail.decided(&best, removed.iter().map(|(constraint, count)| (constraint.name(), *count)));
         if choice.listed.is_empty() {
             return Err(self.nobody(demand, &standings, &choice));
         }
@@ -296,8 +302,7 @@ impl Workers {
 
     /// Nobody qualifies: says what kept how many out.
     fn nobody(&self, demand: &Demand<'_>, standings: &[Standing], choice: &Choice) -> ApiError {
-        let mut counts: BTreeMap<Constraint, u32> = BTreeMap::new();
-        choice.removed.iter().for_each(|(_, constraint)| *counts.entry(*constraint).or_default() += 1);
+        let counts = choice.counts();
         let name = &demand.model.name;
         let message = if standings.is_empty() {
             format!("No worker qualifies for \"{name}\": {}. Add one.", self.census_in_words())

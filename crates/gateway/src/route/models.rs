@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use surety_types::{CallFormat, ModelId, ServedModel, Vectors, WorkerStatus};
+use surety_types::{CallFormat, Manifest, ModelId, ServedModel, Vectors, WorkerStatus};
 
 use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
 use crate::{
@@ -133,6 +133,13 @@ impl Workers {
             }
         }
         models.into_values().collect()
+    }
+
+    /// What the models are made of, by their ids.
+    pub(crate) fn manifests(&self) -> BTreeMap<String, Manifest> {
+        let statuses = self.statuses(|_| true);
+        let models = statuses.iter().flat_map(|status| &status.models);
+        models.map(|model| (model.id.to_string(), model.manifest.clone())).collect()
     }
 
     fn no_such_model(&self, asked: &str, offers: &Offers<'_>) -> ApiError {

@@ -143,6 +143,11 @@ pub(crate) struct Whole {
 }
 
 impl Course {
+    /// Tokens of the prompt, as the first worker accepted them.
+    pub(super) fn prompt_tokens(&self) -> u32 {
+        self.agreed.map_or(0, |(prompt, _)| prompt)
+    }
+
     pub(super) fn new(request: Arc<Request>, choice: u32, nonce: [u8; 32]) -> Course {
         Course {
             request,
@@ -201,6 +206,12 @@ impl Course {
     pub(super) fn is_left_to_silent(&self) -> bool {
         let only = |silent: &Silent| self.at_it.iter().all(|(leg, _)| *leg == silent.leg);
         self.silent.as_ref().is_some_and(only) && self.has_room()
+    }
+
+    /// The leg that is due from the caller, if nobody wants the rest of it: who led, or was there first.
+    pub(super) fn due(&self) -> Option<u64> {
+        let leader = *self.leader.borrow();
+        leader.or_else(|| self.at_it.first().map(|(leg, _)| *leg))
     }
 
     /// A worker was found, or nobody.

@@ -297,8 +297,14 @@ async fn serve(
         }
         acts.clear();
     }
+    let mut stopped = false;
     while let Some(act) = acts.pop_front() {
         match act {
+            // A token that completes a stop sequence: it spells it, and adds nothing to the text.
+            "STOPPED" => {
+                stopped = answer.say_as(&mut stream, "", act).await?;
+                break;
+            }
             "LEAVE" => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 endpoint.close().await;
@@ -406,7 +412,9 @@ async fn serve(
         }
     }
     let finish = if (answer.output.len() as u32) < answer.limit {
-        answer.end_token(&mut stream).await?;
+        if !stopped {
+            answer.end_token(&mut stream).await?;
+        }
         FinishReason::Stop
     } else {
         FinishReason::Length
@@ -458,6 +466,11 @@ impl Answer {
 
     /// Sends one token; false when there is no room for more.
     async fn say(&mut self, stream: &mut ServeStream, text: &str) -> Result<bool, Broken> {
+        self.say_as(stream, text, text).await
+    }
+
+    /// Sends one token that spells something else than it adds to the text.
+    async fn say_as(&mut self, stream: &mut ServeStream, text: &str, spelled: &str) -> Result<bool, Broken> {
         if self.output.len() as u32 == self.limit {
             return Ok(false);
         }
@@ -471,7 +484,7 @@ impl Answer {
         let logprobs: Vec<TokenLogprob> = self
             .request
             .logprobs
-            .map(|_| scored(token, text.as_bytes(), self.request.logprobs))
+            .map(|_| scored(token, spelled.as_bytes(), self.request.logprobs))
             .into_iter()
             .collect();
         let frame = FromWorker::Frame {

@@ -99,6 +99,22 @@ async fn a_conversation_goes_on_with_what_the_tool_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_must_come_is_ordered() {
+    let worker = worker(Some(CallFormat::Hermes)).await;
+    let site = Site::start(&[&worker]).await;
+    let mut asked = body(CALL);
+    asked["tool_choice"] = json!("required");
+    let answer = site.chat(asked).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["choices"][0]["finish_reason"], "tool_calls");
+    let orders = worker.diary.orders.lock().expect("no panic");
+    let (order, request) = &orders[0];
+    let grammar = request.grammar.as_ref().expect("a grammar");
+    assert!(grammar.contains("weather"), "{grammar}");
+    assert_eq!(order.sampling.grammar, Some(surety_types::Request::grammar_digest(grammar)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_shown_no_tools_is_named() {
     let worker = worker(None).await;
     let site = Site::start(&[&worker]).await;

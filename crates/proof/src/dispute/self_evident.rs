@@ -198,6 +198,7 @@ mod tests {
             prompt_logprobs: None,
             embedding: None,
             date: None,
+            grammar: None,
         }
     }
 

@@ -22,7 +22,15 @@ fn ids(model: &TinyModel) -> Vec<u32> {
 }
 
 fn request(prompt: Prompt) -> Request {
-    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None, embedding: None }
+    Request {
+        prompt,
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        grammar: None,
+        embedding: None,
+    }
 }
 
 proptest! {

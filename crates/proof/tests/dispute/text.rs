@@ -63,6 +63,7 @@ fn request(stop: Vec<String>) -> Request {
         prompt_logprobs: None,
         date: None,
         embedding: None,
+        grammar: None,
     }
 }
 

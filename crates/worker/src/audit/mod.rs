@@ -21,7 +21,7 @@ pub(crate) use give::give;
 pub(crate) use trickle::{Trickle, compute_again};
 
 use surety_engine::{
-    Model, PromptError, SequenceRequest,
+    ConstraintError, Model, PromptError, SequenceRequest, constraint,
     replay::{self, Difference, ReplayError},
 };
 use surety_kernels::Executor;
@@ -58,6 +58,9 @@ pub enum Discrepancy {
     /// The request cannot be turned into this model's tokens.
     #[error("the model cannot be given this request")]
     Prompt(#[source] PromptError),
+    /// No answer of this model keeps to the request's grammar: it was to be refused.
+    #[error("the model cannot be held to this request's grammar")]
+    Grammar(#[source] ConstraintError),
     /// The prompt's tokens are others.
     #[error("the request has {found} tokens in this model; the receipt counts {claimed}")]
     PromptCount {
@@ -184,6 +187,11 @@ fn compute(
         return Err(Discrepancy::PromptTokens);
     }
     let positions = given.len() + answer.output_ids.len().saturating_sub(1);
+    let tokenizer = model.tokenizer();
+    let grammar = match &checked.request.grammar {
+        None => None,
+        Some(grammar) => Some(constraint::constraint(grammar, tokenizer).map_err(Discrepancy::Grammar)?),
+    };
     let request = SequenceRequest {
         prompt,
         output: answer.resumed_ids.clone(),
@@ -195,6 +203,7 @@ fn compute(
         logprobs: None,
         prompt_logprobs: None,
         embedding: checked.request.embedding,
+        grammar,
     };
     let replay = replay::replay(model, executor, &request, &answer.output_ids, progress)
         .map_err(Discrepancy::Replay)?;

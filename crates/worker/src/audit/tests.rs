@@ -51,6 +51,7 @@ fn request() -> Request {
         prompt_logprobs: None,
         embedding: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -94,6 +95,7 @@ fn compute(order: &Order) -> Computed {
         logprobs: None,
         prompt_logprobs: None,
         embedding: None,
+        grammar: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());

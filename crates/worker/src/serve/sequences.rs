@@ -426,6 +426,7 @@ impl Runner {
             logprobs: None,
             prompt_logprobs: None,
             embedding: None,
+            grammar: None,
         };
         if let Err(error) = self.scheduler.submit(request) {
             tracing::debug!(%error, "the model's speed was not measured");

@@ -237,6 +237,7 @@ fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
         logprobs: admitted.request.logprobs,
         prompt_logprobs: admitted.request.prompt_logprobs,
         embedding: admitted.request.embedding,
+        grammar: admitted.grammar,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use surety_client::Connection;
 use surety_engine::model::pack_in_memory;
-use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest};
+use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest, constraint};
 use surety_kernels::{Backend, Executor};
 use surety_net::{BindOptions, Endpoint};
 use surety_proof::check::{Expected, check_answer};
@@ -51,6 +51,7 @@ pub fn chat(system: &str, user: &str) -> Request {
         prompt_logprobs: None,
         embedding: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -151,6 +152,10 @@ pub fn compute_from(model: &Arc<Model>, prompt: Vec<u32>, request: &Request, ord
         logprobs: None,
         prompt_logprobs: None,
         embedding: None,
+        grammar: request
+            .grammar
+            .as_ref()
+            .map(|text| constraint::constraint(text, model.tokenizer()).unwrap()),
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());

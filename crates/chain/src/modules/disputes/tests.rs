@@ -101,7 +101,15 @@ fn spelling() -> Spelling {
 }
 
 fn request(stop: Vec<String>) -> Request {
-    Request { prompt: Prompt::Tokens(vec![5]), stop, logprobs: None, prompt_logprobs: None, date: None, embedding: None }
+    Request {
+        prompt: Prompt::Tokens(vec![5]),
+        stop,
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        grammar: None,
+        embedding: None,
+    }
 }
 
 /// An answer that is signed, by whatever changes.
@@ -379,7 +387,7 @@ fn a_lie_is_narrowed_down_to_its_word() {
 /// The leaf about a word whose kilobyte holds all it is computed from.
 fn leaf(chain: &Chain, id: u64, case: &Answered, theirs: &Hashed<Vec<u8>>, word: u64) -> IDisputes::leafCall {
     let opening = theirs.open(game_of(chain, id).node(), Node { first: word / 256, chunks: 1 });
-    let leaf = Leaf { word, shown: vec![Shown { source: Source::Trace, opening }] };
+    let leaf = Leaf { word, shown: vec![Shown { source: Source::Trace, opening }], grammar: None };
     IDisputes::leafCall { id, papers: case.papers.clone(), leaf_: leaf.to_cbor().into() }
 }
 

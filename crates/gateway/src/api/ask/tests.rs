@@ -55,6 +55,7 @@ fn every_parameter_is_read() {
         presence_penalty: -2.0,
         frequency_penalty: 2.0,
         logit_bias: vec![(3, 1.5), (7, -100.0)],
+        grammar: None,
     };
     assert_eq!(ask.sampling, sampling);
     assert_eq!(ask.seed, Seed::Caller(-9_007_199_254_740_991));
@@ -245,6 +246,16 @@ fn messages_are_refused_by_their_place() {
 }
 
 #[test]
+fn a_format_is_in_the_request_and_named_in_the_order() {
+    let ask = chat(r#","response_format":{"type":"json_object"},"n":2"#).expect("a format");
+    let grammar = ask.requests[0].grammar.as_deref().expect("in the request");
+    assert_eq!(ask.sampling.grammar, Some(Request::grammar_digest(grammar)));
+    assert_eq!(chat(r#","response_format":{"type":"text"}"#).expect("text").sampling.grammar, None);
+    let both = chat(r#","response_format":{"type":"json_object"},"ignore_eos":true"#);
+    check_refused(both, Code::InvalidParam, "ignore_eos", "response_format");
+}
+
+#[test]
 fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
     use Code::UnsupportedParameter;
     for members in [
@@ -259,14 +270,11 @@ fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
         assert!(chat(members).is_ok(), "{members}");
     }
     for (members, param) in [
-        (r#","tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"required""#, "tool_choice"),
-        (r#","functions":[{"name":"f"}],"function_call":{"name":"f"}"#, "function_call"),
         (r#","tools":[{"type":"web_search"}]"#, "tools[0].type"),
         (
             r#","tools":[{"type":"function","function":{"name":"f","strict":true}}]"#,
             "tools[0].function.strict",
         ),
-        (r#","response_format":{"type":"json_object"}"#, "response_format"),
         (r#","modalities":["text","audio"]"#, "modalities"),
         (r#","audio":{"voice":"alloy"}"#, "audio"),
         (r#","web_search_options":{}"#, "web_search_options"),
@@ -301,7 +309,7 @@ fn tools_and_calls_are_carried_as_they_are_written() {
     )
     .expect("a chat with tools");
     let names: Arc<[String]> = ["find".to_owned(), "ask".to_owned()].into();
-    assert_eq!(ask.tools, Some(Tools { names, most: 1, older: false }));
+    assert_eq!(ask.tools, Some(Tools { names, most: 1, older: false, forced: None }));
     assert_eq!(ask.shows_tools(), Some("tools"));
     assert!(!ask.goes_on());
     let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
@@ -318,6 +326,44 @@ fn tools_and_calls_are_carried_as_they_are_written() {
 }
 
 #[test]
+fn a_call_that_must_come_is_what_the_answer_is_held_to() {
+    let held = |members: &str, format| {
+        let mut ask = chat(&format!(
+            r#","tools":[{{"type":"function","function":{{"name":"f","strict":true,"parameters":{{"type": "object", "properties": {{"a": {{"type":"null"}}}}}}}}}},
+               {{"type":"function","function":{{"name":"g"}}}}],{members}"#
+        ))
+        .expect(members);
+        ask.hold_to_calls(Some(format)).expect(members);
+        let grammar = ask.requests[0].grammar.clone().expect("a grammar");
+        assert_eq!(ask.sampling.grammar, Some(Request::grammar_digest(&grammar)));
+        (grammar, ask.tools.expect("tools"))
+    };
+    let named = r#""tool_choice":{"type":"function","function":{"name":"g"}}"#;
+    let (grammar, tools) = held(named, CallFormat::Mistral);
+    let expected = r#"{"forms":[{"prefix":"[{\"name\": \"g\", \"arguments\": ","schema":{"type":"object","properties":{}},"suffix":"}]"}],"most":1,"separator":"\n"}"#;
+    assert_eq!((grammar.as_str(), &tools.names[..]), (expected, &["g".to_owned()][..]));
+    let (grammar, tools) = held(r#""tool_choice":"required""#, CallFormat::Hermes);
+    assert!(
+        grammar.contains(r#"<tool_call>\n{\"name\": \"f\", "#) && grammar.contains(r#""most":16"#),
+        "{grammar}"
+    );
+    assert_eq!(tools.names.len(), 2);
+    let (grammar, _) = held(r#""tool_choice":"required","parallel_tool_calls":false"#, CallFormat::Llama);
+    assert!(grammar.contains("parameters\\\": ") && grammar.contains(r#""most":1,"#), "{grammar}");
+
+    let refused = |members: &str| {
+        let mut ask = chat(members).expect(members);
+        ask.hold_to_calls(Some(CallFormat::Hermes)).map(|()| ask)
+    };
+    let forced = r#","tool_choice":"required","tools":[{"type":"function","function":{"name":"f""#;
+    let pattern = format!(r#"{forced},"parameters":{{"type":"string","pattern":"x"}}}}}}]"#);
+    check_refused(refused(&pattern), Code::UnsupportedParameter, "tools", "`pattern`");
+    let both = format!(r#"{forced}}}}}],"response_format":{{"type":"json_object"}}"#);
+    check_refused(refused(&both), Code::InvalidParam, "tool_choice", "response_format");
+    check_refused(chat(r#","tool_choice":"required""#), Code::InvalidParam, "tool_choice", "no `tools`");
+}
+
+#[test]
 fn functions_are_tools_of_the_older_form() {
     let ask = Ask::parse(
         r#"{"model":"m","functions":[{"name":"find","parameters":{}}],"messages":[
@@ -327,7 +373,10 @@ fn functions_are_tools_of_the_older_form() {
         TODAY,
     )
     .expect("a chat with functions");
-    assert_eq!(ask.tools, Some(Tools { names: ["find".to_owned()].into(), most: 1, older: true }));
+    assert_eq!(
+        ask.tools,
+        Some(Tools { names: ["find".to_owned()].into(), most: 1, older: true, forced: None })
+    );
     assert_eq!(ask.shows_tools(), Some("functions"));
     let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
     assert_eq!(tools[..], [r#"{"type":"function","function":{"name":"find","parameters":{}}}"#]);
@@ -406,8 +455,8 @@ fn every_taken_parameter_is_named_when_its_value_is_nonsense() {
             let nonsense = r#"{"no such member":[{}]}"#;
             let subject = match route {
                 Route::Chat => r#""messages":[{"role":"user","content":"hi"}]"#,
-                Route::Completions => r#""prompt":"hi""#,
-                Route::Embeddings | Route::Responses => r#""input":"hi""#,
+                Route::Embeddings => r#""input":"hi""#,
+                _ => r#""prompt":"hi""#,
             };
             let body = match parameter.name {
                 "model" => format!("{{{subject},\"model\":{nonsense}}}"),

@@ -1,0 +1,143 @@
+//! Ollama: the protocol of its many clients.
+//!
+//! In:     requests under `/api`. Out: answers as lines of JSON, or one object; models; a version.
+//! Touches: workers, through `generate`.
+//! Holds:  a stream ends with a line whose `done` is true, after every receipt was checked, or with one that has an
+//!         `error`. Nothing is pulled, made, copied or deleted here: models are the workers'.
+//! Absent: errors' shape (`dialect`).
+
+pub(super) mod look;
+pub(super) mod parameters;
+mod read;
+pub(super) mod shapes;
+pub(super) mod wording;
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{Extension, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
+};
+use surety_types::CivilDate;
+
+use self::{
+    read::Asked,
+    shapes::{OllamaChat, OllamaGeneration, OllamaRest},
+};
+use super::{
+    body::Text,
+    dialect::OllamaErrorBody,
+    generate::{self, Call},
+    openapi::{OllamaChatRequest, OllamaGenerateRequest},
+    parameters::Route,
+    unix_ms,
+};
+use crate::{
+    error::{ApiError, Code},
+    gateway::Shared,
+    id::RequestId,
+};
+
+/// What every name has here, and names here have not.
+const TAG: &str = ":latest";
+
+/// Answer a conversation, as Ollama shapes it.
+#[utoipa::path(post, path = "/api/chat", tag = "answers", request_body = OllamaChatRequest, responses(
+    (status = 200, description = "Lines of JSON, the last with `done: true` or an `error`; with `stream: false`, one object.",
+        content((OllamaChat<'static> = "application/x-ndjson"), (OllamaChat<'static> = "application/json"))),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = OllamaErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = OllamaErrorBody),
+))]
+pub(super) async fn chat(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::OllamaChat, headers, body).await
+}
+
+/// Answer a prompt, or go on with a text, as Ollama shapes it.
+#[utoipa::path(post, path = "/api/generate", tag = "answers", request_body = OllamaGenerateRequest, responses(
+    (status = 200, description = "Lines of JSON, the last with `done: true` or an `error`; with `stream: false`, one object.",
+        content((OllamaGeneration<'static> = "application/x-ndjson"), (OllamaGeneration<'static> = "application/json"))),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = OllamaErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = OllamaErrorBody),
+))]
+pub(super) async fn generate(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::OllamaGenerate, headers, body).await
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    id: RequestId,
+    route: Route,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (began, received_ms) = (Instant::now(), unix_ms());
+    let Text { text, share } = shared.intake.read(&headers, body).await?;
+    let today = CivilDate::from_unix_ms(received_ms);
+    let asked = generate::understand(text, move |text| read::read(text, route, today, began)).await?;
+    match asked {
+        Asked::Load { model, stream } => load(&shared, model, route == Route::OllamaChat, stream),
+        Asked::Answer(mut ask) => {
+            ask.model = served(&shared, ask.model);
+            let call = Call { id, received_ms, today, share };
+            generate::start(shared, call, *ask, None).await?.respond().await
+        }
+    }
+}
+
+/// Says that a model is there, if it is. Nothing is loaded for it, and nothing unloaded.
+fn load(shared: &Shared, model: String, chat: bool, stream: bool) -> Result<Response, ApiError> {
+    shared.workers.resolve(&served(shared, model.clone()))?;
+    let rest = OllamaRest { done: true, done_reason: Some("load"), ..OllamaRest::default() };
+    let mut json = wording::object(&model, chat, "", rest);
+    if stream {
+        json.push(b'\n');
+    }
+    let mut response = Response::new(Body::from(json));
+    let content_type = if stream { wording::LINES } else { "application/json" };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+/// The name under which a model is served, of one that may have Ollama's tag.
+fn served(shared: &Shared, name: String) -> String {
+    match name.strip_suffix(TAG) {
+        Some(plain) if shared.workers.resolve(&name).is_err() && shared.workers.resolve(plain).is_ok() => {
+            plain.to_owned()
+        }
+        _ => name,
+    }
+}
+
+/// Embeddings are not offered.
+#[utoipa::path(post, path = "/api/embed", tag = "answers", responses(
+    (status = 400, description = "Always: there are no embeddings here.", body = OllamaErrorBody),
+))]
+pub(super) async fn embed() -> ApiError {
+    no_embeddings("/api/embed")
+}
+
+/// Embeddings are not offered, under their older path either.
+#[utoipa::path(post, path = "/api/embeddings", tag = "answers", responses(
+    (status = 400, description = "Always: there are no embeddings here.", body = OllamaErrorBody),
+))]
+pub(super) async fn embeddings() -> ApiError {
+    no_embeddings("/api/embeddings")
+}
+
+fn no_embeddings(path: &str) -> ApiError {
+    let message =
+        format!("{path} is not supported here: workers answer with text. Use another server for embeddings.");
+    ApiError::new(Code::UnsupportedParameter, message)
+}

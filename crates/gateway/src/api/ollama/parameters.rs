@@ -1,0 +1,150 @@
+//! Parameters of Ollama's routes: every name a body or its `options` may hold, and what becomes of it.
+//!
+//! In, out: the rows of the table (`api/parameters`), and those of `options`.
+//! Holds:  a name is ignored only if the answer would be the same without it.
+
+use crate::api::parameters::{Parameter, Route, Shape, Treatment};
+
+const CHAT: &[Route] = &[Route::OllamaChat];
+const GENERATE: &[Route] = &[Route::OllamaGenerate];
+const SHOW: &[Route] = &[Route::OllamaShow];
+const BOTH: &[Route] = &[Route::OllamaChat, Route::OllamaGenerate];
+const ALL: &[Route] = &[Route::OllamaChat, Route::OllamaGenerate, Route::OllamaShow];
+
+const fn row(
+    name: &'static str,
+    routes: &'static [Route],
+    treatment: Treatment,
+    shape: Shape,
+    about: &'static str,
+) -> Parameter {
+    Parameter { name, routes, treatment, shape, about }
+}
+
+const fn examined(name: &'static str, routes: &'static [Route], about: &'static str) -> Parameter {
+    row(name, routes, Treatment::Examined, Shape::Any, about)
+}
+
+const fn ignored(name: &'static str, routes: &'static [Route], about: &'static str) -> Parameter {
+    row(name, routes, Treatment::Ignored, Shape::Any, about)
+}
+
+const fn refused(name: &'static str, instead: &'static str) -> Parameter {
+    let about = "Not supported: refused rather than ignored, because it asks for another answer.";
+    row(name, BOTH, Treatment::Refused(instead), Shape::Any, about)
+}
+
+use Treatment::Taken;
+
+/// The rows.
+pub(crate) const PARAMETERS: &[Parameter] = &[
+    row(
+        "model",
+        ALL,
+        Taken,
+        Shape::Text,
+        "A served name, with or without `:latest`, `name@<first 8 or more digits of the id>`, or a whole id.",
+    ),
+    row("name", SHOW, Taken, Shape::Text, "The older name of `model`."),
+    row(
+        "messages",
+        CHAT,
+        Taken,
+        Shape::Any,
+        "The conversation: `role` is `system`, `user`, `assistant` or `tool`, `content` a text. The last must not be the \
+         assistant's. None: only whether the model is served is told.",
+    ),
+    row(
+        "prompt",
+        GENERATE,
+        Taken,
+        Shape::Text,
+        "What the user says, or with `raw` the text to go on with. None: only whether the model is served is told.",
+    ),
+    row("system", GENERATE, Taken, Shape::Text, "What the system says first."),
+    row(
+        "raw",
+        GENERATE,
+        Taken,
+        Shape::Flag,
+        "The prompt is the whole text: the model's template is not used.",
+    ),
+    row("stream", BOTH, Taken, Shape::Flag, "Answer in lines of JSON, each an object. Default true."),
+    row(
+        "options",
+        BOTH,
+        Taken,
+        Shape::Any,
+        "`temperature` (default 0.8), `top_k` (40), `top_p` (0.9), `min_p` (0), `seed` (-1: fresh randomness), `num_predict` \
+         (-1: the rest of the context window), `stop`, `repeat_penalty` (1, which is off), `presence_penalty`, \
+         `frequency_penalty`. How a machine computes is ignored; `num_ctx` too, because a prompt is never shortened.",
+    ),
+    row("logprobs", BOTH, Taken, Shape::Flag, "Report how likely each token was."),
+    row(
+        "top_logprobs",
+        BOTH,
+        Taken,
+        Shape::Integer(crate::api::parameters::TOP_LOGPROBS),
+        "How many alternatives to report per token; needs `logprobs: true`.",
+    ),
+    row(
+        "surety",
+        BOTH,
+        Taken,
+        Shape::Any,
+        "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
+    ),
+    row(
+        "provider",
+        BOTH,
+        Taken,
+        Shape::Provider,
+        "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
+         their keys, operators by 0x and those of their addresses.",
+    ),
+    examined("tools", CHAT, "Only empty."),
+    examined("format", BOTH, "Only empty."),
+    examined("think", BOTH, "Only false: thoughts are part of the text here."),
+    examined("images", GENERATE, "Only empty."),
+    examined("suffix", GENERATE, "Only empty."),
+    examined("template", GENERATE, "Only empty."),
+    examined("context", GENERATE, "Only empty."),
+    ignored("keep_alive", BOTH, "Accepted and ignored: workers keep what they serve."),
+    ignored(
+        "truncate",
+        BOTH,
+        "Accepted and ignored: a prompt that does not fit is refused, never shortened.",
+    ),
+    ignored("shift", BOTH, "Accepted and ignored: an answer ends where the context window does."),
+    ignored("verbose", SHOW, "Accepted and ignored."),
+    refused("width", "This network speaks text only."),
+    refused("height", "This network speaks text only."),
+    refused("steps", "This network speaks text only."),
+];
+
+/// Members of `options` that are read.
+pub(super) const TAKEN: [&str; 12] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "num_predict",
+    "stop",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "repeat_last_n",
+    "num_ctx",
+];
+
+/// Members of `options` that say how a machine is to compute, or what to cut from a prompt that is too long: the answer is the
+/// same without them.
+pub(super) const IGNORED: [&str; 8] =
+    ["num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "numa"];
+
+/// Members of `options` that are harmless where they are off: the value that is.
+pub(super) const OFF: [(&str, f32); 3] = [("typical_p", 1.0), ("tfs_z", 1.0), ("mirostat", 0.0)];
+
+/// Those that matter only beside one of the former.
+pub(super) const BESIDE: [&str; 2] = ["mirostat_tau", "mirostat_eta"];

@@ -1,0 +1,194 @@
+//! Ollama's protocol, as its clients meet it.
+
+use serde_json::{Value, json};
+use surety_types::{Prompt, Seed};
+
+use crate::{
+    fake::{CONTEXT, FakeWorker, manifest, model},
+    http::{Answer, Site},
+};
+
+fn chat(script: &str) -> Value {
+    json!({"model": "tiny", "messages": [{"role": "user", "content": script}]})
+}
+
+fn with(mut body: Value, members: Value) -> Value {
+    for (name, value) in members.as_object().expect("an object") {
+        body[name] = value.clone();
+    }
+    body
+}
+
+async fn post(site: &Site, path: &str, body: Value) -> Answer {
+    site.post(path, &body.to_string()).await
+}
+
+/// The lines of a stream, of which each is an object and the last one ends it.
+fn lines(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"), "{}", answer.text());
+    assert!(answer.text().ends_with('\n'));
+    let lines: Vec<Value> =
+        answer.text().lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let (last, before) = lines.split_last().expect("a line");
+    assert!(before.iter().all(|line| line["done"] == false && line.get("error").is_none()));
+    assert!((last["done"] == true) != last["error"].is_string(), "{last}");
+    lines
+}
+
+fn check_error(answer: &Answer, status: u16, code: &str) -> Value {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    let body = answer.json();
+    assert_eq!(body["code"], code);
+    let id = answer.header("x-request-id").expect("an id");
+    assert!(body["error"].as_str().expect("a text").ends_with(&format!("id={id}")), "{body}");
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_streams_lines_unless_told_otherwise() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let answer = post(&site, "/api/chat", chat("Hello PAUSE there world")).await;
+    assert_eq!(answer.status, 200);
+    let lines = lines(&answer);
+    let text: String = lines.iter().filter_map(|line| line["message"]["content"].as_str()).collect();
+    assert_eq!(text, "Hello there world");
+    let last = lines.last().expect("a last");
+    assert_eq!((&last["done_reason"], &last["model"]), (&json!("stop"), &json!("tiny")));
+    assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&json!(28), &json!(4)));
+    let ns = |name: &str| last[name].as_u64().expect("nanoseconds");
+    assert_eq!(ns("total_duration"), ns("load_duration") + ns("prompt_eval_duration") + ns("eval_duration"));
+    // The pause is in there.
+    assert!(ns("eval_duration") >= 200_000_000, "{last}");
+    assert_eq!(last["surety"]["receipt"].as_str(), answer.header("x-surety-receipt"));
+
+    let whole = post(&site, "/api/chat", with(chat("Hello there"), json!({"stream": false}))).await;
+    assert_eq!(whole.header("content-type"), Some("application/json"));
+    let body = whole.json();
+    assert_eq!(body["message"], json!({"role": "assistant", "content": "Hello there"}));
+    assert_eq!((&body["done"], &body["done_reason"]), (&json!(true), &json!("stop")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_is_a_turn_or_stands_as_it_is() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let body = json!({"model": "tiny:latest", "prompt": "one two", "system": "s", "options": {"num_predict": 1, "seed": 7, "temperature": 0}});
+    let said = lines(&post(&site, "/api/generate", body).await);
+    assert_eq!((&said[0]["response"], &said[1]["done_reason"]), (&json!("one "), &json!("length")));
+    let raw = json!({"model": "tiny", "prompt": "one two", "raw": true, "stream": false});
+    assert_eq!(post(&site, "/api/generate", raw).await.json()["response"], "one two");
+    let orders = worker.diary.orders.lock().expect("no panic");
+    assert_eq!((orders[0].0.seed, orders[0].0.max_output_tokens), (Seed::Caller(7), 1));
+    assert_eq!((orders[0].0.sampling.temperature, orders[1].0.sampling.top_k), (0.0, 40));
+    assert!(matches!(&orders[0].1.prompt, Prompt::Chat { messages } if messages.len() == 2));
+    assert_eq!(orders[1].1.prompt, Prompt::Text("one two".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_probabilities_are_beside_their_text() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let body = with(chat("one two"), json!({"stream": false, "logprobs": true, "top_logprobs": 2}));
+    let logprobs = post(&site, "/api/chat", body).await.json()["logprobs"].clone();
+    assert_eq!(logprobs.as_array().expect("a list").len(), 3);
+    assert_eq!((&logprobs[0]["token"], &logprobs[0]["bytes"]), (&json!("one "), &json!([111, 110, 101, 32])));
+    assert_eq!(logprobs[0]["top_logprobs"].as_array().expect("a list").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_prompt_only_the_model_is_looked_for() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let loaded = lines(&post(&site, "/api/generate", json!({"model": "tiny", "keep_alive": -1})).await);
+    assert_eq!((&loaded[0]["done_reason"], &loaded[0]["response"]), (&json!("load"), &json!("")));
+    let loaded =
+        post(&site, "/api/chat", json!({"model": "tiny", "messages": [], "stream": false})).await.json();
+    assert_eq!((&loaded["done"], &loaded["message"]["content"]), (&json!(true), &json!("")));
+    let unknown = post(&site, "/api/generate", json!({"model": "tinny:latest"})).await;
+    check_error(&unknown, 404, "model_unknown");
+    assert!(worker.diary.orders.lock().expect("no panic").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_fails_ends_with_an_error_line() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let answer = post(&site, "/api/chat", chat("one two FAIL")).await;
+    assert_eq!(answer.status, 200);
+    let lines = lines(&answer);
+    let last = lines.last().expect("a last");
+    assert_eq!((&last["code"], last.get("done")), (&json!("worker_bad_output"), None));
+    assert!(lines.len() > 1, "something was said before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_are_in_ollama_s_shape() {
+    let worker = FakeWorker::serving(
+        1,
+        vec![model("tiny", manifest("tiny", true)), model("plain", manifest("plain", false))],
+    )
+    .await;
+    let site = Site::start(&[&worker]).await;
+    check_error(&site.post("/api/chat", "{").await, 400, "invalid_json");
+    check_error(
+        &post(&site, "/api/chat", with(chat("x"), json!({"format": "json"}))).await,
+        400,
+        "unsupported_parameter",
+    );
+    let error = post(&site, "/api/chat", with(chat("x"), json!({"options": {"temprature": 1}}))).await;
+    let error = check_error(&error, 400, "unknown_parameter");
+    assert!(error["error"].as_str().expect("a text").contains("Did you mean `temperature`?"), "{error}");
+    check_error(
+        &post(&site, "/api/chat", with(chat("x"), json!({"model": "tinny"}))).await,
+        404,
+        "model_unknown",
+    );
+    check_error(
+        &post(&site, "/api/chat", chat(&"x".repeat(CONTEXT as usize))).await,
+        400,
+        "context_length_exceeded",
+    );
+    check_error(&post(&site, "/api/chat", chat("REFUSE-OVERLOADED")).await, 503, "overloaded");
+    let plain = json!({"model": "plain", "prompt": "x"});
+    let error = check_error(&post(&site, "/api/generate", plain).await, 400, "invalid_param");
+    assert!(error["error"].as_str().expect("a text").contains("`raw: true`"), "{error}");
+    for path in ["/api/embed", "/api/embeddings"] {
+        let error = check_error(
+            &post(&site, path, json!({"model": "tiny", "input": "x"})).await,
+            400,
+            "unsupported_parameter",
+        );
+        assert!(error["error"].as_str().expect("a text").starts_with(path), "{error}");
+    }
+    check_error(&post(&site, "/api/pull", json!({"model": "tiny"})).await, 404, "not_found");
+    check_error(&site.get("/api/chat").await, 405, "method_not_allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_look_at_first_is_there() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let version = site.get("/api/version").await.json()["version"].as_str().expect("a version").to_owned();
+    assert!(version.starts_with("0.") && version.contains("+surety."), "{version}");
+    let tags = site.get("/api/tags").await.json();
+    let tiny = &tags["models"][0];
+    assert_eq!(
+        (&tiny["name"], &tiny["model"], &tiny["size"]),
+        (&json!("tiny"), &json!("tiny"), &json!(1000))
+    );
+    assert_eq!(tiny["digest"].as_str().expect("digits").len(), 64);
+    assert_eq!(tiny["details"]["quantization_level"], "Q8_0");
+    assert_eq!(site.get("/api/ps").await.json()["models"][0]["name"], "tiny");
+    for body in [json!({"model": "tiny"}), json!({"name": "tiny:latest", "verbose": false})] {
+        let shown = post(&site, "/api/show", body).await;
+        assert_eq!(shown.status, 200, "{}", shown.text());
+        let shown = shown.json();
+        assert_eq!(shown["capabilities"], json!(["completion"]));
+        assert_eq!(shown["model_info"]["general.architecture"], "llama");
+        assert_eq!(shown["model_info"]["llama.context_length"], CONTEXT);
+        assert_eq!(shown["details"]["format"], "gguf");
+    }
+    check_error(&post(&site, "/api/show", json!({"model": "tinny"})).await, 404, "model_unknown");
+    check_error(&post(&site, "/api/show", json!({})).await, 400, "invalid_param");
+}
