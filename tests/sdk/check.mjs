@@ -1,6 +1,7 @@
-// The Vercel AI SDK against a running Surety: text, stream, cancel, errors; and the official openai client's model list.
+// The Vercel AI SDK against a running Surety: text, stream, responses, cancel, errors; and the official openai client's model list.
 // Usage: node check.mjs BASE_URL
 import assert from 'node:assert/strict'
+import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import { generateText, streamText } from 'ai'
 import OpenAI from 'openai'
@@ -37,6 +38,18 @@ const listed = []
 for await (const entry of client.models.list()) listed.push(entry.id)
 assert.ok(listed.includes('shakespeare-demo'))
 
+// Responses: text, stream, and a conversation that names what was said before by its id.
+const responses = createOpenAI({ baseURL, apiKey: 'none' }).responses('shakespeare-demo')
+const response = await generateText({ model: responses, prompt, maxOutputTokens: 40 })
+assert.ok(response.text.length > 0 && response.usage.outputTokens > 0)
+const told = streamText({ model: responses, prompt, maxOutputTokens: 40 })
+let heard = ''
+for await (const part of told.textStream) heard += part
+assert.ok(heard.length > 0 && ['stop', 'length'].includes(await told.finishReason))
+const messages = [{ role: 'user', content: prompt }, ...response.response.messages, { role: 'user', content: 'Go on.' }]
+const next = await generateText({ model: responses, messages, maxOutputTokens: 8 })
+assert.ok(next.usage.inputTokens > response.usage.inputTokens, 'what was said before is part of the prompt')
+
 // Cancel mid-stream.
 const abort = new AbortController()
 const cancelled = streamText({ model, prompt, maxOutputTokens: 900, abortSignal: abort.signal, onError() {} })
@@ -51,4 +64,4 @@ await assert.rejects(
   generateText({ model: surety('shakespear-demo'), prompt, maxRetries: 0 }),
   (error) => /shakespeare-demo/.test(error.message),
 )
-console.log('AI SDK: text, stream, models, cancel, errors: passed')
+console.log('AI SDK: text, stream, models, responses, cancel, errors: passed')

@@ -337,4 +337,4 @@ pub(crate) fn describe(error: &redb::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -182,12 +182,18 @@ fn a_damaged_file_is_named() {
 
 /// A file on a disk that can be full.
 #[derive(Debug)]
-struct FullDisk {
+pub(crate) struct FullDisk {
     file: redb::backends::FileBackend,
     full: Arc<AtomicBool>,
 }
 
 impl FullDisk {
+    /// Opens a database on one.
+    pub(crate) fn open(path: &Path, full: &Arc<AtomicBool>) -> Result<Database, redb::DatabaseError> {
+        let file = redb::backends::FileBackend::new(open_private(path)?)?;
+        Database::builder().create_with_backend(FullDisk { file, full: Arc::clone(full) })
+    }
+
     fn check(&self) -> Result<(), io::Error> {
         if self.full.load(Ordering::SeqCst) {
             return Err(io::Error::from(ErrorKind::StorageFull));
@@ -224,12 +230,7 @@ async fn a_full_disk_fails_what_it_meets_and_nothing_else() {
     let directory = tempfile::tempdir().expect("a directory");
     let full = Arc::new(AtomicBool::new(false));
     let (path, disk) = (directory.path().join(FILE), Arc::clone(&full));
-    let open = move || {
-        let file =
-            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        let backend = FullDisk { file: redb::backends::FileBackend::new(file)?, full: Arc::clone(&disk) };
-        Database::builder().create_with_backend(backend)
-    };
+    let open = move || FullDisk::open(&path, &disk);
     let (receipts, _writer) = Receipts::with(directory.path().join(FILE), ROOMY, open).expect("a new store");
     receipts.keep(id(1), evidence(id(1), "a")).await.expect("there is room");
     full.store(true, Ordering::SeqCst);

@@ -131,7 +131,7 @@ async fn a_response_is_given_and_kept() {
     let evidence = Evidence::parse(&receipt.body).expect("evidence");
     check_evidence(&evidence, None, &Expected::default()).expect("it holds");
     let (_, ordered) = worker.diary.orders.lock().expect("no panic")[0].clone();
-    let Prompt::Chat { messages } = ordered.prompt else { panic!("a chat") };
+    let Prompt::Chat { messages, .. } = ordered.prompt else { panic!("a chat") };
     let roles: Vec<(&str, &str)> =
         messages.iter().map(|message| (&*message.role, &*message.content)).collect();
     assert_eq!(roles, [("system", "be brief"), ("user", "Hello there world")]);
@@ -334,7 +334,7 @@ async fn a_conversation_goes_on_from_a_response() {
     let third = site.post(PATH, &third.to_string()).await;
     assert_eq!(third.status, 200, "{}", third.text());
     let ordered = worker.diary.orders.lock().expect("no panic").last().expect("an order").1.clone();
-    let Prompt::Chat { messages } = ordered.prompt else { panic!("a chat") };
+    let Prompt::Chat { messages, .. } = ordered.prompt else { panic!("a chat") };
     let said: Vec<(&str, &str)> =
         messages.iter().map(|message| (&*message.role, &*message.content)).collect();
     let conversation = [

@@ -99,7 +99,7 @@ impl Said {
     /// As chat templates see it.
     pub(super) fn message(&self) -> Message {
         let (_, role) = ROLES.iter().find(|(name, _)| *name == self.role).copied().unwrap_or(ROLES[0]);
-        Message { role: role.to_owned(), content: self.parts.concat(), name: None }
+        Message::text(role, self.parts.concat())
     }
 }
 
@@ -160,11 +160,7 @@ impl Asked {
 
     /// What is ordered of workers: `conversation` is all that was said, the input included.
     pub(super) fn ask(&self, conversation: Vec<Message>, today: CivilDate) -> Result<Ask, ApiError> {
-        let instructions = self.instructions.iter().map(|text| Message {
-            role: "system".to_owned(),
-            content: text.clone(),
-            name: None,
-        });
+        let instructions = self.instructions.iter().map(|text| Message::text("system", text.clone()));
         let messages: Vec<Message> = instructions.chain(conversation).collect();
         if messages.is_empty() || messages.len() > MAX_MESSAGES {
             let message = format!(
@@ -175,7 +171,7 @@ impl Asked {
             return Err(ApiError::invalid("input", message));
         }
         let request = Request {
-            prompt: Prompt::Chat { messages },
+            prompt: Prompt::Chat { messages, tools: Vec::new() },
             stop: self.stop.clone(),
             logprobs: None,
             prompt_logprobs: None,
@@ -195,6 +191,7 @@ impl Asked {
             preferences: self.preferences.clone(),
             deadline_ms: self.deadline_ms,
             form: Form::Chat { logprobs: None },
+            tools: None,
         };
         ask.check().map_err(|error| error.with_param("input"))?;
         Ok(ask)
@@ -490,7 +487,7 @@ mod tests {
     }
 
     fn said_message(role: &str, content: &str) -> Message {
-        Message { role: role.to_owned(), content: content.to_owned(), name: None }
+        Message::text(role, content)
     }
 
     #[test]
@@ -532,7 +529,7 @@ mod tests {
             (Some(9), 0.5, 0.25)
         );
         let ask = asked.ask(vec![said_message("user", "ab")], TODAY).expect("an ask");
-        let Prompt::Chat { messages } = &ask.requests[0].prompt else { panic!("a chat") };
+        let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("a chat") };
         assert_eq!(*messages, [said_message("system", "in short"), said_message("user", "ab")]);
         assert_eq!(ask.requests[0].date, Some(CivilDate { year: 2024, month: 2, day: 29 }));
         assert!(ask.goes_on());

@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread::{self, JoinHandle},
     time::Duration,
@@ -119,7 +119,16 @@ impl Store {
     pub(crate) fn open(data_dir: &Path, bounds: Bounds) -> Result<(Self, Writer), OpenStoreError> {
         let path = data_dir.join(FILE);
         let file = path.clone();
-        let open = move || Database::builder().set_cache_size(CACHE_BYTES).create_file(open_private(&file)?);
+        Self::with(path, bounds, move || {
+            Database::builder().set_cache_size(CACHE_BYTES).create_file(open_private(&file)?)
+        })
+    }
+
+    fn with(
+        path: PathBuf,
+        bounds: Bounds,
+        open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
+    ) -> Result<(Self, Writer), OpenStoreError> {
         let database = open_checked(&open).map_err(|error| match error {
             redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
             error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
@@ -349,7 +358,10 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::receipts::tests::FullDisk;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
     const BOUNDS: Bounds = Bounds { count_max: 4, bytes_max: 100, kept_for: DAY };
@@ -428,6 +440,29 @@ mod tests {
         let large = store.keep(id(6), Keeping::Whole, vec![0; 101]).await;
         assert_eq!(large, Err(KeepError::TooLarge { bytes: 101, max: 100 }));
         assert_eq!(there(&store), [3, 4, 5]);
+        close(store, writer);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_what_it_meets_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let full = Arc::new(AtomicBool::new(false));
+        let (path, disk) = (directory.path().join(FILE), Arc::clone(&full));
+        let bounds = Bounds { count_max: 100, bytes_max: 1 << 20, kept_for: DAY };
+        let opened = Store::with(path.clone(), bounds, move || FullDisk::open(&path, &disk));
+        let (store, writer) = opened.expect("opened");
+        keep(&store, 1, Keeping::Begun, "begun 1").await;
+        full.store(true, Ordering::SeqCst);
+        let failed = store.keep(id(1), Keeping::Ended, b"ended 1".to_vec()).await.expect_err("full");
+        assert!(failed.to_string().starts_with("response not stored: "), "{failed}");
+        assert!(store.forget(id(1)).await.is_err());
+        full.store(false, Ordering::SeqCst);
+        // The first after a failure may find the file closed, and opens it again.
+        let _ = store.keep(id(2), Keeping::Whole, b"whole 2".to_vec()).await;
+        keep(&store, 3, Keeping::Whole, "whole 3").await;
+        assert_eq!(found(&store, 1).as_deref(), Some("begun 1"));
+        assert_eq!(found(&store, 3).as_deref(), Some("whole 3"));
+        assert_eq!(unfinished(&store).len(), 1);
         close(store, writer);
     }
 
