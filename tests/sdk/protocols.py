@@ -15,7 +15,7 @@ TURNS = [{"role": "user", "content": "Shall I compare thee to a summer's day?"}]
 
 def messages():
     client = anthropic.Anthropic(base_url=ROOT, api_key="none", max_retries=0)
-    asked = dict(model=MODEL, max_tokens=24, temperature=0, system="Speak.", messages=TURNS)
+    asked = dict(model=MODEL, max_tokens=24, system="Speak.", messages=TURNS, extra_body={"temperature": 0})
     whole = client.messages.create(**asked)
     text = whole.content[0].text
     assert whole.type == "message" and whole.stop_reason in ("end_turn", "max_tokens") and text
