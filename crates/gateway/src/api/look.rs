@@ -218,7 +218,7 @@ pub(super) async fn receipt(
 
 /// The request that a path names, and the JSON of its evidence.
 pub(super) async fn kept(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<(RequestId, Vec<u8>), ApiError> {
     let asked = path_text(asked)?;

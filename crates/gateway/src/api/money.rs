@@ -365,6 +365,7 @@ pub(super) async fn quote_answer(
         without: &[],
         affinity: Some(tenant.affinity(ask.affinity())),
         orders: ask.answers() as u32,
+        trail: None,
     };
     let candidates = shared.workers.quoted(&demand)?;
     let each = |count: &dyn Fn(&surety_types::Request) -> u128| {

@@ -75,8 +75,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) affinity: Option<u64>,
     /// How many orders it is to get.
     pub(crate) orders: u32,
-    /// Where it is noted who was listed, and what kept the others out.
-    pub(crate) trail: &'a Trail,
+    /// Where it is noted who was listed, and what kept the others out; nobody is to be asked without.
+    pub(crate) trail: Option<&'a Trail>,
 }
 
 /// A worker that could answer.
@@ -197,7 +197,9 @@ impl Workers {
         }
         let best: Vec<PublicKey> = choice.listed.iter().map(|index| standings[*index].key).collect();
         let removed = choice.counts();
-        demand.trail.decided(&best, removed.iter().map(|(constraint, count)| (constraint.name(), *count)));
+        if let Some(trail) = demand.trail {
+            trail.decided(&best, removed.iter().map(|(constraint, count)| (constraint.name(), *count)));
+        }
         if choice.listed.is_empty() {
             return Err(self.nobody(demand, &standings, &choice));
         }
@@ -352,7 +354,7 @@ impl Workers {
 
     /// Who could answer, with how many orders each has by its own word, and of ours.
     pub(crate) fn loads(&self, demand: &Demand<'_>) -> Result<Vec<(PublicKey, u32, u32)>, ApiError> {
-        let candidates = self.candidates(demand)?.into_iter();
+        let candidates = self.quoted(demand)?.into_iter();
         Ok(candidates.map(|candidate| candidate.worker.loads()).collect())
     }
 

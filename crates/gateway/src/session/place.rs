@@ -264,7 +264,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             without: &without,
             affinity: desk.affinity,
             orders: 1,
-            trail: &desk.trail,
+            trail: Some(&desk.trail),
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {

@@ -231,6 +231,7 @@ async fn prepare(
             without: &[],
             affinity: None,
             orders: ask.answers() as u32,
+            trail: None,
         };
         // That nobody qualifies now may be otherwise before the batch expires.
         let loads = shared.workers.loads(&demand).unwrap_or_default();
@@ -265,7 +266,9 @@ struct Unanswered<'a> {
 impl Request {
     async fn ask(&self) -> Result<Ask, ApiError> {
         let today = CivilDate::from_unix_ms(self.created_at.saturating_mul(1000));
-        let mut ask = generate::understand(self.body.clone(), self.route, today).await?;
+        let route = self.route;
+        let mut ask =
+            generate::understand(self.body.clone(), move |body| Ask::parse(body, route, today)).await?;
         if ask.stream {
             let message = "`stream` is true; the answers of a batch are in a file. Leave it out.";
             return Err(ApiError::invalid("stream", message));
@@ -316,7 +319,7 @@ impl Request {
         if let Some(broken) = &broken {
             (received_ms, today) = (broken.begun.received_ms, broken.begun.date);
         }
-        let call = Call { id, received_ms, today, share: None };
+        let call = Call { id, received_ms, today, trace: None, share: None };
         let job = generate::start(Arc::clone(shared), call, ask, broken).await?;
         let (body, _) = job.document().await?;
         Ok(body.to_vec())
