@@ -313,13 +313,17 @@ impl State {
     }
 
     /// Takes over a response to an equal request that was lost on its way: one whose reader left it before its end; or,
-    /// if there is one alone, one that was given to a connection to its end which has closed since, for what was
-    /// in the network then is lost too.
+    /// where no other is known that it could be, one that was given to its end to a connection which has closed since, for what
+    /// was in the network then is lost too.
     fn lost(&self, tenant: u64, request: &Digest) -> Option<Arc<Record>> {
-        let mut given = Vec::new();
+        let (mut known, mut given) = (0, None);
         for record in self.alike(tenant, request) {
             let mut made = record.lock();
-            if made.readers > 0 || made.failed.is_some() || made.clipped {
+            if made.failed.is_some() || made.clipped {
+                continue;
+            }
+            known += 1;
+            if made.readers > 0 {
                 continue;
             }
             match &made.given {
@@ -327,11 +331,11 @@ impl State {
                     made.readers += 1;
                     return Some(Arc::clone(record));
                 }
-                Some(connection) if connection.is_closed() => given.push(record),
+                Some(connection) if connection.is_closed() => given = Some(record),
                 Some(_) => {}
             }
         }
-        let [record] = given[..] else { return None };
+        let record = given.filter(|_| known == 1)?;
         let mut made = record.lock();
         made.readers += 1;
         made.given = None;
@@ -614,9 +618,12 @@ mod tests {
         read(&first, Some(&open));
         assert_eq!(lost(), None, "it was given to a connection that is there");
         open.close();
+        assert_eq!(lost(), None, "another is read, whose loss may not be seen yet");
+        once.forget(&second);
         assert_eq!(lost(), Some(first.id), "the one that may have been lost on its way");
         read(&first, Some(&open));
-        read(&second, Some(&open));
+        let third = begin();
+        read(&third, Some(&Connection::default()));
         assert_eq!(lost(), None, "which of the two was lost, nobody knows");
         assert_eq!(once.lock().lost(1, &request).map(|record| record.id), None, "another tenant's");
     }
