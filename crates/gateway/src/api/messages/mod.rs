@@ -34,7 +34,7 @@ use super::{
     parameters::Route,
     unix_ms,
 };
-use crate::{error::ApiError, gateway::Shared, id::RequestId};
+use crate::{error::ApiError, gateway::Shared, id::RequestId, telemetry::TraceParent};
 
 /// Answer a conversation, as Anthropic shapes it.
 #[utoipa::path(post, path = "/v1/messages", tag = "answers", request_body = MessageRequest, params(
@@ -69,8 +69,9 @@ pub(super) async fn count_tokens(
     body: Body,
 ) -> Result<Json<MessageTokens>, ApiError> {
     let received_ms = unix_ms();
+    let trace = TraceParent::of(&headers);
     let Text { text, share } = shared.intake.read(&headers, body).await?;
-    let call = Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), share };
+    let call = Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), trace, share };
     let today = call.today;
     let ask = generate::understand(text, move |text| read::read(text, Route::CountTokens, today)).await?;
     let input_tokens = generate::count(shared, call, ask).await?;

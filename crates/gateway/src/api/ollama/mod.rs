@@ -38,6 +38,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    telemetry::TraceParent,
 };
 
 /// What every name has here, and names here have not.
@@ -82,7 +83,7 @@ async fn answer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let (began, received_ms) = (Instant::now(), unix_ms());
+    let (began, received_ms, trace) = (Instant::now(), unix_ms(), TraceParent::of(&headers));
     let Text { text, share } = shared.intake.read(&headers, body).await?;
     let today = CivilDate::from_unix_ms(received_ms);
     let asked = generate::understand(text, move |text| read::read(text, route, today, began)).await?;
@@ -90,7 +91,7 @@ async fn answer(
         Asked::Load { model, stream } => load(&shared, model, route == Route::OllamaChat, stream),
         Asked::Answer(mut ask) => {
             ask.model = served(&shared, ask.model);
-            let call = Call { id, received_ms, today, share };
+            let call = Call { id, received_ms, today, trace, share };
             generate::start(shared, call, *ask, None).await?.respond().await
         }
     }

@@ -3,7 +3,7 @@
 //! In:     what is asked; responses that are kept.
 //! Out:    every message that is answered, the oldest first.
 //! Touches: the store of responses, to read.
-//! Holds:  a conversation is whole or refused: nothing is left out of it unseen. What is read for one is bounded.
+//! Holds:  nobody finds another's. A conversation is whole or refused: nothing is left out of it unseen. What is read for one is bounded.
 //! Absent: what of it is sent to a worker (`ask`).
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -29,9 +29,12 @@ use crate::{
 /// Bytes of records read for one conversation.
 const READ_BYTES_MAX: usize = 64 << 20;
 
-/// Where kept responses are found.
+/// Where a tenant's kept responses are found.
 #[derive(Clone)]
-pub(super) struct Library(Arc<Shared>);
+pub(super) struct Library {
+    shared: Arc<Shared>,
+    tenant: u64,
+}
 
 /// How far it is with one that is asked for.
 pub(super) enum Found {
@@ -43,16 +46,16 @@ pub(super) enum Found {
 }
 
 impl Library {
-    pub(super) fn of(shared: &Arc<Shared>) -> Library {
-        Library(Arc::clone(shared))
+    pub(super) fn of(shared: &Arc<Shared>, tenant: u64) -> Library {
+        Library { shared: Arc::clone(shared), tenant }
     }
 
     /// Looks for a response. Reads the disk.
     pub(super) fn find(&self, id: RequestId) -> Result<Found, ApiError> {
-        if self.0.responses.live(id).is_some() {
-            return Ok(Found::Live);
+        if let Some(live) = self.shared.responses.live(id) {
+            return Ok(if live.head.tenant == self.tenant { Found::Live } else { Found::Nothing });
         }
-        let found = self.0.responses.store.find(id).map_err(|error| {
+        let found = self.shared.responses.store.find(id).map_err(|error| {
             error!(error = chain(&error), "responses cannot be read");
             ApiError::bug("the responses on its disk cannot be read")
         })?;
@@ -61,6 +64,9 @@ impl Library {
             error!(request = %id, error = chain(&error), "a kept response cannot be read");
             ApiError::bug("a kept response cannot be read")
         })?;
+        if transcript.head.tenant != self.tenant {
+            return Ok(Found::Nothing);
+        }
         Ok(Found::Ended(Box::new(transcript), record.len()))
     }
 }

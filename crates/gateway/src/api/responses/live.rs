@@ -475,14 +475,16 @@ impl Revived {
 
 async fn revive(shared: Arc<Shared>, live: Arc<Live>) {
     let written = tokio::spawn(std::future::ready(Ok(())));
+    let tenant = shared.keys.tenant(live.head.tenant);
     let source = tokio::select! {
         source = revived(&shared, &live) => source,
         () = shared.halted() => Err(stopped(live.head.id)),
     };
-    let making = match source {
-        Ok(order) => {
+    let making = match source.and_then(|order| Ok((order, tenant?))) {
+        Ok((order, tenant)) => {
             let source = Source::Order(Box::new(order));
-            tokio::spawn(make(Arc::clone(&shared), Arc::clone(&live), source, Kept::Begun(written)))
+            let making = make(Arc::clone(&shared), Arc::clone(&live), source, Kept::Begun(written));
+            tokio::spawn(tenant.scope(making))
         }
         Err(failure) => {
             tokio::spawn(fail(Arc::clone(&shared), Arc::clone(&live), failure));
@@ -511,7 +513,7 @@ async fn revived(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Order, ApiErr
         );
         return Err(ApiError::new(Code::ModelUnknown, message).with_param("model"));
     }
-    let library = Library::of(shared);
+    let library = Library::of(shared, head.tenant);
     let (id, begun, kept_in) = (head.id, begun(&head, model.id), Arc::clone(shared));
     let today = begun.date;
     let read = tokio::task::spawn_blocking(move || {
@@ -520,7 +522,7 @@ async fn revived(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Order, ApiErr
         Ok((ask, Broken::from_the_start(&kept_in, id, begun)))
     });
     let (ask, broken) = read.await.map_err(|_| ApiError::bug("reading a response panicked"))??;
-    let call = Call { id, received_ms: live.head.received_ms, today, share: None };
+    let call = Call { id, received_ms: live.head.received_ms, today, trace: None, share: None };
     Ok(Order { call, ask, broken })
 }
 

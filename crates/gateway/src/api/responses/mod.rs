@@ -2,8 +2,8 @@
 //!
 //! In:     POST, GET and DELETE requests. Out: responses, as documents or as streams of events.
 //! Touches: workers, through `live`; the store of responses.
-//! Holds:  a response is found by its id alone, which nobody guesses. A stream can be gone on with from any event, by
-//!         anybody who knows the id, while the response is made and as long as it is kept. What is not to be stored is
+//! Holds:  a response is found by whoever has its id, which nobody guesses, and the key it was asked with, where there
+//!         are keys. A stream can be gone on with from any event by them, while the response is made and as long as it is kept. What is not to be stored is
 //!         nowhere once it is answered.
 //! Absent: understanding bodies (`ask`), events and documents (`record`), making them (`live`), the disk (`store`).
 
@@ -47,6 +47,7 @@ use crate::{
     error::{Accountable, ApiError, Code, ErrorBody},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     telemetry::TraceParent,
 };
 
@@ -72,7 +73,8 @@ pub(super) async fn create(
     let received_ms = unix_ms();
     let trace = TraceParent::of(&headers);
     let Text { text, share } = shared.intake.read(&headers, body).await?;
-    let library = Library::of(&shared);
+    let tenant = Tenant::current(&shared.keys)?;
+    let library = Library::of(&shared, tenant.key());
     let read = tokio::task::spawn_blocking(move || {
         let asked = Asked::parse(&text)?;
         let conversation = history::conversation(&library, &asked, id)?;
@@ -86,7 +88,7 @@ pub(super) async fn create(
     getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
     let (name, model_id) = (model.name.clone(), model.id.to_string());
     let body = if asked.store { text } else { String::new() };
-    let head = Arc::new(Head { id, body, asked, model: name, model_id, nonce, received_ms });
+    let head = Arc::new(Head { id, tenant: tenant.key(), body, asked, model: name, model_id, nonce, received_ms });
     let asked = &head.asked;
     let begun = begun(&head, model.id);
     let ask = asked.ask(conversation, begun.date)?;
@@ -128,7 +130,7 @@ pub(super) async fn create(
     if asked.is_kept_from_the_start() {
         shared.responses.list(&live);
     }
-    tokio::spawn(make(Arc::clone(&shared), Arc::clone(&live), source, kept));
+    tokio::spawn(tenant.scope(make(Arc::clone(&shared), Arc::clone(&live), source, kept)));
 
     let (mut response, labels) = if stream {
         (events(reader.stream(0, shared.keep_alive)), labels)
@@ -226,6 +228,11 @@ pub(super) async fn delete(
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DeletedResponse>, ApiError> {
     let id = response_id(asked)?;
+    let library = Library::of(&shared, Tenant::current(&shared.keys)?.key());
+    let mine = tokio::task::spawn_blocking(move || library.find(id)).await;
+    if matches!(mine.map_err(|_| ApiError::bug("reading responses panicked"))??, Found::Nothing) {
+        return Err(nothing_kept(id));
+    }
     let live = shared.responses.live(id);
     if let Some(live) = &live {
         live.leave(Leave::Delete).await;
@@ -262,7 +269,7 @@ pub(super) async fn input_items(
     let id = response_id(asked)?;
     let page = Page::parse(&uri)?;
     let head = Arc::clone(&find(&shared, id).await?.head);
-    let library = Library::of(&shared);
+    let library = Library::of(&shared, head.tenant);
     let read = tokio::task::spawn_blocking(move || history::items(&library, &head.asked, id));
     let items = read.await.map_err(|_| ApiError::bug("reading a response panicked"))??;
     page.of(items).map(Json)
@@ -290,11 +297,12 @@ fn nothing_kept(id: RequestId) -> ApiError {
 
 /// A response, being made or not.
 async fn find(shared: &Arc<Shared>, id: RequestId) -> Result<Arc<Live>, ApiError> {
+    let tenant = Tenant::current(&shared.keys)?.key();
     loop {
-        if let Some(live) = shared.responses.live(id) {
+        if let Some(live) = shared.responses.live(id).filter(|live| live.head.tenant == tenant) {
             return Ok(live);
         }
-        let library = Library::of(shared);
+        let library = Library::of(shared, tenant);
         let found = tokio::task::spawn_blocking(move || library.find(id)).await;
         let mut transcript = match found.map_err(|_| ApiError::bug("reading responses panicked"))?? {
             Found::Ended(transcript, _) => *transcript,

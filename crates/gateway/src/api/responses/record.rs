@@ -36,6 +36,8 @@ const PIECE_CHARACTERS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) id: RequestId,
+    /// Whose it is: a key's number.
+    pub(super) tenant: u64,
     /// The body as it was sent; empty where nothing is stored.
     pub(super) body: String,
     pub(super) asked: Asked,
@@ -85,6 +87,7 @@ pub(super) struct Transcript {
 /// What is kept of a response.
 #[derive(Serialize, Deserialize)]
 struct Record {
+    tenant: u64,
     body: String,
     model: String,
     model_id: String,
@@ -371,6 +374,7 @@ impl Transcript {
     pub(super) fn to_bytes(&self, end: Option<&End>) -> Vec<u8> {
         let head = &*self.head;
         let record = Record {
+            tenant: head.tenant,
             body: head.body.clone(),
             model: head.model.clone(),
             model_id: head.model_id.clone(),
@@ -385,11 +389,11 @@ impl Transcript {
     /// Reads what was kept.
     pub(super) fn parse(id: RequestId, bytes: &[u8]) -> Result<Transcript, ReadError> {
         let record: Record = serde_json::from_slice(bytes).map_err(ReadError::Record)?;
-        let Record { body, model, model_id, nonce, received_ms, text, end } = record;
+        let Record { tenant, body, model, model_id, nonce, received_ms, text, end } = record;
         let nonce = BASE64_STANDARD.decode(nonce).ok().and_then(|nonce| nonce.try_into().ok());
         let nonce = nonce.ok_or(ReadError::Nonce)?;
         let asked = Asked::parse(&body).map_err(|error| ReadError::Body(fields::quote(error.message())))?;
-        let head = Arc::new(Head { id, body, asked, model, model_id, nonce, received_ms });
+        let head = Arc::new(Head { id, tenant, body, asked, model, model_id, nonce, received_ms });
         let mut transcript = Transcript::new(head);
         transcript.hear(&text);
         transcript.begun = !text.is_empty();

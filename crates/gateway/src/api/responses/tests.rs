@@ -15,6 +15,7 @@ fn head(body: Value) -> Arc<Head> {
         model,
         model_id,
         nonce: [3; 32],
+        tenant: 7,
         received_ms: 5_500,
     })
 }
