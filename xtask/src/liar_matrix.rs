@@ -163,9 +163,6 @@ pub struct Contested {
     paid: U256,
     id: u64,
     took: Duration,
-    /// Whom `surety explain` names afterwards, and how long it took to.
-    named: String,
-    explained_in: Duration,
 }
 
 /// What was found.
@@ -357,15 +354,7 @@ fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Re
     if !convicted && convicted_before(&text("state")) {
         return Ok(None);
     }
-    // Who answers for it is told to whoever has nothing but the request's id.
-    let began_to_explain = Instant::now();
-    let output = surety(binary, data_dir).args(["explain", &answer.request_id, "--json"]).output()?;
-    let explained_in = began_to_explain.elapsed();
-    let explained: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("explaining: {}", String::from_utf8_lossy(&output.stderr)))?;
     Ok(Some(Contested {
-        named: explained["accountable"].as_str().unwrap_or_default().to_owned(),
-        explained_in,
         kind: answer.kind,
         convicted,
         state: text("state"),
@@ -391,11 +380,6 @@ fn check(ended: &[Contested], failures: &mut Vec<String>) {
             |what: String| failures.push(format!("dispute {}, {}: {what}", contested.id, kind.name()));
         if *convicted != (*kind != Kind::Honest) {
             fail(format!("it ended as {state:?}"));
-        }
-        // A liar is named by its conviction; nobody is by an accusation that failed.
-        let right = if *kind == Kind::Honest { "nobody" } else { "worker" };
-        if *convicted != (*kind == Kind::Honest) && contested.named != right {
-            fail(format!("its explanation names {:?}", contested.named));
         }
         if *messages > MESSAGES_MAX {
             fail(format!("{messages} messages"));
@@ -507,18 +491,6 @@ impl Report {
         let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
         leaves.for_each(|(kind, _)| *shown.entry(kind).or_default() += 1);
         lines.push(format!("words shown: {shown:?}"));
-        let slowest = self.ended.iter().map(|contested| contested.explained_in).max().unwrap_or_default();
-        let mut named: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
-        for contested in &self.ended {
-            *named.entry((contested.kind, &contested.named)).or_default() += 1;
-        }
-        let named: Vec<String> =
-            named.iter().map(|((kind, who), times)| format!("{}: {who} {times}", kind.name())).collect();
-        lines.push(format!(
-            "explained afterwards, in {:.1} s at most: {}",
-            seconds(slowest),
-            named.join(", ")
-        ));
         lines
     }
 }
@@ -545,8 +517,6 @@ mod tests {
             paid: U256::from(1),
             id: 1,
             took: Duration::ZERO,
-            named: if convicted { "worker" } else { "nobody" }.into(),
-            explained_in: Duration::ZERO,
         };
         for (ended, failing) in [
             (contested(Kind::Honest, false), 0),
