@@ -5,7 +5,7 @@
 //!         how long it took, and whether a saved file gives the same verdict without a network.
 //! Touches: starts workers and a gateway in a folder of its own.
 //! Holds:  whoever judges does not know the fault: it sees what anybody sees who has the id of the request.
-//! Absent: lies in signed answers, which the ledger judges: the liar matrix asks for their explanations.
+//! Absent: lies in signed answers, which the ledger judges: the liar matrix has it decide.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,13 +47,13 @@ pub const NOT_INJECTED: [(&str, &str); 14] = [
     ("gateway overloaded", "its bound is 2,048 requests at once; the gateway's own tests set it to one"),
     (
         "wrong weights, sampler, text, prompt or end",
-        "only computing again shows them: the liar matrix asks for the explanations",
+        "only computing again shows them: `surety demo liar` ends with the explanation",
     ),
     (
         "worker replays an old answer",
         "no worker does: every order has a nonce, and the checks of evidence refuse another's",
     ),
-    ("verifier lies", "the liar matrix accuses honest workers falsely, and asks for the explanations"),
+    ("verifier lies", "the liar matrix accuses honest workers falsely, and nobody is convicted"),
     ("verifier offline", "nothing on a request's path waits for one"),
     ("chain halted", "nothing on a request's path waits for it; that the ledger was not asked is said"),
     (
