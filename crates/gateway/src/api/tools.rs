@@ -157,7 +157,7 @@ impl Form {
             (&choice, functions.iter().find_map(|function| function.strict.as_ref()))
         {
             let message = format!(
-                "`{path}` is kept to only where a call must come. Leave it out and check the arguments, or send \
+                "`{path}` is supported here only where a call must come. Leave it out and check the arguments, or send \
                  `tool_choice: \"required\"`.",
             );
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path.clone()));
