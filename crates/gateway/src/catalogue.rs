@@ -126,6 +126,49 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
             "Whoever sent the request.",
             "Send the header `content-type: application/json`, and no `content-encoding`.",
         ),
+        Code::BadKey => (
+            "This gateway answers to keys, and the request showed none, or one that is unknown here, was revoked or has expired. The \
+             message says which. Nothing was computed.",
+            "Whoever sent the request.",
+            "Send the key as `Authorization: Bearer sk-surety-…` or as `x-api-key`. Whoever runs the gateway makes one with \
+             `surety apikey create`, and sees with `surety apikey list` what became of it.",
+        ),
+        Code::BudgetExhausted => (
+            "What the answer may cost at most is more than is left of the key's budget, with what other requests under way have set \
+             aside. The message gives the amounts. Nothing was computed or charged.",
+            "Whoever sent the request: the budget is theirs.",
+            "Ask for fewer tokens, wait for requests under way to end, or have whoever runs the gateway raise the budget. \
+             `GET /v1/credits` shows what is left; `POST /v1/quote` says beforehand what a request may cost.",
+        ),
+        Code::Policy => (
+            "The key is good, and its terms do not admit this: a model that is not among its models, or a price above its limit.",
+            "Whoever sent the request.",
+            "Ask for what the message names, or use a key with other terms. `surety apikey show NAME` lists them.",
+        ),
+        Code::IdempotencyMismatch => (
+            "The `Idempotency-Key` was used for another request before. Two requests that differ are never answered as one, so \
+             neither is this.",
+            "Whoever sent the request.",
+            "Use a new `Idempotency-Key` for a new request, and the same one only to send the same body again.",
+        ),
+        Code::RateLimited => (
+            "The key has had all the requests, or all the tokens, that it may have in a minute. `x-ratelimit-*` say how many, and \
+             `retry-after` when there is room again. Nothing was charged.",
+            "Whoever sent the request: the limit is the key's.",
+            "Wait as long as `retry-after` says. OpenAI's clients do that by themselves.",
+        ),
+        Code::NoLedger => (
+            "This gateway uses no ledger, so there is nothing on it about its answers: nobody audits or judges them. Their receipts \
+             are signed all the same.",
+            "Nobody: it was set up like that.",
+            "Check an answer yourself with `surety verify ID --recompute`, or use a gateway that pays its workers over a ledger.",
+        ),
+        Code::LedgerUnavailable => (
+            "The nodes through which this gateway sees the ledger do not answer now, or too many look at once. That says nothing about \
+             what is on it.",
+            "The gateway, or the nodes it asks.",
+            "Try again shortly; or ask a node of your own: `surety explain ID --rpc-url URL`.",
+        ),
         Code::HostNotAllowed => (
             "This gateway serves its own machine only, without keys, and was called by a name that is not this machine's. That is how \
              a foreign web page would call it, so it is refused.",

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{api::unix_ms, error::ApiError, id::RequestId};
 
-/// Tokens that a chat template may add to a message, and to a conversation, before the worker has counted.
+/// Tokens that a chat template may add to a message or a tool, and to a conversation, before the worker has counted.
 const MESSAGE_TOKENS: u32 = 16;
 const CONVERSATION_TOKENS: u32 = 64;
 /// Tokens that a tokenizer may add to a text.
@@ -320,10 +320,18 @@ pub(crate) fn prompt_tokens_bound(request: &Request) -> u32 {
     match &request.prompt {
         Prompt::Tokens(ids) => u32::try_from(ids.len()).unwrap_or(u32::MAX),
         Prompt::Text(text) => bytes(text).saturating_add(TEXT_TOKENS),
-        Prompt::Chat { messages } => messages.iter().fold(CONVERSATION_TOKENS, |sum, message| {
-            let name = message.name.as_deref().map_or(0, bytes);
-            let own = bytes(&message.content).saturating_add(bytes(&message.role)).saturating_add(name);
-            sum.saturating_add(own).saturating_add(MESSAGE_TOKENS)
-        }),
+        Prompt::Chat { messages, tools } => {
+            let of_tools = tools.iter().fold(CONVERSATION_TOKENS, |sum, tool| {
+                sum.saturating_add(bytes(tool)).saturating_add(MESSAGE_TOKENS)
+            });
+            messages.iter().fold(of_tools, |sum, message| {
+                let calls = message.tool_calls.iter().flat_map(|call| [&call.id, &call.name, &call.arguments]);
+                let said = [&message.role, &message.content].into_iter().chain(&message.name).chain(calls);
+                let own = said.chain(&message.tool_call_id).fold(MESSAGE_TOKENS, |sum, text| {
+                    sum.saturating_add(bytes(text))
+                });
+                sum.saturating_add(own)
+            })
+        }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
     };
     Ask {
         model,
-        requests: vec![form.request(Prompt::Chat { messages }, stop, date.unwrap_or(today))],
+        requests: vec![form.request(Prompt::chat(messages), stop, date.unwrap_or(today))],
         choices: 1,
         sampling,
         seed: Seed::Nonce,
@@ -71,6 +71,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
         preferences,
         deadline_ms,
         form,
+        tools: None,
     }
     .checked()
 }
@@ -121,7 +122,7 @@ fn conversation(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
 }
 
 fn message(role: &str, content: String) -> Message {
-    Message { role: role.to_owned(), content, name: None }
+    Message::text(role, content)
 }
 
 /// A text, or a list of text blocks joined as they stand.

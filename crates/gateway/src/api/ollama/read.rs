@@ -77,6 +77,7 @@ pub(super) fn read(text: &str, route: Route, today: CivilDate, began: Instant) -
         preferences,
         deadline_ms,
         form,
+        tools: None,
     };
     ask.checked().map(Box::new).map(Asked::Answer)
 }
@@ -167,9 +168,9 @@ fn conversation(fields: &mut Fields<'_>) -> Result<Option<Prompt>, ApiError> {
                            the model here: end `messages` with what the user says.";
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(role_path));
         }
-        messages.push(Message { role, content, name: None });
+        messages.push(Message::text(role, content));
     }
-    Ok((!messages.is_empty()).then_some(Prompt::Chat { messages }))
+    Ok((!messages.is_empty()).then(|| Prompt::chat(messages)))
 }
 
 /// The prompt of a text; none if it is empty.
@@ -180,9 +181,8 @@ fn prompt(fields: &mut Fields<'_>) -> Result<Option<Prompt>, ApiError> {
     let raw = fields.boolean("raw")?.unwrap_or(false);
     let Some(prompt) = prompt else { return Ok(None) };
     if !raw {
-        let message = |role: &str, content| Message { role: role.to_owned(), content, name: None };
-        let messages = system.map(|system| message("system", system)).into_iter();
-        return Ok(Some(Prompt::Chat { messages: messages.chain([message("user", prompt)]).collect() }));
+        let messages = system.map(|system| Message::text("system", system)).into_iter();
+        return Ok(Some(Prompt::chat(messages.chain([Message::text("user", prompt)]).collect())));
     }
     if system.is_some() {
         let message = "`raw: true` leaves no place for `system`. Put it into `prompt`, or leave `raw` out.";

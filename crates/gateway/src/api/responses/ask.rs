@@ -143,7 +143,7 @@ impl Asked {
                 .map(|tokens| tokens as u32),
             sampling: ask::sampling(fields)?,
             seed: fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller),
-            stop: ask::stop(fields)?,
+            stop: ask::stop(fields, "stop")?,
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
             date,
             deadline_ms,
@@ -170,13 +170,8 @@ impl Asked {
             );
             return Err(ApiError::invalid("input", message));
         }
-        let request = Request {
-            prompt: Prompt::Chat { messages, tools: Vec::new() },
-            stop: self.stop.clone(),
-            logprobs: None,
-            prompt_logprobs: None,
-            date: Some(self.date.unwrap_or(today)),
-        };
+        let form = Form::Chat { logprobs: None };
+        let request = form.request(Prompt::chat(messages), self.stop.clone(), self.date.unwrap_or(today));
         let ask = Ask {
             model: self.model.clone(),
             requests: vec![request],
@@ -190,11 +185,10 @@ impl Asked {
             include_usage: false,
             preferences: self.preferences.clone(),
             deadline_ms: self.deadline_ms,
-            form: Form::Chat { logprobs: None },
+            form,
             tools: None,
         };
-        ask.check().map_err(|error| error.with_param("input"))?;
-        Ok(ask)
+        ask.checked().map_err(|error| error.with_param("input"))
     }
 }
 

@@ -434,7 +434,7 @@ async fn tell(shared: &Arc<Shared>, live: &Arc<Live>, source: Source) -> Told {
 /// What a response begins with, so that it says the same whenever it is begun with that again.
 pub(super) fn begun(head: &Head, model: surety_types::ModelId) -> Begun {
     let date = CivilDate::from_unix_ms(head.received_ms);
-    Begun { model, nonce: head.nonce, date, received_ms: head.received_ms }
+    Begun { model, nonce: head.nonce, date, received_ms: head.received_ms, tenant: head.tenant }
 }
 
 /// Finds the responses that a gateway before this one had not ended: until they are gone on with, they are in progress.
