@@ -323,6 +323,7 @@ prop_compose! {
             max_price: MaxPrice { prompt, completion },
             min_throughput: Cutoffs([throughput, None, None, None]),
             max_latency: Cutoffs([None, latency, None, None]),
+            disclosure: None,
         }
     }
 }
