@@ -266,7 +266,7 @@ async fn what_cannot_be_answered_is_refused_with_a_signature() {
     let biased = Sampling { logit_bias: vec![(4_000_000_000, 1.0)], ..Sampling::default() };
     check(FailureCode::BadRequest, Order { sampling: biased, ..bench.order(&plain) }, plain.clone()).await;
 
-    // A grammar that is none, that only one of request and order has, that is left by what is resumed, that has no end.
+    // A grammar that is none, and an answer in one that is to go on past its end.
     let held = |grammar: &str| {
         let request = Request { grammar: Some(grammar.to_owned()), ..plain.clone() };
         let mut order = Order { ignore_end: false, ..bench.order(&request) };
@@ -276,10 +276,7 @@ async fn what_cannot_be_answered_is_refused_with_a_signature() {
     let (order, request) = held(r#"{"type":"object"}"#);
     check(FailureCode::BadRequest, order, request).await;
     let (order, request) = held(&surety_grammar::json_object());
-    check(FailureCode::BadRequest, Order { ignore_end: true, ..order.clone() }, request.clone()).await;
-    let unnamed = Order { sampling: Sampling::default(), ..order.clone() };
-    check(FailureCode::BadRequest, unnamed, request).await;
-    check(FailureCode::BadRequest, Order { request_digest: plain.digest(), ..order }, plain).await;
+    check(FailureCode::BadRequest, Order { ignore_end: true, ..order }, request).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
