@@ -436,6 +436,24 @@ impl Tenant {
         }
     }
 
+    /// Whom something was begun for, by the number of its key, as long as the key is good.
+    pub(crate) fn again(keys: &Arc<Keys>, key: u64) -> Result<Tenant, ApiError> {
+        if key == NOBODY {
+            return keys.admit(None, None).map_err(|(error, _)| error);
+        }
+        let state = keys.lock();
+        let entry = state.keys.get(&key);
+        let entry = entry.filter(|entry| !["revoked", "expired"].contains(&entry.state(unix_ms())));
+        match entry {
+            Some(entry) => Ok(Tenant::new(keys, key, Some(entry.row.terms.name.clone()), 0)),
+            None => {
+                let message = "The key that this was asked for with was revoked or has expired meanwhile. Ask anew with \
+                               another.";
+                Err(ApiError::new(Code::BadKey, message))
+            }
+        }
+    }
+
     /// Does something for this tenant.
     pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {
         TENANT.scope(self, future).await

@@ -306,7 +306,7 @@ impl Request {
         if let Some(broken) = &broken {
             (received_ms, today) = (broken.begun.received_ms, broken.begun.date);
         }
-        let call = Call { id, received_ms, today, share: None };
+        let call = Call { id, received_ms, today, trace: None, share: None };
         let job = generate::start(Arc::clone(shared), call, ask, broken).await?;
         let (body, _) = job.document().await?;
         Ok(body.to_vec())

@@ -143,7 +143,7 @@ impl Asked {
                 .map(|tokens| tokens as u32),
             sampling: ask::sampling(fields)?,
             seed: fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller),
-            stop: ask::stop(fields)?,
+            stop: ask::stop(fields, "stop")?,
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
             date,
             deadline_ms,
@@ -176,6 +176,8 @@ impl Asked {
             logprobs: None,
             prompt_logprobs: None,
             date: Some(self.date.unwrap_or(today)),
+            grammar: None,
+            embedding: None,
         };
         let ask = Ask {
             model: self.model.clone(),

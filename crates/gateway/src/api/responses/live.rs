@@ -38,6 +38,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     streams::Begun,
 };
 
@@ -98,6 +99,8 @@ pub(super) struct Order {
     pub(super) call: Call,
     pub(super) ask: Ask,
     pub(super) broken: Broken,
+    /// Whom it is made for.
+    pub(super) tenant: Tenant,
 }
 
 /// What is kept of a response.
@@ -422,8 +425,8 @@ async fn tell(shared: &Arc<Shared>, live: &Arc<Live>, source: Source) -> Told {
     let mut job = match source {
         Source::Job(job) => job,
         Source::Order(order) => {
-            let Order { call, ask, broken } = *order;
-            let job = generate::start(Arc::clone(shared), call, ask, Some(broken)).await?;
+            let Order { call, ask, broken, tenant } = *order;
+            let job = tenant.scope(generate::start(Arc::clone(shared), call, ask, Some(broken))).await?;
             live.begin();
             Box::new(job)
         }
@@ -434,7 +437,7 @@ async fn tell(shared: &Arc<Shared>, live: &Arc<Live>, source: Source) -> Told {
 /// What a response begins with, so that it says the same whenever it is begun with that again.
 pub(super) fn begun(head: &Head, model: surety_types::ModelId) -> Begun {
     let date = CivilDate::from_unix_ms(head.received_ms);
-    Begun { model, nonce: head.nonce, date, received_ms: head.received_ms }
+    Begun { model, nonce: head.nonce, date, received_ms: head.received_ms, tenant: head.key }
 }
 
 /// Finds the responses that a gateway before this one had not ended: until they are gone on with, they are in progress.
@@ -503,6 +506,7 @@ async fn revive(shared: Arc<Shared>, live: Arc<Live>) {
 /// What is to be asked again, and what is kept of the answer.
 async fn revived(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Order, ApiError> {
     let head = Arc::clone(&live.head);
+    let tenant = Tenant::again(&shared.keys, head.key)?;
     let model = resolve_soon(shared, &head.asked.model).await?;
     if model.id.to_string() != head.model_id {
         let message = format!(
@@ -520,8 +524,8 @@ async fn revived(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Order, ApiErr
         Ok((ask, Broken::from_the_start(&kept_in, id, begun)))
     });
     let (ask, broken) = read.await.map_err(|_| ApiError::bug("reading a response panicked"))??;
-    let call = Call { id, received_ms: live.head.received_ms, today, share: None };
-    Ok(Order { call, ask, broken })
+    let call = Call { id, received_ms: live.head.received_ms, today, trace: None, share: None };
+    Ok(Order { call, ask, broken, tenant })
 }
 
 /// The gateway stops, and what it makes is kept.

@@ -47,6 +47,8 @@ use crate::{
     error::{Accountable, ApiError, Code, ErrorBody},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
+    telemetry::TraceParent,
 };
 
 /// Items of one page of a list.
@@ -79,18 +81,20 @@ pub(super) async fn create(
     let (text, asked, conversation) =
         read.await.map_err(|_| ApiError::bug("reading the body panicked"))??;
     shared.open()?;
+    let tenant = Tenant::current(&shared.keys)?;
     let model = shared.workers.resolve(&asked.model)?;
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
     let (name, model_id) = (model.name.clone(), model.id.to_string());
     let body = if asked.store { text } else { String::new() };
-    let head = Arc::new(Head { id, body, asked, model: name, model_id, nonce, received_ms });
+    let head =
+        Arc::new(Head { id, body, asked, model: name, model_id, nonce, received_ms, key: tenant.key() });
     let asked = &head.asked;
     let begun = begun(&head, model.id);
     let ask = asked.ask(conversation, begun.date)?;
     fits(&ask, &model)?;
     let live = Live::new(Transcript::new(Arc::clone(&head)));
-    let call = Call { id, received_ms, today: begun.date, share };
+    let call = Call { id, received_ms, today: begun.date, trace: TraceParent::of(&headers), share };
     let broken = Broken::anew(id, begun);
     let (stream, background) = (asked.stream, asked.background);
     let reader = live.read();
@@ -105,7 +109,7 @@ pub(super) async fn create(
             verification: "pending",
             cost: None,
         };
-        (labels, Source::Order(Box::new(Order { call, ask, broken })), kept)
+        (labels, Source::Order(Box::new(Order { call, ask, broken, tenant })), kept)
     } else {
         let broken = asked.is_kept_from_the_start().then_some(broken);
         let job = generate::start(Arc::clone(&shared), call, ask, broken).await?;

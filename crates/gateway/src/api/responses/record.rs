@@ -46,6 +46,8 @@ pub(super) struct Head {
     pub(super) nonce: [u8; 32],
     /// Unix milliseconds.
     pub(super) received_ms: u64,
+    /// The number of the key that it was asked for with.
+    pub(super) key: u64,
 }
 
 /// How a response ended.
@@ -90,6 +92,7 @@ struct Record {
     model_id: String,
     nonce: String,
     received_ms: u64,
+    key: u64,
     text: String,
     end: Option<End>,
 }
@@ -376,6 +379,7 @@ impl Transcript {
             model_id: head.model_id.clone(),
             nonce: BASE64_STANDARD.encode(head.nonce),
             received_ms: head.received_ms,
+            key: head.key,
             text: self.text.clone(),
             end: end.or(self.end.as_ref()).cloned(),
         };
@@ -385,11 +389,11 @@ impl Transcript {
     /// Reads what was kept.
     pub(super) fn parse(id: RequestId, bytes: &[u8]) -> Result<Transcript, ReadError> {
         let record: Record = serde_json::from_slice(bytes).map_err(ReadError::Record)?;
-        let Record { body, model, model_id, nonce, received_ms, text, end } = record;
+        let Record { body, model, model_id, nonce, received_ms, key, text, end } = record;
         let nonce = BASE64_STANDARD.decode(nonce).ok().and_then(|nonce| nonce.try_into().ok());
         let nonce = nonce.ok_or(ReadError::Nonce)?;
         let asked = Asked::parse(&body).map_err(|error| ReadError::Body(fields::quote(error.message())))?;
-        let head = Arc::new(Head { id, body, asked, model, model_id, nonce, received_ms });
+        let head = Arc::new(Head { id, body, asked, model, model_id, nonce, received_ms, key });
         let mut transcript = Transcript::new(head);
         transcript.hear(&text);
         transcript.begun = !text.is_empty();
