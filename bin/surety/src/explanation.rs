@@ -866,7 +866,8 @@ mod tests {
         };
         let ended = |end| Statement { end, ..statement("", "", None) };
         let broke = || vec![part(0, End::BrokeOff { accepted: true })];
-        let compensated = known(broke().remove(0), |ledger| (ledger.compensated, ledger.claim) = (true, Some(2)));
+        let compensated =
+            known(broke().remove(0), |ledger| (ledger.compensated, ledger.claim) = (true, Some(2)));
         use Accountable::{Caller, Gateway, Unknown, Worker};
         for (statement, parts, accountable, basis) in [
             (statement("invalid_param", "caller", None), vec![], Caller, Basis::GatewaysWord),
@@ -881,9 +882,19 @@ mod tests {
                 Basis::Signatures,
             ),
             // Another worker's acceptance is nothing to this one.
-            (statement("worker_lost", "worker", Some(PublicKey([7; 32]))), broke(), Unknown, Basis::GatewaysWord),
+            (
+                statement("worker_lost", "worker", Some(PublicKey([7; 32]))),
+                broke(),
+                Unknown,
+                Basis::GatewaysWord,
+            ),
             // By acceptance it would answer; that two disagree is not known to be its doing.
-            (statement("verification_failed", "unknown", Some(worker)), broke(), Unknown, Basis::GatewaysWord),
+            (
+                statement("verification_failed", "unknown", Some(worker)),
+                broke(),
+                Unknown,
+                Basis::GatewaysWord,
+            ),
             (statement("worker_stalled", "network", Some(worker)), vec![], Unknown, Basis::GatewaysWord),
             (statement("worker_lost", "worker", Some(worker)), vec![compensated], Worker, Basis::Ledger),
             (stood_still(59_000), broke(), Gateway, Basis::GatewaysWord),

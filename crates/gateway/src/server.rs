@@ -45,7 +45,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TURN_AWAY: Duration = Duration::from_secs(1);
 /// What it hears. It has no request id: its request was not read.
 const FULL: &str = concat!(
-    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n",
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nretry-after-ms: 1000\r\nx-should-retry: true\r\n",
+    "connection: close\r\n",
     "content-length: 280\r\n\r\n",
     r#"{"error":{"message":"The gateway has as many connections as it takes at once. Try again shortly.","#,
     r#""type":"service_unavailable_error","param":null,"code":"overloaded","metadata":{"accountable":"gateway","#,

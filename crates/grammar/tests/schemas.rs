@@ -172,6 +172,25 @@ fn what_is_too_large_is_refused_soon() {
     ));
 }
 
+/// G-5, G-8: states have the numbers that traces and judges know them by.
+#[test]
+fn states_are_numbered_as_ever() {
+    let grammar = grammar(
+        r##"{"type":"object","properties":{"a":{"anyOf":[{"type":"string"},{"$ref":"#"}]},"b":{"type":["integer","null"]}},"required":["b"],"additionalProperties":false}"##,
+    );
+    let check = |text: &str, expected: &[u32]| {
+        let words = grammar.advance_all(&grammar.start(), text.as_bytes()).to_words();
+        let some: Vec<u32> = words.into_iter().filter(|word| *word != u32::MAX).collect();
+        assert_eq!(some, expected, "{text}");
+    };
+    check("", &[0xffff_0000]);
+    check(r#"{"a":"#, &[65_546]);
+    check(r#"{"a":{"b":1"#, &[65_587, 2_621_453]);
+    check("{\"a\":\"x\\", &[65_605, 1_769_485]);
+    check(r#"{"b":4}"#, &[65_556]);
+    check("no", &[]);
+}
+
 #[test]
 fn only_the_canonical_form_is_a_grammar() {
     let source = json_schema(r#" { "type" : "null" } "#).expect("a schema");

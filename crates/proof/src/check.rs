@@ -177,6 +177,8 @@ pub enum Unchecked {
     Vector,
     /// Whether the parties' clocks were right.
     Clocks,
+    /// What an auditor finds: the payer lets none see it.
+    Audit,
 }
 
 impl fmt::Display for Unchecked {
@@ -194,6 +196,9 @@ impl fmt::Display for Unchecked {
             Unchecked::Computation => "that the model gives these tokens (needs a recomputation)",
             Unchecked::Vector => "the vector, which is not here",
             Unchecked::Clocks => "that the parties' clocks were right",
+            Unchecked::Audit => {
+                "not audited: the payer forbade disclosure (whoever has this evidence can compute the answer again)"
+            }
         })
     }
 }
@@ -508,6 +513,9 @@ pub fn check_opened_answer(
     }
     checked.push(Check::Request);
 
+    if order.is_confidential() {
+        unchecked.push(Unchecked::Audit);
+    }
     check_resumed_ids(&order, &answer.resumed_ids)?;
     if order.resumed.is_some() {
         checked.push(Check::Resumed);

@@ -83,6 +83,7 @@ fn honest() -> Case {
         payer: payer().public(),
         issued_ms: ISSUED_MS,
         resumed: None,
+        disclosure: None,
     };
     let acceptance = Acceptance {
         order: order.digest(),

@@ -57,7 +57,7 @@ pub use envelope::{Envelope, Part};
 pub use evidence::{Answer, Evidence, EvidenceError};
 pub use key::{PublicKey, SecretKey};
 pub use manifest::{FileDigest, FormatSummary, Manifest};
-pub use order::{Order, Resumed, Seed};
+pub use order::{Disclosure, Order, Resumed, Seed};
 pub use plan::{Plan, PlanHeader};
 pub use progress::Progress;
 pub use receipt::{FailureCode, FinishReason, Outcome, Receipt};

@@ -85,7 +85,12 @@ pub(crate) fn order() -> Order {
         payer: payer().public(),
         issued_ms: 1_770_000_000_000,
         resumed: None,
+        disclosure: None,
     }
+}
+
+pub(crate) fn confidential_order() -> Order {
+    Order { disclosure: Some(Disclosure::Payer), ..order() }
 }
 
 pub(crate) fn resumed_order() -> Order {

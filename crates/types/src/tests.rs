@@ -55,6 +55,7 @@ fn vectors() -> Vec<(&'static str, String)> {
         ),
         ("order.json", signed(&order, &payer)),
         ("resumed_order.json", signed(&samples::resumed_order(), &payer)),
+        ("confidential_order.json", signed(&samples::confidential_order(), &payer)),
         (
             "order_derived.json",
             pretty(&serde_json::json!({ "digest": order.digest(), "seed": Digest(order.seed_bytes()) })),
@@ -238,6 +239,7 @@ fn every_kind_fits_its_bound() {
             issued_ms: u64::MAX - 1,
             price_ceiling: price,
             channel: Some(samples::digest(0)),
+            disclosure: Some(Disclosure::Payer),
             ..samples::order()
         },
         &samples::payer(),
@@ -633,14 +635,14 @@ fn orders() -> impl Strategy<Value = Order> {
         (digests(), digests(), any::<[u8; 32]>(), prop::option::of(any::<i64>()), any::<u32>()),
         (samplings(), 0..=order::MAX_OUTPUT_TOKENS, any::<bool>()),
         (any::<u32>(), 1..u64::MAX / 2, prices(), prop::option::of(digests())),
-        prop::option::of((1..=order::MAX_OUTPUT_TOKENS, digests())),
+        (prop::option::of((1..=order::MAX_OUTPUT_TOKENS, digests())), any::<bool>()),
     )
         .prop_map(
             |(
                 (model, request_digest, nonce, seed, choice),
                 (sampling, max_output_tokens, ignore_end),
                 (issued, length, price_ceiling, channel),
-                resumed,
+                (resumed, confidential),
             )| Order {
                 version: order::ORDER_VERSION,
                 model: ModelId(model),
@@ -654,6 +656,7 @@ fn orders() -> impl Strategy<Value = Order> {
                 ignore_end,
                 resumed: resumed
                     .map(|(output_tokens, output_digest)| Resumed { output_tokens, output_digest }),
+                disclosure: confidential.then_some(Disclosure::Payer),
                 deadline_ms: u64::from(issued) + length,
                 price_ceiling,
                 channel,

@@ -154,6 +154,7 @@ impl Bench {
             payer: self.payer.public(),
             issued_ms: now_ms(),
             resumed: None,
+            disclosure: None,
         }
     }
 

@@ -179,6 +179,7 @@ impl Bench {
             payer: payer.public(),
             issued_ms,
             resumed: None,
+            disclosure: None,
         };
         let digest = order.digest();
         let order = Signed::sign(order, &payer).into_parts().1;

@@ -118,6 +118,7 @@ impl Bench {
             payer: self.payer.public(),
             issued_ms,
             resumed: None,
+            disclosure: None,
         }
     }
 

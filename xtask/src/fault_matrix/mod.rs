@@ -3,11 +3,9 @@
 //! In:     the binary, how often each fault, a seed.
 //! Out:    for each fault whom the verdicts named against whom they should, whether an honest party was named, what was charged,
 //!         how long it took, and whether a saved file gives the same verdict without a network.
-//! Touches: starts workers and a gateway in a folder of its own; each worker is reached through a link that can be cut.
+//! Touches: starts workers and a gateway in a folder of its own.
 //! Holds:  whoever judges does not know the fault: it sees what anybody sees who has the id of the request.
 //! Absent: lies in signed answers, which the ledger judges: the liar matrix asks for their explanations.
-
-mod link;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +23,6 @@ use serde_json::{Value, json};
 use crate::kill_matrix::network::{ready_line, surety, until_held_ready};
 use crate::kill_matrix::wire::{self, Ended, Progress};
 use crate::rng::Rng;
-use link::Link;
 
 /// Workers of the network.
 const WORKERS: usize = 2;
@@ -39,7 +36,12 @@ const TRIES: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Rows of the requirements' matrix that are not injected here, and why.
-pub const NOT_INJECTED: [(&str, &str); 13] = [
+pub const NOT_INJECTED: [(&str, &str); 14] = [
+    (
+        "link cut one way or both, link slow",
+        "endpoints find a way around what is put between them, so it takes network namespaces, as in the kill matrix; to a gateway a \
+         silent link is what a silent worker is: the rows of hanging and dripping workers",
+    ),
     ("wrong key", "this gateway asks nobody for a key"),
     ("budget hit in mid-stream", "this gateway keeps no budgets"),
     ("gateway overloaded", "its bound is 2,048 requests at once; the gateway's own tests set it to one"),
@@ -110,14 +112,6 @@ pub enum Fault {
     WorkerDrips,
     /// All workers are gone.
     NobodyThere,
-    /// The link to the only worker that may answer is cut both ways.
-    LinkCut,
-    /// It is cut towards the worker.
-    LinkCutTowards,
-    /// It is cut back from the worker.
-    LinkCutBack,
-    /// Every datagram takes long.
-    LinkSlow,
     /// The gateway is killed.
     GatewayKilled,
     /// The gateway is stopped for some seconds.
@@ -125,7 +119,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Fault; 19] = [
+    const ALL: [Fault; 15] = [
         Fault::None,
         Fault::WrongValue,
         Fault::UnknownParameter,
@@ -139,10 +133,6 @@ impl Fault {
         Fault::WorkerHang,
         Fault::WorkerDrips,
         Fault::NobodyThere,
-        Fault::LinkCut,
-        Fault::LinkCutTowards,
-        Fault::LinkCutBack,
-        Fault::LinkSlow,
         Fault::GatewayKilled,
         Fault::GatewayStandsStill,
     ];
@@ -162,17 +152,13 @@ impl Fault {
             Fault::WorkerHang => "worker-hang",
             Fault::WorkerDrips => "worker-drips",
             Fault::NobodyThere => "nobody-there",
-            Fault::LinkCut => "link-cut",
-            Fault::LinkCutTowards => "link-cut-towards",
-            Fault::LinkCutBack => "link-cut-back",
-            Fault::LinkSlow => "link-slow",
             Fault::GatewayKilled => "gateway-killed",
             Fault::GatewayStandsStill => "gateway-stands-still",
         }
     }
 
-    /// Who may be named. `worker` is the one that was struck, or whose link was: by its acceptance it answers for the way to it
-    /// too, and where it had not accepted nobody is known. An answer that came whole and late leaves nobody to be named.
+    /// Who may be named; `worker` is the one that was struck. An answer that came whole and late leaves nobody to be named, and of a
+    /// deadline that passed it cannot be told whether it was too short.
     fn right(self, whole: bool) -> &'static [&'static str] {
         match self {
             Fault::None => &["nobody"],
@@ -185,11 +171,7 @@ impl Fault {
             | Fault::CallerLeaves => &["caller"],
             Fault::WorkerCrash | Fault::WorkerHang | Fault::WorkerCrashContinued => &["worker"],
             Fault::NobodyThere => &["unknown"],
-            Fault::LinkCut
-            | Fault::LinkCutTowards
-            | Fault::LinkCutBack
-            | Fault::LinkSlow
-            | Fault::WorkerDrips => {
+            Fault::WorkerDrips => {
                 if whole {
                     &["nobody", "worker"]
                 } else {
@@ -215,9 +197,6 @@ impl Fault {
                 | Fault::WorkerCrash
                 | Fault::WorkerHang
                 | Fault::WorkerDrips
-                | Fault::LinkCut
-                | Fault::LinkCutTowards
-                | Fault::LinkCutBack
                 | Fault::GatewayKilled
         )
     }
@@ -277,7 +256,6 @@ struct Worker {
     /// `IP:PORT`
     address: String,
     data_dir: PathBuf,
-    link: Link,
 }
 
 struct Network {
@@ -316,14 +294,7 @@ impl Network {
             let (process, ready) = serve(binary, &data_dir, "127.0.0.1:0")?;
             let (key, address) =
                 ready["address"].as_str().and_then(|text| text.split_once('@')).context("no address")?;
-            let link = Link::to(address.parse()?)?;
-            workers.push(Worker {
-                process,
-                key: key.to_owned(),
-                address: address.to_owned(),
-                data_dir,
-                link,
-            });
+            workers.push(Worker { process, key: key.to_owned(), address: address.to_owned(), data_dir });
         }
         let data_dir = folder.join("gateway");
         fs::create_dir_all(&data_dir)?;
@@ -336,8 +307,6 @@ impl Network {
     /// Brings back what a fault took away.
     fn mend(&mut self) -> Result<()> {
         for worker in &mut self.workers {
-            worker.link.cut(false, false);
-            worker.link.slow(Duration::ZERO);
             worker.process.signal(Signal::CONT)?;
             if worker.process.0.try_wait()?.is_some() {
                 worker.process = serve(&self.binary, &worker.data_dir, &worker.address)?.0;
@@ -367,7 +336,7 @@ impl Network {
             Fault::UnknownModel => body["model"] = json!("nobody-serves-this"),
             Fault::TooLong => body["messages"][0]["content"] = json!("so long ".repeat(40_000)),
             Fault::RuledOut => body["provider"] = json!({ "ignore": [pinned] }),
-            Fault::WorkerDrips | Fault::LinkSlow => body["surety"]["deadline_ms"] = json!(3000),
+            Fault::WorkerDrips => body["surety"]["deadline_ms"] = json!(3000),
             Fault::WorkerCrashContinued => {
                 body["surety"] = json!({});
                 body["provider"] = json!({ "order": [pinned] });
@@ -407,10 +376,6 @@ impl Network {
                     thread::sleep(Duration::from_millis(1));
                 }
             }
-            Fault::LinkCut => worker.link.cut(true, true),
-            Fault::LinkCutTowards => worker.link.cut(true, false),
-            Fault::LinkCutBack => worker.link.cut(false, true),
-            Fault::LinkSlow => worker.link.slow(Duration::from_millis(100)),
             Fault::GatewayKilled => {
                 // What it writes is on the disk some milliseconds later.
                 thread::sleep(Duration::from_millis(150));
@@ -499,7 +464,7 @@ fn serve(binary: &Path, data_dir: &Path, listen: &str) -> Result<(Process, Value
 
 fn enter(binary: &Path, data_dir: &Path, workers: &[Worker], listen: &str) -> Result<(Process, String)> {
     let named: Vec<String> =
-        workers.iter().map(|worker| format!("{}@{}", worker.key, worker.link.address)).collect();
+        workers.iter().map(|worker| format!("{}@{}", worker.key, worker.address)).collect();
     let mut args = vec!["gateway", "run", "--listen", listen];
     named.iter().for_each(|worker| args.extend(["--worker", worker]));
     let (gateway, ready) = launch(binary, data_dir, &args)?;
@@ -643,7 +608,7 @@ mod tests {
     #[test]
     fn an_honest_party_that_is_named_is_a_failure() {
         let judged = |right, accused| Judged {
-            fault: Fault::LinkCut,
+            fault: Fault::WorkerHang,
             accountable: "worker".into(),
             verdict: String::new(),
             right,

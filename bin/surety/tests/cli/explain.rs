@@ -94,17 +94,9 @@ fn faults_are_blamed_on_who_answers_for_them() {
     let times = std::env::var("SURETY_FAULT_TIMES").ok().and_then(|times| times.parse().ok());
     let only = match times {
         Some(_) => Vec::new(),
-        None => [
-            "none",
-            "ruled-out",
-            "caller-leaves",
-            "worker-crash",
-            "worker-hang",
-            "link-cut",
-            "gateway-killed",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+        None => ["none", "ruled-out", "caller-leaves", "worker-crash", "worker-hang", "gateway-killed"]
+            .map(str::to_owned)
+            .to_vec(),
     };
     let settings = Settings {
         binary: PathBuf::from(env!("CARGO_BIN_EXE_surety")),

@@ -7,7 +7,6 @@ mod process;
 mod apikey;
 mod commands;
 mod demo;
-mod evaluation;
 mod explain;
 mod join;
 mod keeping;

@@ -247,6 +247,35 @@ fn runs_again(up: &Up, number: usize) -> Option<i64> {
     rest.split_once(')')?.0.parse().ok()
 }
 
+#[test]
+fn an_answer_in_a_form_meets_it_and_recomputes() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--workers", "1", "--validators", "0"]);
+    let mut body = question(120);
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "guard", "strict": true, "schema": {
+        "type": "object", "required": ["friend", "watch", "ranks"], "additionalProperties": false, "properties": {
+            "friend": {"type": "boolean"},
+            "watch": {"enum": ["first", "second"]},
+            "ranks": {"type": "array", "items": {"type": "integer"}, "maxItems": 2},
+        },
+    }}});
+    let (head, answer) = ask(&up.base_url(), &body);
+    assert_eq!(answer["choices"][0]["finish_reason"], json!("stop"), "{answer}");
+    let said = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let said: Value = serde_json::from_str(said).unwrap();
+    assert!(said["friend"].is_boolean() && said["watch"].is_string() && said["ranks"].is_array(), "{said}");
+    assert_eq!(said.as_object().unwrap().len(), 3, "{said}");
+    let verified = run(dir, &["verify", &request_id(&head), "--recompute"]);
+    assert_status(&verified, 0);
+
+    body["response_format"]["json_schema"]["schema"]["properties"]["watch"] =
+        json!({"type": "string", "format": "date"});
+    let mut text = String::new();
+    post(&up.base_url(), "/chat/completions", &body).read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("`format` at `#/properties/watch`"), "{text}");
+}
+
 /// Reads a stream until an event has an id, kills the gateway, and reads what still came.
 fn broken_stream(up: &Up, gateway: Pid, body: &Value) -> String {
     let mut stream = post(&up.base_url(), "/chat/completions", body);

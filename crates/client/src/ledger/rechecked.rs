@@ -52,7 +52,7 @@ pub struct Rechecked {
     pub log_posted_to_epoch: Option<u64>,
     /// Whether the receipt was drawn for an audit and disclosed.
     pub drawn: bool,
-    /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing.
+    /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing; or confidential by the payer's wish.
     pub audit: Option<&'static str>,
     /// Who computed it again, or is to.
     pub auditor: Option<String>,
@@ -161,6 +161,7 @@ fn status(audit: &IAudits::Audit) -> &'static str {
         4 => "revealed",
         5 => "passed",
         6 => "differing",
+        7 => "confidential",
         _ => "unknown",
     }
 }
@@ -173,6 +174,7 @@ fn told(audit: &IAudits::Audit) -> String {
         3 | 4 => format!("{by} computes it again; there is no result yet"),
         5 => format!("PASSED: {by} computed it again and found the same, to the bit"),
         6 => format!("DIFFERING: {by} computed something else; a dispute says who is right"),
+        7 => "not audited: the payer forbade disclosure, and no auditor is shown it".to_owned(),
         _ => "this version does not know its state".to_owned(),
     }
 }
@@ -243,6 +245,12 @@ mod tests {
         assert_eq!((passed.audited_by, passed.confirmed, passed.refunded), (1, true, None));
         assert_eq!((waiting.audited_by, waiting.confirmed), (0, false));
         assert!(passed.said.iter().any(|line| line.contains("found the same, to the bit")));
+        let confidential = rechecked(&record(Some(7), None));
+        assert_eq!(
+            (confidential.audit, confidential.audited_by, confidential.confirmed),
+            (Some("confidential"), 0, false)
+        );
+        assert!(confidential.said.iter().any(|line| line.contains("the payer forbade disclosure")));
         let convicted = rechecked(&record(Some(6), Some(2)));
         assert!(convicted.convicted && convicted.said.iter().any(|line| line.contains("dispute 4")));
         assert_eq!((convicted.audited_by, convicted.confirmed, convicted.refunded), (1, false, Some(false)));

@@ -66,6 +66,7 @@ pub fn order_for(request: &Request) -> Order {
         payer: key(2).public(),
         issued_ms: now,
         resumed: None,
+        disclosure: None,
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn welcome(State(shared): State<Arc<Shared>>) -> String {
     let model = models.first().map_or("MODEL", |model| model.id.as_str());
     format!(
         "This is a Surety gateway ({SOFTWARE}).\n\
-         It speaks the OpenAI API and hands out a signed receipt with every answer.\n\n\
+         It speaks the APIs of OpenAI, Anthropic and Ollama, and hands out a signed receipt with every answer.\n\n\
          base URL    {base}\n\
          models      {base}/models\n\
          workers     {base}/network/status\n\
@@ -218,7 +218,7 @@ pub(super) async fn receipt(
 
 /// The request that a path names, and the JSON of its evidence.
 pub(super) async fn kept(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<(RequestId, Vec<u8>), ApiError> {
     let asked = path_text(asked)?;

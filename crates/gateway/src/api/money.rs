@@ -365,8 +365,9 @@ pub(super) async fn quote_answer(
         without: &[],
         affinity: Some(tenant.affinity(ask.affinity())),
         orders: ask.answers() as u32,
+        trail: None,
     };
-    let candidates = shared.workers.candidates(&demand)?;
+    let candidates = shared.workers.quoted(&demand)?;
     let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
         ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
     };

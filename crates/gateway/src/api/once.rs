@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,6 +52,10 @@ const RECORDS_MAX: usize = 8192;
 /// Bytes of all of them, and of one.
 const BYTES_MAX: usize = 256 << 20;
 const RECORD_BYTES_MAX: usize = 32 << 20;
+/// Where there is no room, one in so many of what may be kept is made free.
+const ROOM_PARTS: usize = 8;
+/// Between two looks for what is too old.
+const AGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Characters of an `Idempotency-Key`.
 const NAME_BYTES_MAX: usize = 256;
 const DOMAIN: &str = "surety 2026 request once";
@@ -114,6 +118,10 @@ struct State {
     next: u64,
     records: BTreeMap<u64, Arc<Record>>,
     named: HashMap<(u64, String), u64>,
+    /// Bytes of all records that are still held by anyone.
+    bytes: Arc<AtomicUsize>,
+    /// When what is too old was last looked for.
+    aged: Option<Instant>,
 }
 
 /// What is to be done with a request.
@@ -134,6 +142,8 @@ pub(crate) struct Record {
     tenant: u64,
     request: Digest,
     named: bool,
+    /// Of all records.
+    total: Arc<AtomicUsize>,
     state: Mutex<Made>,
     /// Counts changes.
     changed: watch::Sender<u64>,
@@ -224,14 +234,11 @@ impl State {
 
     fn first(&mut self, tenant: u64, request: Digest, name: Option<String>) -> Turn {
         self.age();
-        let bytes = |state: &State| state.records.values().map(|record| record.lock().bytes).sum::<usize>();
-        while self.records.len() >= RECORDS_MAX || bytes(self) > BYTES_MAX {
-            // The oldest that has ended; what has a name goes last.
-            let over = |record: &&Arc<Record>| record.lock().ended.is_some();
-            let oldest = self.records.values().filter(over).min_by_key(|record| (record.named, record.id));
-            let Some(id) = oldest.map(|record| record.id) else { return Turn::Unkept };
-            self.records.remove(&id);
-            self.named.retain(|_, named| *named != id);
+        if self.is_full(1) {
+            self.make_room();
+        }
+        if self.is_full(1) {
+            return Turn::Unkept;
         }
         let id = self.next;
         self.next += 1;
@@ -252,6 +259,7 @@ impl State {
             tenant,
             request,
             named: name.is_some(),
+            total: Arc::clone(&self.bytes),
             state: Mutex::new(made),
             changed: watch::Sender::new(0),
         });
@@ -262,8 +270,32 @@ impl State {
         Turn::First(record)
     }
 
-    /// Forgets what is too old.
+    /// Whether there is no room, or less than a part of it where `parts` is more than one.
+    fn is_full(&self, parts: usize) -> bool {
+        let most = |all: usize| if parts > 1 { all - all / parts } else { all };
+        self.records.len() >= most(RECORDS_MAX) || self.bytes.load(Ordering::Acquire) >= most(BYTES_MAX)
+    }
+
+    /// Forgets some that have ended: the oldest first, and those with a name last.
+    fn make_room(&mut self) {
+        let ended = self.records.values().filter(|record| record.lock().ended.is_some());
+        let mut oldest: Vec<(bool, u64)> = ended.map(|record| (record.named, record.id)).collect();
+        oldest.sort_unstable();
+        for (_, id) in oldest {
+            if !self.is_full(ROOM_PARTS) {
+                break;
+            }
+            self.records.remove(&id);
+        }
+        self.named.retain(|_, id| self.records.contains_key(id));
+    }
+
+    /// Forgets what is too old, now and then.
     fn age(&mut self) {
+        if self.aged.is_some_and(|aged| aged.elapsed() < AGE_INTERVAL) {
+            return;
+        }
+        self.aged = Some(Instant::now());
         let old = |record: &Record| {
             let kept_for = if record.named { NAMED_FOR } else { UNNAMED_FOR };
             record.lock().ended.is_some_and(|ended| ended.elapsed() >= kept_for)
@@ -281,13 +313,17 @@ impl State {
     }
 
     /// Takes over a response to an equal request that was lost on its way: one whose reader left it before its end; or,
-    /// if there is one alone, one that was given to a connection to its end which has closed since, for what was
-    /// in the network then is lost too.
+    /// where no other is known that it could be, one that was given to its end to a connection which has closed since, for what
+    /// was in the network then is lost too.
     fn lost(&self, tenant: u64, request: &Digest) -> Option<Arc<Record>> {
-        let mut given = Vec::new();
+        let (mut known, mut given) = (0, None);
         for record in self.alike(tenant, request) {
             let mut made = record.lock();
-            if made.readers > 0 || made.failed.is_some() || made.clipped {
+            if made.failed.is_some() || made.clipped {
+                continue;
+            }
+            known += 1;
+            if made.readers > 0 {
                 continue;
             }
             match &made.given {
@@ -295,11 +331,11 @@ impl State {
                     made.readers += 1;
                     return Some(Arc::clone(record));
                 }
-                Some(connection) if connection.is_closed() => given.push(record),
+                Some(connection) if connection.is_closed() => given = Some(record),
                 Some(_) => {}
             }
         }
-        let [record] = given[..] else { return None };
+        let record = given.filter(|_| known == 1)?;
         let mut made = record.lock();
         made.readers += 1;
         made.given = None;
@@ -353,6 +389,7 @@ impl Record {
                 piece = body.next() => match piece {
                     Some(Ok(piece)) => self.change(|made| {
                         made.bytes += piece.len();
+                        self.total.fetch_add(piece.len(), Ordering::AcqRel);
                         made.clipped |= made.bytes > RECORD_BYTES_MAX;
                         made.pieces.push(piece);
                     }),
@@ -371,6 +408,7 @@ impl Record {
             made.ended = Some(Instant::now());
             if made.clipped && made.readers == 0 {
                 made.pieces = Vec::new();
+                self.total.fetch_sub(made.bytes, Ordering::AcqRel);
                 made.bytes = 0;
             }
         });
@@ -445,6 +483,13 @@ impl Head {
     }
 }
 
+impl Drop for Record {
+    fn drop(&mut self) {
+        let made = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.total.fetch_sub(made.bytes, Ordering::AcqRel);
+    }
+}
+
 /// Somebody who reads a record.
 struct Reader {
     record: Arc<Record>,
@@ -509,5 +554,77 @@ impl Drop for Guard<'_> {
                 made.failed = Some(ApiError::bug("making a response ended without a word"));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(once: &Once, number: u64) -> Turn {
+        once.lock().first(0, digest("/", &number.to_string()), None)
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_names_stay_longest() {
+        let once = Once::default();
+        let named = |name: &str| once.lock().named(7, name.to_owned(), digest("/", name));
+        let Ok(Turn::First(kept)) = named("a") else { panic!("it is the first") };
+        kept.change(|made| made.ended = Some(Instant::now()));
+        for number in 0..3 * RECORDS_MAX as u64 {
+            let Turn::First(record) = counted(&once, number) else { panic!("there is room") };
+            record.change(|made| {
+                made.ended = Some(Instant::now());
+                made.bytes = 100;
+                record.total.fetch_add(100, Ordering::AcqRel);
+            });
+        }
+        let count = once.lock().records.len();
+        let bytes = once.lock().bytes.load(Ordering::Acquire);
+        assert!(count <= RECORDS_MAX && bytes <= 100 * count, "{count} records, {bytes} bytes");
+        assert!(matches!(named("a"), Ok(Turn::Again(_))), "what has a name is there still");
+        let other = once.lock().named(7, "a".to_owned(), digest("/", "b"));
+        assert_eq!(other.err().map(|error| error.code()), Some(Code::IdempotencyMismatch));
+        assert!(matches!(once.lock().named(8, "a".to_owned(), digest("/", "b")), Ok(Turn::First(_))));
+        // Those that are still being made make no room.
+        let running: Vec<Turn> = (0..RECORDS_MAX as u64 + 10).map(|number| counted(&once, number)).collect();
+        assert!(running.iter().any(|turn| matches!(turn, Turn::Unkept)));
+        assert!(once.lock().records.len() <= RECORDS_MAX);
+    }
+
+    #[test]
+    fn only_what_nobody_can_have_is_given_to_a_retry() {
+        let once = Once::default();
+        let request = digest("/", "body");
+        let lost = || once.lock().lost(0, &request).map(|record| record.id);
+        let begin = || match once.lock().first(0, request, None) {
+            Turn::First(record) => record,
+            turn => panic!("{turn:?}"),
+        };
+        let read = |record: &Arc<Record>, connection: Option<&Connection>| {
+            record.change(|made| {
+                made.readers -= 1;
+                made.left = Some(Instant::now());
+                made.given = connection.cloned();
+                made.ended = connection.map(|_| Instant::now());
+            });
+        };
+        let (first, second) = (begin(), begin());
+        assert_eq!(lost(), None, "both are read");
+        read(&first, None);
+        assert_eq!(lost(), Some(first.id));
+        assert_eq!(lost(), None, "it is taken");
+        let open = Connection::default();
+        read(&first, Some(&open));
+        assert_eq!(lost(), None, "it was given to a connection that is there");
+        open.close();
+        assert_eq!(lost(), None, "another is read, whose loss may not be seen yet");
+        once.forget(&second);
+        assert_eq!(lost(), Some(first.id), "the one that may have been lost on its way");
+        read(&first, Some(&open));
+        let third = begin();
+        read(&third, Some(&Connection::default()));
+        assert_eq!(lost(), None, "which of the two was lost, nobody knows");
+        assert_eq!(once.lock().lost(1, &request).map(|record| record.id), None, "another tenant's");
     }
 }

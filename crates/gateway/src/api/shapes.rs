@@ -469,7 +469,7 @@ pub struct PartOnLedger {
     pub log_posted_to_epoch: Option<u64>,
     /// Whether the receipt was drawn for an audit and disclosed.
     pub drawn: bool,
-    /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing.
+    /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing; or confidential by the payer's wish.
     pub audit: Option<&'static str>,
     /// How many computed the answer again and said what they found.
     pub audited_by: u32,

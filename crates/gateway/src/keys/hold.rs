@@ -61,18 +61,18 @@ struct State {
 }
 
 /// What is set aside for one answer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct CourseHold {
     /// By leg: what each may cost at most.
     legs: Vec<(u64, u128)>,
-    /// What its receipts charge.
-    charged: u128,
+    /// What is charged, once it is: of the legs no other is.
+    charged: Option<u128>,
 }
 
 impl CourseHold {
     fn need(&self) -> u128 {
-        let dearest = self.legs.iter().map(|(_, amount)| *amount).max().unwrap_or(0);
-        self.charged.saturating_add(dearest)
+        let dearest = || self.legs.iter().map(|(_, amount)| *amount).max().unwrap_or(0);
+        self.charged.unwrap_or_else(dearest)
     }
 }
 
@@ -118,15 +118,15 @@ impl Hold {
             return Ok(());
         }
         let held = state.courses.entry(course).or_default();
-        let (before, legs) = (held.need(), held.legs.clone());
+        let unchanged = held.clone();
         change(held);
-        let after = held.need();
+        let (before, after) = (unchanged.need(), held.need());
         if self.tenant.key() == NOBODY {
             return Ok(());
         }
         if after > before {
             if let Err(error) = self.tenant.reserve(after - before) {
-                held.legs = legs;
+                *held = unchanged;
                 return Err(error);
             }
             if !state.noted {
@@ -258,7 +258,7 @@ impl LegHold {
     pub(crate) fn charge(&self, receipt: &Receipt) {
         // Not above what was set aside: a receipt stays within the acceptance.
         let charged = self.hold.change(self.course, |held| {
-            held.charged = held.charged.saturating_add(receipt.charge.0);
+            held.charged = Some(held.charged.unwrap_or(0).saturating_add(receipt.charge.0));
             held.legs.retain(|(id, _)| *id != self.id);
         });
         if charged.is_err() {

@@ -46,6 +46,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         payer: key.public(),
         issued_ms: 1,
         resumed: None,
+        disclosure: None,
     };
     let receipt = Receipt {
         version: RECEIPT_VERSION,

@@ -75,8 +75,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) affinity: Option<u64>,
     /// How many orders it is to get.
     pub(crate) orders: u32,
-    /// Where it is noted who was listed, and what kept the others out.
-    pub(crate) trail: &'a Trail,
+    /// Where it is noted who was listed, and what kept the others out; nobody is to be asked without.
+    pub(crate) trail: Option<&'a Trail>,
 }
 
 /// A worker that could answer.
@@ -169,6 +169,16 @@ impl Workers {
     /// The workers that may answer, best first, and never none. Err: what kept how many out, or the preference that nothing
     /// can ever meet.
     pub(crate) fn candidates(&self, demand: &Demand<'_>) -> Result<Vec<Candidate>, ApiError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.listed(demand, turn, true)
+    }
+
+    /// The same where none of them is to be asked: it counts as no turn, and as nobody's trial.
+    pub(crate) fn quoted(&self, demand: &Demand<'_>) -> Result<Vec<Candidate>, ApiError> {
+        self.listed(demand, self.turn.load(Ordering::Relaxed), false)
+    }
+
+    fn listed(&self, demand: &Demand<'_>, turn: usize, asked: bool) -> Result<Vec<Candidate>, ApiError> {
         let workers = self.all();
         self.check(demand, &workers)?;
         let now = Instant::now();
@@ -181,14 +191,15 @@ impl Workers {
             affinity: demand.affinity,
             orders: demand.orders,
         };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let choice = choose(&standings, &wanted, turn);
-        if let Some(trial) = choice.trial {
+        if let Some(trial) = choice.trial.filter(|_| asked) {
             workers[trial].health().begin_trial(now);
         }
         let best: Vec<PublicKey> = choice.listed.iter().map(|index| standings[*index].key).collect();
         let removed = choice.counts();
-        demand.trail.decided(&best, removed.iter().map(|(constraint, count)| (constraint.name(), *count)));
+        if let Some(trail) = demand.trail {
+            trail.decided(&best, removed.iter().map(|(constraint, count)| (constraint.name(), *count)));
+        }
         if choice.listed.is_empty() {
             return Err(self.nobody(demand, &standings, &choice));
         }
@@ -343,7 +354,7 @@ impl Workers {
 
     /// Who could answer, with how many orders each has by its own word, and of ours.
     pub(crate) fn loads(&self, demand: &Demand<'_>) -> Result<Vec<(PublicKey, u32, u32)>, ApiError> {
-        let candidates = self.candidates(demand)?.into_iter();
+        let candidates = self.quoted(demand)?.into_iter();
         Ok(candidates.map(|candidate| candidate.worker.loads()).collect())
     }
 

@@ -264,7 +264,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             without: &without,
             affinity: desk.affinity,
             orders: 1,
-            trail: &desk.trail,
+            trail: Some(&desk.trail),
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
@@ -581,6 +581,7 @@ fn order(
         payer: desk.key.public(),
         issued_ms,
         resumed: surety_client::resumed_from(&wanted.resumed),
+        disclosure: desk.preferences.disclosure,
     };
     Signed::try_sign(order, &desk.key)
         .map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))

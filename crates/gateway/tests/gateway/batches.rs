@@ -256,7 +256,17 @@ async fn a_batch_that_is_cancelled_begins_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_begins_again_does_nothing_twice() {
+async fn a_gateway_that_is_stopped_and_begins_again_does_nothing_twice() {
+    begin_again(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_cut_off_and_begins_again_does_nothing_twice() {
+    begin_again(false).await;
+}
+
+/// Ends a gateway in the middle of a batch, in order or not, and has another go on.
+async fn begin_again(in_order: bool) {
     let worker = FakeWorker::start(1).await;
     let patient = |settings: &mut GatewaySettings| {
         settings.limits.stall_timeout = Duration::from_secs(60);
@@ -272,12 +282,25 @@ async fn a_gateway_that_begins_again_does_nothing_twice() {
     let batch = create(&site, &file, CHAT).await;
     until(&site, &batch, |batch| batch["request_counts"]["completed"] == 2).await;
     let Site { gateway, directory, .. } = site;
-    gateway.stop().await;
+    if in_order {
+        gateway.stop().await;
+    } else {
+        drop(gateway);
+    }
 
     let mut settings = settings(&directory);
     settings.workers = vec![worker.address];
     patient(&mut settings);
-    let gateway = Gateway::start(settings).await.expect("it begins again");
+    let starting = async {
+        loop {
+            // What was cut off holds its files until its tasks are gone.
+            match Gateway::start(settings.clone()).await {
+                Ok(gateway) => return gateway,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let gateway = tokio::time::timeout(PATIENCE, starting).await.expect("it begins again");
     let site = Site { address: gateway.address(), gateway, directory };
     worker.diary.until(&worker.diary.accepted, 4).await;
     let speaking = async {

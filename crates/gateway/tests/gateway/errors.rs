@@ -129,6 +129,40 @@ async fn no_json_is_the_gateway_s_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_json_is_the_gateway_s_fault_in_other_protocols() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let mut runner = TestRunner::deterministic();
+    let strategy = any_body();
+    // Each with a member that is not of it, which would be refused before anything else.
+    let paths = [
+        ("/v1/messages", "prompt"),
+        ("/v1/messages/count_tokens", "prompt"),
+        ("/api/chat", "prompt"),
+        ("/api/generate", "messages"),
+        ("/api/show", "messages"),
+    ];
+    let mut answered = 0;
+    for (path, other) in paths.iter().cycle().take(100) {
+        let mut body = strategy.new_tree(&mut runner).expect("a body").current();
+        if let Some(members) = body.as_object_mut() {
+            members.remove(*other);
+            if *path == "/v1/messages" {
+                members.entry("max_tokens").or_insert(json!(9));
+            }
+        }
+        let answer = site.post(path, &body.to_string()).await;
+        assert!(answer.status < 500, "{path} {body}: {}", answer.text());
+        match path.starts_with("/api") {
+            _ if answer.status == 200 => answered += 1,
+            true => assert!(answer.json()["error"].is_string(), "{}", answer.text()),
+            false => assert_eq!(answer.json()["type"], "error", "{}", answer.text()),
+        }
+    }
+    assert!(answered > 5, "only {answered} were answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn utf8_is_required() {
     let worker = FakeWorker::start(1).await;
     let site = Site::start(&[&worker]).await;

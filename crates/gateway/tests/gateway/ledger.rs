@@ -1,7 +1,8 @@
 //! What the ledger knows of an answer, as the gateway tells it; and a refund that waits for whose channel it was.
 
-use alloy_primitives::{B256, U256};
-use serde_json::Value;
+use alloy_primitives::{Address, B256, U256};
+use serde_json::{Value, json};
+use surety_chain::tariff::COLLECT_GAS;
 use surety_client::channel::ModuleCall;
 use surety_proof::output_digest;
 use surety_types::{
@@ -19,9 +20,9 @@ use crate::{
 /// Neither the payer nor the operator.
 const STRANGER: u64 = 7;
 
-/// An answer's request id and evidence.
+/// An answer's request id and evidence. It is long enough that a refund is worth collecting.
 async fn answered(site: &Site) -> (String, Evidence) {
-    let answer = site.chat(chat("one two three four five six seven eight")).await;
+    let answer = site.chat(chat(&"word ".repeat(300))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let id = answer.header("x-request-id").expect("an id").to_owned();
     let evidence = site.get(&format!("/v1/receipts/{id}")).await;
@@ -78,7 +79,9 @@ async fn what_the_ledger_knows_of_an_answer_is_told_and_a_waiting_refund_is_coll
     assert!(said(&waits, "waits for the payer to show its channel"), "{waits}");
     let owed: U256 = waits["refund_owed_wei"].as_str().expect("an amount").parse().expect("a number");
     let dispute = ledger.view(Module::Disputes, &IDisputes::disputesCall { id: 1 });
-    assert_eq!((dispute.owed, dispute.owed), (owed, dispute.paid * U256::from(2)));
+    assert_eq!((dispute.owed, dispute.payee), (owed, Address::ZERO));
+    assert_eq!(owed, dispute.paid * U256::from(2));
+    assert!(owed > U256::from(COLLECT_GAS * 1_000_000_000), "{owed}");
 
     // A gateway looks for refunds when it starts, and then now and again.
     let Site { gateway, directory, .. } = site;
@@ -115,5 +118,26 @@ async fn a_gateway_without_a_ledger_says_so() {
     for unknown in ["req_00000000000000000000000000000000", "nonsense"] {
         let error = site.get(&format!("/v1/receipts/{unknown}/ledger")).await;
         assert_eq!((error.status, error.error()["code"].as_str()), (404, Some("not_found")), "{unknown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_forbids_disclosure_signs_that_into_every_order_and_is_told_what_it_means() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    for (disclosure, confidential) in [(None, false), (Some("allow"), false), (Some("deny"), true)] {
+        let mut body = chat("one two three");
+        if let Some(disclosure) = disclosure {
+            body["provider"] = json!({"disclosure": disclosure});
+        }
+        let answer = site.chat(body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let ordered = worker.diary.orders.lock().expect("no panic").last().expect("an order").0.clone();
+        assert_eq!(ordered.is_confidential(), confidential, "{disclosure:?}");
+        let not_checked = answer.json()["surety"]["not_checked"].clone();
+        let lines: Vec<&str> =
+            not_checked.as_array().expect("lines").iter().filter_map(Value::as_str).collect();
+        let told = lines.iter().any(|line| line.starts_with("not audited: the payer forbade disclosure"));
+        assert_eq!(told, confidential, "{lines:?}");
     }
 }

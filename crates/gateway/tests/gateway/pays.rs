@@ -114,6 +114,28 @@ fn chat(text: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_is_counted_for_nothing() {
+    let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
+    register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
+    let site = site(&ledger).await;
+    for _ in 0..3 {
+        let counted = site.post("/v1/messages/count_tokens", &chat("one two").to_string()).await;
+        assert_eq!(counted.json(), json!({"input_tokens": 12}), "{}", counted.text());
+    }
+    // What is paid after them is what it would have been.
+    let answer = site.chat(chat("one two")).await;
+    let cost: u128 = answer.header("x-surety-cost").expect("a cost").parse().expect("a number");
+    site.until(|status| amount(status, "in_flight") == 0).await;
+    let report = status(&site).await;
+    assert_eq!((amount(&report, "spent"), amount(&report, "written_off")), (cost, 0));
+    assert_eq!(amount(&report, "unspent"), DEPOSIT - cost);
+    let orders: std::collections::BTreeSet<Digest> =
+        vouchers(&worker).iter().map(|voucher| voucher.order).collect();
+    assert_eq!(orders.len(), 1, "only the answer was promised anything");
+    check_sums(&ledger, &report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_are_paid_by_vouchers_and_cost_what_their_receipts_say() {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
     register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;

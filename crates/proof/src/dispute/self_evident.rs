@@ -156,6 +156,7 @@ mod tests {
             payer: PublicKey([4; 32]),
             issued_ms: 1,
             resumed: None,
+            disclosure: None,
         }
     }
 

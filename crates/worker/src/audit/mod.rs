@@ -29,8 +29,13 @@ use surety_proof::{
     check::{Checked, Fault, check_state},
     commit::prompt_digest,
 };
-use surety_types::{Answer, AuditEvidence, Digest, FinishReason, ModelId};
+use surety_types::{Answer, AuditEvidence, Digest, FinishReason, ModelId, Order, Signed};
 use thiserror::Error;
+
+/// Whether an order's payer lets no auditor see it. What cannot be read is shown to nobody either.
+fn is_confidential(order: &[u8]) -> bool {
+    Signed::<Order>::peek_value(order).map_or(true, |(order, _)| order.is_confidential())
+}
 
 /// What was recomputed, and is the same to the bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

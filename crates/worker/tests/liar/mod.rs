@@ -78,6 +78,7 @@ pub fn order(
         payer: payer.public(),
         issued_ms: now_ms(),
         resumed: None,
+        disclosure: None,
     }
 }
 

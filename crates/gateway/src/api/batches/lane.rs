@@ -78,7 +78,8 @@ mod tests {
         let [a, b] = [1, 2].map(|seed| SecretKey::from_bytes(&[seed; 32]).public());
         let lane = Arc::new(Lane::default());
         let now = Instant::now();
-        let taken = |loads: &[(PublicKey, u32, u32)]| lane.place(loads, now).map(|place| (place.worker, place));
+        let taken =
+            |loads: &[(PublicKey, u32, u32)]| lane.place(loads, now).map(|place| (place.worker, place));
         assert!(taken(&[]).is_none());
         assert!(taken(&[(a, 1, 0)]).is_none(), "busy by its own word");
         assert!(taken(&[(a, 0, 1)]).is_none(), "busy by ours");

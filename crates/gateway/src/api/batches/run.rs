@@ -7,10 +7,12 @@
 //! Absent: HTTP (`mod`), what is kept (`store`).
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use surety_types::CivilDate;
@@ -131,7 +133,15 @@ async fn work(shared: &Arc<Shared>, id: BatchId, batch: Batch) -> Result<(), Sto
             Prepared::Placed(place) => {
                 let shared = Arc::clone(shared);
                 running.spawn(async move {
-                    let Some((failed, output)) = request.answer(&shared, place).await else { return Ok(()) };
+                    let answer = AssertUnwindSafe(request.answer(&shared, place)).catch_unwind().await;
+                    let answer = answer.unwrap_or_else(|_| {
+                        // Tried again it would only panic again.
+                        Some((
+                            true,
+                            request.failed(&ApiError::bug("answering a request of a batch panicked")),
+                        ))
+                    });
+                    let Some((failed, output)) = answer else { return Ok(()) };
                     shared.batches.store(move |store| store.outcome(id, number, failed, &output)).await
                 });
             }
@@ -157,7 +167,7 @@ async fn work(shared: &Arc<Shared>, id: BatchId, batch: Batch) -> Result<(), Sto
 fn joined(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), StoreError> {
     match ended {
         Some(Ok(kept)) => kept,
-        // A panic is in the log; the request has no outcome, and is looked at again when the batch is.
+        // The store panicked; the batch is looked at again.
         Some(Err(_)) => Err(StoreError::Missing),
         None => Ok(()),
     }
@@ -221,6 +231,7 @@ async fn prepare(
             without: &[],
             affinity: None,
             orders: ask.answers() as u32,
+            trail: None,
         };
         // That nobody qualifies now may be otherwise before the batch expires.
         let loads = shared.workers.loads(&demand).unwrap_or_default();
@@ -255,7 +266,9 @@ struct Unanswered<'a> {
 impl Request {
     async fn ask(&self) -> Result<Ask, ApiError> {
         let today = CivilDate::from_unix_ms(self.created_at.saturating_mul(1000));
-        let mut ask = generate::understand(self.body.clone(), self.route, today).await?;
+        let route = self.route;
+        let mut ask =
+            generate::understand(self.body.clone(), move |body| Ask::parse(body, route, today)).await?;
         if ask.stream {
             let message = "`stream` is true; the answers of a batch are in a file. Leave it out.";
             return Err(ApiError::invalid("stream", message));

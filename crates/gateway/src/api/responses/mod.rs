@@ -71,6 +71,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let received_ms = unix_ms();
+    let trace = TraceParent::of(&headers);
     let Text { text, share } = shared.intake.read(&headers, body).await?;
     let library = Library::of(&shared);
     let read = tokio::task::spawn_blocking(move || {
@@ -94,7 +95,7 @@ pub(super) async fn create(
     let ask = asked.ask(conversation, begun.date)?;
     fits(&ask, &model)?;
     let live = Live::new(Transcript::new(Arc::clone(&head)));
-    let call = Call { id, received_ms, today: begun.date, trace: TraceParent::of(&headers), share };
+    let call = Call { id, received_ms, today: begun.date, trace, share };
     let broken = Broken::anew(id, begun);
     let (stream, background) = (asked.stream, asked.background);
     let reader = live.read();

@@ -1,0 +1,87 @@
+"""The official clients of Anthropic and Ollama against a running Surety that serves shakespeare-demo.
+
+Usage: protocols.py BASE_URL
+"""
+
+import sys
+
+import anthropic
+import ollama
+
+MODEL = "shakespeare-demo"
+ROOT = sys.argv[1].removesuffix("/v1")
+TURNS = [{"role": "user", "content": "Shall I compare thee to a summer's day?"}]
+
+
+def messages():
+    client = anthropic.Anthropic(base_url=ROOT, api_key="none", max_retries=0)
+    asked = dict(model=MODEL, max_tokens=24, system="Speak.", messages=TURNS, extra_body={"temperature": 0})
+    whole = client.messages.create(**asked)
+    text = whole.content[0].text
+    assert whole.type == "message" and whole.stop_reason in ("end_turn", "max_tokens") and text
+    assert whole._request_id.startswith("req_")
+    with client.messages.stream(**asked) as stream:
+        assert "".join(stream.text_stream) == text
+        streamed = stream.get_final_message()
+    assert streamed.stop_reason == whole.stop_reason
+    assert streamed.usage.output_tokens == whole.usage.output_tokens
+    counted = client.messages.count_tokens(model=MODEL, system="Speak.", messages=TURNS).input_tokens
+    assert counted == whole.usage.input_tokens + whole.usage.cache_read_input_tokens
+    # A word of the answer ends it, and is named.
+    stop = text.split()[1]
+    stopped = client.messages.create(**asked, stop_sequences=["no such word is said", stop])
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", stop), stopped
+    assert stopped.content[0].text == text[: text.index(stop)]
+    try:
+        client.messages.create(**asked, tools=[{"name": "f", "input_schema": {"type": "object"}}])
+        raise SystemExit("tools were ignored")
+    except anthropic.BadRequestError as error:
+        assert error.type == "invalid_request_error" and error.error_code == "unsupported_parameter", error
+        assert error.request_id.startswith("req_")
+    try:
+        client.messages.create(**{**asked, "model": "no-such-model"})
+        raise SystemExit("an unknown model answered")
+    except anthropic.NotFoundError as error:
+        assert error.type == "not_found_error"
+    names = [model.id for model in client.models.list(limit=1)]
+    assert MODEL in names and len(names) == len(set(names))
+    assert client.models.retrieve(MODEL).display_name == MODEL
+
+
+def ollama_api():
+    client = ollama.Client(host=ROOT)
+    options = {"temperature": 0, "num_predict": 16, "top_k": 0, "top_p": 1}
+    whole = client.chat(MODEL, TURNS, options=options)
+    assert whole.done and whole.done_reason in ("stop", "length") and whole.message.content
+    pieces = list(client.chat(MODEL, TURNS, options=options, stream=True))
+    assert "".join(piece.message.content for piece in pieces) == whole.message.content
+    last = pieces[-1]
+    assert last.done and not any(piece.done for piece in pieces[:-1])
+    assert last.eval_count == whole.eval_count and last.prompt_eval_count == whole.prompt_eval_count
+    assert last.total_duration >= last.load_duration + last.prompt_eval_duration + last.eval_duration > 0
+    said = client.generate(MODEL + ":latest", "To be, or not", raw=True, options=options)
+    assert said.response and said.eval_count <= 16
+    scored = client.generate(MODEL, "To be", raw=True, options=options, logprobs=True, top_logprobs=2)
+    assert len(scored.logprobs) == scored.eval_count and len(scored.logprobs[0].top_logprobs) == 2
+    assert client.generate(MODEL).done_reason == "load"
+    assert MODEL in [model.model for model in client.list().models]
+    assert MODEL in [model.model for model in client.ps().models]
+    shown = client.show(MODEL)
+    assert shown.details.format == "gguf" and shown.capabilities == ["completion"]
+    assert shown.modelinfo["general.parameter_count"] > 0
+    for refused in (
+        lambda: client.chat(MODEL, TURNS, format="json"),
+        lambda: client.chat(MODEL, TURNS, options={"mirostat": 2}),
+        lambda: list(client.chat("no-such-model", TURNS, stream=True)),
+        lambda: client.embed(MODEL, "x"),
+    ):
+        try:
+            refused()
+            raise SystemExit("something was ignored")
+        except ollama.ResponseError as error:
+            assert error.status_code in (400, 404) and "id=req_" in error.error, error
+
+
+messages()
+ollama_api()
+print(f"anthropic {anthropic.__version__} and ollama work")
