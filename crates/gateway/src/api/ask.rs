@@ -248,7 +248,7 @@ impl Ask {
         Ok(self)
     }
 
-    fn check(&self) -> Result<(), ApiError> {
+    pub(super) fn check(&self) -> Result<(), ApiError> {
         let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
@@ -290,7 +290,9 @@ impl Form {
     /// What OpenTelemetry's conventions call it.
     pub(crate) fn operation(&self) -> &'static str {
         match self {
-            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => "chat",
+            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => {
+                "chat"
+            }
             Form::Completion { .. } | Form::Ollama { chat: false, .. } => "text_completion",
             Form::Embedding { .. } => "embeddings",
         }

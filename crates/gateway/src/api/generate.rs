@@ -47,8 +47,8 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
-    keys::{Hold, Tenant},
     journal::trail::{Following, Trail},
+    keys::{Hold, Tenant},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
@@ -243,7 +243,7 @@ pub(super) async fn start(
     trail.asked_unless_known(shared.key.public(), call.received_ms);
     trail.named(&ask.model);
     // What is known of a stream that broke off is not replaced before it goes on.
-    let following = broken.is_none().then(|| trail.following());
+    let following = broken.as_ref().is_none_or(|broken| !broken.is_kept).then(|| trail.following());
     let began = begin(shared, call, ask, broken, &trail).await;
     if let (Err(failure), Some(_)) = (&began, &following) {
         trail.failed(failure);
@@ -502,6 +502,14 @@ impl Job {
         &mut self,
         mut hear: impl FnMut(&str) + Send,
     ) -> Result<(&'static str, Usage, SuretyNote), ApiError> {
+        let told = self.told_to(&mut hear).await;
+        told.inspect_err(|failure| self.failed(failure))
+    }
+
+    async fn told_to(
+        &mut self,
+        hear: &mut (impl FnMut(&str) + Send),
+    ) -> Result<(&'static str, Usage, SuretyNote), ApiError> {
         self.log = None;
         let known = mem::take(&mut self.told.known);
         if !known.is_empty() {
@@ -514,6 +522,7 @@ impl Job {
                 (_, Event::Prompt { .. }) => {}
                 (_, Event::Output { text, .. }) => {
                     self.first_byte_ms.get_or_insert_with(unix_ms);
+                    self.telemetry.token();
                     hear(self.told.new_of(&text)?);
                 }
                 (index, Event::Finished(finished)) => {

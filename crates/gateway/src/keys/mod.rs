@@ -259,22 +259,6 @@ impl Keys {
         self.store.generation(request.bits()).map_err(|error| error.to_string())
     }
 
-    /// Whose a kept piece of work is: it goes on for the key that it was asked with, as long as that may ask.
-    pub(crate) fn tenant(self: &Arc<Self>, key: u64) -> Result<Tenant, ApiError> {
-        let state = self.lock();
-        if key == NOBODY && !self.required && state.keys.is_empty() {
-            return Ok(Tenant::new(self, NOBODY, None, 0));
-        }
-        let now_ms = unix_ms();
-        match state.keys.get(&key).filter(|entry| !["revoked", "expired"].contains(&entry.state(now_ms))) {
-            Some(entry) => Ok(Tenant::new(self, key, Some(entry.row.terms.name.clone()), 0)),
-            None => {
-                let message = "The key that this was asked with, if any, may not ask any more. Ask anew with one that may.";
-                Err(ApiError::new(Code::BadKey, message))
-            }
-        }
-    }
-
     /// Who shows this secret, and may come in with about so many tokens.
     pub(crate) fn admit(
         self: &Arc<Self>,
@@ -449,6 +433,24 @@ impl Tenant {
         match TENANT.try_with(Tenant::clone) {
             Ok(tenant) => Ok(tenant),
             Err(_) => keys.admit(None, None).map_err(|(error, _)| error),
+        }
+    }
+
+    /// Whom something was begun for, by the number of its key, as long as the key is good.
+    pub(crate) fn again(keys: &Arc<Keys>, key: u64) -> Result<Tenant, ApiError> {
+        if key == NOBODY {
+            return keys.admit(None, None).map_err(|(error, _)| error);
+        }
+        let state = keys.lock();
+        let entry = state.keys.get(&key);
+        let entry = entry.filter(|entry| !["revoked", "expired"].contains(&entry.state(unix_ms())));
+        match entry {
+            Some(entry) => Ok(Tenant::new(keys, key, Some(entry.row.terms.name.clone()), 0)),
+            None => {
+                let message = "The key that this was asked for with was revoked or has expired meanwhile. Ask anew with \
+                               another.";
+                Err(ApiError::new(Code::BadKey, message))
+            }
         }
     }
 

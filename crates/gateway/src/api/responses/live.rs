@@ -38,6 +38,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     streams::Begun,
 };
 
@@ -98,6 +99,8 @@ pub(super) struct Order {
     pub(super) call: Call,
     pub(super) ask: Ask,
     pub(super) broken: Broken,
+    /// Whom it is made for.
+    pub(super) tenant: Tenant,
 }
 
 /// What is kept of a response.
@@ -422,8 +425,8 @@ async fn tell(shared: &Arc<Shared>, live: &Arc<Live>, source: Source) -> Told {
     let mut job = match source {
         Source::Job(job) => job,
         Source::Order(order) => {
-            let Order { call, ask, broken } = *order;
-            let job = generate::start(Arc::clone(shared), call, ask, Some(broken)).await?;
+            let Order { call, ask, broken, tenant } = *order;
+            let job = tenant.scope(generate::start(Arc::clone(shared), call, ask, Some(broken))).await?;
             live.begin();
             Box::new(job)
         }
@@ -475,16 +478,14 @@ impl Revived {
 
 async fn revive(shared: Arc<Shared>, live: Arc<Live>) {
     let written = tokio::spawn(std::future::ready(Ok(())));
-    let tenant = shared.keys.tenant(live.head.tenant);
     let source = tokio::select! {
         source = revived(&shared, &live) => source,
         () = shared.halted() => Err(stopped(live.head.id)),
     };
-    let making = match source.and_then(|order| Ok((order, tenant?))) {
-        Ok((order, tenant)) => {
+    let making = match source {
+        Ok(order) => {
             let source = Source::Order(Box::new(order));
-            let making = make(Arc::clone(&shared), Arc::clone(&live), source, Kept::Begun(written));
-            tokio::spawn(tenant.scope(making))
+            tokio::spawn(make(Arc::clone(&shared), Arc::clone(&live), source, Kept::Begun(written)))
         }
         Err(failure) => {
             tokio::spawn(fail(Arc::clone(&shared), Arc::clone(&live), failure));
@@ -505,6 +506,7 @@ async fn revive(shared: Arc<Shared>, live: Arc<Live>) {
 /// What is to be asked again, and what is kept of the answer.
 async fn revived(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Order, ApiError> {
     let head = Arc::clone(&live.head);
+    let tenant = Tenant::again(&shared.keys, head.tenant)?;
     let model = resolve_soon(shared, &head.asked.model).await?;
     if model.id.to_string() != head.model_id {
         let message = format!(
@@ -523,7 +525,7 @@ async fn revived(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Order, ApiErr
     });
     let (ask, broken) = read.await.map_err(|_| ApiError::bug("reading a response panicked"))??;
     let call = Call { id, received_ms: live.head.received_ms, today, trace: None, share: None };
-    Ok(Order { call, ask, broken })
+    Ok(Order { call, ask, broken, tenant })
 }
 
 /// The gateway stops, and what it makes is kept.

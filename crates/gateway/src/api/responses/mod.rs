@@ -109,7 +109,7 @@ pub(super) async fn create(
             verification: "pending",
             cost: None,
         };
-        (labels, Source::Order(Box::new(Order { call, ask, broken })), kept)
+        (labels, Source::Order(Box::new(Order { call, ask, broken, tenant })), kept)
     } else {
         let broken = asked.is_kept_from_the_start().then_some(broken);
         let job = generate::start(Arc::clone(&shared), call, ask, broken).await?;
@@ -130,7 +130,7 @@ pub(super) async fn create(
     if asked.is_kept_from_the_start() {
         shared.responses.list(&live);
     }
-    tokio::spawn(tenant.scope(make(Arc::clone(&shared), Arc::clone(&live), source, kept)));
+    tokio::spawn(make(Arc::clone(&shared), Arc::clone(&live), source, kept));
 
     let (mut response, labels) = if stream {
         (events(reader.stream(0, shared.keep_alive)), labels)

@@ -17,6 +17,7 @@ fn head(body: Value) -> Arc<Head> {
         nonce: [3; 32],
         tenant: 7,
         received_ms: 5_500,
+        key: 0,
     })
 }
 
@@ -43,6 +44,7 @@ fn end(status: Status) -> End {
                 cost: "0".to_owned(),
                 checked: Vec::new(),
                 not_checked: Vec::new(),
+                tool_calls: None,
                 note: None,
             };
             let usage = Usage { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5, ..Usage::default() };
