@@ -1,4 +1,4 @@
-"""The official Python SDK's own generated tests for chat completions, completions and models, from its source
+"""The official Python SDK's own generated tests for chat completions, completions, models and responses, from its source
 distribution, against a running Surety.
 
 Usage: openai_suite.py BASE_URL
@@ -21,6 +21,8 @@ FILES = [
     "tests/api_resources/chat/test_completions.py",
     "tests/api_resources/test_completions.py",
     "tests/api_resources/test_models.py",
+    "tests/api_resources/test_responses.py",
+    "tests/api_resources/responses/test_input_items.py",
 ]
 
 # What is not offered, by test name: each refused with its reason, none silently dropped.
@@ -32,6 +34,16 @@ EXPECTED = [
         "audio, functions, prediction, moderation, web search and max_tokens 0 are refused by name",
     ),
     (r"api_resources\.test_completions\..*::test_method_create_with_all_params", "suffix is refused by name"),
+    (
+        r"test_responses\..*::test_\w*_create(_with_all_params)?_overload_[12]\b",
+        "they name no model and no input, or all that is refused by name",
+    ),
+    (
+        r"test_responses\..*::test_\w*_(retrieve|delete|cancel)(_with_all_params)?(_overload_[12])?\b",
+        "there is no response with the id \"response_id\"",
+    ),
+    (r"test_responses\..*::test_\w*_compact(_with_all_params)?\b", "compaction is not offered"),
+    (r"responses\.test_input_items\..*::test_", "there is no response with the id \"response_id\""),
 ]
 
 

@@ -176,6 +176,8 @@ impl Ours {
                 ignore_end: true,
                 logprobs: None,
                 prompt_logprobs: None,
+                embedding: None,
+                grammar: None,
             };
             scheduler.submit(request).expect("the cache holds the comparison");
         };

@@ -123,6 +123,8 @@ impl Routes {
             ignore_end: true,
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
+            grammar: None,
         }
     }
 
@@ -155,7 +157,7 @@ impl Routes {
                         answers[index(sequence)].state_digest = state_digest;
                     }
                     // An answer cut short differs from every other route's.
-                    Event::Prompt { .. } | Event::Failed { .. } => {}
+                    Event::Prompt { .. } | Event::Embedding { .. } | Event::Failed { .. } => {}
                 }
             }
         }

@@ -19,8 +19,11 @@ use alloy_primitives::{Address, B256, U256, hex};
 use alloy_sol_types::{SolCall, SolEvent};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use surety_engine::gguf::Gguf;
-use surety_types::abi::{IDisputes, IStaking, address};
+use surety_engine::{gguf::Gguf, tokenizer::Tokenizer};
+use surety_types::{
+    Evidence,
+    abi::{IDisputes, IStaking, address},
+};
 
 use crate::kill_matrix::money;
 use crate::kill_matrix::network::{self, Up, WORKERS_MAX, surety};
@@ -38,6 +41,10 @@ const MODEL: &str = "shakespeare-demo";
 const PURSE: &str = "purse";
 /// `surety` leaves with this when what it was asked for did not come about: here, without a conviction.
 const NOT_CONVICTED: i32 = 1;
+/// It stops after this fraction of what was asked for, as `worker --lie early-stop` does, rounded up.
+const EARLY_FRACTION: usize = 4;
+/// What is said of an answer that is what was ordered.
+const NO_LIE: &str = "there is nothing to contest";
 /// What the ledger says where somebody was first.
 const CONVICTED: [&str; 2] = ["the answer is convicted", "the answer was convicted by other evidence"];
 
@@ -119,10 +126,14 @@ impl Kind {
     }
 }
 
+fn model_file() -> Result<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(format!("{MODEL}.gguf"));
+    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// The bundled model with one matrix cut down to four bits.
 fn other_weights() -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(format!("{MODEL}.gguf"));
-    let mut file = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file = model_file()?;
     let tensor =
         Gguf::parse(&file)?.tensor("blk.0.ffn_up.weight").context("the model has no such matrix")?.clone();
     for block in file[tensor.range].chunks_exact_mut(tensor.kind.block_bytes() as usize) {
@@ -150,12 +161,25 @@ struct Answer {
     request_id: String,
     /// Names the word at which an honest answer is accused.
     seed: u64,
+    /// Whether the answer is another than the model's: who stops early tells no lie where the model stopped before.
+    lie: bool,
+}
+
+/// What contesting it came to.
+#[derive(Clone, Debug)]
+enum Outcome {
+    Disputed(Contested),
+    /// An auditor was first.
+    ByAuditor,
+    /// A liar's answer that is the model's, and was found to be.
+    NoLie,
 }
 
 /// What came of one.
 #[derive(Clone, Debug)]
 pub struct Contested {
     kind: Kind,
+    lie: bool,
     convicted: bool,
     state: String,
     messages: u64,
@@ -163,6 +187,9 @@ pub struct Contested {
     paid: U256,
     id: u64,
     took: Duration,
+    /// Whom `surety explain` names afterwards, and how long it took to.
+    named: String,
+    explained_in: Duration,
 }
 
 /// What was found.
@@ -172,6 +199,8 @@ pub struct Report {
     ended: Vec<Contested>,
     /// Lies that auditors had convicted when they were to be contested.
     by_auditors: usize,
+    /// Answers of liars that are the model's own.
+    no_lies: usize,
     failures: Vec<String>,
     serving: Duration,
     disputing: Duration,
@@ -204,6 +233,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
         operators.iter().map(|(kind, operator)| Ok((*kind, bonded(&rpc, *operator)?))).collect()
     };
     let before = stakes(&operators)?;
+    let model = Tokenizer::from_gguf(&Gguf::parse(&model_file()?)?)?;
 
     // Everything is asked before anything is contested: who is convicted is out of service.
     let asking = Instant::now();
@@ -214,7 +244,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
             true => Kind::Honest,
             false => LIARS[number % LIARS.len()],
         };
-        answers.push_back(ask(&host, settings.seed, number, kind, &ids[&kind])?);
+        answers.push_back(ask(&host, settings.seed, number, kind, &ids[&kind], &model)?);
         if (number + 1) % 20 == 0 {
             eprintln!("{} of {} answers", number + 1, settings.disputes);
         }
@@ -229,17 +259,19 @@ pub fn run(settings: &Settings) -> Result<Report> {
         .collect();
     let disputing = Instant::now();
     let (queue, ended) = (Mutex::new(answers), Mutex::new(Vec::new()));
-    let (failures, by_auditors) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+    let failures = Mutex::new(Vec::new());
+    let (by_auditors, no_lies) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for account in &accounts {
-            let (queue, ended, failures, by_auditors, binary) =
-                (&queue, &ended, &failures, &by_auditors, &binary);
+            let (queue, ended, failures, binary) = (&queue, &ended, &failures, &binary);
+            let (by_auditors, no_lies) = (&by_auditors, &no_lies);
             scope.spawn(move || {
                 loop {
                     let Some(answer) = queue.lock().expect("no panic").pop_front() else { break };
                     match contest(binary, data_dir, account, &answer) {
-                        Ok(None) => _ = by_auditors.fetch_add(1, Ordering::Relaxed),
-                        Ok(Some(contested)) => {
+                        Ok(Outcome::ByAuditor) => _ = by_auditors.fetch_add(1, Ordering::Relaxed),
+                        Ok(Outcome::NoLie) => _ = no_lies.fetch_add(1, Ordering::Relaxed),
+                        Ok(Outcome::Disputed(contested)) => {
                             let mut ended = ended.lock().expect("no panic");
                             ended.push(contested);
                             if ended.len().is_multiple_of(10) {
@@ -259,7 +291,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
     let disputing = disputing.elapsed();
     let (ended, mut failures) =
         (ended.into_inner().expect("no panic"), failures.into_inner().expect("no panic"));
-    let by_auditors = by_auditors.into_inner();
+    let (by_auditors, no_lies) = (by_auditors.into_inner(), no_lies.into_inner());
     check(&ended, &mut failures);
     check_books(&rpc, &ended, by_auditors, &operators, &before, &stakes(&operators)?, &mut failures)?;
     let (named, held) = money::supply(&binary, data_dir)?;
@@ -272,6 +304,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
         seed: settings.seed,
         ended,
         by_auditors,
+        no_lies,
         failures,
         serving,
         disputing,
@@ -298,11 +331,12 @@ fn start(binary: &Path, data_dir: &Path, rpc: &str, kind: Kind) -> Result<(Worke
 }
 
 /// Asks one worker, until it can be asked.
-fn ask(host: &str, seed: u64, number: usize, kind: Kind, worker: &str) -> Result<Answer> {
+fn ask(host: &str, seed: u64, number: usize, kind: Kind, worker: &str, model: &Tokenizer) -> Result<Answer> {
     let mut rng = Rng::keyed(&[seed, 1, number as u64]);
     let lines = ["Who goes there?", "What news from the court?", "Speak of the night, and of mercy."];
+    let tokens = 12 + rng.below(20);
     let body = json!({
-        "model": MODEL, "max_tokens": 12 + rng.below(20), "seed": rng.below(1 << 30), "stream": false,
+        "model": MODEL, "max_tokens": tokens, "seed": rng.below(1 << 30), "stream": false,
         "temperature": 0.8, "ignore_eos": kind != Kind::EarlyStop, "surety": { "worker": worker },
         "messages": [{ "role": "user", "content": format!("{} ({number})", lines[rng.below(3)]) }],
     });
@@ -310,11 +344,23 @@ fn ask(host: &str, seed: u64, number: usize, kind: Kind, worker: &str) -> Result
     loop {
         let heard = wire::ask(host, "/v1/chat/completions", &body, &Progress::default());
         if let (Ended::Whole, Some(request_id)) = (&heard.ended, heard.request_id) {
-            return Ok(Answer { kind, request_id, seed: rng.below(1 << 30) as u64 });
+            let lie = kind != Kind::Honest && {
+                let evidence = wire::get(host, &format!("/v1/receipts/{request_id}"))?;
+                let evidence = Evidence::parse(&serde_json::to_vec(&evidence)?)?;
+                let answer = evidence.answers.last().context("the evidence holds no answer")?;
+                is_lie(kind, &answer.output_ids, tokens, |token| model.is_end_of_generation(token))
+            };
+            return Ok(Answer { kind, request_id, seed: rng.below(1 << 30) as u64, lie });
         }
         ensure!(Instant::now() < until, "{} gives no answer: {:?}", kind.name(), heard.ended);
         thread::sleep(Duration::from_millis(250));
     }
+}
+
+/// Whether a liar's answer is another than the model's.
+fn is_lie(kind: Kind, output: &[u32], tokens: usize, ends: impl Fn(u32) -> bool) -> bool {
+    let cut = output.len() >= tokens.div_ceil(EARLY_FRACTION);
+    kind != Kind::EarlyStop || (cut && !output.last().is_some_and(|token| ends(*token)))
 }
 
 fn shuffle(answers: &mut VecDeque<Answer>, seed: u64) {
@@ -329,8 +375,8 @@ fn account(binary: &Path, data_dir: &Path, name: &str) -> Result<Address> {
     Ok(shown["address"].as_str().context("the account has no address")?.parse()?)
 }
 
-/// Contests an answer by a process of its own; whether rightly or not. None: an auditor was first.
-fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Option<Contested>> {
+/// Contests an answer by a process of its own; whether rightly or not.
+fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Outcome> {
     let began = Instant::now();
     let mut command = surety(binary, data_dir);
     command.args(["dispute", "open", &answer.request_id, "--account", account, "--json"]);
@@ -342,8 +388,11 @@ fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Re
     let convicted_before =
         |text: &str| answer.kind != Kind::Honest && CONVICTED.iter().any(|by| text.contains(by));
     let Ok(shown) = serde_json::from_slice::<Value>(&output.stdout) else {
+        if answer.kind != Kind::Honest && !answer.lie && told.contains(NO_LIE) {
+            return Ok(Outcome::NoLie);
+        }
         ensure!(convicted_before(&told), "{}: {told}", output.status);
-        return Ok(None);
+        return Ok(Outcome::ByAuditor);
     };
     let convicted = match output.status.code() {
         Some(0) => true,
@@ -352,10 +401,19 @@ fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Re
     };
     let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
     if !convicted && convicted_before(&text("state")) {
-        return Ok(None);
+        return Ok(Outcome::ByAuditor);
     }
-    Ok(Some(Contested {
+    // Who answers for it is told to whoever has nothing but the request's id.
+    let began_to_explain = Instant::now();
+    let output = surety(binary, data_dir).args(["explain", &answer.request_id, "--json"]).output()?;
+    let explained_in = began_to_explain.elapsed();
+    let explained: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("explaining: {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok(Outcome::Disputed(Contested {
+        named: explained["accountable"].as_str().unwrap_or_default().to_owned(),
+        explained_in,
         kind: answer.kind,
+        lie: answer.lie,
         convicted,
         state: text("state"),
         messages: shown["moves"].as_u64().context("no number of moves")?,
@@ -375,11 +433,16 @@ fn leaf(line: &str) -> Option<(String, u64)> {
 
 fn check(ended: &[Contested], failures: &mut Vec<String>) {
     for contested in ended {
-        let Contested { kind, convicted, state, messages, leaf, .. } = contested;
+        let Contested { kind, lie, convicted, state, messages, leaf, .. } = contested;
         let mut fail =
             |what: String| failures.push(format!("dispute {}, {}: {what}", contested.id, kind.name()));
-        if *convicted != (*kind != Kind::Honest) {
+        if *convicted != *lie {
             fail(format!("it ended as {state:?}"));
+        }
+        // A liar is named by its conviction; nobody is by an accusation that failed.
+        let right = if *lie { "worker" } else { "nobody" };
+        if convicted == lie && contested.named != right {
+            fail(format!("its explanation names {:?}", contested.named));
         }
         if *messages > MESSAGES_MAX {
             fail(format!("{messages} messages"));
@@ -461,11 +524,12 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let seconds = |time: Duration| time.as_secs_f64();
         let mut lines = vec![format!(
-            "seed {}: {} disputes and {} convictions by auditors in {:.1} s ({:.1} s of serving, {:.1} s of disputing), {} \
-             failures",
+            "seed {}: {} disputes, {} convictions by auditors, {} answers of liars that were no lies, in {:.1} s ({:.1} s of \
+             serving, {:.1} s of disputing), {} failures",
             self.seed,
             self.ended.len(),
             self.by_auditors,
+            self.no_lies,
             seconds(self.took),
             seconds(self.serving),
             seconds(self.disputing),
@@ -491,6 +555,18 @@ impl Report {
         let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
         leaves.for_each(|(kind, _)| *shown.entry(kind).or_default() += 1);
         lines.push(format!("words shown: {shown:?}"));
+        let slowest = self.ended.iter().map(|contested| contested.explained_in).max().unwrap_or_default();
+        let mut named: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
+        for contested in &self.ended {
+            *named.entry((contested.kind, &contested.named)).or_default() += 1;
+        }
+        let named: Vec<String> =
+            named.iter().map(|((kind, who), times)| format!("{}: {who} {times}", kind.name())).collect();
+        lines.push(format!(
+            "explained afterwards, in {:.1} s at most: {}",
+            seconds(slowest),
+            named.join(", ")
+        ));
         lines
     }
 }
@@ -507,9 +583,23 @@ mod tests {
     }
 
     #[test]
+    fn who_stops_where_the_model_stops_tells_no_lie() {
+        let ends = |token| token == 2;
+        for (kind, output, lie) in [
+            (Kind::EarlyStop, vec![7; 4], true),
+            (Kind::EarlyStop, vec![7, 7, 7, 2], false),
+            (Kind::EarlyStop, vec![7, 7, 2], false),
+            (Kind::Edited, vec![7, 2], true),
+        ] {
+            assert_eq!(is_lie(kind, &output, 13, ends), lie, "{output:?}");
+        }
+    }
+
+    #[test]
     fn an_answer_is_lied_about_if_anybody_lies() {
         let contested = |kind, convicted| Contested {
             kind,
+            lie: kind != Kind::Honest,
             convicted,
             state: String::new(),
             messages: 9,
@@ -517,6 +607,8 @@ mod tests {
             paid: U256::from(1),
             id: 1,
             took: Duration::ZERO,
+            named: if convicted { "worker" } else { "nobody" }.into(),
+            explained_in: Duration::ZERO,
         };
         for (ended, failing) in [
             (contested(Kind::Honest, false), 0),
@@ -525,6 +617,7 @@ mod tests {
             (contested(Kind::Temperature, false), 1),
             (Contested { messages: 10, ..contested(Kind::EarlyStop, true) }, 1),
             (Contested { leaf: None, ..contested(Kind::Honest, false) }, 1),
+            (Contested { lie: false, ..contested(Kind::EarlyStop, true) }, 1),
         ] {
             let mut failures = Vec::new();
             check(&[ended], &mut failures);

@@ -1,5 +1,6 @@
 //! What the project needs around its own code: a writer of model files, random models of real
-//! shapes for tests, the training of the bundled demonstration model, the kill matrix, and that of liars.
+//! shapes for tests, the training of the bundled demonstration model, the kill matrix, that of liars and that
+//! of faults and their explanations.
 //!
 //! In:     settings as plain structs, from the binary's arguments or from another crate's test.
 //! Out:    GGUF files, reports; progress on stderr.
@@ -11,6 +12,8 @@ pub mod rng;
 pub mod gguf;
 
 mod byte_alphabet;
+
+pub mod fault_matrix;
 
 pub mod kill_matrix;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use xtask::random_model::{self, Format, Shape};
-use xtask::{kill_matrix, liar_matrix, train};
+use xtask::{fault_matrix, kill_matrix, liar_matrix, train};
 
 #[derive(Debug, Parser)]
 #[command(about = "Chores of the project")]
@@ -24,6 +24,9 @@ enum Command {
     Compare(compare::Arguments),
     /// The same answers by every route, over many tokens.
     Exactness(exactness::Arguments),
+    /// Injects faults of every kind into a live network and asks `surety explain` who answers for them; fails if it is right too
+    /// seldom, or names an honest party once.
+    FaultMatrix(fault_matrix::Settings),
     /// Kills, stops and cuts off workers of a running network in the middle of answers; fails if one is not whole, not
     /// what it would have been, or not paid as its receipts say.
     KillMatrix(KillMatrixArguments),
@@ -88,6 +91,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Exactness(arguments) => exactness::run(&arguments),
+        Command::FaultMatrix(settings) => fault_matrix(&settings),
         Command::KillMatrix(arguments) => kill_matrix(&arguments),
         Command::LiarMatrix(settings) => liar_matrix(&settings),
         Command::Mutate(arguments) => mutate::run(&arguments),
@@ -103,6 +107,14 @@ fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
     } else {
         report.lines().iter().for_each(|line| println!("{line}"));
     }
+    let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
+    ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
+    Ok(())
+}
+
+fn fault_matrix(settings: &fault_matrix::Settings) -> Result<()> {
+    let report = fault_matrix::run(settings)?;
+    report.lines().iter().for_each(|line| println!("{line}"));
     let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
     ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
     Ok(())

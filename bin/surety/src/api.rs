@@ -9,9 +9,12 @@
 use std::{fs, time::Duration};
 
 use anyhow::Context;
-use reqwest::{Response, Url};
+use reqwest::{
+    Response, Url,
+    header::{AUTHORIZATION, HeaderValue},
+};
 use serde_json::{Value, json};
-use surety_types::evidence::MAX_EVIDENCE_BYTES;
+use surety_types::{evidence::MAX_EVIDENCE_BYTES, statement::MAX_DOSSIER_BYTES};
 use tokio::time::sleep;
 
 use crate::{
@@ -22,6 +25,8 @@ use crate::{
 
 /// Where `surety up` serves unless told otherwise.
 const USUAL: &str = "http://127.0.0.1:8080/v1";
+/// Where the gateway asks for an API key, it is taken from there.
+const KEY_VARIABLE: &str = "SURETY_API_KEY";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A gateway sends at least a comment this often.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -93,6 +98,12 @@ impl Api {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
             .user_agent(surety_worker::SOFTWARE);
+        if let Some(key) = std::env::var_os(KEY_VARIABLE).filter(|key| !key.is_empty()) {
+            let bearer = key.to_str().and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok());
+            let mut bearer = bearer.with_context(|| format!("{KEY_VARIABLE} holds no API key"))?;
+            bearer.set_sensitive(true);
+            builder = builder.default_headers([(AUTHORIZATION, bearer)].into_iter().collect());
+        }
         // A proxy is for the world outside.
         let loopback = url.host_str().is_some_and(|host| {
             host == "localhost"
@@ -129,6 +140,20 @@ impl Api {
         url.path_segments_mut().expect("http addresses have paths").extend(["receipts", request_id]);
         let response = self.send(self.client.get(url)).await?;
         body(response, MAX_EVIDENCE_BYTES).await
+    }
+
+    /// What the gateway keeps of a request, answered or not; or why it has nothing, in its words.
+    pub async fn explanation(&self, request_id: &str) -> anyhow::Result<Result<Vec<u8>, String>> {
+        let mut url = Url::parse(&self.base_url)?;
+        let path = ["requests", request_id, "explanation"];
+        url.path_segments_mut().expect("http addresses have paths").extend(path);
+        let response = self.exchange(self.client.get(url)).await?;
+        if response.status() != reqwest::StatusCode::NOT_FOUND {
+            return Ok(Ok(body(self.successful(response).await?, MAX_DOSSIER_BYTES).await?));
+        }
+        let told: Option<Value> = serde_json::from_slice(&body(response, 1 << 20).await?).ok();
+        let message = told.as_ref().and_then(|told| told["error"]["message"].as_str());
+        Ok(Err(printable(message.unwrap_or("it says that it has no such thing"))))
     }
 
     /// Asks with a request of one's own, and takes the answer whole.
@@ -198,16 +223,22 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => {
-                return Err(hinted(
-                    format!("nothing answers at {}", self.base_url),
-                    "start it with `surety up`, or name another gateway with --base-url",
-                ));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let response = self.exchange(request).await?;
+        self.successful(response).await
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        match request.send().await {
+            Ok(response) => Ok(response),
+            Err(error) if error.is_connect() => Err(hinted(
+                format!("nothing answers at {}", self.base_url),
+                "start it with `surety up`, or name another gateway with --base-url",
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn successful(&self, response: Response) -> anyhow::Result<Response> {
         if response.status().is_success() {
             return Ok(response);
         }

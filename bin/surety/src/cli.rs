@@ -40,6 +40,25 @@ pub struct Global {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `surety_worker=debug`.
     #[arg(long, global = true, value_name = "FILTER", env = "SURETY_LOG")]
     pub log: Option<String>,
+    /// How to log it.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "SURETY_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,6 +104,9 @@ pub enum Command {
     /// Make and show keys.
     #[command(subcommand)]
     Key(commands::key::Command),
+    /// Make, list and revoke the API keys of this machine's gateway, with budgets and limits; show what each has used.
+    #[command(subcommand)]
+    Apikey(commands::apikey::Command),
     /// Measure this machine.
     #[command(subcommand)]
     Bench(commands::bench::Command),
@@ -189,6 +211,15 @@ mod tests {
         check("surety worker earnings --genesis g.json --account x");
         check("surety relay run --listen 0.0.0.0:7842 --connections 100 --bytes-per-second 1000000");
         check("surety gateway run --genesis g.json --account x --deposit 5 --price-ceiling 1/1/1");
+        check("surety apikey create");
+        check(
+            "surety apikey create mine --budget 2.5 --rpm 60 --tpm 100000 --models a,b --expires 30d --max-price 1/1/4 --json",
+        );
+        check("surety apikey list --json");
+        check("surety apikey show mine");
+        check("surety apikey revoke mine");
+        check("surety apikey usage mine --csv");
+        check("surety gateway run --mdns --require-key");
         check("surety key list");
         check("surety key show mine");
         check("surety bench engine");

@@ -1,16 +1,25 @@
 //! Explanation: what became of a request, who answers for what went wrong, and what can be done.
 //!
-//! In:     evidence that holds; what the ledger knows of its receipts, where it was asked.
-//! Out:    one verdict that names one party, nobody, or says that it is not known; events, parts, money, the next step.
+//! In:     what is shown of a request, and holds; what the ledger knows of its orders, where it was asked.
+//! Out:    one verdict that names one party, nobody, or says that it is not known, and on what it rests; routing, events, parts,
+//!         money, the next step.
 //! Touches: nothing.
-//! Holds:  a worker is named only for what it signed or the ledger decided; where two could be at fault, nobody is named.
-//! Absent: where evidence comes from, terminals (`commands/explain`); requests of which no evidence was kept.
+//! Holds:  a worker is named only for what it signed or the ledger decided; where two could be at fault, nobody is named. What only
+//!         the gateway says is said to be its word, and it accuses nobody but the caller and the gateway itself.
+//! Absent: where evidence comes from, terminals (`commands/explain`).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use surety_gateway::catalogue;
 use surety_proof::check::{Checked, CheckedEvidence};
-use surety_types::{Amount, FailureCode, FinishReason, ModelId, PublicKey};
+use surety_types::{
+    Amount, Decision, FailureCode, FinishReason, ModelId, PublicKey, Signed, StatedEnd, StatedEvent,
+    Statement, What,
+};
 
-use crate::conduct::Rechecked;
+use crate::{conduct::Rechecked, dossier::Papers};
+
+/// After the gateway itself stood still, silence of others for so long is its own doing, in milliseconds.
+const STANDSTILL_AFTER_MS: u64 = 10_000;
 
 /// Who answers for what went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +37,56 @@ pub enum Accountable {
     Unknown,
 }
 
+/// What a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// What the ledger decided, or has under way.
+    Ledger,
+    /// What the parties signed about the orders.
+    Signatures,
+    /// The gateway's own signed word, and nothing else: no proof.
+    GatewaysWord,
+    /// Nothing that holds.
+    Nothing,
+}
+
+/// What the ledger knows of an order. [`Rechecked`] as it can be saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnLedger {
+    /// Who answers for the worker.
+    pub operator: Option<String>,
+    /// How far an audit is.
+    pub audit: Option<String>,
+    /// The last dispute about the receipt, and its state in words.
+    pub dispute: Option<u64>,
+    pub dispute_state: Option<String>,
+    pub contested: bool,
+    pub convicted: bool,
+    /// The claim that the order was not answered.
+    pub claim: Option<u64>,
+    pub compensated: bool,
+    /// The same in words, for people.
+    pub said: Vec<String>,
+}
+
+impl From<&Rechecked> for OnLedger {
+    fn from(record: &Rechecked) -> OnLedger {
+        OnLedger {
+            operator: record.operator.clone(),
+            audit: record.audit.map(str::to_owned),
+            dispute: record.dispute,
+            dispute_state: record.dispute_state.map(str::to_owned),
+            contested: record.contested,
+            convicted: record.convicted,
+            claim: record.claim,
+            compensated: record.compensated,
+            said: record.said.clone(),
+        }
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
@@ -35,11 +94,19 @@ pub struct Explanation {
     /// In one line.
     pub verdict: String,
     pub accountable: Accountable,
+    /// What that rests on.
+    pub basis: Basis,
+    /// The error that the caller was told, by its code.
+    pub code: Option<String>,
+    /// The gateway that it came to.
+    pub gateway: Option<PublicKey>,
     /// The worker that is accountable, and who answers for it on the ledger, if one does.
     pub worker: Option<PublicKey>,
     pub operator: Option<String>,
     /// Whether the caller has every answer whole.
     pub whole: bool,
+    /// Which workers were considered and what kept the others out, by the gateway's word.
+    pub routing: Vec<Decision>,
     /// In order of time, by the clock of whoever says so.
     pub events: Vec<Event>,
     /// What each worker did, in order of choice and then of tokens.
@@ -76,7 +143,7 @@ pub struct Part {
     /// In micro-credits.
     pub charge: Amount,
     /// What the ledger knows of its receipt; none if it was not asked, or there is no receipt.
-    pub ledger: Option<Rechecked>,
+    pub ledger: Option<OnLedger>,
 }
 
 /// How a worker's part ended.
@@ -95,21 +162,27 @@ pub enum End {
 struct Verdict {
     said: String,
     accountable: Accountable,
+    basis: Basis,
     /// Index of the part that is accountable.
     part: Option<usize>,
     next: Vec<String>,
 }
 
-/// Explains evidence that holds. `ledger` has what is known of each answer's receipt, in their order.
+/// Explains evidence that holds, with what its gateway says besides. `ledger` has what is known of each answer's order.
 pub fn explain(
     request_id: &str,
     checked: &CheckedEvidence,
-    mut ledger: impl FnMut(&Checked) -> Option<Rechecked>,
+    statement: Option<&Signed<Statement>>,
+    mut ledger: impl FnMut(&Checked) -> Option<OnLedger>,
 ) -> Explanation {
     let envelope = &checked.envelope;
     let parts: Vec<Part> = checked.answers.iter().map(|answer| part(answer, ledger(answer))).collect();
-    let Verdict { said, accountable, part, next } = verdict(request_id, &parts);
-    let accused = part.map(|index| &parts[index]);
+    let mut found = verdict(request_id, &parts);
+    let broke = found.part.is_some_and(|index| matches!(parts[index].end, End::BrokeOff { .. }));
+    if broke && found.basis == Basis::Signatures && statement.is_some_and(|statement| stood_still(statement))
+    {
+        found = own_standstill("the answer is whole; ", found.next);
+    }
     let after_ms = |unix_ms: u64| unix_ms as i64 - envelope.received_ms as i64;
     let mut events = vec![
         Event { after_ms: 0, worker: None, what: format!("the request came, for {:?}", envelope.model_name) },
@@ -149,40 +222,276 @@ pub fn explain(
             events.push(told(progress.at_ms, what));
         }
     }
+    if let Some(statement) = statement {
+        // What workers signed about themselves is there already.
+        let wanted = |event: &&StatedEvent| !matches!(event.what, What::Accepted | What::Finished);
+        events
+            .extend(statement.events.iter().filter(wanted).map(|event| stated(event, envelope.received_ms)));
+    }
     events.sort_by_key(|event| event.after_ms);
     let whole = choices(&parts).all(|(_, last)| matches!(last.end, End::Answered { .. }));
+    let routing = statement.map(|statement| statement.decisions.clone()).unwrap_or_default();
+    let mut explanation = explained(request_id, found, parts, events, envelope.charge);
+    (explanation.whole, explanation.routing, explanation.gateway) = (whole, routing, Some(envelope.gateway));
+    explanation
+}
+
+/// Explains a request of which there is no evidence by what its gateway says, and what was signed about its orders.
+pub fn explain_stated(
+    statement: &Statement,
+    papers: &[Papers],
+    mut ledger: impl FnMut(&Papers) -> Option<OnLedger>,
+) -> Explanation {
+    let parts: Vec<Part> = papers.iter().map(|papers| part_of_papers(papers, ledger(papers))).collect();
+    let found = stated_verdict(statement, &parts);
+    let mut events: Vec<Event> =
+        statement.events.iter().map(|event| stated(event, statement.received_ms)).collect();
+    let mut at = |unix_ms: u64, what: String| {
+        let after_ms = unix_ms as i64 - statement.received_ms as i64;
+        events.push(Event { after_ms, worker: None, what });
+    };
+    let asked = match statement.model_name.as_str() {
+        "" => String::new(),
+        model => format!(", for {model:?}"),
+    };
+    at(statement.received_ms, format!("the request came{asked}"));
+    at(
+        statement.ended_ms,
+        match &statement.end {
+            StatedEnd::Answered => "it was answered".to_owned(),
+            StatedEnd::Failed { code, .. } => format!("the caller was told: {code}"),
+            StatedEnd::Left => "the caller left".to_owned(),
+            StatedEnd::Stopped => "the last that was noted before the gateway ended".to_owned(),
+        },
+    );
+    if statement.left_out > 0 {
+        at(statement.ended_ms, format!("{} more things happened, which were not noted", statement.left_out));
+    }
+    events.sort_by_key(|event| event.after_ms);
+    let mut explanation = explained(&statement.request_id, found, parts, events, statement.charge);
+    if let StatedEnd::Failed { code, .. } = &statement.end {
+        explanation.code = Some(code.to_string());
+    }
+    (explanation.routing, explanation.gateway) = (statement.decisions.clone(), Some(statement.gateway));
+    explanation.not_known.insert(
+        0,
+        "whether it was as the gateway says: what it says is signed, so that it cannot be denied, and shown by nothing else".to_owned(),
+    );
+    explanation
+}
+
+fn explained(
+    request_id: &str,
+    found: Verdict,
+    parts: Vec<Part>,
+    events: Vec<Event>,
+    charge: Amount,
+) -> Explanation {
+    let Verdict { said, accountable, basis, part, next } = found;
+    let accused = part.map(|index| &parts[index]);
     Explanation {
         request_id: Some(request_id.to_owned()),
         verdict: said,
         accountable,
+        basis,
+        code: None,
+        gateway: None,
         worker: accused.map(|part| part.worker),
         operator: accused.and_then(|part| part.ledger.as_ref()?.operator.clone()),
-        whole,
-        charge: envelope.charge,
-        not_known: not_known(&parts),
+        whole: false,
+        routing: Vec::new(),
         events,
+        charge,
+        not_known: not_known(&parts),
         next,
         parts,
     }
 }
 
-/// Explains evidence that does not hold: whoever changed it has left no signature.
-pub fn explain_false(request_id: Option<String>, why: &str) -> Explanation {
+/// Nothing that could be explained is shown, or what is shown does not hold.
+pub fn unexplained(request_id: Option<String>, said: String, next: &str, not_known: &str) -> Explanation {
     Explanation {
         request_id,
-        verdict: format!("what is shown does not hold: {why}"),
+        verdict: said,
         accountable: Accountable::Unknown,
+        basis: Basis::Nothing,
+        code: None,
+        gateway: None,
         worker: None,
         operator: None,
         whole: false,
+        routing: Vec::new(),
         events: Vec::new(),
         parts: Vec::new(),
         charge: Amount::ZERO,
-        next: vec![
-            "ask the gateway that answered for it anew: a file may have been changed since it was saved"
-                .into(),
-        ],
-        not_known: vec!["who changed it, or signed what is not so".into()],
+        next: vec![next.to_owned()],
+        not_known: vec![not_known.to_owned()],
+    }
+}
+
+/// Explains evidence that does not hold: whoever changed it has left no signature.
+pub fn explain_false(request_id: Option<String>, why: &str) -> Explanation {
+    unexplained(
+        request_id,
+        format!("what is shown does not hold: {why}"),
+        "ask the gateway that answered for it anew: a file may have been changed since it was saved",
+        "who changed it, or signed what is not so",
+    )
+}
+
+/// An event in words.
+fn stated(event: &StatedEvent, received_ms: u64) -> Event {
+    let who =
+        event.worker.map_or_else(|| "a worker".to_owned(), |worker| format!("worker {}", worker.short()));
+    let why = match event.why.as_str() {
+        "" => String::new(),
+        why => format!(": {why}"),
+    };
+    let tokens = event.tokens;
+    let what = match event.what {
+        What::Ordered if tokens > 0 => format!("ordered the rest, after {tokens} tokens, of {who}"),
+        What::Ordered => format!("ordered it of {who}"),
+        What::Accepted => format!("{who} accepted"),
+        What::Declined => format!("{who} did not take it{why}"),
+        What::BrokeOff => format!("{who} broke off after {tokens} tokens{why}"),
+        What::GaveUp => format!("{who} gave up after {tokens} tokens{why}"),
+        What::HandedOver => format!("{who} goes on after {tokens} tokens"),
+        What::Slow => format!("{who} is slow{why}; another is asked beside it"),
+        What::Finished => format!("{who} brought it to its end"),
+        What::StoodStill => format!("the gateway itself stood still{why}"),
+    };
+    Event { after_ms: event.at_ms as i64 - received_ms as i64, worker: None, what }
+}
+
+/// Whether the gateway stood still shortly before it gave up somebody for silence.
+fn stood_still(statement: &Statement) -> bool {
+    let still = statement.events.iter().filter(|event| event.what == What::StoodStill);
+    let ends = statement.events.iter().filter(|event| matches!(event.what, What::BrokeOff | What::Declined));
+    let mut ends: Vec<u64> = ends.map(|event| event.at_ms).collect();
+    if ends.is_empty() {
+        ends.push(statement.ended_ms);
+    }
+    // It may have given up somebody before it noticed itself; both are of the same moment then.
+    let near = |at_ms: u64| ends.iter().any(|end| end.abs_diff(at_ms) <= STANDSTILL_AFTER_MS);
+    still.map(|event| event.at_ms).any(near)
+}
+
+fn own_standstill(before: &str, next: Vec<String>) -> Verdict {
+    Verdict {
+        said: format!("{before}the gateway itself stood still, and took others for silent"),
+        accountable: Accountable::Gateway,
+        basis: Basis::GatewaysWord,
+        part: None,
+        next,
+    }
+}
+
+/// The verdict where there is no evidence: the ledger's, then by who signed what, then the gateway's word.
+fn stated_verdict(statement: &Statement, parts: &[Part]) -> Verdict {
+    if let Some(found) = by_ledger(&statement.request_id, parts) {
+        return found;
+    }
+    let word = |accountable: Accountable, said: String, next: &str| Verdict {
+        said,
+        accountable,
+        basis: Basis::GatewaysWord,
+        part: None,
+        next: vec![next.to_owned()],
+    };
+    let (code, message, said_accountable, worker) = match &statement.end {
+        StatedEnd::Failed { code, message, accountable, worker } => (code, message, accountable, worker),
+        StatedEnd::Left => {
+            return word(
+                Accountable::Caller,
+                "whoever asked left before the answer was whole, or its connection broke".to_owned(),
+                "ask again, and stay; a stream can be gone on with by `Last-Event-ID` where its events had ids",
+            );
+        }
+        StatedEnd::Stopped => {
+            return word(
+                Accountable::Gateway,
+                "the gateway ended in the middle of the answer: it was killed, or its machine failed"
+                    .to_owned(),
+                "ask again; a stream can be gone on with by `Last-Event-ID` where its events had ids",
+            );
+        }
+        StatedEnd::Answered => {
+            return word(
+                Accountable::Unknown,
+                "the gateway says that it answered, and no evidence of the answer is shown".to_owned(),
+                "evidence is kept for a while, and goes when there is too much of it: save it in time",
+            );
+        }
+    };
+    let next = catalogue::explained(code).map_or("ask again", |explained| explained.act);
+    let told = message.trim();
+    let silence = matches!(code.as_str(), "worker_lost" | "worker_stalled" | "no_worker" | "deadline");
+    if silence && stood_still(statement) {
+        return own_standstill("", vec![next.to_owned()]);
+    }
+    match said_accountable.as_str() {
+        "caller" => {
+            return word(Accountable::Caller, format!("the request cannot be answered: {told}"), next);
+        }
+        "gateway" => return word(Accountable::Gateway, format!("the gateway failed: {told}"), next),
+        _ => {}
+    }
+    if code.as_str() == "no_worker" && worker.is_none() {
+        return nobody_qualified(statement, told, next);
+    }
+    // The last that this worker signed something about.
+    let of = |wanted: &PublicKey| parts.iter().rposition(|part| part.worker == *wanted);
+    if let Some(index) = worker.as_ref().and_then(of)
+        && (said_accountable.as_str() == "worker" || matches!(parts[index].end, End::Failed { .. }))
+    {
+        let mut found = failed(index, &parts[index]);
+        found.next = vec![next.to_owned()];
+        return found;
+    }
+    let who = worker.map_or_else(|| "a worker".to_owned(), |worker| format!("worker {}", worker.short()));
+    let said = match said_accountable.as_str() {
+        "worker" => {
+            format!("the gateway says that {who} failed, and nothing that it signed shows it: {told}")
+        }
+        _ => format!("it cannot be told whose doing it was: {told}"),
+    };
+    word(Accountable::Unknown, said, next)
+}
+
+/// No worker qualified: who had a hand in that.
+fn nobody_qualified(statement: &Statement, told: &str, next: &str) -> Verdict {
+    let removed = statement.decisions.last().map(|last| last.removed.as_slice()).unwrap_or_default();
+    let any = |of: fn(&str) -> bool| removed.iter().any(|kept| of(&kept.constraint));
+    let (accountable, said) = if any(|name| name.starts_with("provider.") || name.starts_with("surety.")) {
+        (
+            Accountable::Caller,
+            format!("workers were ready, and the request's own constraints ruled them out: {told}"),
+        )
+    } else if any(|name| name == "payment") {
+        (Accountable::Gateway, format!("workers were ready, and the gateway could not pay them: {told}"))
+    } else {
+        (Accountable::Unknown, format!("no worker was there, and none had promised anything: {told}"))
+    };
+    Verdict { said, accountable, basis: Basis::GatewaysWord, part: None, next: vec![next.to_owned()] }
+}
+
+fn part_of_papers(papers: &Papers, ledger: Option<OnLedger>) -> Part {
+    let failed = papers.receipt.as_ref().and_then(|receipt| receipt.failure());
+    let end = match (&papers.receipt, failed) {
+        (None, _) => End::BrokeOff { accepted: papers.acceptance.is_some() },
+        (Some(_), Some((code, message))) => End::Failed { code, message: message.to_owned() },
+        (Some(receipt), None) => End::Answered { finish: receipt.finish },
+    };
+    let signed = papers.progress.as_ref().map_or(0, |progress| progress.output_tokens);
+    Part {
+        worker: papers.worker,
+        model: papers.order.model,
+        choice: papers.order.choice,
+        first_output_token: papers.order.resumed_tokens(),
+        output_tokens: papers.receipt.as_ref().map_or(signed, |receipt| receipt.output_tokens),
+        end,
+        charge: papers.receipt.as_ref().map_or(Amount::ZERO, |receipt| receipt.charge),
+        ledger,
     }
 }
 
@@ -190,7 +499,7 @@ fn part_prompt(answer: &Checked) -> u32 {
     answer.prompt_tokens().saturating_sub(answer.order.resumed_tokens())
 }
 
-fn part(answer: &Checked, ledger: Option<Rechecked>) -> Part {
+fn part(answer: &Checked, ledger: Option<OnLedger>) -> Part {
     let end = match &answer.receipt {
         None => End::BrokeOff { accepted: answer.acceptance.is_some() },
         Some(receipt) => match receipt.failure() {
@@ -221,7 +530,8 @@ fn not_known(parts: &[Part]) -> Vec<String> {
     if parts.iter().any(|part| part.ledger.is_none()) {
         lines.push("what the ledger knows of every receipt: it was not asked, or has no answer".to_owned());
     }
-    let passed = |part: &Part| part.ledger.as_ref().is_some_and(|ledger| ledger.audit == Some("passed"));
+    let passed =
+        |part: &Part| part.ledger.as_ref().is_some_and(|ledger| ledger.audit.as_deref() == Some("passed"));
     if !parts.iter().all(passed) {
         lines.push(
             "whether the answer is what the model gives: only computing it again shows that".to_owned(),
@@ -258,15 +568,29 @@ impl End {
 
 /// What weighs most comes first: what the ledger decided, then what is undecided there, then how the answers ended.
 fn verdict(request_id: &str, parts: &[Part]) -> Verdict {
-    let on_ledger = |is: fn(&Rechecked) -> bool| {
+    if let Some(found) = by_ledger(request_id, parts) {
+        return found;
+    }
+    let unfinished = choices(parts).find(|(_, part)| !matches!(part.end, End::Answered { .. }));
+    match unfinished {
+        Some((index, part)) => failed(index, part),
+        None => answered(request_id, parts),
+    }
+}
+
+/// What the ledger decided, or has not decided yet, if it has anything of these.
+fn by_ledger(request_id: &str, parts: &[Part]) -> Option<Verdict> {
+    let on_ledger = |is: fn(&OnLedger) -> bool| {
         parts.iter().enumerate().find_map(|(index, part)| {
             let ledger = part.ledger.as_ref().filter(|ledger| is(ledger))?;
             Some((index, part.worker.short(), ledger))
         })
     };
     if let Some((index, worker, ledger)) = on_ledger(|ledger| ledger.convicted) {
-        let (reason, id) = (ledger.dispute_state.unwrap_or_default(), ledger.dispute.unwrap_or_default());
-        return Verdict {
+        let reason = ledger.dispute_state.as_deref().unwrap_or_default();
+        let id = ledger.dispute.unwrap_or_default();
+        return Some(Verdict {
+            basis: Basis::Ledger,
             said: format!("worker {worker} gave a false answer, and was convicted: {reason}"),
             accountable: Accountable::Worker,
             part: Some(index),
@@ -274,29 +598,32 @@ fn verdict(request_id: &str, parts: &[Part]) -> Verdict {
                 format!("see what it cost whom: surety dispute show {id}"),
                 format!("judge it yourself, without any network: surety dispute replay {id}"),
             ],
-        };
+        });
     }
     if let Some((index, worker, ledger)) = on_ledger(|ledger| ledger.compensated) {
-        return Verdict {
+        return Some(Verdict {
+            basis: Basis::Ledger,
             said: format!(
                 "worker {worker} accepted and did not answer; its operator's bond compensated the payer"
             ),
             accountable: Accountable::Worker,
             part: Some(index),
             next: vec![format!("claim {} on the ledger says how much", ledger.claim.unwrap_or_default())],
-        };
+        });
     }
     if let Some((_, worker, ledger)) = on_ledger(|ledger| ledger.contested) {
         let id = ledger.dispute.unwrap_or_default();
-        return Verdict {
+        return Some(Verdict {
+            basis: Basis::Ledger,
             said: format!("worker {worker}'s answer is contested; the ledger has not decided yet"),
             accountable: Accountable::Unknown,
             part: None,
             next: vec![format!("follow it: surety dispute show {id}")],
-        };
+        });
     }
-    if let Some((_, worker, _)) = on_ledger(|ledger| ledger.audit == Some("differing")) {
-        return Verdict {
+    if let Some((_, worker, _)) = on_ledger(|ledger| ledger.audit.as_deref() == Some("differing")) {
+        return Some(Verdict {
+            basis: Basis::Ledger,
             said: format!("an auditor computed something else than worker {worker}; nobody is convicted"),
             accountable: Accountable::Unknown,
             part: None,
@@ -304,13 +631,9 @@ fn verdict(request_id: &str, parts: &[Part]) -> Verdict {
                 "compute it yourself, and contest it if it does not hold: surety verify {request_id} --recompute \
                  --challenge --account NAME"
             )],
-        };
+        });
     }
-    let unfinished = choices(parts).find(|(_, part)| !matches!(part.end, End::Answered { .. }));
-    match unfinished {
-        Some((index, part)) => failed(index, part),
-        None => answered(request_id, parts),
-    }
+    None
 }
 
 /// An answer that has no end.
@@ -351,7 +674,10 @@ fn failed(index: usize, part: &Part) -> Verdict {
         },
         End::BrokeOff { accepted: true } => (
             Accountable::Worker,
-            format!("worker {worker} accepted, and broke off after {tokens} tokens without a receipt"),
+            format!(
+                "worker {worker} accepted, and broke off after {tokens} tokens without a receipt: it failed, or the way to it, \
+                 and by its acceptance it answers for both"
+            ),
             "the gateway that paid claims compensation by itself after the deadline: surety status",
         ),
         End::BrokeOff { accepted: false } | End::Answered { .. } => {
@@ -359,7 +685,7 @@ fn failed(index: usize, part: &Part) -> Verdict {
         }
     };
     let part = (accountable == Accountable::Worker).then_some(index);
-    Verdict { said, accountable, part, next: vec![next.to_owned()] }
+    Verdict { said, accountable, basis: Basis::Signatures, part, next: vec![next.to_owned()] }
 }
 
 /// Answers that all have an end.
@@ -370,6 +696,7 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
     };
     if let Some(part) = finished(FinishReason::Unpaid) {
         return Verdict {
+            basis: Basis::Signatures,
             said: format!(
                 "worker {} stopped after {} tokens, because the gateway's vouchers stopped coming",
                 part.worker.short(),
@@ -382,6 +709,7 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
     }
     if let Some(part) = finished(FinishReason::Cancelled) {
         return Verdict {
+            basis: Basis::Signatures,
             said: format!(
                 "it was cancelled after {} tokens, by who asked or because nobody listened",
                 part.output_tokens
@@ -396,6 +724,7 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
     });
     match broke {
         Some(index) => Verdict {
+            basis: Basis::Signatures,
             said: format!(
                 "the answer is whole; worker {} broke off after {} tokens of it, and another went on with the same",
                 parts[index].worker.short(),
@@ -406,6 +735,7 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
             next: recompute,
         },
         None => Verdict {
+            basis: Basis::Signatures,
             said: "the answer is whole, and nothing is known against anybody".to_owned(),
             accountable: Accountable::Nobody,
             part: None,
@@ -416,7 +746,7 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use surety_types::Digest;
+    use surety_types::{Digest, KeptOut, Text};
 
     use super::*;
 
@@ -429,7 +759,7 @@ mod tests {
             output_tokens: 7,
             end,
             charge: Amount::ZERO,
-            ledger: Some(Rechecked { operator: Some("0x01".into()), ..Rechecked::default() }),
+            ledger: Some(OnLedger { operator: Some("0x01".into()), ..OnLedger::default() }),
         }
     }
 
@@ -441,7 +771,7 @@ mod tests {
         part(0, End::Failed { code, message: "why".into() })
     }
 
-    fn known(part: Part, change: impl FnOnce(&mut Rechecked)) -> Part {
+    fn known(part: Part, change: impl FnOnce(&mut OnLedger)) -> Part {
         let mut ledger = part.ledger.clone().expect("known");
         change(&mut ledger);
         Part { ledger: Some(ledger), ..part }
@@ -453,7 +783,7 @@ mod tests {
         let convicted = known(whole(0), |ledger| (ledger.convicted, ledger.dispute) = (true, Some(4)));
         let contested = known(whole(0), |ledger| (ledger.contested, ledger.dispute) = (true, Some(4)));
         let compensated = known(broke(), |ledger| (ledger.compensated, ledger.claim) = (true, Some(2)));
-        let differing = known(whole(0), |ledger| ledger.audit = Some("differing"));
+        let differing = known(whole(0), |ledger| ledger.audit = Some("differing".into()));
         let ended = |finish| part(0, End::Answered { finish });
         for (parts, accountable, index, says) in [
             (vec![whole(0)], Accountable::Nobody, None, "nothing is known against anybody"),
@@ -492,9 +822,91 @@ mod tests {
         }
     }
 
+    fn statement(code: &str, accountable: &str, worker: Option<PublicKey>) -> Statement {
+        let end = StatedEnd::Failed {
+            code: Text::clipped(code),
+            message: Text::clipped("told so."),
+            accountable: Text::clipped(accountable),
+            worker,
+        };
+        Statement {
+            request_id: "req_1".into(),
+            gateway: PublicKey([9; 32]),
+            path: Text::clipped("/v1/completions"),
+            model_name: "m".into(),
+            received_ms: 1_000,
+            ended_ms: 9_000,
+            end,
+            charge: Amount::ZERO,
+            decisions: Vec::new(),
+            events: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    #[test]
+    fn on_a_gateways_word_alone_no_worker_is_named() {
+        let worker = whole(0).worker;
+        let ruled_out = |constraint: &str| {
+            let removed = vec![KeptOut { constraint: Text::clipped(constraint), workers: 1 }];
+            let decision = Decision { at_ms: 1_000, qualified: 0, best: Vec::new(), removed };
+            Statement { decisions: vec![decision], ..statement("no_worker", "unknown", None) }
+        };
+        let stood_still = |at_ms: u64| {
+            let event = |what, at_ms| StatedEvent {
+                at_ms,
+                what,
+                worker: None,
+                order: None,
+                tokens: 0,
+                why: Text::default(),
+            };
+            let events = vec![event(What::StoodStill, at_ms), event(What::BrokeOff, 60_000)];
+            Statement { events, ..statement("worker_stalled", "worker", Some(worker)) }
+        };
+        let ended = |end| Statement { end, ..statement("", "", None) };
+        let broke = || vec![part(0, End::BrokeOff { accepted: true })];
+        let compensated = known(broke().remove(0), |ledger| (ledger.compensated, ledger.claim) = (true, Some(2)));
+        use Accountable::{Caller, Gateway, Unknown, Worker};
+        for (statement, parts, accountable, basis) in [
+            (statement("invalid_param", "caller", None), vec![], Caller, Basis::GatewaysWord),
+            (statement("overloaded", "gateway", None), vec![], Gateway, Basis::GatewaysWord),
+            // It says so, and nothing shows it.
+            (statement("verification_failed", "worker", Some(worker)), vec![], Unknown, Basis::GatewaysWord),
+            (statement("worker_lost", "worker", Some(worker)), broke(), Worker, Basis::Signatures),
+            (
+                statement("worker_bad_output", "worker", Some(worker)),
+                vec![failure(FailureCode::Internal)],
+                Worker,
+                Basis::Signatures,
+            ),
+            // Another worker's acceptance is nothing to this one.
+            (statement("worker_lost", "worker", Some(PublicKey([7; 32]))), broke(), Unknown, Basis::GatewaysWord),
+            // By acceptance it would answer; that two disagree is not known to be its doing.
+            (statement("verification_failed", "unknown", Some(worker)), broke(), Unknown, Basis::GatewaysWord),
+            (statement("worker_stalled", "network", Some(worker)), vec![], Unknown, Basis::GatewaysWord),
+            (statement("worker_lost", "worker", Some(worker)), vec![compensated], Worker, Basis::Ledger),
+            (stood_still(59_000), broke(), Gateway, Basis::GatewaysWord),
+            (stood_still(61_000), broke(), Gateway, Basis::GatewaysWord),
+            (stood_still(9_000), broke(), Worker, Basis::Signatures),
+            (ruled_out("provider.max_price"), vec![], Caller, Basis::GatewaysWord),
+            (ruled_out("payment"), vec![], Gateway, Basis::GatewaysWord),
+            (ruled_out("unreachable"), vec![], Unknown, Basis::GatewaysWord),
+            (ended(StatedEnd::Left), broke(), Caller, Basis::GatewaysWord),
+            (ended(StatedEnd::Stopped), broke(), Gateway, Basis::GatewaysWord),
+            (ended(StatedEnd::Answered), vec![], Unknown, Basis::GatewaysWord),
+        ] {
+            let found = stated_verdict(&statement, &parts);
+            let said = (&found.said, &statement.end);
+            assert_eq!((found.accountable, found.basis), (accountable, basis), "{said:?}");
+            assert_eq!(found.part.is_some(), accountable == Worker, "{said:?}");
+            assert!(!found.next.is_empty() && !found.said.is_empty(), "{said:?}");
+        }
+    }
+
     #[test]
     fn what_was_not_looked_at_is_said() {
-        let passed = known(whole(0), |ledger| ledger.audit = Some("passed"));
+        let passed = known(whole(0), |ledger| ledger.audit = Some("passed".into()));
         assert!(not_known(&[passed]).is_empty());
         assert_eq!(not_known(&[whole(0)]).len(), 1);
         assert_eq!(not_known(&[Part { ledger: None, ..whole(0) }]).len(), 2);

@@ -15,15 +15,18 @@ mod conduct;
 mod credits;
 mod data_dir;
 mod devnet;
+mod dossier;
 mod explanation;
 mod keystore;
 mod ledger;
+mod log;
 mod look;
 mod models;
 mod nearby;
 mod output;
 mod passphrase;
 mod progress;
+mod rechecking;
 mod span;
 mod sse;
 mod verification;
@@ -35,8 +38,12 @@ use clap::Parser;
 fn main() -> ExitCode {
     // A mistake in the arguments ends here, with status 2.
     let cli = cli::Cli::parse();
-    output::start_log(&cli);
-    match commands::run(cli) {
+    let ran = log::start(&cli).and_then(|log| {
+        let ran = commands::run(cli);
+        drop(log);
+        ran
+    });
+    match ran {
         Ok(commands::Outcome::Done) => ExitCode::SUCCESS,
         Ok(commands::Outcome::Failed) => ExitCode::FAILURE,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -20,8 +20,7 @@ use surety_worker::{
 };
 
 use crate::{
-    cli::{Cli, Command},
-    commands::{gateway, relay, validator, worker},
+    commands::{apikey, gateway, validator},
     keystore::KeystoreError,
 };
 
@@ -158,37 +157,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<LedgerError>().and_then(LedgerError::hint).map(str::to_owned))
             .or_else(|| cause.downcast_ref::<FindError>().and_then(FindError::hint).map(str::to_owned))
             .or_else(|| gateway::hint(cause))
+            .or_else(|| apikey::hint(cause))
             .or_else(|| validator::hint(cause))
     })
-}
-
-/// Where diagnostics go, and which.
-pub fn start_log(cli: &Cli) {
-    let by_hand = match &cli.command {
-        Command::Worker(worker::Command::Run(args)) => !args.serve.child.stop_with_parent,
-        Command::Worker(worker::Command::Join(args)) => !args.serve.child.stop_with_parent,
-        Command::Relay(relay::Command::Run(args)) => !args.child.stop_with_parent,
-        Command::Gateway(gateway::Command::Run(args)) => !args.child.stop_with_parent,
-        Command::Validator(validator::Command::Run(args)) => !args.child.stop_with_parent,
-        _ => false,
-    };
-    let usual = if by_hand {
-        "warn,commonware_storage=error,iroh=error,iroh::socket::transports::relay=off,iroh_relay=error,surety=info,surety_worker=info,surety_gateway=info,surety_validator=info"
-    } else {
-        // An empty database says that it is empty; a relay that is away, or was never wanted, is told by whoever needs it.
-        "warn,commonware_storage=error,iroh=error,iroh::socket::transports::relay=off,iroh_relay=error"
-    };
-    let filter = cli.global.log.as_deref().unwrap_or(usual);
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        note(format_args!("the log filter is not understood, so `{usual}` is used: {error}"));
-        tracing_subscriber::EnvFilter::new(usual)
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 /// An error of the system about a path.

@@ -10,8 +10,10 @@ use serde::Serialize;
 use surety_engine::Model;
 use surety_kernels::Executor;
 use surety_proof::check::{Checked, CheckedEvidence, Expected, Unchecked, check_evidence};
-use surety_types::{Digest, Evidence, FinishReason, ModelId, Prompt, PublicKey, Request};
+use surety_types::{Evidence, FinishReason, ModelId, Prompt, PublicKey, Request, Signed};
 use surety_worker::audit;
+
+use crate::rechecking::Subject;
 
 /// What the person knows, and wants compared.
 #[derive(Clone, Debug, Default)]
@@ -130,14 +132,14 @@ impl Verified {
         &self.checked
     }
 
-    /// Every receipt, its order and its worker, by digest and key.
-    pub fn receipts(&self) -> Vec<(Digest, Digest, PublicKey)> {
-        let answers = self.checked.answers.iter();
-        let receipts = answers.filter_map(|answer| {
-            let receipt = answer.receipt.as_ref()?;
-            Some((receipt.digest(), answer.order.digest(), answer.worker))
-        });
-        receipts.collect()
+    /// Every order, its worker, and its receipt if there is one.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let subject = |answer: &Checked| Subject {
+            order: answer.order.digest(),
+            worker: answer.worker,
+            receipt: answer.receipt.as_ref().map(Signed::digest),
+        };
+        self.checked.answers.iter().map(subject).collect()
     }
 
     /// Computes every answer by this model again. `progress` is told the positions done and those in all.
@@ -256,7 +258,7 @@ fn failure(checked: &Checked) -> Option<String> {
 /// The prompt, or the last message of a chat.
 pub fn last_words(request: &Request) -> Option<&String> {
     match &request.prompt {
-        Prompt::Chat { messages } => messages.last().map(|message| &message.content),
+        Prompt::Chat { messages, .. } => messages.last().map(|message| &message.content),
         Prompt::Text(text) => Some(text),
         Prompt::Tokens(_) => None,
     }
@@ -268,7 +270,7 @@ pub fn asked(verified: &Verified) -> Option<&String> {
 }
 
 fn same_messages(request: &Request, sent: &[(String, String)]) -> bool {
-    let Prompt::Chat { messages } = &request.prompt else { return false };
+    let Prompt::Chat { messages, .. } = &request.prompt else { return false };
     let signed = messages.iter().map(|message| (message.role.as_str(), message.content.as_str()));
     signed.eq(sent.iter().map(|(role, content)| (role.as_str(), content.as_str())))
 }
@@ -317,7 +319,7 @@ fn failed(request_id: Option<String>, error: &dyn std::error::Error) -> Box<Repo
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -20,6 +20,7 @@ pub mod replay;
 pub mod simulate;
 pub mod spec;
 pub mod state;
+pub mod tariff;
 pub mod transaction;
 pub mod validators;
 pub mod views;

@@ -471,6 +471,7 @@ pub(crate) fn order(chain: &Chain) -> Order {
         payer: session().public(),
         issued_ms: chain.header.timestamp_ms,
         resumed: None,
+        disclosure: None,
     }
 }
 

@@ -445,7 +445,10 @@ impl Session {
         if self.pending.is_none() {
             let message = self.receive().await?;
             self.heard = Instant::now();
-            let is_signed = !matches!(message, FromWorker::Frame { .. } | FromWorker::Prompt { .. });
+            let is_signed = !matches!(
+                message,
+                FromWorker::Frame { .. } | FromWorker::Prompt { .. } | FromWorker::Embedding(_)
+            );
             self.pending = Some(message);
             if is_signed {
                 // Verifying takes as long as passing on several frames: those that are here already go first, this

@@ -35,6 +35,7 @@ pub(crate) struct Transcript {
     region: Option<Region>,
     acceptance: Option<Signed<Acceptance>>,
     prompt_ids: Vec<u32>,
+    embedding: Option<Vec<u8>>,
     output_ids: Vec<u32>,
     text: String,
     ids_hasher: IdsHasher,
@@ -63,6 +64,7 @@ impl Transcript {
             region: options.region.clone(),
             acceptance: None,
             prompt_ids: Vec::new(),
+            embedding: None,
             output_ids: Vec::new(),
             text: String::new(),
             ids_hasher: IdsHasher::output(),
@@ -110,6 +112,7 @@ impl Transcript {
             text: self.text.get(..text_bytes)?.to_owned(),
             channel: self.channel.clone(),
             prompt_ids: None,
+            embedding: None,
         })
     }
 
@@ -132,6 +135,7 @@ impl Transcript {
                 self.take_frame(index, &tokens, &text, logprobs.len())?;
                 Ok(Some(SessionEvent::Tokens { tokens, text, logprobs }))
             }
+            FromWorker::Embedding(vector) => self.take_embedding(vector).map(|()| None),
             FromWorker::Progress(bytes) => self.take_progress(&bytes).map(|()| None),
             FromWorker::Receipt { receipt, salt } => self.take_receipt(receipt, salt).map(Some),
         }
@@ -213,6 +217,24 @@ impl Transcript {
         Ok(())
     }
 
+    ///
+    fn take_embedding(&mut self, vector: Vec<u8>) -> Result<(), SessionError> {
+        if self.acceptance.is_none() {
+            return Err(self.out_of_turn("a vector before the acceptance"));
+        }
+        let Some(wanted) = self.request.embedding else {
+            return Err(self.out_of_turn("a vector that was not asked for"));
+        };
+        if self.embedding.is_some() {
+            return Err(self.out_of_turn("a second vector"));
+        }
+        if wanted.dimensions.is_some_and(|wanted| vector.len() != 4 * wanted as usize) {
+            return Err(self.bad_frame("a vector of other dimensions than were ordered"));
+        }
+        self.embedding = Some(vector);
+        Ok(())
+    }
+
     ///
     fn take_progress(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
         if self.acceptance.is_none() {
@@ -243,6 +265,9 @@ impl Transcript {
             Signed::<Receipt>::peek_value(&receipt).is_ok_and(|(receipt, _)| receipt.failure().is_some());
         let prompt_ids =
             (self.request.prompt_logprobs.is_some() && !failed).then(|| take(&mut self.prompt_ids));
+        if self.request.embedding.is_some() && self.embedding.is_none() && !failed {
+            return Err(self.out_of_turn("a receipt without the vector"));
+        }
         // What was kept moves into the answer: nothing can follow a receipt.
         let answer = Answer {
             order: self.order.bytes().to_vec(),
@@ -256,6 +281,7 @@ impl Transcript {
             text: take(&mut self.text),
             channel: take(&mut self.channel),
             prompt_ids,
+            embedding: take(&mut self.embedding).filter(|_| !failed),
         };
         let expected = Expected {
             payer: Some(self.order.payer),

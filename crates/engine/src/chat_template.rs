@@ -4,10 +4,11 @@
 //! Out:    text, or why the template refused.
 //! Touches: nothing: rendering is a pure function, so whoever checks an answer renders the same prompt.
 //! Holds:  a template is rendered within the limits of the network, whoever wrote it.
+//!         How it has the model write calls of tools is read off what it renders, not off its source.
 //! Absent: the language of templates: `surety_template` reads and renders them (`docs/spec/template.md`).
 
 use surety_template::{Limits, Template, Variables};
-use surety_types::{CivilDate, Message};
+use surety_types::{CallFormat, CivilDate, Message, ToolCall};
 
 use crate::gguf::{Gguf, GgufError};
 use crate::tokenizer::Tokenizer;
@@ -52,6 +53,7 @@ pub struct ChatTemplate {
     source: String,
     bos_token: String,
     eos_token: String,
+    calls: Option<CallFormat>,
 }
 
 impl ChatTemplate {
@@ -86,7 +88,9 @@ impl ChatTemplate {
         }
         let template = Template::parse(source, &Limits::STANDARD)
             .map_err(|error| TemplateError::Syntax(error.to_string()))?;
-        Ok(Self { template, source: source.to_owned(), bos_token, eos_token })
+        let mut template = Self { template, source: source.to_owned(), bos_token, eos_token, calls: None };
+        template.calls = template.find_calls();
+        Ok(template)
     }
 
     /// The template's text.
@@ -94,13 +98,62 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Renders messages.
+    /// How it has the model call tools; none if it shows the model no tools, or calls in no way that is known.
+    pub fn calls(&self) -> Option<CallFormat> {
+        self.calls
+    }
+
+    fn find_calls(&self) -> Option<CallFormat> {
+        let (tool, call) = ("probe_of_tools", "probe_of_calls");
+        let described = |name| {
+            format!(
+                "{{\"type\":\"function\",\"function\":{{\"name\":\"{name}\",\"description\":\"Probes.\",\
+                 \"parameters\":{{\"type\":\"object\",\"properties\":{{\"at\":{{\"type\":\"integer\",\"description\":\"Where.\"}}}},\
+                 \"required\":[\"at\"]}}}}}}"
+            )
+        };
+        let date = CivilDate::from_unix_ms(0);
+        let options = RenderOptions { add_generation_prompt: false, date: Some(date) };
+        let asked = Message::text("user", "Where?");
+        let shown = self.render(std::slice::from_ref(&asked), &[described(tool)], &options).ok()?;
+        if !shown.contains(tool) {
+            return None;
+        }
+        // Nine characters, as some templates want ids to be.
+        let id = "probe0001".to_owned();
+        let called = Message {
+            tool_calls: vec![ToolCall { id: id.clone(), name: call.into(), arguments: "{\"at\":1}".into() }],
+            ..Message::text("assistant", "")
+        };
+        let result = Message { tool_call_id: Some(id), ..Message::text("tool", "Here.") };
+        let written = self.render(&[asked, called, result], &[described(tool)], &options).ok()?;
+        let (before, call) = written.split_once(&format!("{{\"name\": \"{call}\", \""))?;
+        if call.starts_with("arguments\": {\"at\": 1}}") && before.trim_end().ends_with("<tool_call>") {
+            Some(CallFormat::Hermes)
+        } else if call.starts_with("parameters\": {\"at\": 1}}") {
+            Some(CallFormat::Llama)
+        } else if call.starts_with("arguments\": {\"at\": 1}")
+            && ["[TOOL_CALLS][", "[TOOL_CALLS] ["].iter().any(|mark| before.ends_with(mark))
+        {
+            Some(CallFormat::Mistral)
+        } else {
+            None
+        }
+    }
+
+    /// Renders messages, and the tools that may be called.
     ///
     /// # Errors
     /// `TemplateError::Refused` with the template's own words where it raised an exception.
-    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: &[String],
+        options: &RenderOptions,
+    ) -> Result<String, TemplateError> {
         let variables = Variables {
             messages,
+            tools,
             add_generation_prompt: options.add_generation_prompt,
             bos_token: &self.bos_token,
             eos_token: &self.eos_token,
@@ -123,12 +176,10 @@ mod tests {
 
     fn render(source: &str, conversation: &[(&str, &str)]) -> Result<String, TemplateError> {
         let template = ChatTemplate::new(source, "<s>".into(), "</s>".into())?;
-        let messages: Vec<Message> = conversation
-            .iter()
-            .map(|&(role, content)| Message { role: role.into(), content: content.into(), name: None })
-            .collect();
+        let messages: Vec<Message> =
+            conversation.iter().map(|&(role, content)| Message::text(role, content)).collect();
         let date = Some(CivilDate { year: 2026, month: 7, day: 4 });
-        template.render(&messages, &RenderOptions { add_generation_prompt: true, date })
+        template.render(&messages, &[], &RenderOptions { add_generation_prompt: true, date })
     }
 
     #[test]

@@ -161,6 +161,21 @@ impl Forward {
         faults.rows().collect()
     }
 
+    /// The state vector [width] of one of the outputs of the last `run`, without its logits, into `state`; whether it is finite.
+    pub(crate) fn state(
+        &self,
+        model: &Model,
+        executor: &Executor,
+        index: usize,
+        state: &mut Vec<f32>,
+    ) -> bool {
+        let width = model.architecture().width as usize;
+        state.resize(width, 0.0);
+        let x = &self.states[index * width..(index + 1) * width];
+        executor.rms_norm_rows(x, model.output_norm(), model.architecture().norm_epsilon, state);
+        executor.all_finite(state)
+    }
+
     /// The state vector [width] and the logits [vocabulary] of one of the outputs of the last `run`.
     ///
     /// Outputs are to be taken in increasing order; logits are computed a group at a time.

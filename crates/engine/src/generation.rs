@@ -6,9 +6,14 @@
 //! Holds:  serving and checking run this same code, so they cannot disagree on where an answer ends.
 //! Absent: the forward pass and the batch (`forward`, `scheduler`, `replay`).
 
-use surety_kernels::Executor;
-use surety_types::{Digest, FinishReason, Sampling, TokenLogprob};
+use std::sync::Arc;
 
+use surety_grammar::Grammar;
+use surety_kernels::Executor;
+use surety_types::embedding::vector_bytes;
+use surety_types::{Digest, Embedding, FinishReason, Sampling, TokenLogprob};
+
+use crate::constraint::Constraint;
 use crate::sampler::{self, History};
 use crate::text::TextStream;
 use crate::tokenizer::Tokenizer;
@@ -34,6 +39,10 @@ pub struct SequenceRequest {
     pub logprobs: Option<u8>,
     /// Give log-probabilities of each prompt token, with this many alternatives.
     pub prompt_logprobs: Option<u8>,
+    /// Give a vector of the prompt, and produce nothing.
+    pub embedding: Option<Embedding>,
+    /// What the answer keeps to, from [`crate::constraint`] for the same model.
+    pub grammar: Option<Arc<Grammar>>,
 }
 
 /// What one sampled token adds.
@@ -61,6 +70,7 @@ pub(crate) struct Generation {
     ignore_end: bool,
     logprobs: Option<u8>,
     history: History,
+    constraint: Option<Constraint>,
     output: Vec<u32>,
     text: TextStream,
     states: blake3::Hasher,
@@ -93,6 +103,7 @@ impl Generation {
             ignore_end: request.ignore_end,
             logprobs: request.logprobs,
             history: History::of_prompt(&request.prompt),
+            constraint: request.grammar.clone().map(Constraint::new),
             output: Vec::new(),
             text: TextStream::new(&request.stop),
             states: blake3::Hasher::new(),
@@ -139,6 +150,9 @@ impl Generation {
         let unadjusted = self.logprobs.map(|_| logits.to_vec());
         sampler::adjust(logits, &self.sampling, &self.history);
         finite(logits)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.apply(logits, tokenizer);
+        }
 
         self.state_bytes.clear();
         self.state_bytes.extend(state.iter().flat_map(|value| value.to_le_bytes()));
@@ -153,10 +167,18 @@ impl Generation {
         Ok(Sampled { token, text, logprob })
     }
 
+    /// Commits to a vector in the place of states.
+    pub(crate) fn commit(&mut self, vector: &[f32]) {
+        self.states.update(&vector_bytes(vector));
+    }
+
     /// Takes a token in; returns the text it releases.
     fn accept(&mut self, token: u32, tokenizer: &Tokenizer) -> String {
         self.output.push(token);
         self.history.push(token);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.push(token, tokenizer);
+        }
         if !self.ignore_end && tokenizer.is_end_of_generation(token) {
             self.ended = Some(FinishReason::Stop);
             return String::new();

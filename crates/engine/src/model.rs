@@ -16,10 +16,13 @@ use surety_kernels::{
 use surety_types::digest::domain;
 use surety_types::manifest::MAX_NAME_BYTES;
 use surety_types::receipt::ARITHMETIC_VERSION;
-use surety_types::{Digest, FileDigest, FormatSummary, Manifest, ModelId, Prompt, Request};
+use surety_types::{
+    Digest, Embedding as Wanted, FileDigest, FormatSummary, Manifest, ModelId, Prompt, Request, Vectors,
+};
 
 use crate::architecture::{Architecture, ArchitectureError, Family};
 use crate::chat_template::{ChatTemplate, RenderOptions, TemplateError};
+use crate::embedding::{self, Collecting, EmbeddingError};
 use crate::gguf::{Gguf, GgufError, TensorType};
 use crate::image::{self, LayerMatrix, Placed, Plan};
 use crate::plan;
@@ -165,6 +168,7 @@ pub struct Model {
     context_tokens: u32,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    vectors: Option<Vectors>,
     dispute_plan: Option<surety_types::Plan>,
     manifest: Manifest,
     id: ModelId,
@@ -215,6 +219,7 @@ impl Model {
         let rotary = RotaryTable::new(architecture.rotary_parameters(context_tokens as usize, factors))?;
         let (embedding, format) = image::matrix(&gguf, "token_embd.weight", rows, width)?;
         let range = embedding.range.clone();
+        let vectors = embedding::vectors(&gguf, architecture.family)?;
         let dispute_plan = plan::plan(&gguf, &architecture, &tokenizer);
         let manifest = Manifest {
             plan: dispute_plan.as_ref().map(surety_types::Plan::digest),
@@ -242,6 +247,7 @@ impl Model {
             context_tokens,
             tokenizer,
             template,
+            vectors,
             dispute_plan,
             manifest,
             id,
@@ -283,6 +289,25 @@ impl Model {
         self.template.as_ref()
     }
 
+    /// How the model makes a vector of a prompt; none if it does not.
+    pub fn vectors(&self) -> Option<Vectors> {
+        self.vectors
+    }
+
+    /// Whether the model gives such a vector.
+    ///
+    /// # Errors
+    /// `EmbeddingError` says why not, with numbers.
+    pub fn check_embedding(&self, wanted: Wanted) -> Result<(), EmbeddingError> {
+        self.collect(wanted).map(drop)
+    }
+
+    /// Begins a vector.
+    pub(crate) fn collect(&self, wanted: Wanted) -> Result<Collecting, EmbeddingError> {
+        let vectors = self.vectors.ok_or(EmbeddingError::NoVector)?;
+        embedding::collect(vectors, wanted, self.architecture.width)
+    }
+
     /// Size in bytes of one page of KV cache.
     pub fn kv_page_bytes(&self) -> usize {
         KvCache::page_bytes(self.kv_shape())
@@ -296,10 +321,10 @@ impl Model {
         match &request.prompt {
             Prompt::Tokens(ids) => Ok(ids.clone()),
             Prompt::Text(text) => Ok(self.tokenizer.encode(text, Special::PLAIN_WITH_BOUNDS)),
-            Prompt::Chat { messages } => {
+            Prompt::Chat { messages, tools } => {
                 let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
                 let options = RenderOptions { add_generation_prompt: true, date: request.date };
-                let text = template.render(messages, &options).map_err(PromptError::Template)?;
+                let text = template.render(messages, tools, &options).map_err(PromptError::Template)?;
                 Ok(self.tokenizer.encode(&text, Special::TEMPLATE))
             }
         }

@@ -10,6 +10,7 @@
 use surety_kernels::{Executor, KvCache, OutOfMemory};
 use surety_types::{Digest, FinishReason};
 
+use crate::embedding::EmbeddingError;
 use crate::forward::{Forward, Segment};
 use crate::generation::{Generation, NonFinite, PastTheEnd, Sampled, SequenceRequest};
 use crate::model::Model;
@@ -19,7 +20,7 @@ use crate::pages::pages_for;
 const CHUNK_ROWS: usize = 512;
 
 /// What re-execution found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Replay {
     /// over the positions sampled: all of them unless `difference` is set.
     pub state_digest: Digest,
@@ -31,6 +32,8 @@ pub struct Replay {
     pub finish: Option<FinishReason>,
     /// The first difference between claim and computation.
     pub difference: Option<Difference>,
+    /// The vector, where one was asked for.
+    pub vector: Option<Vec<f32>>,
 }
 
 /// How a claimed answer differs from the computed one.
@@ -64,6 +67,9 @@ pub enum ReplayError {
     /// The computation meets a value that is not a finite number.
     #[error("re-execution failed")]
     NonFinite(#[from] NonFinite),
+    /// The model gives no such vector.
+    #[error("the model does not give this vector")]
+    Embedding(#[from] EmbeddingError),
     /// There is no memory for the answer's keys and values.
     #[error("re-execution failed")]
     OutOfMemory(#[from] OutOfMemory),
@@ -92,6 +98,10 @@ pub fn replay(
         return Err(ReplayError::NoSequence);
     }
     let mut generation = Generation::new(request, model.tokenizer())?;
+    let mut embedding = request.embedding.map(|wanted| model.collect(wanted)).transpose()?;
+    if embedding.is_some() && !output.is_empty() {
+        return Err(ReplayError::NoSequence);
+    }
 
     let pages: Vec<u32> = (0..pages_for(tokens.len()) as u32).collect();
     let mut cache = KvCache::new(model.kv_shape(), pages.len())?;
@@ -99,15 +109,32 @@ pub fn replay(
     let mut text = String::new();
     let mut difference = None;
     let first_sampled = request.prompt.len() + request.output.len() - 1;
-    let computed = if output.is_empty() { 0 } else { tokens.len() };
+    let computed = if output.is_empty() && embedding.is_none() { 0 } else { tokens.len() };
+    let mut state = Vec::new();
 
     'chunks: for start in (0..computed).step_by(CHUNK_ROWS) {
         let rows = &tokens[start..(start + CHUNK_ROWS).min(tokens.len())];
-        let sampled: Vec<usize> = (first_sampled.saturating_sub(start)..rows.len()).collect();
+        let sampled: Vec<usize> = match &embedding {
+            Some(embedding) => {
+                let wanted = embedding.wanted(start..start + rows.len(), tokens.len());
+                (wanted.start - start..wanted.end - start).collect()
+            }
+            None => (first_sampled.saturating_sub(start)..rows.len()).collect(),
+        };
         let segment = Segment { pages: &pages, first_position: start, rows: 0..rows.len() };
         let faults = forward.run(model, executor, &mut cache, rows, &[segment], &sampled);
         if let Some(row) = faults.first() {
             return Err(NonFinite { position: (start + row) as u64 }.into());
+        }
+        if let Some(embedding) = &mut embedding {
+            for (index, row) in sampled.iter().enumerate() {
+                if !forward.state(model, executor, index, &mut state) {
+                    return Err(NonFinite { position: (start + row) as u64 }.into());
+                }
+                embedding.take(&state);
+            }
+            progress(start + rows.len(), computed);
+            continue;
         }
         for (index, row) in sampled.iter().enumerate() {
             let output_index = start + row - first_sampled;
@@ -127,7 +154,15 @@ pub fn replay(
         }
         progress(start + rows.len(), computed);
     }
+    let vector = match embedding {
+        None => None,
+        Some(embedding) => {
+            let vector = embedding.finish().ok_or(NonFinite { position: tokens.len() as u64 - 1 })?;
+            generation.commit(&vector);
+            Some(vector)
+        }
+    };
     let finish = generation.ended();
     let (rest, state_digest) = generation.finish();
-    Ok(Replay { state_digest, text, rest, finish, difference })
+    Ok(Replay { state_digest, text, rest, finish, difference, vector })
 }

@@ -4,7 +4,7 @@
 //! Out:    the token.
 //! Touches: the logits, in place.
 //! Holds:  the token is a function of its arguments; sums are exact, so their order does not matter.
-//! Absent: grammar masks; which tokens end an answer (`generation`).
+//! Absent: grammar masks (`constraint`): an excluded token comes as −∞, which weighs nothing and is the last in order; which tokens end an answer (`generation`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ pub fn adjust(logits: &mut [f32], sampling: &Sampling, history: &History) {
     }
 }
 
-/// …: samples one token from adjusted, finite logits.
+/// …: samples one token from adjusted logits, finite but for those excluded, which are −∞.
 ///
 /// `position` is the position being sampled; the prompt's first token has position 0.
 pub fn sample(

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use surety_kernels::{Executor, KvCache, OutOfMemory};
 use surety_types::{Digest, FinishReason, TokenLogprob};
 
+use crate::embedding::{Collecting, EmbeddingError};
 use crate::forward::{Forward, Segment};
 use crate::generation::{Generation, NonFinite, PastTheEnd, Sampled, SequenceRequest};
 use crate::model::Model;
@@ -53,6 +54,13 @@ pub enum Event {
         /// One entry for each prompt token. The first has nothing before it to be likely after: its
         /// log-probability is given as 0, without alternatives.
         logprobs: Vec<TokenLogprob>,
+    },
+    /// The vector of the prompt; once, and no token follows.
+    Embedding {
+        /// Which sequence.
+        sequence: SequenceId,
+        /// Of length one.
+        vector: Vec<f32>,
     },
     /// A token was produced.
     Token {
@@ -130,6 +138,9 @@ pub enum SubmitError {
     /// The prompt is empty.
     #[error("the prompt has no tokens")]
     EmptyPrompt,
+    /// The model does not give such a vector.
+    #[error("the model does not give this vector")]
+    Embedding(#[from] EmbeddingError),
     /// The answer to be continued is over.
     #[error("the answer cannot be continued")]
     PastTheEnd(#[from] PastTheEnd),
@@ -144,6 +155,7 @@ struct Sequence {
     /// Positions whose keys and values are in the cache.
     computed: usize,
     prompt_logprobs: Option<PromptLogprobs>,
+    embedding: Option<Collecting>,
     paused: bool,
     end: Option<Result<FinishReason, NonFinite>>,
 }
@@ -245,6 +257,7 @@ impl Scheduler {
         if self.waiting.len() >= self.limits.waiting_max as usize {
             return Err(SubmitError::Overloaded { waiting: self.waiting.len() });
         }
+        let embedding = request.embedding.map(|wanted| self.model.collect(wanted)).transpose()?;
         let generation = Generation::new(&request, self.model.tokenizer())?;
         let id = SequenceId(self.next_id);
         self.next_id += 1;
@@ -255,6 +268,7 @@ impl Scheduler {
             pages: Vec::new(),
             computed: 0,
             prompt_logprobs: request.prompt_logprobs.map(|top| PromptLogprobs { top, collected: Vec::new() }),
+            embedding,
             paused: false,
             end: None,
         });
@@ -387,14 +401,20 @@ impl Scheduler {
             if let Some(prompt) = &mut aside.prompt_logprobs {
                 prompt.collected.clear();
             }
+            if let Some(embedding) = &mut aside.embedding {
+                embedding.clear();
+            }
             self.waiting.push_front(aside);
         }
     }
 
-    /// Positions of a share whose logits are wanted.
+    /// Positions of a share whose states or logits are wanted.
     fn outputs(&self, share: &Share) -> std::ops::Range<usize> {
         let sequence = &self.running[share.sequence];
         let end = sequence.computed + share.rows;
+        if let Some(embedding) = &sequence.embedding {
+            return embedding.wanted(sequence.computed..end, sequence.prompt.len());
+        }
         let last = if end == sequence.known() { end } else { end.min(sequence.prompt.len() - 1) };
         let first = match sequence.prompt_logprobs {
             Some(_) if sequence.computed < sequence.prompt.len() - 1 => sequence.computed,
@@ -438,6 +458,30 @@ impl Scheduler {
     ) {
         let sequence = &mut self.running[share.sequence];
         sequence.computed += share.rows;
+        if let Some(embedding) = &mut sequence.embedding {
+            let mut state = Vec::new();
+            for (index, position) in (first_state..).zip(positions) {
+                if !self.forward.state(&self.model, &self.executor, index, &mut state) {
+                    sequence.end = Some(Err(NonFinite { position: position as u64 }));
+                    return;
+                }
+                embedding.take(&state);
+            }
+            if sequence.computed == sequence.prompt.len()
+                && let Some(embedding) = sequence.embedding.take()
+            {
+                let last = NonFinite { position: sequence.prompt.len() as u64 - 1 };
+                sequence.end = Some(match embedding.finish() {
+                    Some(vector) => {
+                        sequence.generation.commit(&vector);
+                        events.push(Event::Embedding { sequence: sequence.id, vector });
+                        Ok(FinishReason::Length)
+                    }
+                    None => Err(last),
+                });
+            }
+            return;
+        }
         let tokenizer = self.model.tokenizer();
         for (index, position) in (first_state..).zip(positions) {
             let (state, logits) = self.forward.output(&self.model, &self.executor, index);

@@ -128,6 +128,7 @@ fn a_scored_prompt_is_scored_alike_before_a_continuation() {
                     Event::Prompt { logprobs, .. } => scores.push(logprobs),
                     Event::Token { token, .. } => tokens.push(token),
                     Event::Finished { .. } => {}
+                    Event::Embedding { .. } => panic!("a vector that nobody asked for"),
                     Event::Failed { error, .. } => panic!("{error}"),
                 }
             }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use surety_types::PublicKey;
 use utoipa::ToSchema;
 
-use crate::{api::shapes::Removed, id::RequestId};
+use crate::{api::shapes::Removed, catalogue::Advice, id::RequestId};
 
 /// A stable error code. Programs branch on it, so a code is never renamed or reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,16 @@ pub enum Code {
     PayloadTooLarge,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
+    /// No key where one is asked for, or one that is unknown, expired or revoked.
+    BadKey,
+    /// The key's budget does not cover the request.
+    BudgetExhausted,
+    /// The key may not do this.
+    Policy,
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyMismatch,
+    /// The key has had its requests or tokens of this minute.
+    RateLimited,
     /// The `Host` is not one this loopback gateway answers to.
     HostNotAllowed,
     /// No known worker offers the model.
@@ -56,6 +66,10 @@ pub enum Code {
     NoWorker,
     /// Gateway or worker has no room at the moment.
     Overloaded,
+    /// This gateway uses no ledger.
+    NoLedger,
+    /// The ledger cannot be asked now.
+    LedgerUnavailable,
     /// The gateway is shutting down.
     GatewayStopping,
     /// The connection to the worker ended before the answer did.
@@ -123,7 +137,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 30] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,
@@ -133,6 +147,11 @@ impl Code {
         Code::RequestTimeout,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
+        Code::BadKey,
+        Code::BudgetExhausted,
+        Code::Policy,
+        Code::IdempotencyMismatch,
+        Code::RateLimited,
         Code::HostNotAllowed,
         Code::ModelUnknown,
         Code::NotFound,
@@ -140,6 +159,8 @@ impl Code {
         Code::NotAcceptable,
         Code::NoWorker,
         Code::Overloaded,
+        Code::NoLedger,
+        Code::LedgerUnavailable,
         Code::GatewayStopping,
         Code::WorkerLost,
         Code::WorkerStalled,
@@ -157,6 +178,20 @@ impl Code {
     /// The HTTP status of an answer that fails with this code before it began.
     pub fn status(self) -> StatusCode {
         self.entry().status
+    }
+
+    /// Who usually answers for it.
+    pub(crate) fn accountable(self) -> Accountable {
+        self.entry().accountable
+    }
+
+    /// Whether a retry helps.
+    pub(crate) fn advice(self) -> Advice {
+        match self.entry().retry {
+            Retry::Useless => Advice::Useless,
+            Retry::Now => Advice::Now,
+            Retry::After(seconds) => Advice::After(seconds),
+        }
     }
 
     fn entry(self) -> Entry {
@@ -197,6 +232,29 @@ impl Code {
                 Caller,
                 Retry::Useless,
             ),
+            Code::BadKey => {
+                entry("bad_key", StatusCode::UNAUTHORIZED, "authentication_error", Caller, Retry::Useless)
+            }
+            Code::BudgetExhausted => entry(
+                "budget_exhausted",
+                StatusCode::PAYMENT_REQUIRED,
+                "budget_error",
+                Caller,
+                Retry::Useless,
+            ),
+            Code::Policy => {
+                entry("policy", StatusCode::FORBIDDEN, "permission_error", Caller, Retry::Useless)
+            }
+            Code::IdempotencyMismatch => {
+                entry("idempotency_mismatch", StatusCode::CONFLICT, REQUEST, Caller, Retry::Useless)
+            }
+            Code::RateLimited => entry(
+                "rate_limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                Caller,
+                Retry::After(1),
+            ),
             Code::HostNotAllowed => {
                 entry("host_not_allowed", StatusCode::FORBIDDEN, REQUEST, Caller, Retry::Useless)
             }
@@ -216,6 +274,16 @@ impl Code {
             Code::Overloaded => {
                 entry("overloaded", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Worker, Retry::After(1))
             }
+            Code::NoLedger => {
+                entry("no_ledger", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Gateway, Retry::Useless)
+            }
+            Code::LedgerUnavailable => entry(
+                "ledger_unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+                Unknown,
+                Retry::After(5),
+            ),
             Code::GatewayStopping => entry(
                 "gateway_stopping",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -265,6 +333,7 @@ struct Details {
     receipt: Option<Vec<u8>>,
     removed: Vec<Removed>,
     allow: Option<HeaderValue>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
@@ -281,6 +350,7 @@ impl ApiError {
             receipt: None,
             removed: Vec::new(),
             allow: None,
+            retry_after: None,
         }))
     }
 
@@ -327,6 +397,12 @@ impl ApiError {
         self
     }
 
+    /// Says how long to wait, where that is known better than from the catalogue.
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
     /// Lists the methods the path does answer.
     pub fn with_allow(mut self, allow: Option<HeaderValue>) -> Self {
         self.0.allow = allow;
@@ -343,9 +419,19 @@ impl ApiError {
         self.0.accountable
     }
 
+    /// Whether the same request, sent again later, may succeed.
+    pub fn is_retryable(&self) -> bool {
+        self.0.code.entry().retry != Retry::Useless
+    }
+
     /// The worker's signed refusal, if it gave one.
     pub fn receipt(&self) -> Option<&[u8]> {
         self.0.receipt.as_deref()
+    }
+
+    /// The worker concerned, if one is.
+    pub fn worker(&self) -> Option<PublicKey> {
+        self.0.worker
     }
 
     /// The parameter at fault, if one is.
@@ -391,7 +477,7 @@ impl ApiError {
     /// How long to wait before trying again, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
         match self.0.code.entry().retry {
-            Retry::After(seconds) => Some(Duration::from_secs(seconds)),
+            Retry::After(seconds) => Some(self.0.retry_after.unwrap_or(Duration::from_secs(seconds))),
             Retry::Useless | Retry::Now => None,
         }
     }
@@ -403,14 +489,15 @@ impl ApiError {
         *response.status_mut() = self.0.code.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match self.0.code.entry().retry {
-            Retry::Useless => {
-                headers.insert("x-should-retry", HeaderValue::from_static("false"));
-            }
-            Retry::Now => {}
-            Retry::After(seconds) => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
+        let retryable = self.0.code.entry().retry != Retry::Useless;
+        headers.insert("x-should-retry", HeaderValue::from_static(if retryable { "true" } else { "false" }));
+        if let Some(after) = self.retry_after() {
+            let ms = after.as_millis() as u64;
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+            headers.insert("retry-after-ms", HeaderValue::from(ms));
+        }
+        if self.0.code == Code::BadKey {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(allow) = &self.0.allow {
             headers.insert(header::ALLOW, allow.clone());

@@ -22,14 +22,25 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::Instant,
 };
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, body::Intake, unix_ms},
+    api::{
+        self,
+        batches::{self, Batches, OpenBatchesError},
+        body::Intake,
+        once::Once,
+        responses::{self, Responses, store},
+        unix_ms,
+    },
     error::{Accountable, ApiError, Code},
     id::RequestId,
+    journal::{self, Journal, JournalBounds},
     key::{self, KeyError},
+    metrics::Metrics,
+    keys::{self, Generation, Keys},
     payer::{Payer, PayerBookError, follow, see_to},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     route::Workers,
@@ -56,9 +67,21 @@ pub enum StartError {
     /// There is no key.
     #[error("the gateway has no key")]
     Key(#[from] KeyError),
-    /// There are no receipts.
-    #[error("the receipts cannot be opened")]
+    /// There are no receipts, streams or responses.
+    #[error("what was kept cannot be opened")]
     Receipts(#[from] OpenStoreError),
+    /// There are no files and batches.
+    #[error("the batches cannot be opened")]
+    Batches(#[from] OpenBatchesError),
+    /// Commands could not reach it.
+    #[error("cannot make the control socket in {}", path.display())]
+    Control {
+        /// The data directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// Somebody else has the address, or it is not this machine's.
     #[error("cannot listen on {listen}")]
     Listen {
@@ -86,7 +109,11 @@ impl StartError {
             }
             StartError::Key(error) => error.hint(),
             StartError::Receipts(error) => error.hint(),
+            StartError::Control { .. } => {
+                "check that the data directory is writable and on a file system with sockets, or name another"
+            }
             StartError::PayerBook(error) => error.hint(),
+            StartError::Batches(error) => error.hint(),
             StartError::Listen { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
                 io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one",
@@ -120,9 +147,15 @@ pub(crate) struct Shared {
     pub(crate) started: u64,
     pub(crate) workers: Arc<Workers>,
     pub(crate) receipts: Receipts,
+    pub(crate) journal: Journal,
     pub(crate) streams: Streams,
+    pub(crate) batches: Batches,
+    pub(crate) responses: Responses,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) once: Arc<Once>,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) answer_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) search_timeout: Duration,
@@ -197,7 +230,8 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, data_dir, workers, nearby, ledger, aliases, limits } = settings;
+        let GatewaySettings { listen, open, require_key, data_dir, workers, nearby, ledger, aliases, limits } =
+            settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -206,6 +240,23 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
+        let batches = Batches::open(&data_dir)?;
+        let bounds = store::Bounds {
+            count_max: limits.responses_max,
+            bytes_max: limits.responses_bytes_max,
+            kept_for: limits.responses_kept_for,
+        };
+        let (kept_responses, response_writer) = store::Store::open(&data_dir, bounds)?;
+        let (keys, key_writer) =
+            Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
+        let control = keys::Served::start(&data_dir, Arc::clone(&keys))
+            .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
+        let bounds = JournalBounds {
+            count_max: limits.journal_max,
+            bytes_max: limits.journal_bytes_max,
+            age_max: limits.journal_age_max,
+        };
+        let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -214,6 +265,7 @@ impl Gateway {
         let local = local_for(towards, payer.is_some() || nearby.is_some());
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
+        tasks.spawn(journal.clone().watch());
         let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
         let workers = Arc::new(workers);
         let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
@@ -233,9 +285,15 @@ impl Gateway {
             started: unix_ms() / 1000,
             workers,
             receipts,
+            journal,
             streams,
+            batches,
+            responses: Responses::new(kept_responses, limits.reader_grace),
+            keys,
+            once: Arc::default(),
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
+            metrics: Arc::default(),
             answer_timeout: limits.answer_timeout,
             stall_timeout: limits.stall_timeout,
             search_timeout: limits.search_timeout,
@@ -243,6 +301,11 @@ impl Gateway {
             requests_max: limits.requests_max,
             phase: phases.clone(),
         });
+        tasks.spawn(batches::run(Arc::clone(&shared)));
+        // What had not ended is found by its readers from the first moment on.
+        let revived = responses::unfinished(&shared);
+        tasks.spawn(revived.go_on(Arc::clone(&shared)));
+        let making = shared.responses.running();
         let serving = tokio::spawn(server::serve(listener, api::router(shared), limits.clone(), phases));
         info!(%address, gateway = %public, "gateway listens");
         Ok(RunningGateway {
@@ -252,7 +315,9 @@ impl Gateway {
             serving: Some(serving),
             tasks,
             endpoint,
-            writers: Some((writer, stream_writer)),
+            making,
+            writers: Some((writer, stream_writer, response_writer, key_writer, journal_writer)),
+            control: Some(control),
             payer,
             stop_grace: limits.stop_grace,
         })
@@ -270,8 +335,19 @@ async fn follow_nearby(mut nearby: watch::Receiver<Vec<WorkerAddress>>, workers:
     }
 }
 
+/// What a request was charged by its receipts, if they are kept.
+fn answered(receipts: &Receipts, request: RequestId) -> Option<Generation> {
+    let found =
+        receipts.find(request).inspect_err(|error| warn!(%error, "a receipt cannot be read")).ok()??;
+    let generation = keys::of_evidence(&found);
+    if generation.is_none() {
+        warn!(%request, "kept evidence cannot be read: its request is charged nothing");
+    }
+    generation
+}
+
 /// Makes a directory for its owner only, unless it is there.
-fn make_private(directory: &Path) -> io::Result<()> {
+pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -306,7 +382,11 @@ pub struct RunningGateway {
     serving: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
     endpoint: Endpoint,
-    writers: Option<(Writer, streams::Writer)>,
+    /// How many responses are being made, with readers or without.
+    making: watch::Receiver<usize>,
+    writers: Option<(Writer, streams::Writer, store::Writer, keys::Writer, journal::Writer)>,
+    /// Where commands reach the keys.
+    control: Option<keys::Served>,
     payer: Option<Arc<Payer>>,
     stop_grace: Duration,
 }
@@ -327,25 +407,33 @@ impl RunningGateway {
     pub async fn stop(mut self) {
         self.phase.send_replace(Phase::Draining);
         let mut serving = self.serving.take().expect("it is taken here only");
-        let mut ended = tokio::time::timeout(self.stop_grace, &mut serving).await.is_ok();
+        let until = Instant::now() + self.stop_grace;
+        let mut ended = tokio::time::timeout_at(until, &mut serving).await.is_ok();
+        let _ = tokio::time::timeout_at(until, self.making.wait_for(|making| *making == 0)).await;
         self.phase.send_replace(Phase::Halted);
+        let until = Instant::now() + LAST_WORDS;
         if !ended {
-            ended = tokio::time::timeout(LAST_WORDS, &mut serving).await.is_ok();
+            ended = tokio::time::timeout_at(until, &mut serving).await.is_ok();
         }
+        let _ = tokio::time::timeout_at(until, self.making.wait_for(|making| *making == 0)).await;
         if !ended {
             warn!("connections that did not end were cut");
             serving.abort();
         }
+        self.control = None;
         self.tasks.shutdown().await;
         if let Some(payer) = &self.payer {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some((receipts, streams)) = self.writers.take() {
+        if let Some((receipts, streams, responses, keys, journal)) = self.writers.take() {
             // The last sender went with the last request, so the threads end when all is written.
             let joined = tokio::task::spawn_blocking(move || {
                 receipts.join();
                 streams.join();
+                responses.join();
+                keys.join();
+                journal.join();
             });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }

@@ -30,6 +30,11 @@ impl RequestId {
         format!("cmpl-{:032x}", self.0)
     }
 
+    /// The id OpenAI's responses carry.
+    pub fn response(self) -> String {
+        format!("resp_{:032x}", self.0)
+    }
+
     /// The id Anthropic's shape carries.
     pub fn message(self) -> String {
         format!("msg_{:032x}", self.0)
@@ -37,13 +42,18 @@ impl RequestId {
 
     /// Reads any of the spellings.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits =
-            ["req_", "chatcmpl-", "cmpl-", "msg_"].iter().find_map(|prefix| text.strip_prefix(prefix))?;
+        const SPELLINGS: [&str; 5] = ["req_", "chatcmpl-", "cmpl-", "resp_", "msg_"];
+        let digits = SPELLINGS.iter().find_map(|prefix| text.strip_prefix(prefix))?;
         let lowercase_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if digits.len() != 32 || !digits.bytes().all(lowercase_hex) {
             return None;
         }
         u128::from_str_radix(digits, 16).ok().map(Self)
+    }
+
+    /// The id whose bits these are.
+    pub(crate) fn of_bits(bits: u128) -> Self {
+        Self(bits)
     }
 
     /// The bits, as a storage key.
@@ -65,7 +75,7 @@ mod tests {
     #[test]
     fn every_spelling_finds_the_request() {
         let id = RequestId(0x0123_4567_89ab_cdef);
-        for text in [id.to_string(), id.chat(), id.completion(), id.message()] {
+        for text in [id.to_string(), id.chat(), id.completion(), id.response(), id.message()] {
             assert_eq!(RequestId::parse(&text), Some(id), "{text}");
         }
     }

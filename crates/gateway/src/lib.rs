@@ -2,22 +2,27 @@
 //!
 //! In:     HTTP requests in OpenAI's shapes.
 //! Out:    answers in the same shapes, each with a checked receipt; errors that say what happened, who, and what to do.
-//! Touches: one TCP socket, one UDP socket towards the workers, a data directory with a key, the receipts, streams under
-//!         way and the payer's book; an account on the ledger, if it pays.
+//! Touches: one TCP socket, one UDP socket towards the workers, a data directory with its key, the receipts, the
+//!         responses, streams under way, users' keys and the payer's book; an account on the ledger, if it pays.
 //! Holds:  no stream ends silently: it ends in `[DONE]`, after the receipts were checked against what was sent, or in
 //!         an error frame. No caller can stop, starve or read another.
 //! Absent: running models (`worker`), checking receipts (`client`, `proof`), arguments and files of settings (the
-//!         binary), keys and budgets of users.
+//!         binary).
 //!
 //! A request goes through `server` (connections), `api` (HTTP and JSON), `route` (who should answer), `session`
-//! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `streams` has what a
-//! stream needs to go on when this process was killed.
+//! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `keys` says who may
+//! ask, and what each has spent; `streams` has what a stream needs to go on when this process was killed, `journal` what
+//! became of every request, by this gateway's word.
 
 mod api;
+pub mod catalogue;
 mod error;
 mod gateway;
 mod id;
+mod journal;
 mod key;
+mod keys;
+mod metrics;
 mod payer;
 mod receipts;
 mod route;
@@ -25,10 +30,16 @@ mod server;
 mod session;
 mod settings;
 mod streams;
+mod telemetry;
 
+pub use api::{money::usage_csv, utc};
 pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};
 pub use key::KeyError;
+pub use keys::{
+    ControlError, Generation, GenerationPart, KeyPrice, KeyReport, KeyTerms, KeysError, KeysOf, Micro,
+    TermsError, Totals, UsagePage, credits,
+};
 pub use payer::{GatewayLedger, PayerBookError};
 pub use receipts::OpenStoreError;
 pub use settings::{GatewaySettings, Limits, SettingsError};

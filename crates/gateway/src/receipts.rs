@@ -89,7 +89,7 @@ pub(crate) enum KeepError {
 /// Evidence could not be read back.
 #[derive(Debug, thiserror::Error)]
 #[error("receipts cannot be read")]
-pub(crate) struct FindError(#[source] Box<redb::Error>);
+pub(crate) struct FindError(#[source] pub(crate) Box<redb::Error>);
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -180,7 +180,7 @@ impl Writer {
 }
 
 /// Opens or makes the file for its owner only: prompts and answers are in it.
-fn open_private(path: &Path) -> io::Result<File> {
+pub(crate) fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -325,7 +325,7 @@ fn commit(database: &Database, entries: &[Entry], bounds: Bounds) -> Result<(), 
 }
 
 /// An error as callers are told of it: the cause, without our paths.
-fn describe(error: &redb::Error) -> String {
+pub(crate) fn describe(error: &redb::Error) -> String {
     match error {
         redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => "disk full".to_owned(),
         redb::Error::Io(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {

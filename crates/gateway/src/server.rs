@@ -15,7 +15,11 @@ use std::{
 };
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -29,7 +33,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{gateway::Phase, settings::Limits};
+use crate::{api::once::Connection, gateway::Phase, settings::Limits};
 
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: usize = 32 << 10;
@@ -41,7 +45,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TURN_AWAY: Duration = Duration::from_secs(1);
 /// What it hears. It has no request id: its request was not read.
 const FULL: &str = concat!(
-    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n",
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nretry-after-ms: 1000\r\nx-should-retry: true\r\n",
+    "connection: close\r\n",
     "content-length: 280\r\n\r\n",
     r#"{"error":{"message":"The gateway has as many connections as it takes at once. Try again shortly.","#,
     r#""type":"service_unavailable_error","param":null,"code":"overloaded","metadata":{"accountable":"gateway","#,
@@ -87,10 +92,17 @@ pub(crate) async fn serve(
             continue;
         };
         let stream = TokioIo::new(Watched::new(stream, limits.write_timeout));
-        let connection = http.serve_connection(stream, TowerToHyperService::new(router.clone()));
+        let (life, routes) = (Connection::default(), TowerToHyperService::new(router.clone()));
+        let ended = life.clone();
+        let routes = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(life.clone());
+            routes.call(request)
+        });
+        let connection = http.serve_connection(stream, routes);
         let mut phase = phase.clone();
         connections.spawn(async move {
             let _place = place;
+            let _ended = OnDrop(ended);
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -107,6 +119,15 @@ pub(crate) async fn serve(
     drop(listener);
     while let Some(ended) = connections.join_next().await {
         log_end(ended);
+    }
+}
+
+/// Notes that a connection has ended, however it did.
+struct OnDrop(Connection);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

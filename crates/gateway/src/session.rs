@@ -18,7 +18,7 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{FinishReason, PublicKey, TokenLogprob};
+use surety_types::{FinishReason, PublicKey, TokenLogprob, What};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -31,7 +31,7 @@ pub(crate) use place::Desk;
 use place::Leg;
 pub(crate) use restore::{Again, Restored};
 
-use crate::{api::ask::Ask, error::ApiError, streams::StreamLog};
+use crate::{api::ask::Ask, error::ApiError, route::chain, streams::StreamLog};
 
 /// For the receipts of orders that were cancelled.
 const LAST_RECEIPTS: Duration = Duration::from_secs(10);
@@ -55,6 +55,13 @@ pub(crate) struct Finished {
     /// `stop` or `length`.
     pub(crate) reason: &'static str,
     pub(crate) whole: Box<Whole>,
+}
+
+impl Finished {
+    /// The vector that was asked for; it was checked against the receipt.
+    pub(crate) fn vector(&self) -> Option<&[u8]> {
+        self.whole.shares.last()?.answer.embedding.as_deref()
+    }
 }
 
 /// The answers to one request.
@@ -239,7 +246,7 @@ impl Answering {
             // Another was first.
             self.let_go(index, Some(leg.id));
             if event.is_ok() {
-                let_go(leg);
+                let_go(leg, false);
             }
             return Ok(None);
         }
@@ -258,10 +265,12 @@ impl Answering {
             }
             Ok(SessionEvent::Finished(completed)) => {
                 course.left(leg.id);
+                noted(&self.desk, &leg, What::Finished, "");
                 let finish = completed.receipt.finish;
                 let Some(reason) = reason(finish) else {
                     return Err(failure::cut_short(leg.worker(), finish, leg.session.payment_problem()));
                 };
+                leg.hold.charge(&completed.receipt);
                 let whole = Box::new(course.end(&leg, *completed)?);
                 self.begin_next();
                 Ok(Some(Event::Finished(Finished { reason, whole })))
@@ -270,10 +279,18 @@ impl Answering {
                 let error = failure::refused(leg.worker(), &refusal);
                 let retryable = refusal.receipt.failure().is_some_and(|(code, _)| code.is_retryable());
                 place::leaves(&leg.worker, &refusal);
+                let why = refusal.receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+                noted(&self.desk, &leg, What::GaveUp, why.unwrap_or_default());
+                let order = leg.session.order().digest();
+                self.desk.trail.signed(order, &refusal.answer, Some(refusal.receipt.bytes()));
                 course.given_up(&leg, *refusal);
                 self.replace(index, &leg, retryable, error)
             }
             Err(error) => {
+                noted(&self.desk, &leg, What::BrokeOff, chain(&error));
+                if let Some(answer) = leg.session.so_far() {
+                    self.desk.trail.signed(leg.session.order().digest(), &answer, None);
+                }
                 course.broken(&mut leg, &error);
                 let told = failure::failed(leg.worker(), &error);
                 self.replace(index, &leg, error.is_retryable(), told)
@@ -336,7 +353,7 @@ impl Answering {
         let course = &mut self.courses[index];
         self.paid |= leg.paid;
         if course.leader.borrow().is_some() {
-            let_go(leg);
+            let_go(leg, false);
             self.let_go(index, None);
             return Ok(());
         }
@@ -344,6 +361,7 @@ impl Answering {
         course.joined(&leg);
         course.accepted(&leg)?;
         info!(worker = leg.worker().short(), from = leg.from.tokens, "worker accepted");
+        noted(&self.desk, &leg, What::HandedOver, "");
         self.go_on(index, leg);
         Ok(())
     }
@@ -374,6 +392,12 @@ impl Answering {
         if course.has_room() {
             let (worker, tokens, at_it) = (leg.worker().short(), leg.at.tokens, course.legs());
             info!(worker, tokens, silent, at_it, "worker is slow; another is asked beside it");
+            noted(
+                &self.desk,
+                &leg,
+                What::Slow,
+                if silent { "it is silent" } else { "its first token is late" },
+            );
             if silent {
                 course.race(&mut leg);
             }
@@ -391,7 +415,7 @@ impl Answering {
             self.go_on(index, leg);
         } else {
             self.let_go(index, Some(leg.id));
-            let_go(leg);
+            let_go(leg, false);
         }
     }
 
@@ -399,6 +423,11 @@ impl Answering {
         let leader = self.courses[index].leader.subscribe();
         self.running.push(Box::pin(step(index, leg, leader, self.leave.subscribe())));
     }
+}
+
+/// Notes what happened at a worker that had accepted.
+fn noted(desk: &Desk, leg: &Leg, what: What, why: impl Into<String>) {
+    desk.trail.noted(what, leg.worker(), Some(leg.session.order().digest()), leg.at.tokens, why);
 }
 
 /// The next event of a leg. If everybody leaves meanwhile, or another leads, the worker is told to stop.
@@ -411,7 +440,7 @@ async fn step(
     loop {
         let (id, raced, patience_ends) = (leg.id, leg.raced, leg.patience_ends());
         if leader.borrow_and_update().is_some_and(|leader| leader != id) {
-            let_go(leg);
+            let_go(leg, false);
             return Stepped::LetGo(index, Some(id));
         }
         tokio::select! {
@@ -428,8 +457,9 @@ async fn step(
     }
 }
 
-/// Cancels a leg that is not needed. If it is paid for, it is heard to its receipt, which says what it costs.
-fn let_go(mut leg: Box<Leg>) {
+/// Cancels a leg that is not needed. If it is paid for, it is heard to its receipt, which says what it costs, and the caller as
+/// well if it is due from that side.
+fn let_go(mut leg: Box<Leg>, due: bool) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     if !leg.paid {
         return;
@@ -439,7 +469,13 @@ fn let_go(mut leg: Box<Leg>) {
             leg.session.cancel().await;
             loop {
                 match leg.session.next().await {
-                    Ok(SessionEvent::Finished(_) | SessionEvent::Refused(_)) => return true,
+                    Ok(SessionEvent::Finished(completed)) => {
+                        if due {
+                            leg.hold.charge(&completed.receipt);
+                        }
+                        return true;
+                    }
+                    Ok(SessionEvent::Refused(_)) => return true,
                     Ok(_) => {}
                     Err(error) => return !is_silence(&error),
                 }
@@ -471,15 +507,25 @@ impl Drop for Answering {
             return;
         }
         let mut running = mem::take(&mut self.running);
+        // One worker for each answer is due from the caller: who led, or was there first.
+        let due: Vec<Option<u64>> = self.courses.iter().map(Course::due).collect();
         runtime.spawn(tokio::time::timeout(LAST_RECEIPTS, async move {
             // What runs is let go as soon as it is seen; the leader of an answer that nobody wants is nobody.
             while let Some(stepped) = running.next().await {
-                if let Stepped::Said(_, leg, Ok(_))
-                | Stepped::Slow(_, leg)
-                | Stepped::Alive(_, leg)
-                | Stepped::Placed(_, _, Ok(leg)) = stepped
-                {
-                    let_go(leg);
+                match stepped {
+                    Stepped::Said(index, leg, Ok(SessionEvent::Finished(completed))) => {
+                        if due[index] == Some(leg.id) {
+                            leg.hold.charge(&completed.receipt);
+                        }
+                    }
+                    Stepped::Said(index, leg, Ok(_))
+                    | Stepped::Slow(index, leg)
+                    | Stepped::Alive(index, leg) => {
+                        let is_due = due[index] == Some(leg.id);
+                        let_go(leg, is_due);
+                    }
+                    Stepped::Placed(index, _, Ok(leg)) => let_go(leg, due[index].is_none()),
+                    Stepped::Said(..) | Stepped::Placed(..) | Stepped::LetGo(..) => {}
                 }
             }
         }));

@@ -3,7 +3,7 @@
 //! In:     plain values from whoever starts the gateway.
 //! Out:    the same, or the first thing that is wrong with them.
 //! Touches: nothing.
-//! Holds:  a gateway without keys listens on loopback only, unless it is said outright that anyone may use it.
+//! Holds:  a gateway that asks nobody for a key listens on loopback only, unless it is said outright that anyone may use it.
 //! Absent: reading files, arguments and the environment. That is the binary's matter.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -24,6 +24,8 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Whether anyone who reaches an address other than loopback may use the gateway.
     pub open: bool,
+    /// Whether nobody may use it without a key, even before there is one.
+    pub require_key: bool,
     /// Where the session key and the receipts are kept; made if it is not there.
     pub data_dir: PathBuf,
     /// The workers to use.
@@ -71,6 +73,20 @@ pub struct Limits {
     pub receipts_max: u64,
     /// Bytes of receipts kept.
     pub receipts_bytes_max: u64,
+    /// Responses kept; the oldest go first.
+    pub responses_max: u64,
+    /// Bytes of responses kept.
+    pub responses_bytes_max: u64,
+    /// For so long responses are kept.
+    pub responses_kept_for: Duration,
+    /// For a reader that lost the stream of a response to come back, before the response is ended.
+    pub reader_grace: Duration,
+    /// Requests of which the journal says what became; the oldest go first.
+    pub journal_max: u64,
+    /// Bytes of the journal.
+    pub journal_bytes_max: u64,
+    /// How long a request stays in the journal.
+    pub journal_age_max: Duration,
 }
 
 impl Default for Limits {
@@ -91,6 +107,13 @@ impl Default for Limits {
             stop_grace: Duration::from_secs(10),
             receipts_max: 100_000,
             receipts_bytes_max: 1 << 30,
+            responses_max: 100_000,
+            responses_bytes_max: 1 << 30,
+            responses_kept_for: Duration::from_secs(30 * 24 * 3600),
+            reader_grace: Duration::from_secs(30),
+            journal_max: 200_000,
+            journal_bytes_max: 256 << 20,
+            journal_age_max: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }
@@ -137,7 +160,7 @@ impl SettingsError {
     pub fn hint(&self) -> &'static str {
         match self {
             SettingsError::NotLoopback { .. } => {
-                "listen on 127.0.0.1, or say that the gateway is to be open to all"
+                "listen on 127.0.0.1, require a key, or say that the gateway is to be open to all"
             }
             SettingsError::WorkerTwice { .. } => "name each worker once",
             SettingsError::MixedFamilies => "name all workers by addresses of one family",
@@ -154,6 +177,7 @@ impl GatewaySettings {
         Self {
             listen,
             open: false,
+            require_key: false,
             data_dir: data_dir.into(),
             workers: Vec::new(),
             nearby: None,
@@ -165,7 +189,7 @@ impl GatewaySettings {
 
     /// Finds the first thing that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
-        if !self.listen.ip().is_loopback() && !self.open {
+        if !self.listen.ip().is_loopback() && !self.open && !self.require_key {
             return Err(SettingsError::NotLoopback { listen: self.listen });
         }
         for (index, worker) in self.workers.iter().enumerate() {
@@ -204,6 +228,8 @@ impl Limits {
             ("connections_max", self.connections_max as u64),
             ("receipts_max", self.receipts_max),
             ("receipts_bytes_max", self.receipts_bytes_max),
+            ("responses_max", self.responses_max),
+            ("responses_bytes_max", self.responses_bytes_max),
         ];
         let times = [
             ("header_timeout", self.header_timeout),
@@ -214,6 +240,7 @@ impl Limits {
             ("search_timeout", self.search_timeout),
             ("keep_alive", self.keep_alive),
             ("status_interval", self.status_interval),
+            ("responses_kept_for", self.responses_kept_for),
         ];
         let zero_count = counts.into_iter().find(|(_, count)| *count == 0).map(|(limit, _)| limit);
         let zero_time = times.into_iter().find(|(_, time)| time.is_zero()).map(|(limit, _)| limit);
@@ -246,6 +273,12 @@ mod tests {
             let settings = GatewaySettings { open, ..settings(listen) };
             assert_eq!(settings.check().is_ok(), sound, "{listen} open={open}");
         }
+    }
+
+    #[test]
+    fn a_gateway_that_requires_a_key_may_be_reached() {
+        let settings = GatewaySettings { require_key: true, ..settings("0.0.0.0:8080") };
+        assert_eq!(settings.check(), Ok(()));
     }
 
     #[test]

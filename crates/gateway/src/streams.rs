@@ -61,6 +61,8 @@ pub(crate) struct Begun {
     pub(crate) date: CivilDate,
     /// Unix milliseconds.
     pub(crate) received_ms: u64,
+    /// The key that asked; nobody else goes on with it.
+    pub(crate) tenant: u64,
 }
 
 /// Something that a stream needs to go on.
@@ -339,10 +341,11 @@ impl Job {
 impl Entry {
     fn row(&self) -> (u8, u64, Vec<u8>, Vec<u8>, &str) {
         match self {
-            Entry::Begun(Begun { model, nonce, date, received_ms }) => {
+            Entry::Begun(Begun { model, nonce, date, received_ms, tenant }) => {
                 let mut bytes = [&model.0.0[..], nonce].concat();
                 bytes.extend(date.year.to_le_bytes());
                 bytes.extend([date.month, date.day]);
+                bytes.extend(tenant.to_le_bytes());
                 (0, *received_ms, bytes, Vec::new(), "")
             }
             Entry::Leg { order, acceptance, at_ms } => (1, *at_ms, order.clone(), acceptance.clone(), ""),
@@ -360,10 +363,11 @@ impl Entry {
             0 => {
                 let (model, rest) = first.split_first_chunk::<32>()?;
                 let (nonce, rest) = rest.split_first_chunk::<32>()?;
-                let &[low, high, month, day] = rest else { return None };
+                let (&[low, high, month, day], rest) = rest.split_first_chunk::<4>()?;
+                let tenant = u64::from_le_bytes(rest.try_into().ok()?);
                 let date = CivilDate { year: u16::from_le_bytes([low, high]), month, day };
                 let model = ModelId(Digest(*model));
-                Some(Entry::Begun(Begun { model, nonce: *nonce, date, received_ms: number }))
+                Some(Entry::Begun(Begun { model, nonce: *nonce, date, received_ms: number, tenant }))
             }
             1 => Some(Entry::Leg { order: first.to_vec(), acceptance: second.to_vec(), at_ms: number }),
             2 | 3 => {
@@ -386,7 +390,7 @@ mod tests {
 
     fn begun(received_ms: u64) -> Begun {
         let date = CivilDate { year: 2026, month: 1, day: 2 };
-        Begun { model: ModelId(Digest([7; 32])), nonce: [9; 32], date, received_ms }
+        Begun { model: ModelId(Digest([7; 32])), nonce: [9; 32], date, received_ms, tenant: 3 }
     }
 
     fn id(digit: u128) -> RequestId {

@@ -35,6 +35,7 @@ mod norm;
 mod pack;
 mod parts;
 mod pool;
+pub mod pooling;
 mod quantise;
 mod rotary;
 mod sample;

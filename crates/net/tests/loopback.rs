@@ -64,6 +64,8 @@ fn status_of(seed: u8) -> WorkerStatus {
             prefill_tokens_per_second: 0,
             decode_tokens_per_second: 0,
             price: surety_types::Price::ZERO,
+            calls: None,
+            vectors: None,
         }],
         region: None,
     }

@@ -10,6 +10,7 @@ use std::fmt;
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, DecodeError, Digest, Envelope, Evidence, FinishReason, Invalid,
     OpenError, Order, Price, Progress, Prompt, PublicKey, Receipt, Request, Signed,
+    embedding::{vector_digest, vector_of},
     receipt::ARITHMETIC_VERSION,
 };
 
@@ -98,6 +99,8 @@ pub enum Check {
     OutputTokens,
     /// The text is the one in the receipt.
     Text,
+    /// The vector is the one that the receipt commits to.
+    Vector,
     /// The worker broke off; what it had signed by then is this.
     Progress,
     /// The finish reason agrees with tokens, limit and stop strings.
@@ -138,6 +141,7 @@ impl fmt::Display for Check {
             Check::Continuation => "each part of the answer goes on where the one before it ended",
             Check::OutputTokens => "the output's tokens are the receipt's",
             Check::Text => "the text is the receipt's, to the byte",
+            Check::Vector => "the vector is the one the receipt commits to, to the bit",
             Check::Finish => "the finish reason agrees with tokens, limit and stop strings",
             Check::Price => "price and charge are as accepted and within the ceiling",
             Check::Deadline => "the answer was done by its deadline, by the worker's clock",
@@ -167,10 +171,14 @@ pub enum Unchecked {
     Limit,
     /// Whether the last token is one at which the model ends: takes the model.
     EndToken,
-    /// Whether the model gives these tokens: takes a recomputation.
+    /// Whether the model gives these tokens, or this vector: takes a recomputation.
     Computation,
+    /// Whether a vector is the receipt's: it is not here.
+    Vector,
     /// Whether the parties' clocks were right.
     Clocks,
+    /// What an auditor finds: the payer lets none see it.
+    Audit,
 }
 
 impl fmt::Display for Unchecked {
@@ -186,7 +194,11 @@ impl fmt::Display for Unchecked {
             Unchecked::Limit => "that the worker's context is what lowered the limit",
             Unchecked::EndToken => "that the last token is one at which the model ends (needs the model)",
             Unchecked::Computation => "that the model gives these tokens (needs a recomputation)",
+            Unchecked::Vector => "the vector, which is not here",
             Unchecked::Clocks => "that the parties' clocks were right",
+            Unchecked::Audit => {
+                "not audited: the payer forbade disclosure (whoever has this evidence can compute the answer again)"
+            }
         })
     }
 }
@@ -211,6 +223,9 @@ pub enum Fault {
     ///
     #[error("the request is not the one that was ordered")]
     OtherRequest,
+    /// The request has another grammar than the one the order's parameters name, or one of them has none.
+    #[error("the request's grammar is not the one that the order names")]
+    OtherGrammar,
     ///
     #[error("the order resumes from {ordered} tokens; there are {found}")]
     ResumedCount {
@@ -428,6 +443,23 @@ pub enum Fault {
         /// When it had to be.
         deadline_ms: u64,
     },
+    ///
+    #[error("there is a vector where none was asked for, or none was given")]
+    VectorUnasked,
+    ///
+    #[error("the vector cannot be one")]
+    Vector(#[source] Invalid),
+    ///
+    #[error("the vector has {found} dimensions; {ordered} were ordered")]
+    VectorDimensions {
+        /// In the request.
+        ordered: u32,
+        /// In the answer.
+        found: usize,
+    },
+    ///
+    #[error("the vector is not the one that the receipt commits to")]
+    OtherVector,
     /// a recomputation gave another state.
     #[error("recomputing the answer gave another state than the one committed to")]
     OtherState,
@@ -475,8 +507,15 @@ pub fn check_opened_answer(
     if Request::digest_of(&answer.request) != order.request_digest {
         return Err(Fault::OtherRequest);
     }
+    // G-1
+    if !request.has_grammar_of(&order) {
+        return Err(Fault::OtherGrammar);
+    }
     checked.push(Check::Request);
 
+    if order.is_confidential() {
+        unchecked.push(Unchecked::Audit);
+    }
     check_resumed_ids(&order, &answer.resumed_ids)?;
     if order.resumed.is_some() {
         checked.push(Check::Resumed);
@@ -543,6 +582,11 @@ pub fn check_opened_answer(
     checked.push(Check::Deadline);
     unchecked.push(Unchecked::Clocks);
     check_commitment(answer, &receipt)?;
+    match check_vector(answer, &request, &receipt)? {
+        None => {}
+        Some(true) => checked.push(Check::Vector),
+        Some(false) => unchecked.push(Unchecked::Vector),
+    }
     if receipt.failure().is_none() {
         checked.push(Check::Salt);
         unchecked.push(Unchecked::Computation);
@@ -590,6 +634,9 @@ fn check_broken(
     };
     if !signed {
         return Err(Fault::NotSignedFor);
+    }
+    if answer.embedding.is_some() {
+        return Err(Fault::VectorUnasked);
     }
     let (found, limit) = (answer.output_ids.len() as u32, acceptance.max_output_tokens);
     if found > limit {
@@ -836,6 +883,25 @@ fn check_commitment(answer: &Answer, receipt: &Receipt) -> Result<(), Fault> {
         return Err(Fault::CommitmentMissing);
     }
     Ok(())
+}
+
+/// whether the vector is what the receipt commits to; none if there is to be none, false if it is not here.
+fn check_vector(answer: &Answer, request: &Request, receipt: &Receipt) -> Result<Option<bool>, Fault> {
+    let wanted = request.embedding.filter(|_| receipt.failure().is_none());
+    let (wanted, bytes) = match (wanted, &answer.embedding) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(Fault::VectorUnasked),
+        // An auditor, who is not to know it, has none.
+        (Some(_), None) => return Ok(Some(false)),
+        (Some(wanted), Some(bytes)) => (wanted, bytes),
+    };
+    let found = vector_of(bytes).map_err(Fault::Vector)?.len();
+    match wanted.dimensions {
+        Some(ordered) if ordered as usize != found => return Err(Fault::VectorDimensions { ordered, found }),
+        _ => {}
+    }
+    check_state(receipt, &answer.salt, &vector_digest(bytes)).map_err(|_| Fault::OtherVector)?;
+    Ok(Some(true))
 }
 
 /// whether a recomputed state is the one a receipt commits to.

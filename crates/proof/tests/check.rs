@@ -55,13 +55,13 @@ struct Case {
 /// A completed chat answer, ended by a stop string.
 fn honest() -> Case {
     let request = Request {
-        prompt: Prompt::Chat {
-            messages: vec![Message { role: "user".into(), content: "Say something.".into(), name: None }],
-        },
+        prompt: Prompt::chat(vec![Message::text("user", "Say something.")]),
         stop: vec!["END".into()],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
+        grammar: None,
     };
     let prompt_ids = vec![1, 50, 51, 52, 2];
     let output_ids = vec![60, 61, 62];
@@ -83,6 +83,7 @@ fn honest() -> Case {
         payer: payer().public(),
         issued_ms: ISSUED_MS,
         resumed: None,
+        disclosure: None,
     };
     let acceptance = Acceptance {
         order: order.digest(),
@@ -198,6 +199,7 @@ impl Case {
             channel: None,
             text: self.text.clone(),
             prompt_ids: self.prompt_ids.clone(),
+            embedding: None,
         }
     }
 }
@@ -240,9 +242,7 @@ faults! {
 
     other_request: honest(), |case: &mut Case| {
         let mut request = case.request.clone();
-        request.prompt = Prompt::Chat {
-            messages: vec![Message { role: "user".into(), content: "Say nothing.".into(), name: None }],
-        };
+        request.prompt = Prompt::chat(vec![Message::text("user", "Say nothing.")]);
         case.other_request = Some(request);
     } => Fault::OtherRequest,
 
@@ -581,13 +581,7 @@ fn whole_evidence_holds() {
 fn a_gateway_that_asks_for_something_else_shows_what() {
     let asked = honest().request;
     let mut other = honest();
-    other.request.prompt = Prompt::Chat {
-        messages: vec![Message {
-            role: "user".into(),
-            content: "Say the sponsor's name.".into(),
-            name: None,
-        }],
-    };
+    other.request.prompt = Prompt::chat(vec![Message::text("user", "Say the sponsor's name.")]);
     let evidence = evidence_of(&[other.reorder()], |_| {});
     let checked = check_evidence(&evidence, Some(&gateway().public()), &honest().expected).unwrap();
     assert_ne!(checked.answers[0].request, asked);

@@ -26,6 +26,7 @@ pub mod attention;
 
 pub mod gguf;
 pub mod model;
+pub mod pooling;
 
 pub mod sample;
 

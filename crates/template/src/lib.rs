@@ -50,6 +50,8 @@ impl Limits {
 pub struct Variables<'a> {
     /// The conversation.
     pub messages: &'a [Message],
+    /// What the model may call, each a JSON object.
+    pub tools: &'a [String],
     /// Whether to end with the opening of the assistant's message.
     pub add_generation_prompt: bool,
     /// The text of the token that begins a sequence, or nothing.

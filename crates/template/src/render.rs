@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use surety_types::CivilDate;
+use surety_types::json::{Part, Reader};
+use surety_types::{CivilDate, Message, ToolCall};
 
 use crate::syntax::{
     Arguments, CALLER, Comparison, Expression, FilterCall, For, Kind, LOOP, Macro, Statement, Symbol, Target,
@@ -62,6 +63,14 @@ impl Given {
         }
         Ok(bound)
     }
+}
+
+/// An object or list of JSON that is being read.
+struct Open {
+    list: bool,
+    values: Vec<Value>,
+    /// Of an object's values, in their order.
+    names: Vec<Value>,
 }
 
 /// Variables of a part of the template.
@@ -261,18 +270,18 @@ impl<'t> Renderer<'t> {
     fn globals(&mut self, variables: &Variables<'_>) -> Result<()> {
         let mut messages = Vec::with_capacity(variables.messages.len());
         for message in variables.messages {
-            let mut pairs = vec![
-                (self.text("role")?, self.text(&message.role)?),
-                (self.text("content")?, self.text(&message.content)?),
-            ];
-            if let Some(name) = &message.name {
-                pairs.push((self.text("name")?, self.text(name)?));
-            }
-            messages.push(self.dict(pairs)?);
+            messages.push(self.message(message)?);
         }
+        let tools = match variables.tools {
+            [] => Value::None,
+            tools => {
+                let tools = tools.iter().map(|tool| self.parsed(tool)).collect::<Result<_>>()?;
+                self.list(tools)?
+            }
+        };
         let mut globals = vec![
             self.list(messages)?,
-            Value::None,
+            tools,
             Value::None,
             Value::Bool(variables.add_generation_prompt),
             self.text(variables.bos_token)?,
@@ -289,6 +298,82 @@ impl<'t> Renderer<'t> {
             self.set(Symbol(symbol as u32), value)?;
         }
         Ok(())
+    }
+
+    fn message(&mut self, message: &Message) -> Result<Value> {
+        let mut pairs = vec![
+            (self.text("role")?, self.text(&message.role)?),
+            (self.text("content")?, self.text(&message.content)?),
+        ];
+        if let Some(name) = &message.name {
+            pairs.push((self.text("name")?, self.text(name)?));
+        }
+        if !message.tool_calls.is_empty() {
+            let calls = message.tool_calls.iter().map(|call| self.tool_call(call)).collect::<Result<_>>()?;
+            pairs.push((self.text("tool_calls")?, self.list(calls)?));
+        }
+        if let Some(id) = &message.tool_call_id {
+            pairs.push((self.text("tool_call_id")?, self.text(id)?));
+        }
+        self.dict(pairs)
+    }
+
+    fn tool_call(&mut self, call: &ToolCall) -> Result<Value> {
+        let function = vec![
+            (self.text("name")?, self.text(&call.name)?),
+            (self.text("arguments")?, self.parsed(&call.arguments)?),
+        ];
+        let pairs = vec![
+            (self.text("id")?, self.text(&call.id)?),
+            (self.text("type")?, self.text("function")?),
+            (self.text("function")?, self.dict(function)?),
+        ];
+        self.dict(pairs)
+    }
+
+    /// What a JSON text of the request stands for (J-1.5).
+    fn parsed(&mut self, json: &str) -> Result<Value> {
+        self.read(json.len())?;
+        let mut reader = Reader::new(json);
+        // What is open: its items or entries, and the name that the next value belongs to.
+        let mut open: Vec<Open> = Vec::new();
+        let mut whole = Value::None;
+        while let Some(part) = reader.next_part().or_else(|error| wrong(format!("a tool {error}")))? {
+            self.step(1)?;
+            let value = match part {
+                Part::ObjectBegins => {
+                    open.push(Open { list: false, values: Vec::new(), names: Vec::new() });
+                    continue;
+                }
+                Part::ListBegins => {
+                    open.push(Open { list: true, values: Vec::new(), names: Vec::new() });
+                    continue;
+                }
+                Part::Name(name) => {
+                    let name = self.text(&name)?;
+                    open.last_mut().expect("a name is within an object").names.push(name);
+                    continue;
+                }
+                Part::ObjectEnds | Part::ListEnds => {
+                    let Open { list, values, names } = open.pop().expect("what ends has begun");
+                    if list {
+                        self.list(values)?
+                    } else {
+                        self.dict(names.into_iter().zip(values).collect())?
+                    }
+                }
+                Part::Text(text) => self.text(&text)?,
+                Part::Integer(value) => Value::Int(value),
+                Part::Float(value) => Value::Float(value),
+                Part::Truth(value) => Value::Bool(value),
+                Part::Null => Value::None,
+            };
+            match open.last_mut() {
+                Some(open) => open.values.push(value),
+                None => whole = value,
+            }
+        }
+        Ok(whole)
     }
 
     fn enter(&mut self, outer: usize) -> Result<usize> {

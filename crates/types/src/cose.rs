@@ -28,11 +28,14 @@ pub enum Kind {
     Receipt,
     /// [`crate::Envelope`], by the gateway.
     Envelope,
+    /// [`crate::Statement`], by the gateway.
+    Statement,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 5] = [Kind::Order, Kind::Acceptance, Kind::Progress, Kind::Receipt, Kind::Envelope];
+    pub const ALL: [Kind; 6] =
+        [Kind::Order, Kind::Acceptance, Kind::Progress, Kind::Receipt, Kind::Envelope, Kind::Statement];
 
     /// the content type in the protected header.
     pub fn content_type(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Kind {
             Kind::Progress => "application/surety-progress+cbor",
             Kind::Receipt => "application/surety-receipt+cbor",
             Kind::Envelope => "application/surety-envelope+cbor",
+            Kind::Statement => "application/surety-statement+cbor",
         }
     }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub mod domain {
     /// Canonical CBOR of a [`crate::Request`].
     pub const REQUEST: &str = "surety 2026 request";
+    /// What an answer must keep to.
+    pub const GRAMMAR: &str = "surety 2026 grammar";
     /// Canonical CBOR of an [`crate::Order`].
     pub const ORDER: &str = "surety 2026 order";
     /// COSE bytes of a [`crate::Receipt`].

@@ -81,6 +81,9 @@ pub struct Answer {
     /// Ids of the prompt's tokens, where they are known.
     #[serde(deserialize_with = "present")]
     pub prompt_ids: Option<Vec<u32>>,
+    /// The vector, where one was asked for and came.
+    #[serde(with = "optional_base64_bytes")]
+    pub embedding: Option<Vec<u8>>,
 }
 
 /// Why a file is not evidence.
@@ -299,10 +302,10 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     Option::deserialize(deserializer)
 }
 
-mod base64_bytes {
+pub(crate) mod base64_bytes {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         bytes: &(impl AsRef<[u8]> + ?Sized),
         s: S,
     ) -> Result<S::Ok, S::Error> {
@@ -310,19 +313,19 @@ mod base64_bytes {
     }
 
     // The standard engine refuses absent padding and stray bits, so that one value has one spelling.
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         STANDARD.decode(Cow::<'de, str>::deserialize(d)?.as_ref()).map_err(de::Error::custom)
     }
 }
 
-mod optional_base64_bytes {
+pub(crate) mod optional_base64_bytes {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
         bytes.as_ref().map(|bytes| STANDARD.encode(bytes)).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<u8>>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<u8>>, D::Error> {
         Option::<Cow<'de, str>>::deserialize(d)?
             .map(|text| STANDARD.decode(text.as_ref()).map_err(de::Error::custom))
             .transpose()

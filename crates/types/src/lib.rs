@@ -19,8 +19,10 @@ pub mod codec;
 pub mod cose;
 pub mod detokenizer;
 pub mod digest;
+pub mod embedding;
 pub mod envelope;
 pub mod evidence;
+pub mod json;
 pub mod key;
 pub mod manifest;
 pub mod order;
@@ -31,6 +33,7 @@ pub mod region;
 pub mod request;
 pub mod sampling;
 pub mod spelling;
+pub mod statement;
 pub mod text;
 pub mod voucher;
 pub mod wire;
@@ -49,20 +52,25 @@ pub use codec::{Canonical, DecodeError, Invalid};
 pub use cose::{Kind, OpenError, Signable, Signed};
 pub use detokenizer::Detokenizer;
 pub use digest::{Digest, ModelId};
+pub use embedding::{Embedding, Pooling, Vectors};
 pub use envelope::{Envelope, Part};
 pub use evidence::{Answer, Evidence, EvidenceError};
 pub use key::{PublicKey, SecretKey};
 pub use manifest::{FileDigest, FormatSummary, Manifest};
-pub use order::{Order, Resumed, Seed};
+pub use order::{Disclosure, Order, Resumed, Seed};
 pub use plan::{Plan, PlanHeader};
 pub use progress::Progress;
 pub use receipt::{FailureCode, FinishReason, Outcome, Receipt};
 pub use region::Region;
-pub use request::{CivilDate, Message, Prompt, Request};
+pub use request::{CivilDate, Message, Prompt, Request, ToolCall};
 pub use sampling::Sampling;
 pub use spelling::Spelling;
+pub use statement::{
+    Decision, Dossier, DossierError, KeptOut, Paper, StatedEnd, StatedEvent, Statement, What,
+};
 pub use text::Text;
 pub use voucher::Voucher;
 pub use wire::{
-    Alternative, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState, WorkerStatus,
+    Alternative, CallFormat, FromWorker, ServedModel, StatusRequest, ToWorker, TokenLogprob, WorkerState,
+    WorkerStatus,
 };

@@ -68,6 +68,20 @@ pub struct Order {
     /// The beginning of the answer, if another worker has given it already.
     #[n(14)]
     pub resumed: Option<Resumed>,
+    /// Who else may be shown the request and the answer; none: whoever the ledger draws to audit it.
+    #[n(15)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disclosure: Option<Disclosure>,
+}
+
+/// To whom a worker may show an order's request and answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum Disclosure {
+    /// To the payer, and to no auditor.
+    #[n(0)]
+    Payer,
 }
 
 /// The beginning of an answer that an order continues. Its ids travel beside the order.
@@ -105,6 +119,11 @@ impl Order {
     /// Tokens of the answer that are there already.
     pub fn resumed_tokens(&self) -> u32 {
         self.resumed.map_or(0, |resumed| resumed.output_tokens)
+    }
+
+    /// Whether the payer lets no auditor see it.
+    pub fn is_confidential(&self) -> bool {
+        self.disclosure.is_some()
     }
 
     /// The 32-byte sampling seed.

@@ -6,6 +6,8 @@ use serde::Serialize;
 use crate::{
     codec::{Canonical, Invalid, at_most},
     digest::{Digest, domain},
+    json,
+    embedding::Embedding,
 };
 
 /// An encoded request, at most.
@@ -18,8 +20,18 @@ pub const MAX_PROMPT_TOKENS: usize = 1 << 20;
 pub const MAX_STOPS: usize = 16;
 /// Bytes of one stop string.
 pub const MAX_STOP_BYTES: usize = 256;
-/// Bytes of a role or a name.
+/// Bytes of a role, a name or a call's id.
 pub const MAX_NAME_BYTES: usize = 256;
+/// Tools in one chat.
+pub const MAX_TOOLS: usize = 128;
+/// Bytes of one tool.
+pub const MAX_TOOL_BYTES: usize = 64 << 10;
+/// Calls in one message.
+pub const MAX_TOOL_CALLS: usize = 128;
+/// Bytes of one call's arguments.
+pub const MAX_ARGUMENTS_BYTES: usize = 1 << 20;
+/// Bytes of a grammar.
+pub const MAX_GRAMMAR_BYTES: usize = 32 << 10;
 /// Alternatives per token.
 pub const MAX_TOP_LOGPROBS: u8 = 20;
 
@@ -42,6 +54,12 @@ pub struct Request {
     /// Today, for chat templates that mention it.
     #[n(4)]
     pub date: Option<CivilDate>,
+    /// What the answer must keep to (`docs/spec/grammar.md`); the order names its digest.
+    #[n(5)]
+    pub grammar: Option<String>,
+    /// A vector of the prompt, instead of an answer in text.
+    #[n(6)]
+    pub embedding: Option<Embedding>,
 }
 
 /// What to continue or answer.
@@ -55,6 +73,9 @@ pub enum Prompt {
         /// In order.
         #[cbor(n(0), decode_with = "crate::codec::list::<{ MAX_MESSAGES as u64 }, _, _>")]
         messages: Vec<Message>,
+        /// What the model may call: each a JSON object as [`json::check`] has it, as templates print them.
+        #[cbor(n(1), decode_with = "crate::codec::list::<{ MAX_TOOLS as u64 }, _, _>")]
+        tools: Vec<String>,
     },
     /// Tokenised as it stands.
     #[n(1)]
@@ -71,12 +92,68 @@ pub struct Message {
     /// `system`, `user`, `assistant`, … as the template knows them.
     #[n(0)]
     pub role: String,
-    /// What was said.
+    /// What was said; empty where the assistant only calls.
     #[n(1)]
     pub content: String,
     /// By whom, where a template distinguishes.
     #[n(2)]
     pub name: Option<String>,
+    /// What the assistant called.
+    #[cbor(n(3), decode_with = "crate::codec::list::<{ MAX_TOOL_CALLS as u64 }, _, _>")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call this is the result of.
+    #[n(4)]
+    pub tool_call_id: Option<String>,
+}
+
+/// A call of a function, as the assistant made it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct ToolCall {
+    /// By which its result names it.
+    #[n(0)]
+    pub id: String,
+    /// What is called.
+    #[n(1)]
+    pub name: String,
+    /// With what: a JSON object as [`json::check`] has it.
+    #[n(2)]
+    pub arguments: String,
+}
+
+impl Message {
+    /// A message of text alone.
+    pub fn text(role: impl Into<String>, content: impl Into<String>) -> Message {
+        Message {
+            role: role.into(),
+            content: content.into(),
+            name: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        at_most("role", "bytes", self.role.len(), MAX_NAME_BYTES)?;
+        at_most("name", "bytes", bytes(&self.name), MAX_NAME_BYTES)?;
+        at_most("tool_call_id", "bytes", bytes(&self.tool_call_id), MAX_NAME_BYTES)?;
+        at_most("tool_calls", "calls", self.tool_calls.len(), MAX_TOOL_CALLS)?;
+        for call in &self.tool_calls {
+            at_most("id", "bytes", call.id.len(), MAX_NAME_BYTES)?;
+            at_most("name", "bytes", call.name.len(), MAX_NAME_BYTES)?;
+            at_most("arguments", "bytes", call.arguments.len(), MAX_ARGUMENTS_BYTES)?;
+            json::check(&call.arguments).map_err(|error| Invalid::new("arguments", error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Prompt {
+    /// A chat without tools.
+    pub fn chat(messages: Vec<Message>) -> Prompt {
+        Prompt::Chat { messages, tools: Vec::new() }
+    }
 }
 
 /// A day of the proleptic Gregorian calendar.
@@ -136,6 +213,16 @@ impl Request {
         Digest::of(domain::REQUEST, &self.to_cbor())
     }
 
+    /// The digest of a grammar (G-1), as an order's sampling parameters name it.
+    pub fn grammar_digest(grammar: &str) -> Digest {
+        Digest::of(domain::GRAMMAR, grammar.as_bytes())
+    }
+
+    /// Whether the request has the grammar that an order's sampling parameters name, or neither has one (G-1).
+    pub fn has_grammar_of(&self, order: &crate::Order) -> bool {
+        self.grammar.as_deref().map(Request::grammar_digest) == order.sampling.grammar
+    }
+
     /// The digest of an encoded request.
     pub fn digest_of(cbor: &[u8]) -> Digest {
         Digest::of(domain::REQUEST, cbor)
@@ -148,14 +235,16 @@ impl Canonical for Request {
 
     fn check(&self) -> Result<(), Invalid> {
         match &self.prompt {
-            Prompt::Chat { messages } => {
+            Prompt::Chat { messages, tools } => {
                 if messages.is_empty() {
                     return Err(Invalid::new("messages", "is empty"));
                 }
                 at_most("messages", "messages", messages.len(), MAX_MESSAGES)?;
-                for message in messages {
-                    at_most("role", "bytes", message.role.len(), MAX_NAME_BYTES)?;
-                    at_most("name", "bytes", message.name.as_ref().map_or(0, String::len), MAX_NAME_BYTES)?;
+                messages.iter().try_for_each(Message::check)?;
+                at_most("tools", "tools", tools.len(), MAX_TOOLS)?;
+                for tool in tools {
+                    at_most("tools", "bytes in one tool", tool.len(), MAX_TOOL_BYTES)?;
+                    json::check(tool).map_err(|error| Invalid::new("tools", error.to_string()))?;
                 }
             }
             Prompt::Text(_) => {}
@@ -171,6 +260,16 @@ impl Canonical for Request {
         for (field, top) in [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)] {
             at_most(field, "alternatives", top.unwrap_or(0).into(), MAX_TOP_LOGPROBS.into())?;
         }
+        if let Some(embedding) = &self.embedding {
+            embedding.check()?;
+            // a vector has no text that could stop, and no tokens that could be likely.
+            let is_of_text = !self.stop.is_empty() || self.grammar.is_some();
+            if is_of_text || self.logprobs.is_some() || self.prompt_logprobs.is_some() {
+                let problem = "asks for a vector; stop strings, grammars and log-probabilities are of text";
+                return Err(Invalid::new("embedding", problem));
+            }
+        }
+        at_most("grammar", "bytes", self.grammar.as_ref().map_or(0, String::len), MAX_GRAMMAR_BYTES)?;
         self.date.as_ref().map_or(Ok(()), CivilDate::check)
     }
 }

@@ -26,16 +26,40 @@ pub(crate) fn request() -> Request {
     Request {
         prompt: Prompt::Chat {
             messages: vec![
-                Message { role: "system".into(), content: "Be brief.".into(), name: None },
+                Message::text("system", "Be brief."),
+                Message { name: Some("zoë".into()), ..Message::text("user", "Où est la mer ?") },
                 Message {
-                    role: "user".into(), content: "Où est la mer ?".into(), name: Some("zoë".into())
+                    tool_calls: vec![ToolCall {
+                        id: "call_1".into(),
+                        name: "find".into(),
+                        arguments: r#"{"what":"la mer","km":1.5}"#.into(),
+                    }],
+                    ..Message::text("assistant", "")
                 },
+                Message { tool_call_id: Some("call_1".into()), ..Message::text("tool", "{\"north\": 12}") },
+            ],
+            tools: vec![
+                r#"{"type":"function","function":{"name":"find","parameters":{"type":"object"}}}"#.into(),
             ],
         },
         stop: vec!["\n\n".into()],
         logprobs: Some(2),
         prompt_logprobs: None,
         date: Some(CivilDate { year: 2026, month: 2, day: 28 }),
+        grammar: None,
+        embedding: None,
+    }
+}
+
+pub(crate) fn embedding_request() -> Request {
+    Request {
+        prompt: Prompt::Text("la mer".into()),
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        grammar: None,
+        embedding: Some(Embedding { dimensions: Some(32) }),
     }
 }
 
@@ -61,7 +85,12 @@ pub(crate) fn order() -> Order {
         payer: payer().public(),
         issued_ms: 1_770_000_000_000,
         resumed: None,
+        disclosure: None,
     }
+}
+
+pub(crate) fn confidential_order() -> Order {
+    Order { disclosure: Some(Disclosure::Payer), ..order() }
 }
 
 pub(crate) fn resumed_order() -> Order {
@@ -261,6 +290,7 @@ pub(crate) fn evidence() -> Evidence {
             channel: None,
             text: "Là.".into(),
             prompt_ids: None,
+            embedding: None,
         }],
     }
 }
@@ -284,7 +314,42 @@ pub(crate) fn status() -> WorkerStatus {
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
+            calls: Some(CallFormat::Hermes),
+            vectors: Some(Vectors { pooling: Pooling::Mean, may_be_cut: true }),
         }],
         region: Some(region()),
+    }
+}
+
+pub(crate) fn statement() -> Statement {
+    Statement {
+        request_id: "req_1".into(),
+        gateway: gateway().public(),
+        path: Text::clipped("/v1/chat/completions"),
+        model_name: "sample".into(),
+        received_ms: 1_750_000_000_000,
+        ended_ms: 1_750_000_002_000,
+        end: StatedEnd::Failed {
+            code: Text::clipped("worker_lost"),
+            message: Text::clipped("Worker 2 was lost."),
+            accountable: Text::clipped("worker"),
+            worker: Some(worker().public()),
+        },
+        charge: Amount::ZERO,
+        decisions: vec![Decision {
+            at_ms: 1_750_000_000_001,
+            qualified: 1,
+            best: vec![worker().public()],
+            removed: vec![KeptOut { constraint: Text::clipped("unreachable"), workers: 2 }],
+        }],
+        events: vec![StatedEvent {
+            at_ms: 1_750_000_000_002,
+            what: What::Accepted,
+            worker: Some(worker().public()),
+            order: Some(digest(4)),
+            tokens: 0,
+            why: Text::default(),
+        }],
+        left_out: 0,
     }
 }

@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 use serde::{Serialize, Serializer};
 
 use crate::codec::{Invalid, at_most};
+use crate::digest::Digest;
 
 /// Logit biases in one order, at most.
 pub const MAX_LOGIT_BIASES: usize = 1024;
@@ -43,6 +44,9 @@ pub struct Sampling {
     #[cbor(n(7), with = "crate::codec::biases")]
     #[serde(serialize_with = "decimal_pairs")]
     pub logit_bias: Vec<(u32, f32)>,
+    /// Of the grammar that the answer keeps to (G-1); the request has the grammar.
+    #[n(8)]
+    pub grammar: Option<Digest>,
 }
 
 /// the 64 random bits under a seed for the token at `position`; the prompt's first token has position 0.
@@ -63,6 +67,7 @@ impl Default for Sampling {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            grammar: None,
         }
     }
 }

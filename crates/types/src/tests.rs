@@ -4,7 +4,12 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use proptest::prelude::*;
 
-use crate::{cose::OVERHEAD_BYTES, receipt::MAX_SIGNED_RECEIPT_BYTES, samples, *};
+use crate::{
+    cose::OVERHEAD_BYTES,
+    embedding::{MAX_DIMENSIONS, vector_bytes},
+    receipt::MAX_SIGNED_RECEIPT_BYTES,
+    samples, *,
+};
 
 // ---- golden vectors ----
 
@@ -36,6 +41,10 @@ fn vectors() -> Vec<(&'static str, String)> {
     let order = samples::order();
     vec![
         ("request.json", plain(&samples::request(), samples::request().digest())),
+        (
+            "embedding_request.json",
+            plain(&samples::embedding_request(), samples::embedding_request().digest()),
+        ),
         ("manifest.json", plain(&samples::manifest(), samples::manifest().id().0)),
         (
             "plan.json",
@@ -46,6 +55,7 @@ fn vectors() -> Vec<(&'static str, String)> {
         ),
         ("order.json", signed(&order, &payer)),
         ("resumed_order.json", signed(&samples::resumed_order(), &payer)),
+        ("confidential_order.json", signed(&samples::confidential_order(), &payer)),
         (
             "order_derived.json",
             pretty(&serde_json::json!({ "digest": order.digest(), "seed": Digest(order.seed_bytes()) })),
@@ -57,6 +67,7 @@ fn vectors() -> Vec<(&'static str, String)> {
         ("receipt_digest.json", pretty(&serde_json::json!({ "digest": receipt.digest() }))),
         ("refusal.json", signed(&samples::refusal(), &worker)),
         ("envelope.json", signed(&samples::envelope(&receipt), &gateway)),
+        ("statement.json", signed(&samples::statement(), &gateway)),
         ("evidence.json", samples::evidence().to_json().unwrap() + "\n"),
     ]
 }
@@ -156,6 +167,7 @@ fn encodings_are_deterministic_cbor() {
         samples::refusal().to_cbor(),
         samples::manifest().to_cbor(),
         samples::envelope(&receipt).to_cbor(),
+        samples::statement().to_cbor(),
         samples::status().to_cbor(),
         receipt.bytes().to_vec(),
     ];
@@ -227,6 +239,7 @@ fn every_kind_fits_its_bound() {
             issued_ms: u64::MAX - 1,
             price_ceiling: price,
             channel: Some(samples::digest(0)),
+            disclosure: Some(Disclosure::Payer),
             ..samples::order()
         },
         &samples::payer(),
@@ -264,6 +277,45 @@ fn every_kind_fits_its_bound() {
         },
         &samples::gateway(),
     );
+    let stated = samples::statement();
+    let decision = Decision {
+        at_ms: u64::MAX,
+        qualified: u32::MAX,
+        best: vec![samples::worker().public(); statement::MAX_CANDIDATES],
+        removed: vec![
+            KeptOut { constraint: Text::clipped("x".repeat(64)), workers: u32::MAX };
+            statement::MAX_REMOVED
+        ],
+    };
+    let event = StatedEvent {
+        at_ms: u64::MAX,
+        what: What::StoodStill,
+        worker: Some(samples::worker().public()),
+        order: Some(samples::digest(1)),
+        tokens: u32::MAX,
+        why: Text::clipped("x".repeat(160)),
+    };
+    check(
+        Statement {
+            request_id: "x".repeat(256),
+            model_name: "x".repeat(256),
+            path: Text::clipped("x".repeat(64)),
+            received_ms: u64::MAX,
+            ended_ms: u64::MAX,
+            end: StatedEnd::Failed {
+                code: Text::clipped("x".repeat(64)),
+                message: Text::clipped("x".repeat(1024)),
+                accountable: Text::clipped("x".repeat(16)),
+                worker: Some(samples::worker().public()),
+            },
+            charge: most,
+            decisions: vec![decision; statement::MAX_DECISIONS],
+            events: vec![event; statement::MAX_EVENTS],
+            left_out: u32::MAX,
+            ..stated
+        },
+        &samples::gateway(),
+    );
 }
 
 #[test]
@@ -286,6 +338,32 @@ fn lists_are_bounded_before_they_are_read() {
     assert_eq!(request.try_to_cbor().unwrap_err().field, "request");
     let request = Request { logprobs: Some(21), ..samples::request() };
     assert_eq!(request.check().unwrap_err().field, "logprobs");
+}
+
+#[test]
+fn tools_and_calls_are_json_within_bounds() {
+    let check = |field: &str, problem: &str, change: &dyn Fn(&mut Vec<Message>, &mut Vec<String>)| {
+        let mut request = samples::request();
+        let Prompt::Chat { messages, tools } = &mut request.prompt else { panic!("a chat") };
+        change(messages, tools);
+        let invalid = request.check().unwrap_err();
+        assert_eq!(invalid.field, field);
+        assert!(invalid.problem.contains(problem), "{invalid}");
+    };
+    let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+    check("tools", "at byte 1", &|_, tools| tools[0] = "{ }".into());
+    check("tools", "holds 129 tools", &|_, tools| tools.resize(129, "{}".into()));
+    check("tools", "bytes in one tool", &|_, tools| tools[0] = long(request::MAX_TOOL_BYTES));
+    check("arguments", "no object", &|messages, _| messages[2].tool_calls[0].arguments = "[]".into());
+    check("arguments", "bytes", &|messages, _| {
+        messages[2].tool_calls[0].arguments = long(request::MAX_ARGUMENTS_BYTES);
+    });
+    check("id", "257 bytes", &|messages, _| messages[2].tool_calls[0].id = "x".repeat(257));
+    check("tool_call_id", "257 bytes", &|messages, _| messages[3].tool_call_id = Some("x".repeat(257)));
+    check("tool_calls", "holds 129 calls", &|messages, _| {
+        let call = messages[2].tool_calls[0].clone();
+        messages[2].tool_calls = vec![call; 129];
+    });
 }
 
 #[test]
@@ -320,6 +398,8 @@ fn other_encodings_of_a_value_are_refused() {
         logprobs: Some(1),
         prompt_logprobs: None,
         date: None,
+        embedding: None,
+        grammar: None,
     };
     let canonical = [0xa3, 0x00, 0x82, 0x01, 0xa1, 0x00, 0x61, b'a', 0x01, 0x80, 0x02, 0x01];
     assert_eq!(request.to_cbor(), canonical);
@@ -373,6 +453,7 @@ fn every_changed_byte_is_refused() {
     check(samples::progress(), &samples::worker());
     let receipt = Signed::sign(samples::receipt(), &samples::worker());
     check(samples::envelope(&receipt), &samples::gateway());
+    check(samples::statement(), &samples::gateway());
 }
 
 #[test]
@@ -474,10 +555,30 @@ fn prices() -> impl Strategy<Value = Price> {
 }
 
 fn requests() -> impl Strategy<Value = Request> {
-    let message = (".{0,20}", ".{0,80}", prop::option::of(".{0,20}"))
-        .prop_map(|(role, content, name)| Message { role, content, name });
+    let json = prop_oneof![Just("{}"), Just(r#"{"a":[1,2.5,"é"],"b":null}"#), Just(r#"{"n":{"m":{}}}"#)];
+    let json = json.prop_map(str::to_owned);
+    let call = (".{0,20}", ".{0,20}", json.clone()).prop_map(|(id, name, arguments)| ToolCall {
+        id,
+        name,
+        arguments,
+    });
+    let message = (
+        ".{0,20}",
+        ".{0,80}",
+        prop::option::of(".{0,20}"),
+        prop::collection::vec(call, 0..3),
+        prop::option::of(".{0,20}"),
+    )
+        .prop_map(|(role, content, name, tool_calls, tool_call_id)| Message {
+            role,
+            content,
+            name,
+            tool_calls,
+            tool_call_id,
+        });
+    let chat = (prop::collection::vec(message, 1..5), prop::collection::vec(json, 0..3));
     let prompt = prop_oneof![
-        prop::collection::vec(message, 1..5).prop_map(|messages| Prompt::Chat { messages }),
+        chat.prop_map(|(messages, tools)| Prompt::Chat { messages, tools }),
         ".{0,200}".prop_map(Prompt::Text),
         prop::collection::vec(any::<u32>(), 0..100).prop_map(Prompt::Tokens),
     ];
@@ -489,13 +590,20 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(0u8..=20),
         prop::option::of(0u8..=20),
         prop::option::of(date),
+        prop::option::of(".{0,80}"),
+        prop::option::of(prop::option::of(1..=MAX_DIMENSIONS)),
     )
-        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date)| Request {
-            prompt,
-            stop,
-            logprobs,
-            prompt_logprobs,
-            date,
+        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding)| match embedding {
+            None => Request { prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding: None },
+            Some(dimensions) => Request {
+                prompt,
+                stop: vec![],
+                logprobs: None,
+                prompt_logprobs: None,
+                date,
+                grammar: None,
+                embedding: Some(Embedding { dimensions }),
+            },
         })
 }
 
@@ -503,20 +611,23 @@ fn samplings() -> impl Strategy<Value = Sampling> {
     (
         (0f32..=2.0, any::<u32>(), 0f32..=1.0, 0f32..=1.0),
         (0.01f32..=10.0, -2f32..=2.0, -2f32..=2.0),
-        prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20),
+        (prop::collection::btree_map(any::<u32>(), -100f32..=100.0, 0..20), prop::option::of(digests())),
     )
-        .prop_map(|((temperature, top_k, top_p, min_p), (repetition, presence, frequency), biases)| {
-            Sampling {
-                temperature,
-                top_k,
-                top_p,
-                min_p,
-                repetition_penalty: repetition,
-                presence_penalty: presence,
-                frequency_penalty: frequency,
-                logit_bias: biases.into_iter().collect(),
-            }
-        })
+        .prop_map(
+            |((temperature, top_k, top_p, min_p), (repetition, presence, frequency), (biases, grammar))| {
+                Sampling {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition_penalty: repetition,
+                    presence_penalty: presence,
+                    frequency_penalty: frequency,
+                    logit_bias: biases.into_iter().collect(),
+                    grammar,
+                }
+            },
+        )
 }
 
 fn orders() -> impl Strategy<Value = Order> {
@@ -524,14 +635,14 @@ fn orders() -> impl Strategy<Value = Order> {
         (digests(), digests(), any::<[u8; 32]>(), prop::option::of(any::<i64>()), any::<u32>()),
         (samplings(), 0..=order::MAX_OUTPUT_TOKENS, any::<bool>()),
         (any::<u32>(), 1..u64::MAX / 2, prices(), prop::option::of(digests())),
-        prop::option::of((1..=order::MAX_OUTPUT_TOKENS, digests())),
+        (prop::option::of((1..=order::MAX_OUTPUT_TOKENS, digests())), any::<bool>()),
     )
         .prop_map(
             |(
                 (model, request_digest, nonce, seed, choice),
                 (sampling, max_output_tokens, ignore_end),
                 (issued, length, price_ceiling, channel),
-                resumed,
+                (resumed, confidential),
             )| Order {
                 version: order::ORDER_VERSION,
                 model: ModelId(model),
@@ -545,6 +656,7 @@ fn orders() -> impl Strategy<Value = Order> {
                 ignore_end,
                 resumed: resumed
                     .map(|(output_tokens, output_digest)| Resumed { output_tokens, output_digest }),
+                disclosure: confidential.then_some(Disclosure::Payer),
                 deadline_ms: u64::from(issued) + length,
                 price_ceiling,
                 channel,
@@ -637,6 +749,7 @@ fn from_workers() -> impl Strategy<Value = FromWorker> {
         }),
         bytes().prop_map(FromWorker::Progress),
         (bytes(), any::<[u8; 32]>()).prop_map(|(receipt, salt)| FromWorker::Receipt { receipt, salt }),
+        prop::collection::vec(-1f32..=1.0, 1..40).prop_map(|v| FromWorker::Embedding(vector_bytes(&v))),
     ]
 }
 
@@ -767,6 +880,7 @@ proptest! {
         check::<Receipt>(&bytes);
         check::<Manifest>(&bytes);
         check::<Envelope>(&bytes);
+        check::<Statement>(&bytes);
         check::<ToWorker>(&bytes);
         check::<FromWorker>(&bytes);
         check::<WorkerStatus>(&bytes);
@@ -775,6 +889,7 @@ proptest! {
             let _ = cose::peek(&bytes, kind);
         }
         prop_assert!(Evidence::parse(&bytes).is_err());
+        prop_assert!(Dossier::parse(&bytes).is_err() && !Dossier::is_meant(&bytes));
     }
 
     #[test]

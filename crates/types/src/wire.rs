@@ -10,6 +10,7 @@ use crate::{
     amount::Price,
     codec::{Canonical, Invalid, at_most},
     digest::ModelId,
+    embedding::{Vectors, vector_of},
     key::PublicKey,
     manifest::Manifest,
     order::MAX_OUTPUT_TOKENS,
@@ -108,6 +109,9 @@ pub enum FromWorker {
         #[cbor(n(1), with = "minicbor::bytes")]
         salt: [u8; 32],
     },
+    /// The vector that was asked for: the bits of its numbers, little-endian; once, before the receipt.
+    #[n(5)]
+    Embedding(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// How likely one token was. For display; under no signature.
@@ -216,6 +220,28 @@ pub struct ServedModel {
     /// What it asks. Where it asks anything, the ledger says the same.
     #[n(6)]
     pub price: Price,
+    /// How its chat template has it call tools; none if the template does not show it any, or in no way that is known.
+    #[n(7)]
+    pub calls: Option<CallFormat>,
+    /// How it makes vectors; none if it makes none.
+    #[n(8)]
+    pub vectors: Option<Vectors>,
+}
+
+/// How a model writes the calls of tools into its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum CallFormat {
+    /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: Hermes, Qwen.
+    #[n(0)]
+    Hermes,
+    /// `{"name": …, "parameters": {…}}`, which is the whole answer, behind `<|python_tag|>` or not: Llama 3.
+    #[n(1)]
+    Llama,
+    /// `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`: Mistral.
+    #[n(2)]
+    Mistral,
 }
 
 impl Canonical for ToWorker {
@@ -251,6 +277,7 @@ impl Canonical for FromWorker {
                 }
                 check_tokens(ids, logprobs)
             }
+            FromWorker::Embedding(vector) => vector_of(vector).map(drop),
             FromWorker::Acceptance(_) | FromWorker::Progress(_) | FromWorker::Receipt { .. } => Ok(()),
         }
     }

@@ -150,13 +150,15 @@ impl Bench {
     }
 
     async fn order(&self, content: &str, max_output_tokens: u32) -> Paid {
-        let message = Message { role: "user".into(), content: content.into(), name: None };
+        let message = Message::text("user", content);
         let request = Request {
-            prompt: Prompt::Chat { messages: vec![message] },
+            prompt: Prompt::chat(vec![message]),
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             date: None,
+            grammar: None,
         };
         let issued_ms =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -177,6 +179,7 @@ impl Bench {
             payer: payer.public(),
             issued_ms,
             resumed: None,
+            disclosure: None,
         };
         let digest = order.digest();
         let order = Signed::sign(order, &payer).into_parts().1;

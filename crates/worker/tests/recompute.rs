@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use liar::{Liar, bundled_file, chat, compute, executor, load, order, serving};
 use surety_client::{Completed, Connection, OrderOptions, SessionEvent};
+use surety_grammar::json_schema;
 use surety_proof::check::{Expected, Fault, check_answer};
 use surety_types::{Answer, Canonical, Digest, FinishReason, Order, Request, SecretKey, Seed, Signed};
 use surety_worker::audit::{Discrepancy, recompute};
@@ -295,4 +296,80 @@ fn a_receipt_for_another_request_is_refused() {
         ..honest
     };
     assert!(matches!(check_answer(&swapped, &Expected::default()), Err(Fault::AcceptanceOfOtherOrder)));
+}
+
+const VERDICT: &str = r#"{"type":"object","properties":{"guilty":{"type":"boolean"},"crime":{"enum":["treason","theft"]},
+    "years":{"type":["integer","null"]}},"required":["guilty","crime","years"],"additionalProperties":false}"#;
+
+/// A request for a verdict, and its order.
+fn verdict(order: &Order, request: &Request) -> (Order, Request) {
+    let grammar = json_schema(VERDICT).unwrap();
+    let mut order = Order { max_output_tokens: 100, ..order.clone() };
+    order.sampling.grammar = Some(Request::grammar_digest(&grammar));
+    let request = Request { grammar: Some(grammar), ..request.clone() };
+    (Order { request_digest: request.digest(), ..order }, request)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_keeps_to_its_grammar_also_where_it_goes_on_elsewhere() {
+    let file = bundled_file();
+    let (worker, connection) = serving(file, 31).await;
+    let (model, executor) = (load(file), executor());
+    let payer = SecretKey::from_bytes(&[13; 32]);
+    let plain = chat("A court in Rome.", "What is the verdict?");
+    let sent = |order: &Order| Signed::sign(order.clone(), &payer);
+    let judge = |answer: &Answer| {
+        let checked = check_answer(answer, &Expected::default()).unwrap();
+        recompute(&model, &executor, &checked, answer, &mut |_, _| {}).unwrap()
+    };
+    for seed in 0..3 {
+        let (whole, request) = verdict(&order(model.id(), &plain, &payer, seed, 100), &plain);
+        let expected = follow(&connection, sent(&whole), request.clone(), &[], usize::MAX).await.unwrap();
+        assert_eq!(expected.receipt.finish, FinishReason::Stop);
+        let said: serde_json::Value = serde_json::from_str(&expected.answer.text).unwrap();
+        assert!(said["guilty"].is_boolean() && (said["years"].is_i64() || said["years"].is_null()), "{said}");
+        assert!(["treason", "theft"].contains(&said["crime"].as_str().unwrap()), "{said}");
+        assert_eq!(said.as_object().unwrap().len(), 3);
+        judge(&expected.answer);
+
+        let ids = &expected.answer.output_ids;
+        for position in [1, ids.len() / 2, ids.len() - 1] {
+            let (before, rest) = ids.split_at(position);
+            let resumed = Order {
+                max_output_tokens: 100 - position as u32,
+                resumed: surety_client::resumed_from(before),
+                ..whole.clone()
+            };
+            let completed =
+                follow(&connection, sent(&resumed), request.clone(), before, usize::MAX).await.unwrap();
+            assert_eq!(completed.answer.output_ids, rest, "resumed at {position}");
+            judge(&completed.answer);
+        }
+    }
+    worker.shutdown(Duration::from_secs(1)).await;
+}
+
+#[test]
+fn an_answer_that_leaves_its_grammar_is_refused() {
+    let liar = Liar::new();
+    let plain = liar.request();
+    let (held, request) = verdict(&liar.order(3), &plain);
+    let honest = compute(&liar.model, &request, &held);
+    assert!(liar.judge(&liar.answer(&held, &request, &honest)).is_ok());
+    // As if nothing had been asked of it.
+    let claim = compute(&liar.model, &plain, &held);
+    let judged = liar.judge(&liar.answer(&held, &request, &claim));
+    assert!(matches!(judged, Err(Discrepancy::Token { index: 0, .. })), "{judged:?}");
+    // As if something had.
+    let free = liar.order(3);
+    let claim = compute(&liar.model, &request, &Order { max_output_tokens: 40, ..free.clone() });
+    let judged = liar.judge(&liar.answer(&free, &plain, &claim));
+    assert!(matches!(judged, Err(Discrepancy::Token { .. })), "{judged:?}");
+    // Request and order are of each other: neither can be shown with another grammar.
+    let mut unnamed = held.clone();
+    unnamed.sampling.grammar = None;
+    let answer = liar.answer(&unnamed, &request, &honest);
+    assert!(matches!(check_answer(&answer, &Expected::default()), Err(Fault::OtherGrammar)));
+    let answer = liar.answer(&Order { request_digest: plain.digest(), ..held }, &plain, &claim);
+    assert!(matches!(check_answer(&answer, &Expected::default()), Err(Fault::OtherGrammar)));
 }

@@ -82,12 +82,20 @@ async fn bench_sharing(sharing: impl Fn(&Path) -> Option<Sharing>) -> Bench {
 }
 
 fn request(prompt: Prompt) -> Request {
-    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None }
+    Request {
+        prompt,
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        grammar: None,
+        embedding: None,
+    }
 }
 
 fn chat(content: &str) -> Request {
-    let message = Message { role: "user".into(), content: content.into(), name: None };
-    request(Prompt::Chat { messages: vec![message] })
+    let message = Message::text("user", content);
+    request(Prompt::chat(vec![message]))
 }
 
 impl Bench {
@@ -110,6 +118,7 @@ impl Bench {
             payer: self.payer.public(),
             issued_ms,
             resumed: None,
+            disclosure: None,
         }
     }
 
@@ -255,7 +264,22 @@ async fn what_cannot_be_answered_is_refused_with_a_signature() {
     let other = Order { model: ModelId(Digest([9; 32])), ..bench.order(&plain) };
     check(FailureCode::ModelUnknown, other, plain.clone()).await;
     let biased = Sampling { logit_bias: vec![(4_000_000_000, 1.0)], ..Sampling::default() };
-    check(FailureCode::BadRequest, Order { sampling: biased, ..bench.order(&plain) }, plain).await;
+    check(FailureCode::BadRequest, Order { sampling: biased, ..bench.order(&plain) }, plain.clone()).await;
+
+    // A grammar that is none, that only one of request and order has, that is left by what is resumed, that has no end.
+    let held = |grammar: &str| {
+        let request = Request { grammar: Some(grammar.to_owned()), ..plain.clone() };
+        let mut order = Order { ignore_end: false, ..bench.order(&request) };
+        order.sampling.grammar = Some(Request::grammar_digest(grammar));
+        (order, request)
+    };
+    let (order, request) = held(r#"{"type":"object"}"#);
+    check(FailureCode::BadRequest, order, request).await;
+    let (order, request) = held(&surety_grammar::json_object());
+    check(FailureCode::BadRequest, Order { ignore_end: true, ..order.clone() }, request.clone()).await;
+    let unnamed = Order { sampling: Sampling::default(), ..order.clone() };
+    check(FailureCode::BadRequest, unnamed, request).await;
+    check(FailureCode::BadRequest, Order { request_digest: plain.digest(), ..order }, plain).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

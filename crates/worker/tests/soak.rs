@@ -263,6 +263,8 @@ impl Soak {
                     ignore_end: order.ignore_end,
                     logprobs: None,
                     prompt_logprobs: None,
+                    embedding: None,
+                    grammar: None,
                 };
                 scheduler.submit(sequence).expect("it fits")
             })

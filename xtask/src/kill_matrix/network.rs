@@ -399,30 +399,31 @@ fn pass(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// Waits until at least so many workers are there, and the gateway holds them ready and can pay them. It may hold ready for a
-/// while who was killed just now.
+/// Waits until at least so many of these workers are there, and the gateway holds them ready and can pay them. It may hold ready
+/// for a while who was killed just now.
 pub fn until_ready(host: &str, up: &Up, members: &mut [Member], count: usize) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
-    loop {
+    until_counted(host, count, |ids| {
         members.iter_mut().try_for_each(|member| member.revive(up))?;
-        let ids = ready_ids(host)?;
-        let ready = members.iter().filter(|member| member.is_alive() && ids.contains(&member.id)).count();
-        if ready >= count {
-            return Ok(());
-        }
-        ensure!(Instant::now() < until, "only {ready} of {count} workers became ready again");
-        thread::sleep(Duration::from_millis(50));
-    }
+        Ok(members.iter().filter(|member| member.is_alive() && ids.contains(&member.id)).count())
+    })
 }
 
 /// Waits until the gateway holds at least so many workers ready.
 pub fn until_held_ready(host: &str, count: usize) -> Result<()> {
+    until_counted(host, count, |ids| Ok(ids.len()))
+}
+
+/// Waits until so many of the workers that the gateway holds ready count.
+fn until_counted(host: &str, wanted: usize, mut count: impl FnMut(&[String]) -> Result<usize>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
-    while ready_ids(host)?.len() < count {
-        ensure!(Instant::now() < until, "{count} workers did not become ready");
+    loop {
+        let ready = count(&ready_ids(host)?)?;
+        if ready >= wanted {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "only {ready} of {wanted} workers became ready");
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
 }
 
 /// The workers that the gateway holds ready; where there is a ledger, those it can pay.

@@ -402,6 +402,8 @@ impl Bench {
             ignore_end: true,
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
+            grammar: None,
         }
     }
 }

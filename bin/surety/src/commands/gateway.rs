@@ -49,9 +49,12 @@ pub struct Args {
     /// The most to pay for a million tokens, in credits.
     #[arg(long, value_name = "PROMPT/CACHED/OUTPUT", default_value = "1/1/4", requires = "genesis")]
     price_ceiling: TokenPrice,
-    /// Let anyone who reaches the address use it: there are no keys to ask for.
+    /// Let anyone who reaches the address use it, as long as there is no key (`surety apikey create`).
     #[arg(long)]
     open: bool,
+    /// Refuse everyone without a key, even before there is one.
+    #[arg(long)]
+    require_key: bool,
     #[command(flatten)]
     pub child: ChildArgs,
 }
@@ -75,6 +78,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(&global)?;
     let mut settings = GatewaySettings::new(args.listen, data_dir.gateway());
     settings.open = args.open;
+    settings.require_key = args.require_key;
     settings.workers = args.workers;
     settings.nearby = args.mdns.map(|interface| found_in(nearby::network(interface))).transpose()?;
     settings.ledger = args.ledger.open(&data_dir)?.map(|(_, account)| GatewayLedger {

@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments become settings, settings are run.
 
+pub mod apikey;
 pub mod bench;
 pub mod chat;
 pub mod completions;
@@ -60,6 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Dispute(command) => wait(dispute::run(global, command)),
         Command::Demo(command) => wait(demo::run(global, command)),
         Command::Key(command) => key::run(&global, command),
+        Command::Apikey(command) => wait(apikey::run(global, command)),
         Command::Bench(command) => bench::run(&global, command),
         Command::Doctor(args) => doctor::run(&global, &args),
         Command::Completions(args) => completions::run(&args),

@@ -24,7 +24,7 @@ use super::{Outcome, gateway, relay, validator, worker};
 use crate::{
     api::Api,
     child::{ChildArgs, Running, describe, start, stop_requested},
-    cli::Global,
+    cli::{Global, LogFormat},
     data_dir::DataDir,
     devnet::{self, Devnet},
     models::{ModelArg, Models},
@@ -386,6 +386,9 @@ fn common_args<const N: usize>(global: &Global, data_dir: &DataDir, command: [&s
     args.extend(["--data-dir".into(), data_dir.path().into()]);
     if let Some(log) = &global.log {
         args.extend(["--log".into(), log.into()]);
+    }
+    if global.log_format == LogFormat::Json {
+        args.extend(["--log-format".into(), "json".into()]);
     }
     args
 }

@@ -18,12 +18,13 @@ use super::{Outcome, dispute, model};
 use crate::{
     api::Api,
     cli::Global,
-    conduct::{Rechecked, rechecked},
+    conduct::Rechecked,
     data_dir::DataDir,
     look::LookArgs,
     models::Models,
     output::{self, Style, excerpt, hinted, io_failure, out_style},
     passphrase::PassphraseArgs,
+    rechecking,
     verification::{Known, Report, Verified, asked, verify},
 };
 
@@ -186,24 +187,10 @@ impl Challenged {
 
 /// What the ledger knows of the receipts; where there is none, that is said.
 async fn look_up(look: &LookArgs, data_dir: &DataDir, verified: &mut Verified) -> Vec<Rechecked> {
-    let unchecked = |why: &str| format!("whether an audit or a dispute re-checked it: {why}");
-    let Ok(look) = look.open(data_dir) else {
-        let why = "no ledger is known here (name one with --genesis and --rpc-url)";
-        verified.report.not_checked.push(unchecked(why));
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    for (receipt, order, worker) in verified.receipts() {
-        match look.ledger.receipt_record(&receipt, &order, &worker).await {
-            Ok(record) => found.push(rechecked(&record)),
-            Err(error) => {
-                let why = format!("the ledger cannot be asked: {:#}", anyhow::Error::new(error));
-                verified.report.not_checked.push(unchecked(&why));
-                break;
-            }
-        }
-    }
-    found
+    let found = rechecking::look_up(look, data_dir, &verified.subjects()).await;
+    let unchecked = |why: String| format!("whether an audit or a dispute re-checked it: {why}");
+    verified.report.not_checked.extend(found.failure.map(unchecked));
+    found.records.into_iter().map(|(_, record)| record).collect()
 }
 
 fn print_ledger(

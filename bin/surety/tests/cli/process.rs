@@ -15,7 +15,16 @@ use serde_json::Value;
 /// A command of the binary, with nothing of the caller's environment that would change it.
 pub fn surety(data_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_surety"));
-    for name in ["SURETY_LOG", "HF_ENDPOINT", "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in [
+        "SURETY_LOG",
+        "SURETY_LOG_FORMAT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "HF_ENDPOINT",
+        "HF_TOKEN",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ] {
         command.env_remove(name);
     }
     command.env("SURETY_HOME", data_dir).env("NO_PROXY", "*").stdin(Stdio::null());
@@ -78,7 +87,11 @@ pub struct Up {
 impl Up {
     /// Starts one on this data directory and waits until it is ready.
     pub fn start(data_dir: &Path, args: &[&str]) -> Self {
-        let mut command = surety(data_dir);
+        Self::of(surety(data_dir), args)
+    }
+
+    /// Starts one with what else the command was given.
+    pub fn of(mut command: Command, args: &[&str]) -> Self {
         command.args(["up", "--json", "--port", "0"]).args(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -205,6 +205,77 @@ fn a_worker_killed_in_mid_answer_is_told_of_and_replaced() {
     );
 }
 
+#[test]
+fn a_worker_killed_in_mid_answer_is_named_when_another_went_on() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--workers", "2", "--threads", "1", "--validators", "1"]);
+    let mut long = question(800);
+    (long["ignore_eos"], long["stream"]) = (json!(true), json!(true));
+    // It may be over before the signal is there, and who is asked must be payable: again, until it struck.
+    let explained = (0..20).find_map(|_| {
+        let mut stream = post(&up.base_url(), "/chat/completions", &long);
+        let mut came = String::new();
+        while !came.contains("data: ") && stream.read_line(&mut came).unwrap() > 0 {}
+        let workers = up.ready["workers"].as_array().unwrap();
+        let struck = workers.iter().zip(1..).find(|(worker, _)| {
+            came.contains(&format!("x-surety-workers: {}", worker["id"].as_str().unwrap()))
+        });
+        let (worker, number) = struck?;
+        kill_process(worker_pid(&up, number, worker), Signal::KILL).unwrap();
+        stream.read_to_string(&mut came).unwrap();
+        wait(|| runs_again(&up, number).is_some(), "the worker runs again");
+        let id = request_id(&came.split_once("\r\n\r\n")?.0.to_ascii_lowercase());
+        let explained = json(&run(dir, &["explain", &id, "--json"]));
+        (explained["parts"].as_array()?.len() == 2).then(|| (worker["id"].clone(), explained))
+    });
+    let (worker, explained) = explained.expect("an answer that the kill struck");
+    assert_eq!((&explained["accountable"], &explained["worker"]), (&json!("worker"), &worker), "{explained}");
+    assert!(explained["operator"].as_str().is_some_and(|operator| operator.starts_with("0x")), "{explained}");
+    assert_eq!(explained["whole"], true, "{explained}");
+}
+
+/// The process of a worker that may have been started again.
+fn worker_pid(up: &Up, number: usize, worker: &Value) -> Pid {
+    pid(runs_again(up, number).unwrap_or_else(|| worker["pid"].as_i64().unwrap()))
+}
+
+/// The process that a worker was started again as, last.
+fn runs_again(up: &Up, number: usize) -> Option<i64> {
+    let stderr = up.stderr.lock().unwrap();
+    let (_, rest) = stderr.rsplit_once(&format!("worker {number} runs again (process "))?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
+#[test]
+fn an_answer_in_a_form_meets_it_and_recomputes() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let up = Up::start(dir, &["--workers", "1", "--validators", "0"]);
+    let mut body = question(120);
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "guard", "strict": true, "schema": {
+        "type": "object", "required": ["friend", "watch", "ranks"], "additionalProperties": false, "properties": {
+            "friend": {"type": "boolean"},
+            "watch": {"enum": ["first", "second"]},
+            "ranks": {"type": "array", "items": {"type": "integer"}, "maxItems": 2},
+        },
+    }}});
+    let (head, answer) = ask(&up.base_url(), &body);
+    assert_eq!(answer["choices"][0]["finish_reason"], json!("stop"), "{answer}");
+    let said = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let said: Value = serde_json::from_str(said).unwrap();
+    assert!(said["friend"].is_boolean() && said["watch"].is_string() && said["ranks"].is_array(), "{said}");
+    assert_eq!(said.as_object().unwrap().len(), 3, "{said}");
+    let verified = run(dir, &["verify", &request_id(&head), "--recompute"]);
+    assert_status(&verified, 0);
+
+    body["response_format"]["json_schema"]["schema"]["properties"]["watch"] =
+        json!({"type": "string", "format": "date"});
+    let mut text = String::new();
+    post(&up.base_url(), "/chat/completions", &body).read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("`format` at `#/properties/watch`"), "{text}");
+}
+
 /// Reads a stream until an event has an id, kills the gateway, and reads what still came.
 fn broken_stream(up: &Up, gateway: Pid, body: &Value) -> String {
     let mut stream = post(&up.base_url(), "/chat/completions", body);

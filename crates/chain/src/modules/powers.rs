@@ -169,6 +169,7 @@ pub const POWERS: &[Power] = &[
     power(Module::Claims, "claimsOf", Who::Reader),
     power(Module::Claims, "recordOf", Who::Reader),
     power(Module::Audits, "disclose", Who::Party("operator whose receipt was drawn")),
+    power(Module::Audits, "discloseConfidential", Who::Party("operator whose receipt was drawn")),
     power(Module::Audits, "commit", Who::Party("operator that was drawn as auditor")),
     power(Module::Audits, "reveal", Who::Party("auditor that committed")),
     power(Module::Audits, "answer", Who::Anyone),

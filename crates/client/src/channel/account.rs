@@ -11,7 +11,9 @@ use std::{fmt, future::Future, pin::Pin};
 use alloy_primitives::{Address, B256, Log, U256};
 use alloy_sol_types::SolCall;
 use surety_chain::Params;
-use surety_types::abi::Module;
+use surety_types::{Digest, PublicKey, abi::Module};
+
+use crate::ledger::records::ReceiptRecord;
 
 /// What takes a while, and may fail.
 pub type Wait<'a, T> = Pin<Box<dyn Future<Output = Result<T, AccountError>> + Send + 'a>>;
@@ -100,6 +102,14 @@ pub trait Account: fmt::Debug + Send + Sync {
     /// Calldata of the transactions that had a module note something under these topics, the oldest first, as a node tells
     /// it: nothing of it is proven.
     fn inputs(&self, module: Module, topics: Vec<B256>) -> Wait<'_, Vec<Vec<u8>>>;
+
+    /// What the ledger knows of what a worker did about an order, whether it gave a receipt or not.
+    fn answer_record(
+        &self,
+        receipt: Option<Digest>,
+        order: Digest,
+        worker: PublicKey,
+    ) -> Wait<'_, ReceiptRecord>;
 
     /// Sends calls, each a transaction of its own, in this order; returns what came of each when all have landed and none
     /// has failed.

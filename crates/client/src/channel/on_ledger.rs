@@ -6,10 +6,10 @@ use alloy_primitives::{Address, B256, Bytes, Log, U256};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use surety_chain::{CallRequest, Params};
-use surety_types::abi::Module;
+use surety_types::{Digest, PublicKey, abi::Module};
 
 use super::account::{Account, AccountError, ModuleCall, Moment, Noted, Wait};
-use crate::ledger::{Landed, Ledger, LedgerError, TransactionCall, Wallet};
+use crate::ledger::{Landed, Ledger, LedgerError, TransactionCall, Wallet, records::ReceiptRecord};
 
 /// A wallet's account on a ledger, for the money of a gateway or the duties of a worker. One process at a time uses it.
 pub fn account_on(ledger: Ledger, wallet: Wallet) -> Arc<dyn Account> {
@@ -84,6 +84,17 @@ impl Account for OnLedger {
             }
             Ok(inputs)
         })
+    }
+
+    fn answer_record(
+        &self,
+        receipt: Option<Digest>,
+        order: Digest,
+        worker: PublicKey,
+    ) -> Wait<'_, ReceiptRecord> {
+        Box::pin(
+            async move { self.ledger.answer_record(receipt.as_ref(), &order, &worker).await.map_err(told) },
+        )
     }
 
     fn send_noted(&self, calls: Vec<ModuleCall>) -> Wait<'_, Vec<Noted>> {

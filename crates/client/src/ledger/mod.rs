@@ -17,6 +17,7 @@ mod bundle;
 mod error;
 mod nodes;
 pub mod powers;
+pub mod rechecked;
 pub mod records;
 mod submit;
 pub mod survey;

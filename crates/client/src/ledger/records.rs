@@ -104,10 +104,24 @@ impl Ledger {
         order: &Digest,
         worker: &PublicKey,
     ) -> Result<ReceiptRecord, LedgerError> {
-        let (receipt, order, key) = (B256::from(receipt.0), B256::from(order.0), B256::from(worker.0));
+        self.answer_record(Some(receipt), order, worker).await
+    }
+
+    /// What is known of what a worker did about an order, whether it gave a receipt or not.
+    pub async fn answer_record(
+        &self,
+        receipt: Option<&Digest>,
+        order: &Digest,
+        worker: &PublicKey,
+    ) -> Result<ReceiptRecord, LedgerError> {
+        let (order, key) = (B256::from(order.0), B256::from(worker.0));
+        let receipt = receipt.map(|receipt| B256::from(receipt.0));
         let known = self.views(|views| {
             let holder = views.call(OPERATORS, &IOperators::workerCall { key });
-            let dispute = views.call(DISPUTES, &IDisputes::disputeOfCall { receipt });
+            let dispute = match receipt {
+                Some(receipt) => views.call(DISPUTES, &IDisputes::disputeOfCall { receipt }),
+                None => Some(0),
+            };
             let claim = views.call(CLAIMS, &IClaims::claimOfCall { order, worker: key });
             let dispute = match dispute? {
                 0 => None,
@@ -127,7 +141,7 @@ impl Ledger {
             Some(ReceiptRecord { operator, posted, audit: None, dispute, claim })
         });
         let record = known.await?.value;
-        let Some(operator) = record.operator else { return Ok(record) };
+        let (Some(operator), Some(receipt)) = (record.operator, receipt) else { return Ok(record) };
         let Some(id) = self.disclosed_audit(operator, receipt).await? else { return Ok(record) };
         let audit = self.view(AUDITS, &IAudits::auditOfCall { id }).await?.value;
         // A node that names another audit has found nothing.

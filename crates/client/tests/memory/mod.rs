@@ -10,6 +10,7 @@ use std::{
 
 use alloy_consensus::{Transaction as _, TxEip1559};
 use alloy_primitives::{Address, B256, Log, TxKind, U256, keccak256};
+use alloy_sol_types::{SolCall, SolEvent as _};
 use surety_chain::{
     AccountState, Balance, BlockInput, CallRequest, ChainSpec, Execution, Genesis, GenesisValidator, Header,
     MemoryState, Params, Read, Recovered, SimulationOutcome, StateKey, StateReader as _, execute,
@@ -18,9 +19,12 @@ use surety_chain::{
 use surety_client::{
     Account, AccountError,
     channel::{ModuleCall, Moment, Noted, Wait},
-    ledger::Wallet,
+    ledger::{Wallet, records::ReceiptRecord},
 };
-use surety_types::{SecretKey, abi::Module};
+use surety_types::{
+    Digest, PublicKey, SecretKey,
+    abi::{IAudits, IClaims, IDisputes, IOperators, IReceipts, Module},
+};
 
 pub const CREDIT: u128 = 1_000_000_000_000_000_000;
 const CHAIN_ID: u64 = 88_888;
@@ -130,10 +134,8 @@ impl MemoryLedger {
         accounts.chain(Module::ALL.map(Module::address)).map(|address| self.balance(address)).sum()
     }
 
-    pub fn view<C: alloy_sol_types::SolCall>(&self, module: Module, call: &C) -> C::Return {
-        let outcome = self.0.lock().unwrap().simulate(module, call.abi_encode());
-        assert!(outcome.success, "{:?}", outcome.revert_reason());
-        C::abi_decode_returns(&outcome.output).expect("what the interface says")
+    pub fn view<C: SolCall>(&self, module: Module, call: &C) -> C::Return {
+        self.0.lock().unwrap().view(module, call)
     }
 }
 
@@ -180,6 +182,12 @@ impl Chain {
             }
             Execution::Needs(keys) => panic!("a whole state lacks {keys:?}"),
         }
+    }
+
+    fn view<C: SolCall>(&self, module: Module, call: &C) -> C::Return {
+        let outcome = self.simulate(module, call.abi_encode());
+        assert!(outcome.success, "{:?}", outcome.revert_reason());
+        C::abi_decode_returns(&outcome.output).expect("what the interface says")
     }
 
     fn simulate(&self, module: Module, input: Vec<u8>) -> SimulationOutcome {
@@ -275,6 +283,35 @@ impl Account for MemoryAccount {
             let wanted = |log: &Log| log.address == module.address() && log.topics().starts_with(&topics);
             let found = chain.logs.iter().zip(&chain.inputs).filter(|(log, _)| wanted(log));
             Ok(found.map(|(_, input)| input.clone()).collect())
+        })
+    }
+
+    fn answer_record(
+        &self,
+        receipt: Option<Digest>,
+        order: Digest,
+        worker: PublicKey,
+    ) -> Wait<'_, ReceiptRecord> {
+        self.with(move |chain| {
+            let (order, key) = (B256::from(order.0), B256::from(worker.0));
+            let receipt = receipt.map(|receipt| B256::from(receipt.0));
+            let operator = chain.view(Module::Operators, &IOperators::workerCall { key }).operator;
+            let posted = chain.view(Module::Receipts, &IReceipts::postedByCall { operator });
+            let dispute = receipt.map(|receipt| {
+                let id = chain.view(Module::Disputes, &IDisputes::disputeOfCall { receipt });
+                (id, chain.view(Module::Disputes, &IDisputes::disputesCall { id }))
+            });
+            let claim = chain.view(Module::Claims, &IClaims::claimOfCall { order, worker: key });
+            let mut disclosed = chain.logs.iter().filter_map(|log| IAudits::Disclosed::decode_log(log).ok());
+            let audit = disclosed.find(|event| Some(event.receipt) == receipt).map(|event| event.id);
+            Ok(ReceiptRecord {
+                operator: Some(operator).filter(|operator| !operator.is_zero()),
+                posted: (posted.count > 0).then_some((posted.lastEpoch, posted.count)),
+                audit: audit.map(|id| (id, chain.view(Module::Audits, &IAudits::auditOfCall { id }))),
+                dispute: dispute.filter(|(id, _)| *id != 0),
+                claim: (claim != 0)
+                    .then(|| (claim, chain.view(Module::Claims, &IClaims::claimsCall { id: claim }))),
+            })
         })
     }
 

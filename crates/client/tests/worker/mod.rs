@@ -38,13 +38,13 @@ pub async fn endpoint(seed: u8) -> Endpoint {
 
 pub fn request() -> Request {
     Request {
-        prompt: Prompt::Chat {
-            messages: vec![Message { role: "user".into(), content: "What is wide?".into(), name: None }],
-        },
+        prompt: Prompt::chat(vec![Message::text("user", "What is wide?")]),
         stop: vec![],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -66,6 +66,7 @@ pub fn order_for(request: &Request) -> Order {
         payer: key(2).public(),
         issued_ms: now,
         resumed: None,
+        disclosure: None,
     }
 }
 

@@ -26,6 +26,7 @@ mod wordpiece;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::OnceLock;
 
 pub use surety_types::Detokenizer;
 use surety_types::{Spelling, spelling::SpellingError};
@@ -168,6 +169,8 @@ pub struct Tokenizer {
     first: Option<u32>,
     /// Added after a text, when asked to add.
     last: Option<u32>,
+    /// The tokens as a tree, once an answer has a grammar.
+    constrainable: OnceLock<surety_grammar::Vocabulary>,
 }
 
 enum Kind {
@@ -211,7 +214,14 @@ impl Tokenizer {
         let vocabulary = Vocabulary::from_gguf(gguf, vocabulary::Spelling::WordPiece)?;
         let kind = Kind::WordPiece(WordPiece::new(gguf, &vocabulary)?);
         let (first, last) = (vocabulary.special.bos, vocabulary.special.separator);
-        Ok(Self { partition: Partition::new(&vocabulary), vocabulary, kind, first, last })
+        Ok(Self {
+            partition: Partition::new(&vocabulary),
+            vocabulary,
+            kind,
+            first,
+            last,
+            constrainable: OnceLock::new(),
+        })
     }
 
     fn new(gguf: &Gguf, vocabulary: Vocabulary, kind: Kind, add_bos: bool) -> Result<Self, TokenizerError> {
@@ -225,7 +235,14 @@ impl Tokenizer {
         };
         let first = added("tokenizer.ggml.add_bos_token", add_bos, "BOS", vocabulary.special.bos)?;
         let last = added("tokenizer.ggml.add_eos_token", false, "EOS", vocabulary.special.eos)?;
-        Ok(Self { partition: Partition::new(&vocabulary), vocabulary, kind, first, last })
+        Ok(Self {
+            partition: Partition::new(&vocabulary),
+            vocabulary,
+            kind,
+            first,
+            last,
+            constrainable: OnceLock::new(),
+        })
     }
 
     /// The ids of `text`.
@@ -325,6 +342,15 @@ impl Tokenizer {
     pub fn spelling(&self) -> Result<Spelling, SpellingError> {
         let ids = 0..self.vocabulary.len() as u32;
         Spelling::new(ids.map(|id| (self.token_bytes(id), self.is_control(id))))
+    }
+
+    /// The tokens as masks go by them (G-7).
+    pub(crate) fn constrainable(&self) -> &surety_grammar::Vocabulary {
+        self.constrainable.get_or_init(|| {
+            let ids = 0..self.vocabulary.len() as u32;
+            let ends = |id| self.is_end_of_generation(id);
+            surety_grammar::Vocabulary::new(ids.map(|id| (!ends(id)).then(|| self.text_bytes(id))))
+        })
     }
 
     /// Whether the ids of every text, with the texts of special tokens recognised or not, spell it byte for byte.

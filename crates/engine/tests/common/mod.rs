@@ -61,6 +61,8 @@ pub fn request(prompt: Vec<u32>, max_output_tokens: u32) -> SequenceRequest {
         ignore_end: true,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
+        grammar: None,
     }
 }
 
@@ -102,7 +104,7 @@ pub fn run(
         for event in scheduler.step() {
             let index = |id| ids.iter().position(|known| *known == id).unwrap();
             match event {
-                Event::Prompt { .. } => {}
+                Event::Prompt { .. } | Event::Embedding { .. } => {}
                 Event::Token { sequence, token, text, .. } => {
                     tokens[index(sequence)].push(token);
                     texts[index(sequence)] += &text;

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::value::RawValue;
 use surety_types::{
-    Canonical, CivilDate, Message, Prompt, Request, Sampling, Seed,
+    CallFormat, Canonical, CivilDate, Embedding, Message, Prompt, Request, Sampling, Seed,
     envelope::MAX_ID_BYTES,
     request::{MAX_MESSAGES, MAX_PROMPT_TOKENS, MAX_REQUEST_BYTES, MAX_STOP_BYTES, MAX_STOPS},
     sampling::MAX_LOGIT_BIASES,
@@ -23,6 +23,8 @@ use super::{
     fields::{self, Fields},
     parameters::{self as table, Route},
     provider,
+    response_format::response_format,
+    tools::{self, Tools},
 };
 use crate::{
     error::{ApiError, Code},
@@ -74,6 +76,8 @@ pub(crate) struct Ask {
     pub(crate) preferences: Preferences,
     pub(crate) deadline_ms: Option<u64>,
     pub(crate) form: Form,
+    /// What may be made of an answer besides text.
+    pub(crate) tools: Option<Tools>,
 }
 
 /// In which protocol's shape to answer, and with how many alternatives per token.
@@ -98,6 +102,11 @@ pub(crate) enum Form {
         logprobs: Option<u8>,
         began: Instant,
     },
+    /// A vector of each prompt.
+    Embedding {
+        base64: bool,
+        wanted: Embedding,
+    },
 }
 
 impl Ask {
@@ -106,16 +115,45 @@ impl Ask {
         self.requests.len() * self.choices as usize
     }
 
-    /// Whether its stream can be gone on with: one answer, of text alone.
+    /// Whether its stream can be gone on with: one answer, of text alone, in which nothing is looked for.
     pub(crate) fn goes_on(&self) -> bool {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
             Form::Message { stops } => !stops,
             // Lines of JSON have no place for ids.
-            Form::Count | Form::Ollama { .. } => false,
+            Form::Count | Form::Ollama { .. } | Form::Embedding { .. } => false,
         };
-        self.stream && plain && self.answers() == 1
+        self.stream && plain && self.tools.is_none() && self.answers() == 1
+    }
+
+    /// Has the answers be calls, where they must: how a model writes them is known with the model.
+    pub(crate) fn hold_to_calls(&mut self, format: Option<CallFormat>) -> Result<(), ApiError> {
+        let Some((tools, format)) = self.tools.as_ref().zip(format) else { return Ok(()) };
+        let Some(grammar) = tools.grammar(format)? else { return Ok(()) };
+        if self.sampling.grammar.is_some() || self.ignore_end {
+            let message = "`tool_choice` has the answer be a call and nothing else. Leave out `response_format` and `ignore_eos`.";
+            return Err(ApiError::invalid("tool_choice", message));
+        }
+        self.sampling.grammar = Some(Request::grammar_digest(&grammar));
+        self.requests.iter_mut().for_each(|request| request.grammar = Some(grammar.clone()));
+        self.check()
+    }
+
+    /// The parameter by which a model is to be shown tools or calls of them, if it is.
+    pub(crate) fn shows_tools(&self) -> Option<&'static str> {
+        match &self.requests.first()?.prompt {
+            Prompt::Chat { tools, .. } if !tools.is_empty() => {
+                let older = self.tools.as_ref().is_some_and(|tools| tools.older);
+                Some(if older { "functions" } else { "tools" })
+            }
+            Prompt::Chat { messages, .. }
+                if messages.iter().any(|message| !message.tool_calls.is_empty()) =>
+            {
+                Some("messages")
+            }
+            _ => None,
+        }
     }
 
     /// The same for requests that begin alike, as the turns of one conversation do: one worker may have kept what it computed.
@@ -128,10 +166,14 @@ impl Ask {
             left -= bytes.len();
         };
         match self.requests.first().map(|request| &request.prompt) {
-            Some(Prompt::Chat { messages }) => messages.iter().for_each(|message| {
-                add(message.role.as_bytes());
-                add(message.content.as_bytes());
-            }),
+            Some(Prompt::Chat { messages, tools }) => {
+                // Templates show tools before all else.
+                tools.iter().for_each(|tool| add(tool.as_bytes()));
+                for message in messages {
+                    add(message.role.as_bytes());
+                    add(message.content.as_bytes());
+                }
+            }
             Some(Prompt::Text(text)) => add(text.as_bytes()),
             Some(Prompt::Tokens(ids)) => {
                 ids.iter().take(BEGINNING_BYTES).for_each(|id| add(&id.to_le_bytes()));
@@ -150,7 +192,7 @@ impl Ask {
         table::screen(&mut fields, route)?;
         let model = model(&mut fields)?;
         let choices = fields.integer("n", table::CHOICES)?.unwrap_or(1) as u32;
-        let sampling = sampling(&mut fields)?;
+        let mut sampling = sampling(&mut fields)?;
         let seed = fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller);
         let stop = stop(&mut fields, "stop")?;
         let ignore_end = fields.boolean("ignore_eos")?.unwrap_or(false);
@@ -158,15 +200,29 @@ impl Ask {
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
         let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
-        let (form, max_output_tokens, prompts) = match route {
+        let grammar = match route {
+            Route::Chat => response_format(&mut fields)?,
+            _ => None,
+        };
+        sampling.grammar = grammar.as_deref().map(Request::grammar_digest);
+        if grammar.is_some() && ignore_end {
+            let message = "`ignore_eos` goes past the end of an answer, and one that keeps to `response_format` has nothing \
+                           more to say there. Leave one of them out.";
+            return Err(ApiError::invalid("ignore_eos", message));
+        }
+        let Subject { form, max_output_tokens, prompts, tools } = match route {
             Route::Completions => completions(&mut fields, choices)?,
+            Route::Embeddings => embeddings(&mut fields)?,
             _ => chat(&mut fields)?,
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
         let requests: Vec<Request> = prompts
             .into_iter()
-            .map(|prompt| form.request(prompt, stop.clone(), date.unwrap_or(today)))
+            .map(|prompt| Request {
+                grammar: grammar.clone(),
+                ..form.request(prompt, stop.clone(), date.unwrap_or(today))
+            })
             .collect();
         Ask {
             model,
@@ -181,6 +237,7 @@ impl Ask {
             preferences,
             deadline_ms,
             form,
+            tools,
         }
         .checked()
     }
@@ -192,12 +249,7 @@ impl Ask {
     }
 
     fn check(&self) -> Result<(), ApiError> {
-        let subject = match self.form {
-            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => {
-                "messages"
-            }
-            Form::Completion { .. } | Form::Ollama { chat: false, .. } => "prompt",
-        };
+        let subject = self.form.subject();
         if self.answers() > ANSWERS_MAX {
             let message = format!(
                 "{} prompts times `n` {} are {} answers. Ask for at most {ANSWERS_MAX} at once.",
@@ -235,6 +287,15 @@ impl Ask {
 }
 
 impl Form {
+    /// What OpenTelemetry's conventions call it.
+    pub(crate) fn operation(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => "chat",
+            Form::Completion { .. } | Form::Ollama { chat: false, .. } => "text_completion",
+            Form::Embedding { .. } => "embeddings",
+        }
+    }
+
     /// Alternatives wanted per output token.
     pub(crate) fn logprobs(&self) -> Option<u8> {
         match *self {
@@ -243,7 +304,26 @@ impl Form {
             }
             // The tokens' bytes tell which of them it was.
             Form::Message { stops } => stops.then_some(0),
-            Form::Count => None,
+            Form::Count | Form::Embedding { .. } => None,
+        }
+    }
+
+    /// What is wanted of a vector, if one is.
+    fn embedding(&self) -> Option<Embedding> {
+        match *self {
+            Form::Embedding { wanted, .. } => Some(wanted),
+            _ => None,
+        }
+    }
+
+    /// The parameter that holds what is asked.
+    pub(crate) fn subject(&self) -> &'static str {
+        match self {
+            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => {
+                "messages"
+            }
+            Form::Completion { .. } | Form::Ollama { chat: false, .. } => "prompt",
+            Form::Embedding { .. } => "input",
         }
     }
 
@@ -253,6 +333,8 @@ impl Form {
             stop,
             logprobs: self.logprobs(),
             prompt_logprobs: self.prompt_logprobs(&prompt),
+            grammar: None,
+            embedding: self.embedding(),
             date: matches!(prompt, Prompt::Chat { .. }).then_some(date),
             prompt,
         }
@@ -271,6 +353,13 @@ impl Form {
     }
 }
 
+/// What is asked of a route.
+struct Subject {
+    form: Form,
+    max_output_tokens: Option<u32>,
+    prompts: Vec<Prompt>,
+    tools: Option<Tools>,
+}
 /// The name of the model.
 pub(super) fn model(fields: &mut Fields<'_>) -> Result<String, ApiError> {
     let model = fields::string("model", required(fields, "model")?)?;
@@ -284,11 +373,8 @@ pub(super) fn model(fields: &mut Fields<'_>) -> Result<String, ApiError> {
     Ok(model)
 }
 
-type Subject = (Form, Option<u32>, Vec<Prompt>);
-
 fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
-    no_tools(fields, "tools", "tool_choice")?;
-    no_tools(fields, "functions", "function_call")?;
+    let (shown, tools) = tools::offered(fields)?;
     only_text(fields)?;
 
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
@@ -315,11 +401,26 @@ fn chat(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
     let raw = fields::list("messages", raw, MAX_MESSAGES)?;
     let messages: Result<Vec<Message>, ApiError> =
         raw.into_iter().enumerate().map(|(index, raw)| message(index, raw)).collect();
-    let messages = messages?;
+    let mut messages = messages?;
+    answer_calls(&mut messages);
     if messages.is_empty() {
         return Err(ApiError::invalid("messages", "`messages` is empty. Send at least one message."));
     }
-    Ok((Form::Chat { logprobs }, max_output_tokens, vec![Prompt::Chat { messages }]))
+    let prompts = vec![Prompt::Chat { messages, tools: shown }];
+    Ok(Subject { form: Form::Chat { logprobs }, max_output_tokens, prompts, tools })
+}
+
+/// A result that names no call, as those of the older form do, is that of the last call of its name.
+fn answer_calls(messages: &mut [Message]) {
+    for index in 0..messages.len() {
+        let (before, rest) = messages.split_at_mut(index);
+        let message = &mut rest[0];
+        let Some(name) = message.name.as_ref().filter(|_| message.role == "tool") else { continue };
+        if message.tool_call_id.is_none() {
+            let mut calls = before.iter().rev().flat_map(|message| message.tool_calls.iter().rev());
+            message.tool_call_id = calls.find(|call| call.name == *name).map(|call| call.id.clone());
+        }
+    }
 }
 
 fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
@@ -332,8 +433,6 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
         return Err(ApiError::invalid(fields.path("role"), message));
     };
     for (name, instead) in [
-        ("tool_calls", "Write the call into `content`."),
-        ("function_call", "Write the call into `content`."),
         ("audio", "Send its transcript as `content`."),
         ("refusal", "Send it as `content`."),
         ("reasoning_content", "Leave it out, or put it into `content`."),
@@ -345,16 +444,25 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
         }
     }
+    let tool_calls = if *role == "assistant" { tools::calls(index, &mut fields)? } else { Vec::new() };
+    let tool_call_id = if *role == "tool" { fields.string("tool_call_id")? } else { None };
+    let tool_call_id = tool_call_id.map(|id| tools::short(&fields.path("tool_call_id"), id)).transpose()?;
     // What chat templates never see.
     for name in ["annotations", "cache_control", "id", "tool_call_id"] {
         fields.take(name);
     }
     let name = fields.string("name")?;
     let content_path = fields.path("content");
-    let content = fields.take("content").ok_or_else(|| missing(&content_path))?;
-    let content = content_text(&content_path, content)?;
-    table::nothing_left(&fields, &["role", "content", "name"])?;
-    Ok(Message { role: (*role).to_owned(), content, name })
+    let content = match fields.take("content") {
+        Some(content) => content_text(&content_path, content)?,
+        None if !tool_calls.is_empty() => String::new(),
+        None => return Err(missing(&content_path)),
+    };
+    table::nothing_left(
+        &fields,
+        &["role", "content", "name", "tool_calls", "tool_call_id", "function_call"],
+    )?;
+    Ok(Message { role: (*role).to_owned(), content, name, tool_calls, tool_call_id })
 }
 
 /// A text, or a list of text parts joined as they stand.
@@ -387,7 +495,11 @@ fn content_text(path: &str, raw: &RawValue) -> Result<String, ApiError> {
 }
 
 /// Tools may be named as long as none is to be called.
-fn no_tools(fields: &mut Fields<'_>, tools: &'static str, choice: &'static str) -> Result<(), ApiError> {
+pub(super) fn no_tools(
+    fields: &mut Fields<'_>,
+    tools: &'static str,
+    choice: &'static str,
+) -> Result<(), ApiError> {
     let choice_raw = fields.take(choice).map(RawValue::get);
     let tools_raw = fields.take(tools).map(RawValue::get).filter(|raw| *raw != "[]");
     let at_fault = match (tools_raw, choice_raw) {
@@ -397,22 +509,13 @@ fn no_tools(fields: &mut Fields<'_>, tools: &'static str, choice: &'static str) 
     };
     let message = format!(
         "`{at_fault}` is not supported here: answers are text. Leave it out or send `{choice}: \"none\"`, \
-         and describe in `messages` what may be called.",
+         and describe in words what may be called.",
     );
     Err(ApiError::new(Code::UnsupportedParameter, message).with_param(at_fault))
 }
 
 /// Answers are plain text.
 fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    if let Some(mut format) = fields.fields("response_format")? {
-        let kind = format.string("type")?;
-        if kind.as_deref() != Some("text") {
-            let message = "`response_format` other than `{\"type\": \"text\"}` is not supported here. \
-                           Describe the form in `messages` and check the answer.";
-            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("response_format"));
-        }
-        table::nothing_left(&format, &["type"])?;
-    }
     if let Some(raw) = fields.take("modalities") {
         for raw in fields::list("modalities", raw, 16)? {
             if fields::string("modalities", raw)? != "text" {
@@ -442,30 +545,52 @@ fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiErro
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
     }
-    let prompts = prompts(required(fields, "prompt")?)?;
-    Ok((Form::Completion { echo, logprobs }, Some(max_tokens), prompts))
+    let prompts = prompts("prompt", required(fields, "prompt")?)?;
+    let form = Form::Completion { echo, logprobs };
+    Ok(Subject { form, max_output_tokens: Some(max_tokens), prompts, tools: None })
 }
 
-fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
-    const PATH: &str = "prompt";
-    let element = |index: usize| format!("{PATH}[{index}]");
+fn embeddings(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
+    let base64 = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            let message = format!(
+                "`encoding_format` is \"{}\". It must be \"float\" or \"base64\".",
+                fields::quote(other)
+            );
+            return Err(ApiError::invalid("encoding_format", message));
+        }
+    };
+    let dimensions = fields.integer("dimensions", table::DIMENSIONS)?.map(|dimensions| dimensions as u32);
+    let prompts = prompts("input", required(fields, "input")?)?;
+    let form = Form::Embedding { base64, wanted: Embedding { dimensions } };
+    Ok(Subject { form, max_output_tokens: Some(0), prompts, tools: None })
+}
+
+fn prompts(path: &str, raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
+    let element = |index: usize| format!("{path}[{index}]");
     let prompts: Vec<Prompt> = match (fields::first_byte(raw), fields::first_element_byte(raw)) {
-        (b'"', _) => vec![Prompt::Text(fields::string(PATH, raw)?)],
-        (b'[', Some(b'"')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'"', _) => vec![Prompt::Text(fields::string(path, raw)?)],
+        (b'[', Some(b'"')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| fields::string(&element(index), raw).map(Prompt::Text))
             .collect::<Result<_, _>>()?,
-        (b'[', Some(b'[')) => fields::list(PATH, raw, PROMPTS_MAX)?
+        (b'[', Some(b'[')) => fields::list(path, raw, PROMPTS_MAX)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| {
                 fields::token_ids(&element(index), raw, MAX_PROMPT_TOKENS).map(Prompt::Tokens)
             })
             .collect::<Result<_, _>>()?,
-        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(PATH, raw, MAX_PROMPT_TOKENS)?)],
-        (b'[', None) => return Err(ApiError::invalid(PATH, "`prompt` is an empty list. Send a prompt.")),
-        _ => return Err(fields::wrong_type(PATH, raw, "a text, a list of texts, or lists of token ids")),
+        (b'[', Some(_)) => vec![Prompt::Tokens(fields::token_ids(path, raw, MAX_PROMPT_TOKENS)?)],
+        (b'[', None) => {
+            let message =
+                format!("`{path}` is an empty list. Send at least one text, or the ids of its tokens.");
+            return Err(ApiError::invalid(path, message));
+        }
+        _ => return Err(fields::wrong_type(path, raw, "a text, a list of texts, or lists of token ids")),
     };
     let empty = |prompt: &Prompt| matches!(prompt, Prompt::Tokens(ids) if ids.is_empty());
     if let Some(index) = prompts.iter().position(empty) {
@@ -475,7 +600,7 @@ fn prompts(raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
     Ok(prompts)
 }
 
-fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
+pub(super) fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
     let off = Sampling::default();
     let sampling = Sampling {
         temperature: fields.number("temperature", table::TEMPERATURE)?.unwrap_or(off.temperature),
@@ -490,6 +615,7 @@ fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
             .number("frequency_penalty", table::PENALTY)?
             .unwrap_or(off.frequency_penalty),
         logit_bias: logit_bias(fields)?,
+        grammar: None,
     };
     sampling.check().map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))?;
     Ok(sampling)
@@ -588,7 +714,7 @@ fn date(text: &str) -> Option<CivilDate> {
     Some(CivilDate { year: year.parse().ok()?, month: month.parse().ok()?, day: day.parse().ok()? })
 }
 
-fn required<'a>(fields: &mut Fields<'a>, name: &str) -> Result<&'a RawValue, ApiError> {
+pub(super) fn required<'a>(fields: &mut Fields<'a>, name: &str) -> Result<&'a RawValue, ApiError> {
     fields.take(name).ok_or_else(|| missing(name))
 }
 
@@ -599,7 +725,7 @@ pub(super) fn missing(path: &str) -> ApiError {
 /// The caller's part of a request's size.
 fn prompt_bytes(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat { messages } => messages.iter().map(|message| message.content.len()).sum(),
+        Prompt::Chat { messages, .. } => messages.iter().map(|message| message.content.len()).sum(),
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(ids) => ids.len() * size_of::<u32>(),
     }

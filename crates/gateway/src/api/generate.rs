@@ -7,6 +7,7 @@
 //! Absent: understanding the request (`ask`), wording the reply (`reply`).
 
 use std::{
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -29,11 +30,13 @@ use tracing::{error, info};
 use super::{
     ask::{Ask, Form},
     body::Text,
+    embeddings::{self, EmbeddingList},
+    guard,
     last_event::{Broken, LastEvent},
-    openapi::{ChatCompletionRequest, CompletionRequest},
+    openapi::{ChatCompletionRequest, CompletionRequest, EmbeddingRequest},
     parameters::Route,
     shapes::{
-        ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
+        self, ChatCompletion, ChatCompletionChunk, Completion, CompletionTokensDetails, HandoverWait,
         PromptTokensDetails, SuretyNote, Usage,
     },
     sse::{self, Events},
@@ -44,9 +47,12 @@ use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
+    keys::{Hold, Tenant},
+    journal::trail::{Following, Trail},
     route::Resolved,
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
+    telemetry::{Telemetry, TraceParent},
 };
 
 /// Bodies up to here are understood at once; longer ones on a thread that may take its time.
@@ -61,6 +67,7 @@ const FINGERPRINT_DIGITS: usize = 16;
 /// Answer a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "answers", request_body = ChatCompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The answer; with `stream: true`, chunks as server-sent events, ended by `[DONE]` or by an error frame.",
         content((ChatCompletion<'static> = "application/json"), (ChatCompletionChunk<'static> = "text/event-stream"))),
@@ -79,6 +86,7 @@ pub(super) async fn chat_completions(
 /// Continue a text or a list of token ids.
 #[utoipa::path(post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest, params(
     ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event of a stream that broke off: the rest of it is sent. The body is the same as before."),
+    ("Idempotency-Key" = Option<String>, Header, description = "A name of the request's own, such as a UUID: sent again with it within a day, the same request is answered with the same response, and charged once."),
 ), responses(
     (status = 200, description = "The continuation; with `stream: true`, pieces as server-sent events, ended by `[DONE]` or by an error frame.",
         content((Completion<'static> = "application/json"), (Completion<'static> = "text/event-stream"))),
@@ -94,6 +102,21 @@ pub(super) async fn completions(
     answer(shared, id, Route::Completions, headers, body).await
 }
 
+/// Turn texts, or lists of token ids, into vectors of length one.
+#[utoipa::path(post, path = "/v1/embeddings", tag = "answers", request_body = EmbeddingRequest, responses(
+    (status = 200, description = "A vector for each input.", body = EmbeddingList),
+    (status = "4XX", description = "The request cannot be answered as it is.", body = ErrorBody),
+    (status = "5XX", description = "It was not answered; `metadata` says who answers for that and whether a retry helps.", body = ErrorBody),
+))]
+pub(super) async fn embeddings(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(shared, id, Route::Embeddings, headers, body).await
+}
+
 /// A request that a worker has accepted, and everything its answer needs.
 pub(super) struct Job {
     shared: Arc<Shared>,
@@ -107,6 +130,12 @@ pub(super) struct Job {
     /// Where what its stream needs to go on is kept.
     log: Option<StreamLog>,
     told: Told,
+    telemetry: Telemetry,
+    /// What is set aside for it.
+    hold: Arc<Hold>,
+    trail: Trail,
+    /// Its caller has left when this is dropped, unless it had ended.
+    _following: Option<Following>,
     /// The request counts as active, and its text as held, until this is dropped.
     _active: Active,
     _share: Option<OwnedSemaphorePermit>,
@@ -154,7 +183,7 @@ impl Told {
 }
 
 /// A gateway that has just begun learns what its workers serve before long.
-async fn resolve_soon(shared: &Shared, name: &str) -> Result<Resolved, ApiError> {
+pub(super) async fn resolve_soon(shared: &Shared, name: &str) -> Result<Resolved, ApiError> {
     let give_up = Instant::now() + shared.search_timeout;
     loop {
         match shared.workers.resolve(name) {
@@ -170,6 +199,8 @@ pub(super) struct Call {
     pub(super) received_ms: u64,
     /// The day that chat templates are told.
     pub(super) today: CivilDate,
+    /// Of which trace it is a part.
+    pub(super) trace: Option<TraceParent>,
     /// Its text counts as held until this is dropped.
     pub(super) share: Option<OwnedSemaphorePermit>,
 }
@@ -183,15 +214,16 @@ pub(super) async fn answer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let received_ms = unix_ms();
+    let trace = TraceParent::of(&headers);
     let last = LastEvent::of(&headers)?;
     let Text { text, share } = shared.intake.read(&headers, body).await?;
     let (broken, call) = match last {
-        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), share }),
+        None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), trace, share }),
         // A stream that goes on has the id and the day that it began with.
         Some(last) => {
             let broken = Broken::find(&shared, last).await?;
             let Begun { received_ms, date, .. } = broken.begun;
-            let call = Call { id: broken.last.request, received_ms, today: date, share };
+            let call = Call { id: broken.last.request, received_ms, today: date, trace, share };
             (Some(broken), call)
         }
     };
@@ -207,19 +239,45 @@ pub(super) async fn start(
     ask: Ask,
     broken: Option<Broken>,
 ) -> Result<Job, ApiError> {
-    let Call { id, received_ms, today, share } = call;
+    let trail = shared.journal.trail(call.id);
+    trail.asked_unless_known(shared.key.public(), call.received_ms);
+    trail.named(&ask.model);
+    // What is known of a stream that broke off is not replaced before it goes on.
+    let following = broken.is_none().then(|| trail.following());
+    let began = begin(shared, call, ask, broken, &trail).await;
+    if let (Err(failure), Some(_)) = (&began, &following) {
+        trail.failed(failure);
+    }
+    let job = began?;
+    trail.begun();
+    Ok(Job { _following: Some(following.unwrap_or_else(|| trail.following())), ..job })
+}
+
+async fn begin(
+    shared: Arc<Shared>,
+    call: Call,
+    mut ask: Ask,
+    broken: Option<Broken>,
+    trail: &Trail,
+) -> Result<Job, ApiError> {
+    let Call { id, received_ms, today, trace, share } = call;
+    let began = Instant::now();
     shared.open()?;
+    let tenant = Tenant::current(&shared.keys)?;
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
+    let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
+    ask.hold_to_calls(model.calls)?;
+    guard::screen(&tenant, &mut ask, &model)?;
     let restored = match broken {
         Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
         None => None,
     };
-    let goes_on = restored.is_some();
     let active = shared.admit(id)?;
+    let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
         workers: Arc::clone(&shared.workers),
@@ -233,8 +291,10 @@ pub(super) async fn start(
         deadline_ms: unix_ms() + patience_ms,
         stall: shared.stall_timeout,
         search: shared.search_timeout,
-        affinity: Some(ask.affinity()),
+        affinity: Some(tenant.affinity(ask.affinity())),
+        hold: Arc::clone(&hold),
         counts: ask.form == Form::Count,
+        trail: trail.clone(),
     };
     let (mut told, mut first_byte_ms) = (Told::default(), None);
     let begin = async {
@@ -255,14 +315,20 @@ pub(super) async fn start(
         true => shared.streams.go_on(id),
         false => {
             let nonce = answering.nonce();
-            shared.streams.begin(id, Begun { model: model.id, nonce, date: today, received_ms })
+            shared
+                .streams
+                .begin(id, Begun { model: model.id, nonce, date: today, received_ms, tenant: tenant.key() })
         }
     });
     if let Some(log) = &log {
         answering.keep_in(log.clone());
     }
+    let what = (ask.form.operation(), model.name.as_str());
+    let telemetry = Telemetry::accepted(Arc::clone(&shared.metrics), what, (id, began.into_std()), trace);
     let finished = (0..ask.answers()).map(|_| None).collect();
     Ok(Job {
+        trail: trail.clone(),
+        _following: None,
         shared,
         id,
         ask,
@@ -273,6 +339,8 @@ pub(super) async fn start(
         finished,
         log,
         told,
+        telemetry,
+        hold,
         _active: active,
         _share: share,
     })
@@ -305,7 +373,7 @@ pub(super) async fn understand<T: Send + 'static>(
 }
 
 /// What can be refused once the model is known.
-fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
+pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
     let is_chat = |request: &Request| matches!(request.prompt, Prompt::Chat { .. });
     if !model.chat && ask.requests.iter().any(is_chat) {
         let instead = match ask.form {
@@ -316,6 +384,18 @@ fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
             format!("\"{}\" has no chat template, so it cannot hold a conversation. {instead}", model.name);
         return Err(ApiError::invalid("model", message));
     }
+    if model.calls.is_none()
+        && let Some(param) = ask.shows_tools()
+    {
+        let message = format!(
+            "Tools are not supported by the chat template of \"{}\". Send `tool_choice: \"none\"` and no calls in `messages`, or ask \
+             a model of which /v1/models says `tools: true`.",
+            model.name,
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
+    }
+    embeddings::fits(ask, model)?;
+    let subject = ask.form.subject();
     let unknown = |token: u32| token >= model.vocabulary;
     if let Some((token, _)) = ask.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
         let message = format!(
@@ -329,18 +409,55 @@ fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         let Prompt::Tokens(ids) = &request.prompt else { continue };
         if let Some(position) = ids.iter().position(|id| unknown(*id)) {
             let message = format!(
-                "`prompt` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
+                "`{subject}` holds token {} at index {position}; \"{}\" knows tokens 0 to {}.",
                 ids[position],
                 model.name,
                 model.vocabulary.saturating_sub(1),
             );
-            return Err(ApiError::invalid("prompt", message));
+            return Err(ApiError::invalid(subject, message));
         }
     }
     Ok(())
 }
 
-fn receipt_path(id: RequestId) -> String {
+/// What the headers of an answer say about it.
+pub(super) struct Labels {
+    pub(super) receipt: Option<String>,
+    pub(super) model: String,
+    pub(super) workers: Option<String>,
+    pub(super) verification: &'static str,
+    pub(super) cost: Option<String>,
+}
+
+impl Labels {
+    /// Those of an answer that is whole.
+    pub(super) fn of(note: SuretyNote) -> Labels {
+        Labels {
+            receipt: note.receipt,
+            model: note.model,
+            workers: Some(note.workers.join(", ")),
+            verification: "signature",
+            cost: Some(note.cost),
+        }
+    }
+
+    pub(super) fn stick(self, response: &mut Response) {
+        let headers = response.headers_mut();
+        for (name, value) in [
+            ("x-surety-receipt", self.receipt),
+            ("x-surety-model", Some(self.model)),
+            ("x-surety-workers", self.workers),
+            ("x-surety-verification", Some(self.verification.to_owned())),
+            ("x-surety-cost", self.cost),
+        ] {
+            let Some(value) = value else { continue };
+            let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+pub(super) fn receipt_path(id: RequestId) -> String {
     format!("/v1/receipts/{id}")
 }
 
@@ -352,32 +469,61 @@ fn stopping() -> ApiError {
 impl Job {
     /// The response: a stream, or one document, as was asked.
     pub(super) async fn respond(self) -> Result<Response, ApiError> {
-        let (id, model) = (self.id, self.model.id.to_string());
-        let workers = keys(self.answering.workers().iter());
-        // A stream's cost is known at its end, and is in its last chunk.
-        let free = self.answering.is_free().then(|| "0".to_owned());
-        let (mut response, verification, receipt, cost, workers) = if self.ask.stream {
-            (self.stream(), "pending", Some(receipt_path(id)), free, workers)
+        let (id, mut labels) = (self.id, self.labels());
+        let mut response = if self.ask.stream {
+            self.stream()
         } else {
             let (json, note) = self.document().await?;
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            (response, "signature", note.receipt, Some(note.cost), note.workers.join(", "))
+            labels = Labels::of(note);
+            response
         };
         response.extensions_mut().insert(id);
-        let headers = response.headers_mut();
-        for (name, value) in [
-            ("x-surety-receipt", receipt),
-            ("x-surety-model", Some(model)),
-            ("x-surety-workers", Some(workers)),
-            ("x-surety-verification", Some(verification.to_owned())),
-            ("x-surety-cost", cost),
-        ] {
-            let Some(value) = value else { continue };
-            let value = HeaderValue::try_from(value).expect("hexadecimal digits and words");
-            headers.insert(HeaderName::from_static(name), value);
-        }
+        labels.stick(&mut response);
         Ok(response)
+    }
+
+    /// What is known of an answer that has just begun.
+    pub(super) fn labels(&self) -> Labels {
+        Labels {
+            receipt: Some(receipt_path(self.id)),
+            model: self.model.id.to_string(),
+            workers: Some(keys(self.answering.workers().iter())),
+            verification: "pending",
+            // A stream's cost is known at its end, and is in its last event.
+            cost: self.answering.is_free().then(|| "0".to_owned()),
+        }
+    }
+
+    /// Gives the text of the one answer to `hear` as it comes; returns how it ended. What its stream needs to go on is kept
+    /// until somebody forgets it.
+    pub(super) async fn tell(
+        &mut self,
+        mut hear: impl FnMut(&str) + Send,
+    ) -> Result<(&'static str, Usage, SuretyNote), ApiError> {
+        self.log = None;
+        let known = mem::take(&mut self.told.known);
+        if !known.is_empty() {
+            hear(&known);
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut halted = pin!(shared.halted());
+        loop {
+            match self.next(halted.as_mut()).await? {
+                (_, Event::Prompt { .. }) => {}
+                (_, Event::Output { text, .. }) => {
+                    self.first_byte_ms.get_or_insert_with(unix_ms);
+                    hear(self.told.new_of(&text)?);
+                }
+                (index, Event::Finished(finished)) => {
+                    let reason = finished.reason;
+                    self.finished[index] = Some(finished);
+                    let (usage, note) = self.conclude().await?;
+                    return Ok((reason, usage, note));
+                }
+            }
+        }
     }
 
     /// How its answers are worded.
@@ -388,6 +534,7 @@ impl Job {
             created: self.received_ms / 1000,
             model: self.model.name.clone(),
             fingerprint: format!("fp_{}", &digits[..FINGERPRINT_DIGITS]),
+            calls: self.model.calls,
             prompt_tokens: self.answering.prompt_tokens(),
         };
         let marks = self.log.clone().map(|log| Marks { request: self.id, position: self.told.position, log });
@@ -416,9 +563,15 @@ impl Job {
     fn take(&mut self, wording: &mut dyn Wording, index: usize, event: Event) -> Result<bool, ApiError> {
         match event {
             Event::Prompt { first, logprobs } => wording.prompt(index, &logprobs, first),
-            Event::Output { text, logprobs } => wording.output(index, self.told.new_of(&text)?, &logprobs),
+            Event::Output { text, logprobs } => {
+                self.telemetry.token();
+                wording.output(index, self.told.new_of(&text)?, &logprobs);
+            }
             Event::Finished(finished) => {
                 self.told.check_end()?;
+                if let Some(vector) = finished.vector() {
+                    wording.vector(index, vector);
+                }
                 self.finished[index] = Some(finished);
             }
         }
@@ -427,6 +580,18 @@ impl Job {
 
     /// The whole answer as one document, and what is known about it.
     pub(super) async fn document(mut self) -> Result<(Bytes, SuretyNote), ApiError> {
+        let made = self.whole().await;
+        made.inspect_err(|failure| self.failed(failure))
+    }
+
+    /// Tells all who follow it.
+    fn failed(&mut self, failure: &ApiError) {
+        self.trail.failed(failure);
+        self.telemetry.failed(failure);
+        self.hold.fail();
+    }
+
+    async fn whole(&mut self) -> Result<(Bytes, SuretyNote), ApiError> {
         let mut wording = self.wording();
         let shared = Arc::clone(&self.shared);
         let mut halted = pin!(shared.halted());
@@ -463,8 +628,10 @@ impl Job {
         match self.follow(&mut *wording, &events).await {
             Ok(last) => events.end(last),
             Err(failure) => {
+                self.failed(&failure);
                 let (request, code) = (self.id, failure.code().as_str());
                 info!(%request, code, "stream ended with an error");
+                self.shared.metrics.failed(&failure);
                 events.end(wording.failed(&failure));
             }
         }
@@ -511,14 +678,29 @@ impl Job {
         }
         let usage = usage(&finished, self.ask.choices as usize);
         let mut note = note(&finished, self.id, &self.model);
+        let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
+        note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
+        let charge = charge(&finished);
         let evidence = self.evidence(finished)?;
-        if let Err(failure) = self.shared.receipts.keep(self.id, evidence).await {
+        // Whoever finds the receipt after a crash is to know who is charged for it.
+        self.hold.on_disk().await;
+        let kept = self.shared.receipts.keep(self.id, evidence).await;
+        let tokens =
+            [usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens, usage.completion_tokens];
+        let charged = self.hold.complete(tokens, self.first_byte_ms, kept.is_err());
+        if let Err(failure) = kept {
             note.receipt = None;
             note.note = Some(failure.to_string());
+            if let Some(charged) = charged {
+                // If that fails too, it has been logged.
+                let _ = charged.await;
+            }
         }
+        self.trail.answered(charge);
         if let Some(log) = &self.log {
             log.forget();
         }
+        self.telemetry.done(&reasons, &usage, &note, u64::try_from(charge.0).unwrap_or(u64::MAX));
         info!(
             request = %self.id,
             model = self.model.name,
@@ -599,6 +781,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         cost: charge(finished).to_string(),
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
+        tool_calls: None,
         note: None,
     }
 }

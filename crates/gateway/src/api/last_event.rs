@@ -13,6 +13,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     route::Resolved,
     session::{Again, Restored},
     streams::{Begun, Entry},
@@ -35,10 +36,17 @@ pub(super) struct LastEvent {
 pub(super) struct Broken {
     pub(super) last: LastEvent,
     pub(super) begun: Begun,
+    /// Whether anything is kept of it; if not, it begins anew, and says the same.
+    pub(super) is_kept: bool,
     entries: Vec<Entry>,
 }
 
 impl LastEvent {
+    /// All of an answer is wanted, from its beginning.
+    pub(super) fn from_the_beginning(request: RequestId) -> LastEvent {
+        LastEvent { request, position: 0 }
+    }
+
     /// What the header says, if it is there.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
         let Some(value) = headers.get(HEADER) else { return Ok(None) };
@@ -64,12 +72,14 @@ impl Broken {
             return Err(ApiError::new(Code::Overloaded, message).with_accountable(Accountable::Caller));
         }
         let (streams, receipts) = (shared.streams.clone(), shared.receipts.clone());
+        let tenant = Tenant::current(&shared.keys)?.key();
         let found = tokio::task::spawn_blocking(move || {
             let whole = receipts.find(last.request).is_ok_and(|evidence| evidence.is_some());
-            (streams.find(last.request).filter(|_| !whole), whole)
+            let theirs = |(begun, _): &(Begun, Vec<Entry>)| !whole && begun.tenant == tenant;
+            (streams.find(last.request).filter(theirs), whole)
         });
         match found.await.map_err(|_| ApiError::bug("looking for a stream panicked"))? {
-            (Some((begun, entries)), _) => Ok(Broken { last, begun, entries }),
+            (Some((begun, entries)), _) => Ok(Broken { last, begun, is_kept: true, entries }),
             (None, true) => Err(gone(&format!(
                 "The stream that `Last-Event-ID` names was answered to its end, and is not sent again. All of it is in \
                  /v1/receipts/{}.",
@@ -80,6 +90,22 @@ impl Broken {
                  header out to ask anew.",
             )),
         }
+    }
+
+    /// An answer that begins as `begun` says, or has begun so: all of it is wanted. Reads the disk.
+    pub(super) fn from_the_start(shared: &Shared, request: RequestId, begun: Begun) -> Broken {
+        let last = LastEvent { request, position: 0 };
+        let same = |kept: &Begun| (kept.nonce, kept.model) == (begun.nonce, begun.model);
+        match shared.streams.find(request).filter(|(kept, _)| same(kept)) {
+            Some((begun, entries)) => Broken { last, begun, is_kept: true, entries },
+            None => Broken::anew(request, begun),
+        }
+    }
+
+    /// An answer that begins as `begun` says.
+    pub(super) fn anew(request: RequestId, begun: Begun) -> Broken {
+        let last = LastEvent { request, position: 0 };
+        Broken { last, begun, is_kept: false, entries: Vec::new() }
     }
 
     /// The answer as far as it was signed for, if this is the request that began it.

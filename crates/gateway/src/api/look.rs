@@ -19,6 +19,7 @@ use tracing::error;
 use super::{
     dialect,
     fields::quote,
+    money::may_see,
     messages::{
         self,
         shapes::{ModelInfo, ModelPage},
@@ -35,6 +36,7 @@ use crate::{
     route::chain,
 };
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const COSE: &str = "application/cose";
 const COSE_SIGN1: &str = "application/cose; cose-type=\"cose-sign1\"";
 
@@ -70,6 +72,14 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Heal
     shared.open()?;
     shared.workers.unready()?;
     Ok(Json(Health { status: "ready" }))
+}
+
+/// What the gateway has done, in numbers, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "state", responses((status = 200, description = "OpenMetrics text.", body = String, content_type = "application/openmetrics-text")))]
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let page = shared.metrics.text(shared.active.count() as u64, &shared.workers.census());
+    let page = page.map_err(|_| ApiError::bug("the metrics cannot be written"))?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 
 /// The models that can be asked for; page by page, as Anthropic shapes them, if `anthropic-version` is sent.
@@ -176,14 +186,6 @@ pub(super) async fn receipt(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let asked = path_text(asked)?;
-    let Some(id) = RequestId::parse(&asked) else {
-        let message = format!(
-            "\"{}\" is not a request id. Ids look like req_ and 32 digits, as in `x-request-id`.",
-            quote(&asked),
-        );
-        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
-    };
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     let form = Form::wanted(accept).ok_or_else(|| {
         let message = format!(
@@ -193,27 +195,11 @@ pub(super) async fn receipt(
         ApiError::new(Code::NotAcceptable, message)
     })?;
     let choice = choice(uri.query().unwrap_or(""))?;
-    let receipts = shared.receipts.clone();
-    let found = tokio::task::spawn_blocking(move || receipts.find(id)).await;
-    let found = found.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(|error| {
-        error!(error = chain(&error), "receipts cannot be read");
-        ApiError::bug("the receipts on its disk cannot be read")
-    })?;
-    let Some(json) = found else {
-        let message = if shared.active.contains(id) {
-            format!("{id} is still being answered. Ask again when it has ended.")
-        } else {
-            format!("Nothing is kept for {id}: it was not answered here, it failed, or it is too old.")
-        };
-        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
-    };
+    let (id, json) = kept(&shared, asked).await?;
     match form {
         Form::Json => Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response()),
         Form::Cose => {
-            let evidence = Evidence::parse(&json).map_err(|error| {
-                error!(request = %id, error = chain(&error), "kept evidence cannot be read");
-                ApiError::bug("kept evidence cannot be read")
-            })?;
+            let evidence = readable(id, &json)?;
             // The one that brought each answer to its end.
             let is_end = |receipt: &Vec<u8>| {
                 Signed::<Receipt>::peek_value(receipt).is_ok_and(|(receipt, _)| receipt.failure().is_none())
@@ -230,8 +216,52 @@ pub(super) async fn receipt(
     }
 }
 
+/// The request that a path names, and the JSON of its evidence.
+pub(super) async fn kept(
+    shared: &Shared,
+    asked: Result<Path<String>, PathRejection>,
+) -> Result<(RequestId, Vec<u8>), ApiError> {
+    let asked = path_text(asked)?;
+    let Some(id) = RequestId::parse(&asked) else {
+        let message = format!(
+            "\"{}\" is not a request id. Ids look like req_ and 32 digits, as in `x-request-id`.",
+            quote(&asked),
+        );
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    };
+    if !may_see(shared, id).await? {
+        let message = format!(
+            "Nothing is kept for {id} that was asked with this key: it was another's, it failed, or it is too old."
+        );
+        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+    }
+    let receipts = shared.receipts.clone();
+    let found = tokio::task::spawn_blocking(move || receipts.find(id)).await;
+    let found = found.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(|error| {
+        error!(error = chain(&error), "receipts cannot be read");
+        ApiError::bug("the receipts on its disk cannot be read")
+    })?;
+    let json = found.ok_or_else(|| {
+        let message = if shared.active.contains(id) {
+            format!("{id} is still being answered. Ask again when it has ended.")
+        } else {
+            format!("Nothing is kept for {id}: it was not answered here, it failed, or it is too old.")
+        };
+        ApiError::new(Code::NotFound, message).with_param("id")
+    })?;
+    Ok((id, json))
+}
+
+/// Kept evidence, read.
+pub(super) fn readable(id: RequestId, json: &[u8]) -> Result<Evidence, ApiError> {
+    Evidence::parse(json).map_err(|error| {
+        error!(request = %id, error = chain(&error), "kept evidence cannot be read");
+        ApiError::bug("kept evidence cannot be read")
+    })
+}
+
 /// The variable part of a path.
-fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+pub(super) fn path_text(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     let Path(text) =
         path.map_err(|_| ApiError::new(Code::NotFound, "The path is not UTF-8. Encode it as such."))?;
     Ok(text)

@@ -7,21 +7,33 @@
 //! Absent: connections and their limits (`server`), orders (`session`).
 
 pub(crate) mod ask;
+pub(crate) mod batches;
 pub(crate) mod body;
+mod calls;
+pub(crate) mod embeddings;
 pub(crate) mod dialect;
+mod explanation;
 pub(crate) mod fields;
+mod files;
 mod generate;
+mod guard;
 mod last_event;
+mod ledger;
 mod look;
+pub(crate) mod money;
 mod messages;
 pub(crate) mod nearest;
 mod ollama;
+pub(crate) mod once;
 mod openapi;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
+pub(crate) mod responses;
+mod response_format;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+mod tools;
 mod time;
 mod wording;
 
@@ -34,13 +46,14 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures::FutureExt;
+use surety_types::CivilDate;
 use tracing::{error, info};
 
 use self::dialect::Dialect;
@@ -48,12 +61,13 @@ use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Room,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Every path there is, for suggestions and tests.
-pub(crate) const PATHS: [&str; 20] = [
+pub(crate) const PATHS: &[&str] = &[
     "/",
     "/api/chat",
     "/api/embed",
@@ -64,16 +78,34 @@ pub(crate) const PATHS: [&str; 20] = [
     "/api/tags",
     "/api/version",
     "/health",
+    "/metrics",
     "/ready",
     "/openapi.json",
+    "/v1/batches",
+    "/v1/batches/{id}",
+    "/v1/batches/{id}/cancel",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
+    "/v1/files",
+    "/v1/files/{id}",
+    "/v1/files/{id}/content",
     "/v1/messages",
     "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{id}",
     "/v1/network/status",
     "/v1/receipts/{id}",
+    "/v1/receipts/{id}/ledger",
+    "/v1/responses",
+    "/v1/responses/{id}",
+    "/v1/responses/{id}/cancel",
+    "/v1/responses/{id}/input_items",
+    "/v1/credits",
+    "/v1/generations/{id}",
+    "/v1/quote",
+    "/v1/usage",
+    "/v1/requests/{id}/explanation",
 ];
 
 /// The routes.
@@ -81,10 +113,21 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(look::welcome))
         .route("/health", get(look::health))
+        .route("/metrics", get(look::metrics))
         .route("/ready", get(look::ready))
         .route("/openapi.json", get(openapi::document))
         .route("/v1/chat/completions", post(generate::chat_completions))
         .route("/v1/completions", post(generate::completions))
+        .route("/v1/embeddings", post(generate::embeddings))
+        .route(
+            "/v1/files",
+            get(files::list).post(files::create).layer(DefaultBodyLimit::max(files::FORM_BYTES_MAX)),
+        )
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/api/chat", post(ollama::chat))
@@ -99,8 +142,19 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
+        .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
+        .route("/v1/credits", get(money::credits))
+        .route("/v1/generations/{id}", get(money::generation))
+        .route("/v1/quote", post(money::quote_answer))
+        .route("/v1/usage", get(money::usage))
+        .route("/v1/requests/{id}/explanation", get(explanation::explanation))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), outermost))
         .with_state(shared)
 }
@@ -116,17 +170,31 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     let (method, path) = (request.method().clone(), known_path(request.uri()));
     let dialect = Dialect::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(id);
-    let response = match check_host(&shared, &request) {
+    let trail = shared.journal.trail(id);
+    trail.asked(shared.key.public(), path, unix_ms());
+    let mut response = match check_host(&shared, &request) {
         Err(error) => error.into_response(),
         Ok(()) => shielded(next.run(request)).await,
     };
+    let room = response.extensions_mut().remove::<Room>();
+    // Not to be ready is an answer, not a failure.
+    if let Some(failure) = response.extensions().get::<ApiError>().filter(|_| path != "/ready") {
+        trail.failed(failure);
+    }
     // An answer that goes on keeps the id it began with.
     let id = response.extensions().get::<RequestId>().copied().unwrap_or(id);
+    if let Some(failure) = response.extensions().get::<ApiError>() {
+        shared.metrics.failed(failure);
+    }
     let mut response = conclude(response, id, dialect, &method, path, began);
+    shared.metrics.answered(method.as_str(), path, response.status().as_u16());
     let headers = response.headers_mut();
     let text = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
     dialect.mark(headers, &text);
     headers.insert(REQUEST_ID, text);
+    if let Some(room) = room {
+        guard::tell(headers, &room);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -176,10 +244,20 @@ fn conclude(
 fn known_path(uri: &Uri) -> &'static str {
     let path = uri.path();
     let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
-    match PATHS.into_iter().find(|known| *known == path) {
+    match PATHS.iter().copied().find(|known| *known == path) {
         Some(known) => known,
         None if under("/v1/models/") => "/v1/models/{id}",
+        None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",
+        None if under("/v1/files/") && path.ends_with("/content") => "/v1/files/{id}/content",
+        None if under("/v1/files/") => "/v1/files/{id}",
+        None if under("/v1/batches/") && path.ends_with("/cancel") => "/v1/batches/{id}/cancel",
+        None if under("/v1/batches/") => "/v1/batches/{id}",
+        None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
+        None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
+        None if under("/v1/responses/") => "/v1/responses/{id}",
+        None if under("/v1/generations/") => "/v1/generations/{id}",
+        None if under("/v1/requests/") => "/v1/requests/{id}/explanation",
         None => "(unknown)",
     }
 }
@@ -212,7 +290,7 @@ fn is_local_host(host: &str) -> bool {
 
 async fn not_found(uri: Uri) -> ApiError {
     let path = uri.path();
-    let advice = match nearest::nearest(path, PATHS.into_iter()) {
+    let advice = match nearest::nearest(path, PATHS.iter().copied()) {
         Some(near) => format!("Did you mean {near}?"),
         None => "The API is under /v1; GET /openapi.json describes it.".to_owned(),
     };
@@ -239,9 +317,24 @@ pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// A moment in UTC, as RFC 3339 has it, to the second: the next where it lies between two.
+pub fn utc(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    let CivilDate { year, month, day } = CivilDate::from_unix_ms(seconds.saturating_mul(1000));
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_told_in_utc() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(1_767_225_599_001), "2026-01-01T00:00:00Z");
+        assert_eq!(utc(1_767_225_598_000), "2025-12-31T23:59:58Z");
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error_like_others() {

@@ -27,13 +27,16 @@ pub(crate) const SEED: RangeInclusive<i64> = i64::MIN..=i64::MAX;
 pub(crate) const TOP_K: RangeInclusive<i64> = -1..=i32::MAX as i64;
 pub(crate) const TOP_LOGPROBS: RangeInclusive<i64> = 0..=surety_types::request::MAX_TOP_LOGPROBS as i64;
 pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
+pub(crate) const DIMENSIONS: RangeInclusive<i64> = 1..=surety_types::embedding::MAX_DIMENSIONS as i64;
 pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// Which route a body was sent to.
+/// Which of the routes that ask a model something a body was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Chat,
     Completions,
+    Embeddings,
+    Responses,
     Messages,
     CountTokens,
     OllamaChat,
@@ -77,6 +80,10 @@ pub(crate) struct Parameter {
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
 const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
+const EMBEDDINGS: &[Route] = &[Route::Embeddings];
+const RESPONSES: &[Route] = &[Route::Responses];
+const GENERATING: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
+const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Embeddings, Route::Responses];
 
 const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
     Parameter { name, routes, treatment: Treatment::Taken, shape, about }
@@ -87,21 +94,29 @@ const fn examined(name: &'static str, routes: &'static [Route], about: &'static 
 }
 
 const fn ignored(name: &'static str) -> Parameter {
+    ignored_in(BOTH, name)
+}
+
+const fn ignored_in(routes: &'static [Route], name: &'static str) -> Parameter {
     let about = "Accepted and ignored: the answer is the same without it.";
-    Parameter { name, routes: BOTH, treatment: Treatment::Ignored, shape: Shape::Any, about }
+    Parameter { name, routes, treatment: Treatment::Ignored, shape: Shape::Any, about }
 }
 
 const fn refused(name: &'static str, instead: &'static str) -> Parameter {
+    refused_in(BOTH, name, instead)
+}
+
+const fn refused_in(routes: &'static [Route], name: &'static str, instead: &'static str) -> Parameter {
     let treatment = Treatment::Refused(instead);
     let about = "Not supported: refused rather than ignored, because it asks for another answer.";
-    Parameter { name, routes: BOTH, treatment, shape: Shape::Any, about }
+    Parameter { name, routes, treatment, shape: Shape::Any, about }
 }
 
 /// The table, for OpenAI's routes; other protocols have rows of their own.
 pub(crate) const PARAMETERS: &[Parameter] = &[
     taken(
         "model",
-        BOTH,
+        ALL,
         Shape::Text,
         "A served name, `name@<first 8 or more digits of the id>`, or a whole id.",
     ),
@@ -109,13 +124,31 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "messages",
         CHAT,
         Shape::Messages,
-        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`.",
+        "The conversation. Contents are texts or lists of text parts, which are joined as they stand. The role `developer` is `system`, `function` is `tool`. An assistant's may hold `tool_calls`, a tool's the `tool_call_id` it answers.",
     ),
     taken(
         "prompt",
         COMPLETIONS,
         Shape::Any,
         "A text, a list of texts, a list of token ids, or a list of such lists.",
+    ),
+    taken(
+        "input",
+        EMBEDDINGS,
+        Shape::Any,
+        "A text, a list of texts, a list of token ids, or a list of such lists: a vector for each.",
+    ),
+    taken(
+        "encoding_format",
+        EMBEDDINGS,
+        Shape::Text,
+        "`float` (the default), or `base64`: the numbers as binary32, little-endian.",
+    ),
+    taken(
+        "dimensions",
+        EMBEDDINGS,
+        Shape::Integer(DIMENSIONS),
+        "Only the first so many numbers, scaled to length one again. Refused unless the model was made for vectors.",
     ),
     taken(
         "max_tokens",
@@ -129,33 +162,33 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Integer(CHAT_TOKENS),
         "Output tokens, at most. The newer name of `max_tokens`.",
     ),
-    taken("temperature", BOTH, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
-    taken("top_p", BOTH, Shape::Number(PROBABILITY), "Default 1, which is off."),
+    taken("temperature", GENERATING, Shape::Number(TEMPERATURE), "0 takes the likeliest token. Default 1."),
+    taken("top_p", GENERATING, Shape::Number(PROBABILITY), "Default 1, which is off."),
     taken(
         "top_k",
-        BOTH,
+        GENERATING,
         Shape::Integer(TOP_K),
         "Only the k likeliest tokens. Default 0, which is off, as is -1.",
     ),
     taken(
         "min_p",
-        BOTH,
+        GENERATING,
         Shape::Number(PROBABILITY),
         "Only tokens this likely relative to the likeliest. Default 0, which is off.",
     ),
-    taken("repetition_penalty", BOTH, Shape::Number(REPETITION), "Default 1, which is off."),
-    taken("presence_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
-    taken("frequency_penalty", BOTH, Shape::Number(PENALTY), "Default 0."),
-    taken("logit_bias", BOTH, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
+    taken("repetition_penalty", GENERATING, Shape::Number(REPETITION), "Default 1, which is off."),
+    taken("presence_penalty", GENERATING, Shape::Number(PENALTY), "Default 0."),
+    taken("frequency_penalty", GENERATING, Shape::Number(PENALTY), "Default 0."),
+    taken("logit_bias", GENERATING, Shape::Any, "Token ids and what is added to their logits, -100 to 100."),
     taken(
         "seed",
-        BOTH,
+        GENERATING,
         Shape::Integer(SEED),
         "The same request with the same seed gives the same answer. Absent: fresh randomness.",
     ),
-    taken("stop", BOTH, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
+    taken("stop", GENERATING, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
     taken("n", BOTH, Shape::Integer(CHOICES), "How many answers. Default 1."),
-    taken("ignore_eos", BOTH, Shape::Flag, "Go on past the model's end-of-generation tokens."),
+    taken("ignore_eos", GENERATING, Shape::Flag, "Go on past the model's end-of-generation tokens."),
     taken(
         "logprobs",
         BOTH,
@@ -174,7 +207,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Flag,
         "Return the prompt too, with its log-probabilities if `logprobs` asks for them.",
     ),
-    taken("stream", BOTH, Shape::Flag, "Answer in server-sent events."),
+    taken("stream", GENERATING, Shape::Flag, "Answer in server-sent events."),
     taken(
         "stream_options",
         BOTH,
@@ -183,34 +216,96 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
     taken(
         "surety",
-        BOTH,
+        ALL,
         Shape::Any,
         "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
     ),
     taken(
         "provider",
-        BOTH,
+        ALL,
         Shape::Provider,
         "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
          their keys, operators by 0x and those of their addresses. What only orders never keeps a request from being \
          answered; what excludes is never violated.",
     ),
+    taken(
+        "input",
+        RESPONSES,
+        Shape::Any,
+        "A text, or a list of items: messages, whose contents are texts or lists of text parts, and references to items of \
+         responses that are kept.",
+    ),
+    taken("instructions", RESPONSES, Shape::Text, "What is said first, as the system."),
+    taken(
+        "previous_response_id",
+        RESPONSES,
+        Shape::Text,
+        "A response that is kept: what was said there and before goes ahead of `input`. Its `instructions` do not.",
+    ),
+    taken(
+        "max_output_tokens",
+        RESPONSES,
+        Shape::Integer(CHAT_TOKENS),
+        "Output tokens, at most. Absent: the rest of the context window.",
+    ),
+    taken(
+        "background",
+        RESPONSES,
+        Shape::Flag,
+        "Answer at once, and make the response whether or not anybody waits for it; GET it. Default false.",
+    ),
+    taken("store", RESPONSES, Shape::Flag, "Whether the response is kept. Default true."),
+    taken("metadata", RESPONSES, Shape::Any, "Up to 16 pairs of texts, which the response repeats."),
+    taken("user", RESPONSES, Shape::Text, "The response repeats it."),
+    taken("safety_identifier", RESPONSES, Shape::Text, "The response repeats it."),
+    taken("prompt_cache_key", RESPONSES, Shape::Text, "The response repeats it."),
+    examined("text", RESPONSES, "`format`: only `{\"type\": \"text\"}`. `verbosity`: only `medium`."),
+    examined("reasoning", RESPONSES, "Only empty, or `effort: \"none\"`."),
+    examined("include", RESPONSES, "Nothing that it may name is ever left out; no log-probabilities."),
+    examined("truncation", RESPONSES, "Only `disabled`."),
+    examined("top_logprobs", RESPONSES, "Only 0."),
+    examined("stream_options", RESPONSES, "`include_obfuscation`, which changes nothing."),
+    examined("tools", RESPONSES, "Only empty, or with `tool_choice: \"none\"`."),
+    examined("tool_choice", RESPONSES, "Only `none`, or `auto` without tools."),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
-    examined("tools", CHAT, "Only empty, or with `tool_choice: \"none\"`."),
-    examined("tool_choice", CHAT, "Only `none`, or `auto` without tools."),
-    examined("functions", CHAT, "Only empty, or with `function_call: \"none\"`."),
-    examined("function_call", CHAT, "Only `none`, or `auto` without functions."),
-    examined("response_format", CHAT, "Only `{\"type\": \"text\"}`."),
+    taken(
+        "tools",
+        CHAT,
+        Shape::Any,
+        "Functions the model may call, up to 128, if its chat template shows it any. `strict: true` is for `tool_choice` other than `auto`.",
+    ),
+    taken(
+        "tool_choice",
+        CHAT,
+        Shape::Any,
+        "`auto`; `none`, with which the model is shown no tools; `required` or a function, with which the answer is a call by \
+         construction, of arguments that meet the function's schema.",
+    ),
+    taken("parallel_tool_calls", CHAT, Shape::Flag, "false: at most one call in an answer. Default true."),
+    taken("functions", CHAT, Shape::Any, "The older form of `tools`; it is answered with `function_call`."),
+    taken("function_call", CHAT, Shape::Any, "The older form of `tool_choice`."),
+    taken(
+        "response_format",
+        CHAT,
+        Shape::Any,
+        "`text`, `json_object`, or `json_schema` with `name` and `schema`: the answer meets the schema by construction, \
+         unless its limit or a stop string cuts it off. Always as if `strict`; keywords that are not supported are refused by name.",
+    ),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
-    ignored("user"),
+    Parameter { routes: &[Route::Chat, Route::Completions, Route::Embeddings], ..ignored("user") },
     ignored("metadata"),
     ignored("store"),
     ignored("service_tier"),
     ignored("safety_identifier"),
-    ignored("parallel_tool_calls"),
     ignored("prompt_cache_key"),
     ignored("prompt_cache_options"),
     ignored("prompt_cache_retention"),
+    ignored_in(RESPONSES, "service_tier"),
+    ignored_in(RESPONSES, "parallel_tool_calls"),
+    ignored_in(RESPONSES, "max_tool_calls"),
+    ignored_in(RESPONSES, "prompt_cache_options"),
+    ignored_in(RESPONSES, "prompt_cache_retention"),
+    ignored_in(RESPONSES, "image"),
     refused("audio", "Ask for text; this network speaks text only."),
     refused("suffix", "Put the text to be completed at the end of `prompt`."),
     refused("prediction", "Leave it out; it would only save time."),
@@ -219,6 +314,11 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     refused("reasoning_effort", "Leave it out, or say in `messages` how much to think."),
     refused("verbosity", "Leave it out, or say in `messages` how long the answer should be."),
     refused("logit_processors", "Use `logit_bias`."),
+    refused_in(RESPONSES, "conversation", "Send `previous_response_id`, or all that was said as `input`."),
+    refused_in(RESPONSES, "prompt", "Send its text as `instructions` and `input`."),
+    refused_in(RESPONSES, "context_management", "Send what is to be remembered as `input`."),
+    refused_in(RESPONSES, "moderation", "Call a moderation service yourself."),
+    refused_in(RESPONSES, "access_programs", "Leave it out; there are none here."),
     refused("guided_json", "Ask for JSON in `messages` and check the answer."),
     refused("guided_regex", "Say the form in `messages` and check the answer."),
     refused("guided_choice", "Say the choices in `messages` and check the answer."),
@@ -242,7 +342,7 @@ fn rows() -> impl Iterator<Item = &'static Parameter> {
 }
 
 impl Parameter {
-    fn is_on(&self, route: Route) -> bool {
+    pub(crate) fn is_on(&self, route: Route) -> bool {
         self.routes.contains(&route)
     }
 }
@@ -306,6 +406,7 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let subjects: &[&str] = match route {
         Route::Chat | Route::CountTokens => &["messages"],
         Route::Completions => &["prompt"],
+        Route::Embeddings | Route::Responses => &["input"],
         Route::Messages => &["messages", "max_tokens"],
         Route::OllamaChat | Route::OllamaGenerate | Route::OllamaShow => &[],
     };
@@ -361,8 +462,20 @@ fn message_schema() -> ObjectBuilder {
         .property("role", text().enum_values(Some(super::ask::ROLES.map(|(name, _)| name))))
         .property("content", content)
         .property("name", text())
+        .property("tool_calls", ArrayBuilder::new().items(call_schema()))
+        .property("tool_call_id", text())
         .required("role")
-        .required("content")
+}
+
+fn call_schema() -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+    let function = ObjectBuilder::new().property("name", text()).property("arguments", text());
+    ObjectBuilder::new()
+        .property("id", text())
+        .property("type", text().enum_values(Some(["function"])))
+        .property("function", function.required("name").required("arguments"))
+        .required("id")
+        .required("function")
 }
 
 #[cfg(test)]
@@ -385,7 +498,7 @@ mod tests {
             Route::OllamaGenerate,
             Route::OllamaShow,
         ];
-        for route in BOTH.iter().chain(&others) {
+        for route in ALL.iter().chain(&others) {
             let mut names: Vec<_> = known(*route).collect();
             names.sort_unstable();
             assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{route:?}");

@@ -9,7 +9,7 @@
 //! Source: OpenRouter, *Provider Routing*. Providers are named by keys and addresses here, and prices are micro-credits.
 
 use serde_json::value::RawValue;
-use surety_types::{Amount, Region, WEI_PER_MICRO_CREDIT};
+use surety_types::{Amount, Disclosure, Region, WEI_PER_MICRO_CREDIT};
 
 use super::{
     fields::{self, Fields},
@@ -70,6 +70,11 @@ pub(crate) const MEMBERS: &[(&str, &str)] = &[
         "verification",
         "The least tier: exact, statistical, attested, proved or signed. All workers here are exact.",
     ),
+    (
+        "disclosure",
+        "`allow` (the default) or `deny`: whether the worker may show request and answer to an auditor that the ledger draws. \
+         With `deny` nobody but you audits it.",
+    ),
 ];
 
 /// Reads `provider`.
@@ -93,6 +98,12 @@ pub(crate) fn preferences(fields: &mut Fields<'_>) -> Result<Preferences, ApiErr
         verification: match provider.string("verification")? {
             None => None,
             Some(text) => Some(one_of("provider.verification", &text, &Tier::ALL)?),
+        },
+        disclosure: match provider.string("disclosure")?.as_deref() {
+            None => None,
+            Some(text) => {
+                one_of("provider.disclosure", text, &[("allow", None), ("deny", Some(Disclosure::Payer))])?
+            }
         },
     };
     let known: Vec<&'static str> = MEMBERS.iter().map(|(name, _)| *name).collect();
@@ -122,7 +133,8 @@ fn promises(provider: &mut Fields<'_>) -> Result<(), ApiError> {
         Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path))
     };
     const FORGETTING: &str = "a worker sees the prompt in the clear and nothing proves that it forgets it. Leave it out, \
-                              or name operators that you trust in `provider.only`.";
+                              or name operators that you trust in `provider.only`; `provider.disclosure` keeps auditors \
+                              from it.";
     match provider.string("data_collection")?.as_deref() {
         None | Some("allow") => {}
         Some("deny") => return refused("provider.data_collection", FORGETTING),
@@ -339,7 +351,7 @@ mod tests {
         let name = |text| Name::parse(text).expect("a name");
         let preferences = read(
             r#"{"order":["01234567","0xABCDEF01"],"only":["01234567"],"ignore":["89abcdef"],"allow_fallbacks":false,"region":["eu","us-east"],"min_stake":"12.5",
-                "require_parameters":true,"data_collection":"allow","zdr":false,"enforce_distillable_text":false,
+                "require_parameters":true,"disclosure":"deny","data_collection":"allow","zdr":false,"enforce_distillable_text":false,
                 "quantizations":["int8","fp16"],"sort":{"by":"throughput","partition":"none"},
                 "max_price":{"prompt":1.9,"completion":"2e6","request":0,"image":"1","audio":3},
                 "preferred_min_throughput":50,"preferred_max_latency":{"p50":1,"p99":5.5},"verification":"exact"}"#,
@@ -359,6 +371,7 @@ mod tests {
             min_throughput: Cutoffs([Some(50.0), None, None, None]),
             max_latency: Cutoffs([Some(1.0), None, None, Some(5.5)]),
             verification: Some(Tier::Exact),
+            disclosure: Some(Disclosure::Payer),
         };
         assert_eq!(preferences, expected);
         assert_eq!(read("{}").expect("nothing"), Preferences::default());
@@ -381,6 +394,7 @@ mod tests {
             (many.as_str(), InvalidParam, "provider.ignore", "at most 64"),
             (r#"{"data_collection":"deny"}"#, UnsupportedParameter, "provider.data_collection", "forgets"),
             (r#"{"data_collection":"maybe"}"#, InvalidParam, "provider.data_collection", "`deny`"),
+            (r#"{"disclosure":"none"}"#, InvalidParam, "provider.disclosure", "`deny`"),
             (r#"{"zdr":true}"#, UnsupportedParameter, "provider.zdr", "forgets"),
             (
                 r#"{"enforce_distillable_text":true}"#,

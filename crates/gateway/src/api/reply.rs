@@ -3,10 +3,10 @@
 //! In:     pieces of answers, by index, as they come.
 //! Out:    server-sent events, or one JSON document; the same texts either way.
 //! Touches: nothing.
-//! Holds:  concatenating an answer's events gives the document's text, token for token.
-//! Absent: sending them. That is `sse` and `generate`.
+//! Holds:  concatenating an answer's events gives the document's text, token for token, and its calls.
+//! Absent: sending them. That is `sse` and `generate`. Finding calls in an answer's text: `calls`.
 
-use std::{collections::BTreeMap, fmt::Write as _, mem};
+use std::{collections::BTreeMap, fmt::Write as _, mem, sync::Arc};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,10 +14,11 @@ use surety_types::{Alternative, Prompt, TokenLogprob};
 
 use super::{
     ask::{Ask, Form},
+    calls::{Callable, Calls, Piece},
     shapes::{
-        ChatChoice, ChatChunkChoice, ChatCompletion, ChatCompletionChunk, ChatDelta, ChatLogprobs,
-        ChatMessage, ChatTokenLogprob, ChatTopLogprob, Completion, CompletionChoice, CompletionLogprobs,
-        SuretyNote, Usage,
+        ChatChoice, ChatChunkChoice, ChatCompletion, ChatCompletionChunk, ChatDelta, ChatFunction,
+        ChatFunctionDelta, ChatLogprobs, ChatMessage, ChatTokenLogprob, ChatToolCall, ChatToolCallDelta,
+        ChatTopLogprob, Completion, CompletionChoice, CompletionLogprobs, SuretyNote, Usage,
     },
     wording::{Heading, Marks, Wording},
 };
@@ -37,6 +38,8 @@ pub(crate) struct Reply {
     heading: Heading,
     form: Form,
     include_usage: bool,
+    /// Whether calls are worded as those of `functions` were.
+    older: bool,
     answers: Vec<Pending>,
     marks: Option<Marks>,
 }
@@ -46,6 +49,10 @@ pub(crate) struct Reply {
 struct Pending {
     opened: bool,
     text: String,
+    /// Where tools may be called: what finds the calls, what was found and is not sent, and the calls that were sent.
+    calls: Option<Calls>,
+    pieces: Vec<Piece>,
+    sent_calls: u32,
     /// Bytes of an echoed prompt that are no whole character yet.
     carry: Vec<u8>,
     chat: Vec<ChatTokenLogprob>,
@@ -71,11 +78,20 @@ impl Reply {
             Form::Chat { .. } => heading.request.chat(),
             _ => heading.request.completion(),
         };
-        let mut answers: Vec<Pending> = (0..ask.answers()).map(|index| Pending::new(ask, index)).collect();
+        let callable = ask.tools.as_ref().zip(heading.calls).map(|(tools, format)| Callable {
+            format,
+            names: Arc::clone(&tools.names),
+            most: tools.most,
+            request: heading.request,
+            answer: 0,
+        });
+        let mut answers: Vec<Pending> =
+            (0..ask.answers()).map(|index| Pending::new(ask, callable.as_ref(), index)).collect();
         // Whoever goes on has seen the beginning.
         let seen = marks.as_ref().is_some_and(|marks| marks.position > 0);
         answers.iter_mut().for_each(|pending| pending.opened |= seen);
-        Self { id, heading, form: ask.form, include_usage: ask.include_usage, answers, marks }
+        let older = ask.tools.as_ref().is_some_and(|tools| tools.older);
+        Self { id, heading, form: ask.form, include_usage: ask.include_usage, older, answers, marks }
     }
 
     /// One event with all that is pending of answer `index`.
@@ -102,7 +118,7 @@ impl Reply {
             Form::Chat { .. } => {
                 let content = (finish_reason.is_none() || !text.is_empty()).then_some(text.as_str());
                 let logprobs = (!chat.is_empty()).then_some(ChatLogprobs { content: chat, refusal: None });
-                let delta = ChatDelta { role: None, content };
+                let delta = ChatDelta { content, ..ChatDelta::default() };
                 let choice = ChatChunkChoice { index, delta, logprobs, finish_reason };
                 event(events, &self.chat_chunk(vec![choice], None, note));
             }
@@ -111,6 +127,55 @@ impl Reply {
                 let choice = CompletionChoice { index, text: &text, logprobs, finish_reason };
                 event(events, &self.completion(vec![choice], None, note));
             }
+        }
+    }
+
+    /// An event for each piece of answer `index` that calls were looked for in; log-probabilities come with the first.
+    fn pieces(&mut self, events: &mut Vec<u8>, index: usize) {
+        let pending = &mut self.answers[index];
+        let mut pieces = mem::take(&mut pending.pieces);
+        if pieces.is_empty() && !pending.chat.is_empty() {
+            pieces.push(Piece::Text(String::new()));
+        }
+        for piece in pieces {
+            let pending = &mut self.answers[index];
+            let (mut id, mut name, mut arguments) = (None, None, "");
+            let mut delta = ChatDelta::default();
+            match &piece {
+                Piece::Text(text) => delta.content = Some(text),
+                Piece::Begins { id: new, name: called } => {
+                    (id, name) = (Some(new.as_str()), Some(called.as_str()))
+                }
+                Piece::Arguments(more) => arguments = more,
+                Piece::Ends => {
+                    pending.sent_calls += 1;
+                    continue;
+                }
+            }
+            if delta.content.is_none() {
+                let function = ChatFunctionDelta { name, arguments };
+                if self.older {
+                    delta.function_call = Some(function);
+                } else {
+                    let (index, kind) = (pending.sent_calls, id.map(|_| "function"));
+                    delta.tool_calls = Some([ChatToolCallDelta { index, id, kind, function }]);
+                }
+            }
+            let chat = mem::take(&mut pending.chat);
+            pending.scored_bytes = 0;
+            let logprobs = (!chat.is_empty()).then_some(ChatLogprobs { content: chat, refusal: None });
+            let choice = ChatChunkChoice { index: index as u32, delta, logprobs, finish_reason: None };
+            event(events, &self.chat_chunk(vec![choice], None, None));
+        }
+    }
+
+    /// Why an answer ended, which may be that tools are to be called.
+    fn reason(&self, index: usize, reason: &'static str) -> &'static str {
+        let called = self.answers[index].calls.as_ref().is_some_and(|calls| calls.made() > 0);
+        match (reason, called) {
+            ("stop", true) if self.older => "function_call",
+            ("stop", true) => "tool_calls",
+            _ => reason,
         }
     }
 
@@ -172,7 +237,10 @@ impl Wording for Reply {
     fn output(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]) {
         let pending = &mut self.answers[index];
         pending.end_prompt();
-        pending.text.push_str(text);
+        match &mut pending.calls {
+            Some(calls) => pending.pieces.extend(calls.push(text)),
+            None => pending.text.push_str(text),
+        }
         if self.form.logprobs().is_some() {
             pending.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
         }
@@ -190,7 +258,7 @@ impl Wording for Reply {
     }
 
     fn pending_bytes(&self) -> usize {
-        self.answers.iter().map(|pending| pending.text.len() + pending.scored_bytes).sum()
+        self.answers.iter().map(Pending::bytes).sum()
     }
 
     fn events(&mut self, index: usize) -> Option<Bytes> {
@@ -198,20 +266,26 @@ impl Wording for Reply {
         if !self.answers[index].opened {
             self.answers[index].opened = true;
             if matches!(self.form, Form::Chat { .. }) {
-                let delta = ChatDelta { role: Some("assistant"), content: Some("") };
+                // Whoever adds up what comes has no text where there are only calls.
+                let content = self.answers[index].calls.is_none().then_some("");
+                let delta = ChatDelta { role: Some("assistant"), content, ..ChatDelta::default() };
                 let choice =
                     ChatChunkChoice { index: index as u32, delta, logprobs: None, finish_reason: None };
                 event(&mut events, &self.chat_chunk(vec![choice], None, None));
             }
         }
         if self.answers[index].has_news() {
-            self.piece(&mut events, index, None, None);
+            match &self.answers[index].calls {
+                Some(_) => self.pieces(&mut events, index),
+                None => self.piece(&mut events, index, None, None),
+            }
         }
         (!events.is_empty()).then(|| Bytes::from(events))
     }
 
     fn finish(&mut self, index: usize, reason: &'static str, end: Option<(Usage, SuretyNote)>) -> Bytes {
-        self.answers[index].end_prompt();
+        self.answers[index].end();
+        let reason = self.reason(index, reason);
         let mut events = self.events(index).map_or_else(Vec::new, Vec::from);
         let is_last = end.is_some();
         match end {
@@ -244,19 +318,21 @@ impl Wording for Reply {
     }
 
     fn document(mut self: Box<Self>, reasons: &[&'static str], usage: Usage, surety: SuretyNote) -> Bytes {
-        let answers = mem::take(&mut self.answers);
+        self.answers.iter_mut().for_each(Pending::end);
+        let reasons: Vec<&'static str> =
+            reasons.iter().enumerate().map(|(index, reason)| self.reason(index, reason)).collect();
+        let (answers, older) = (mem::take(&mut self.answers), self.older);
         assert_eq!(answers.len(), reasons.len(), "every answer has ended");
-        let ended = (0..).zip(answers).zip(reasons).map(|((index, mut pending), reason)| {
-            pending.end_prompt();
-            (index, pending, *reason)
-        });
+        let ended =
+            (0..).zip(answers).zip(reasons).map(|((index, pending), reason)| (index, pending, reason));
         let json = match self.form {
             Form::Chat { logprobs } => {
                 let choices = ended
-                    .map(|(index, pending, finish_reason)| ChatChoice {
+                    .map(|(index, mut pending, finish_reason)| ChatChoice {
                         index,
-                        message: ChatMessage { role: "assistant", content: pending.text, refusal: None },
-                        logprobs: logprobs.map(|_| ChatLogprobs { content: pending.chat, refusal: None }),
+                        logprobs: logprobs
+                            .map(|_| ChatLogprobs { content: mem::take(&mut pending.chat), refusal: None }),
+                        message: pending.message(older),
                         finish_reason,
                     })
                     .collect();
@@ -300,7 +376,7 @@ impl Wording for Reply {
 }
 
 impl Pending {
-    fn new(ask: &Ask, index: usize) -> Self {
+    fn new(ask: &Ask, callable: Option<&Callable>, index: usize) -> Self {
         let prompt = &ask.requests[index / ask.choices as usize].prompt;
         let (text, offset) = match (ask.form, prompt) {
             (Form::Completion { echo: true, .. }, Prompt::Text(text)) => {
@@ -311,6 +387,9 @@ impl Pending {
         Self {
             opened: false,
             text,
+            calls: callable.map(|callable| Calls::new(Callable { answer: index, ..callable.clone() })),
+            pieces: Vec::new(),
+            sent_calls: 0,
             carry: Vec::new(),
             chat: Vec::new(),
             legacy: CompletionLogprobs::default(),
@@ -320,7 +399,60 @@ impl Pending {
     }
 
     fn has_news(&self) -> bool {
-        !self.text.is_empty() || !self.chat.is_empty() || !self.legacy.tokens.is_empty()
+        let said = !self.text.is_empty() || !self.pieces.is_empty();
+        said || !self.chat.is_empty() || !self.legacy.tokens.is_empty()
+    }
+
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) | Piece::Arguments(text) => text.len(),
+            Piece::Begins { id, name } => id.len() + name.len(),
+            Piece::Ends => 0,
+        };
+        // What is held back is bounded by itself; it waits for more, and so must not keep more from coming.
+        self.text.len() + self.pieces.iter().map(piece).sum::<usize>() + self.scored_bytes
+    }
+
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.end_prompt();
+        if let Some(calls) = &mut self.calls {
+            self.pieces.extend(calls.finish());
+        }
+    }
+
+    /// The whole answer, of which nothing was sent before.
+    fn message(self, older: bool) -> ChatMessage {
+        let (mut text, mut functions) = (self.text, Vec::new());
+        for piece in self.pieces {
+            match piece {
+                Piece::Text(more) => text.push_str(&more),
+                Piece::Begins { id, name } => {
+                    functions.push((id, ChatFunction { name, arguments: String::new() }))
+                }
+                Piece::Arguments(more) => {
+                    let (_, function) = functions.last_mut().expect("a call has begun");
+                    function.arguments.push_str(&more);
+                }
+                Piece::Ends => {}
+            }
+        }
+        let content = (!text.is_empty() || functions.is_empty()).then_some(text);
+        let mut message = ChatMessage {
+            role: "assistant",
+            content,
+            refusal: None,
+            tool_calls: Vec::new(),
+            function_call: None,
+        };
+        if older {
+            message.function_call = functions.into_iter().next().map(|(_, function)| function);
+        } else {
+            let call = |(id, function)| ChatToolCall { id, kind: "function", function };
+            message.tool_calls = functions.into_iter().map(call).collect();
+        }
+        message
     }
 
     /// The prompt is whole: what is left of it counts as it stands.
@@ -433,7 +565,7 @@ pub(crate) fn chat_logprob(logprob: &TokenLogprob) -> ChatTokenLogprob {
 }
 
 fn finite(logprob: f32) -> f32 {
-    if logprob.is_finite() { logprob.max(LOGPROB_MIN) } else { LOGPROB_MIN }
+    if logprob.is_finite() { logprob } else { LOGPROB_MIN }
 }
 
 /// Writes one server-sent event.
@@ -446,7 +578,7 @@ pub(crate) fn event(events: &mut Vec<u8>, value: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use surety_types::CivilDate;
+    use surety_types::{CallFormat, CivilDate};
 
     use super::*;
     use crate::{api::parameters::Route, id::RequestId};
@@ -460,7 +592,14 @@ mod tests {
         let id = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
         Box::new(Reply::new(
-            Heading { request: id, created: 1, model, fingerprint, prompt_tokens: 1 },
+            Heading {
+                request: id,
+                created: 1,
+                model,
+                fingerprint,
+                calls: Some(CallFormat::Hermes),
+                prompt_tokens: 1,
+            },
             &ask,
             None,
         ))
@@ -482,6 +621,7 @@ mod tests {
             cost: "0".to_owned(),
             checked: Vec::new(),
             not_checked: Vec::new(),
+            tool_calls: None,
             note: None,
         }
     }
@@ -512,6 +652,139 @@ mod tests {
             json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"})
         );
         assert_eq!(end[1]["surety"]["workers"][0], "11");
+    }
+
+    const TOOLS: &str = r#","tools":[{"type":"function","function":{"name":"find"}},{"type":"function","function":{"name":"ask"}}]}"#;
+    const FUNCTIONS: &str = r#","functions":[{"name":"find"},{"name":"ask"}]}"#;
+    const CALLED: &str = "I look.\n<tool_call>\n{\"name\": \"find\", \"arguments\": {\"a\": [1,  2]}}\n</tool_call>\n\
+                          <tool_call>\n{\"name\": \"ask\", \"arguments\": {}}\n</tool_call>";
+    const FIRST: &str = "call_000000000000000000000000";
+    const SECOND: &str = "call_000000000000000000000001";
+
+    /// As openai-python adds up the chunks of a stream.
+    fn added_up(chunks: &[Value]) -> Value {
+        let mut message = json!({"content": null, "tool_calls": []});
+        for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().expect("choices")) {
+            let delta = &choice["delta"];
+            let add = |to: &mut Value, more: &Value| {
+                if let Some(more) = more.as_str() {
+                    *to = json!(to.as_str().unwrap_or_default().to_owned() + more);
+                }
+            };
+            add(&mut message["role"], &delta["role"]);
+            add(&mut message["content"], &delta["content"]);
+            for piece in delta["tool_calls"].as_array().into_iter().flatten() {
+                let calls = message["tool_calls"].as_array_mut().expect("calls");
+                let at = piece["index"].as_u64().expect("an index") as usize;
+                assert!(at <= calls.len());
+                if at == calls.len() {
+                    assert_eq!(piece["type"], "function");
+                    calls.push(json!({"id": piece["id"], "name": "", "arguments": ""}));
+                }
+                add(&mut calls[at]["name"], &piece["function"]["name"]);
+                add(&mut calls[at]["arguments"], &piece["function"]["arguments"]);
+            }
+            if delta["function_call"].is_object() {
+                add(&mut message["function_call"]["name"], &delta["function_call"]["name"]);
+                add(&mut message["function_call"]["arguments"], &delta["function_call"]["arguments"]);
+            }
+            add(&mut message["reason"], &choice["finish_reason"]);
+        }
+        message
+    }
+
+    fn streamed(body: &str, text: &str, reason: &'static str) -> Value {
+        let mut reply = reply(body, Route::Chat);
+        let mut chunks = Vec::new();
+        for (at, character) in text.char_indices() {
+            reply.output(0, &text[at..at + character.len_utf8()], &[]);
+            chunks.extend(reply.events(0).map(|events| parse(&events)).unwrap_or_default());
+        }
+        chunks.extend(parse(&reply.finish(0, reason, None)));
+        added_up(&chunks)
+    }
+
+    fn whole(body: &str, text: &str, reason: &'static str) -> Value {
+        let mut reply = reply(body, Route::Chat);
+        reply.output(0, text, &[]);
+        let document = reply.document(&[reason], Usage::default(), note());
+        let document: Value = serde_json::from_slice(&document).expect("JSON");
+        document["choices"][0].clone()
+    }
+
+    #[test]
+    fn calls_are_said_apart_from_text() {
+        let body = format!("{CHAT}{TOOLS}");
+        let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        let choice = whole(&body, CALLED, "stop");
+        let calls = json!([call(FIRST, "find", "{\"a\": [1,  2]}"), call(SECOND, "ask", "{}")]);
+        let message =
+            json!({"role": "assistant", "content": "I look.", "refusal": null, "tool_calls": calls});
+        assert_eq!((&choice["message"], &choice["finish_reason"]), (&message, &json!("tool_calls")));
+        let streamed = streamed(&body, CALLED, "stop");
+        let calls = json!([
+            {"id": FIRST, "name": "find", "arguments": "{\"a\": [1,  2]}"},
+            {"id": SECOND, "name": "ask", "arguments": "{}"},
+        ]);
+        let expected =
+            json!({"role": "assistant", "content": "I look.", "tool_calls": calls, "reason": "tool_calls"});
+        assert_eq!(streamed, expected);
+    }
+
+    #[test]
+    fn calls_alone_leave_no_text() {
+        let body = format!("{CHAT}{TOOLS}");
+        let alone = CALLED.strip_prefix("I look.").expect("a beginning");
+        let choice = whole(&body, alone, "stop");
+        assert_eq!(choice["message"]["content"], Value::Null);
+        assert_eq!(choice["message"]["tool_calls"].as_array().expect("calls").len(), 2);
+        assert_eq!(streamed(&body, alone, "stop")["content"], Value::Null);
+        // One that the limit cut off is text, and an answer that the limit ended says so.
+        let cut = &alone[..alone.len() - 30];
+        let choice = whole(&body, cut, "length");
+        assert_eq!(choice["finish_reason"], "length");
+        assert_eq!(choice["message"]["tool_calls"].as_array().expect("calls").len(), 1);
+        assert!(choice["message"]["content"].as_str().expect("a text").starts_with("<tool_call>\n{\"name\""));
+    }
+
+    #[test]
+    fn the_older_form_is_answered_in_the_older_form() {
+        let body = format!("{CHAT}{FUNCTIONS}");
+        let choice = whole(&body, CALLED, "stop");
+        assert_eq!(choice["finish_reason"], "function_call");
+        let call = json!({"name": "find", "arguments": "{\"a\": [1,  2]}"});
+        assert_eq!(choice["message"]["function_call"], call);
+        assert!(choice["message"].get("tool_calls").is_none());
+        // There is one such call in an answer; another stays text.
+        let rest = &CALLED[CALLED.rfind("\n<tool_call>").expect("a second")..];
+        assert_eq!(choice["message"]["content"], format!("I look.{rest}"));
+        let streamed = streamed(&body, CALLED, "stop");
+        assert_eq!(
+            (&streamed["function_call"], &streamed["content"]),
+            (&call, &choice["message"]["content"])
+        );
+    }
+
+    #[test]
+    fn without_tools_nothing_is_looked_for() {
+        for none in ["}", ",\"tools\":[]}", ",\"tools\":[{\"type\":\"function\"}],\"tool_choice\":\"none\"}"]
+        {
+            let choice = whole(&format!("{CHAT}{none}"), CALLED, "stop");
+            assert_eq!(choice["message"], json!({"role": "assistant", "content": CALLED, "refusal": null}));
+            assert_eq!(choice["finish_reason"], "stop");
+        }
+    }
+
+    #[test]
+    fn the_tokens_of_a_call_are_scored_while_it_is_awaited() {
+        let mut reply = reply(&format!("{CHAT},\"logprobs\":true{TOOLS}"), Route::Chat);
+        reply.output(0, "<tool_call>{\"name\":", &[scored(b"<tool_call>{\"name\":", -1.0)]);
+        let events = parse(&reply.events(0).expect("news"));
+        assert_eq!(events[1]["choices"][0]["logprobs"]["content"].as_array().expect("one").len(), 1);
+        reply.output(0, "\"ask\"}</tool_call>", &[scored(b"\"ask\"}</tool_call>", -1.0)]);
+        let end = parse(&reply.finish(0, "stop", None));
+        assert_eq!(end[0]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"], "ask");
+        assert_eq!(end[0]["choices"][0]["logprobs"]["content"].as_array().expect("one").len(), 1);
     }
 
     #[test]
@@ -588,5 +861,16 @@ mod tests {
             (&events[0]["choices"][0]["index"], &events[0]["choices"][0]["text"]),
             (&json!(3), &json!("q"))
         );
+    }
+
+    proptest::proptest! {
+        /// What JSON carries is the very number, whatever its size.
+        #[test]
+        fn a_log_probability_keeps_its_bits(bits in proptest::prelude::any::<u32>()) {
+            let logprob = f32::from_bits(bits);
+            let json = serde_json::to_string(&chat_logprob(&scored(b"a", logprob)).logprob).expect("JSON");
+            let expected = if logprob.is_finite() { logprob } else { LOGPROB_MIN };
+            proptest::prop_assert_eq!(json.parse::<f32>().expect("a number").to_bits(), expected.to_bits());
+        }
     }
 }

@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use surety_types::{Amount, ModelId, Price};
+use surety_types::{Amount, CallFormat, ModelId, Price};
 use utoipa::ToSchema;
 
+use super::embeddings::EmbeddingNote;
 use crate::payer::ChannelState;
 
 /// How many tokens an answer took.
@@ -73,9 +74,22 @@ pub struct SuretyNote {
     pub checked: Vec<String>,
     /// What nobody has checked yet.
     pub not_checked: Vec<String>,
+    /// Where tools could be called: the form in which calls were looked for in the text. The receipt signs that text, of which
+    /// `content` and `tool_calls` are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<&'static str>,
     /// Anything else that should be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// The name of a form of calls.
+pub(crate) fn call_format(format: CallFormat) -> &'static str {
+    match format {
+        CallFormat::Hermes => "hermes",
+        CallFormat::Llama => "llama",
+        CallFormat::Mistral => "mistral",
+    }
 }
 
 /// Where the time went when a worker went on with another's answer.
@@ -119,7 +133,7 @@ pub struct ChatChoice {
     pub message: ChatMessage,
     /// If they were asked for.
     pub logprobs: Option<ChatLogprobs>,
-    /// `stop` or `length`.
+    /// `stop`, `length`, `tool_calls`, or `function_call` where `functions` were sent.
     pub finish_reason: &'static str,
 }
 
@@ -128,10 +142,62 @@ pub struct ChatChoice {
 pub struct ChatMessage {
     /// `assistant`.
     pub role: &'static str,
-    /// The text.
-    pub content: String,
+    /// The text; null where there is none beside calls.
+    pub content: Option<String>,
     /// Always null.
     pub refusal: Option<String>,
+    /// What it calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ChatToolCall>,
+    /// What it calls, where `functions` were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<ChatFunction>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatToolCall {
+    /// By which the tool's message names it: the same whenever this request is answered.
+    pub id: String,
+    /// `function`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What is called.
+    pub function: ChatFunction,
+}
+
+/// A function, and what it is given.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatFunction {
+    /// One of those that were sent.
+    pub name: String,
+    /// A JSON object, as the model wrote it; it may not be what the function's schema wants.
+    pub arguments: String,
+}
+
+/// A piece of a call.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatToolCallDelta<'a> {
+    /// Which of the answer's calls, from 0.
+    pub index: u32,
+    /// In the call's first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    /// `function`, in the call's first piece.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// What is new.
+    pub function: ChatFunctionDelta<'a>,
+}
+
+/// What is new of a function's call.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChatFunctionDelta<'a> {
+    /// In the call's first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// More of the arguments.
+    pub arguments: &'a str,
 }
 
 /// How likely the tokens were.
@@ -212,6 +278,12 @@ pub struct ChatDelta<'a> {
     /// More text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<&'a str>,
+    /// A piece of a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<[ChatToolCallDelta<'a>; 1]>,
+    /// The same where `functions` were sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<ChatFunctionDelta<'a>>,
 }
 
 /// A completion, or a piece of one.
@@ -304,6 +376,10 @@ pub struct ModelNote {
     pub vocabulary: u32,
     /// Whether it has a chat template.
     pub chat: bool,
+    /// Whether that template shows it tools, in a form whose calls are known.
+    pub tools: bool,
+    /// How it makes vectors (`/v1/embeddings`); null if it makes none.
+    pub embeddings: Option<EmbeddingNote>,
     /// Workers that are ready to answer with it.
     pub workers_ready: u32,
 }
@@ -363,6 +439,64 @@ pub struct ClaimsReport {
     pub compensation_wei: String,
     /// Refunds of convictions that this process collected, in wei.
     pub refunds_wei: String,
+}
+
+/// What the ledger knows of an answered request.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReceiptOnLedger {
+    /// The request's.
+    pub id: String,
+    /// `receipt.ledger`.
+    pub object: &'static str,
+    /// What each worker did about it that signed anything.
+    pub parts: Vec<PartOnLedger>,
+    /// Parts that were not asked about: there were too many.
+    pub parts_left_out: u64,
+}
+
+/// What the ledger knows of one worker's part in an answer. Amounts are wei, as decimal text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PartOnLedger {
+    /// Its key.
+    pub worker: String,
+    /// The order's digest.
+    pub order: String,
+    /// The receipt's digest; null if it accepted and gave none.
+    pub receipt: Option<String>,
+    /// Who answers for the worker; null if the ledger does not know its key.
+    pub operator: Option<String>,
+    /// The last epoch for which the operator posted the log of its receipts.
+    pub log_posted_to_epoch: Option<u64>,
+    /// Whether the receipt was drawn for an audit and disclosed.
+    pub drawn: bool,
+    /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing; or confidential by the payer's wish.
+    pub audit: Option<&'static str>,
+    /// How many computed the answer again and said what they found.
+    pub audited_by: u32,
+    /// Who did, or is to.
+    pub auditor: Option<String>,
+    /// Whether that was the same, to the bit.
+    pub confirmed: bool,
+    /// The last dispute about it.
+    pub dispute: Option<u64>,
+    /// How that stands, in words.
+    pub dispute_state: Option<&'static str>,
+    /// A dispute is under way.
+    pub contested: bool,
+    /// The worker is convicted.
+    pub convicted: bool,
+    /// Whether the payer has its refund; null without a conviction, or where another dispute's was the conviction.
+    pub refunded: Option<bool>,
+    /// What of the refund waits for the payer.
+    pub refund_owed_wei: String,
+    /// The claim that the order was not answered.
+    pub claim: Option<u64>,
+    /// Whether that was compensated.
+    pub compensated: bool,
+    /// By how much.
+    pub compensation_wei: String,
+    /// The same in words, for people.
+    pub said: Vec<String>,
 }
 
 /// A worker that cannot be used.

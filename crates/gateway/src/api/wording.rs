@@ -7,10 +7,11 @@
 //! Absent: the words themselves; each protocol has a file of its own.
 
 use bytes::Bytes;
-use surety_types::TokenLogprob;
+use surety_types::{CallFormat, TokenLogprob};
 
 use super::{
     ask::{Ask, Form},
+    embeddings::Vectors,
     messages::wording::MessageWording,
     ollama::wording::{Manner, OllamaWording},
     reply::Reply,
@@ -29,6 +30,8 @@ pub(crate) struct Heading {
     pub(crate) model: String,
     /// Short form of its immutable id.
     pub(crate) fingerprint: String,
+    /// How it writes calls of tools, if its template shows it any.
+    pub(crate) calls: Option<CallFormat>,
     /// Tokens of the first prompt, as a worker accepted it; 0 of an answer that is gone on with.
     pub(crate) prompt_tokens: u32,
 }
@@ -49,6 +52,9 @@ pub(crate) trait Wording: Send {
 
     /// Takes in output of answer `index`.
     fn output(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]);
+
+    /// Takes in the vector that answer `index` is: its bytes, as the receipt commits to them.
+    fn vector(&mut self, _index: usize, _bytes: &[u8]) {}
 
     /// The first answer of which something has come that is not in an event yet.
     fn news(&self) -> Option<usize>;
@@ -83,6 +89,7 @@ pub(crate) trait Wording: Send {
 pub(crate) fn of(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Box<dyn Wording> {
     match ask.form {
         Form::Chat { .. } | Form::Completion { .. } => Box::new(Reply::new(heading, ask, marks)),
+        Form::Embedding { base64, .. } => Box::new(Vectors::new(heading, ask.answers(), base64)),
         Form::Message { .. } | Form::Count => Box::new(MessageWording::new(heading, ask, marks)),
         Form::Ollama { chat, logprobs, began } => {
             let manner = Manner { chat, logprobs: logprobs.is_some(), began };

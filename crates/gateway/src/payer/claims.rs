@@ -14,7 +14,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolCall as _, SolEvent as _};
-use surety_chain::{CLAIM_DAY_S, Params, claim_compensation};
+use surety_chain::{
+    CLAIM_DAY_S, Params, claim_compensation,
+    tariff::{CLAIM_GAS, COLLECT_GAS},
+};
 use surety_client::{
     AccountError,
     channel::{ModuleCall, view},
@@ -41,9 +44,6 @@ const OPEN_MAX: usize = 16;
 const KEPT_MAX: usize = 1024;
 /// For so long after an operator has shown a receipt nothing is claimed of it: who answers claims is there, and a bond was lost.
 const PAUSE_S: u64 = 24 * 60 * 60;
-/// Gas of a claim and its settlement, and of collecting a refund, with a margin.
-const CLAIM_GAS: u64 = 900_000;
-const COLLECT_GAS: u64 = 150_000;
 /// What may come back must be worth so many times the gas.
 const WORTH: u32 = 2;
 /// What a page of a list on the ledger holds.

@@ -34,7 +34,7 @@ use surety_types::{
     abi::{IChannels, Module},
     channel::cover_wei,
 };
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 use tracing::{info, warn};
 
 pub(crate) use claims::{ClaimsState, see_to};
@@ -50,6 +50,8 @@ const WITHDRAW_DELAY_S: u64 = 3600;
 const CHANNELS_MAX: usize = 1024;
 /// Deposits in one submission.
 const DEPOSITS_MAX: usize = 32;
+/// Questions of callers to the ledger at once.
+const LOOKS_MAX: usize = 4;
 /// For the last receipts of orders that were cancelled, when the gateway stops.
 const LAST_RECEIPTS: Duration = Duration::from_secs(3);
 
@@ -78,6 +80,8 @@ pub(crate) struct Payer {
     claims: Mutex<store::Claims>,
     /// Refunds of convictions that were collected, in wei.
     collected: Mutex<u128>,
+    /// Callers that ask the ledger something hold one.
+    pub(crate) looks: Semaphore,
 }
 
 /// How the payer stands with the ledger.
@@ -160,6 +164,7 @@ impl Payer {
             standing: Mutex::default(),
             claims: Mutex::new(claims),
             collected: Mutex::default(),
+            looks: Semaphore::new(LOOKS_MAX),
         }))
     }
 

@@ -26,7 +26,9 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         stop: vec![],
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
+        grammar: None,
     };
     let order = Order {
         version: ORDER_VERSION,
@@ -44,6 +46,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         payer: key.public(),
         issued_ms: 1,
         resumed: None,
+        disclosure: None,
     };
     let receipt = Receipt {
         version: RECEIPT_VERSION,
@@ -90,6 +93,7 @@ fn evidence(id: RequestId, text: &str) -> Evidence {
         channel: None,
         text: text.to_owned(),
         prompt_ids: None,
+        embedding: None,
     };
     let envelope = Signed::sign(envelope, &key).bytes().to_vec();
     Evidence { request_id: id.to_string(), envelope, answers: vec![answer] }

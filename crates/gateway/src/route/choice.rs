@@ -25,7 +25,7 @@
 //! sixteen goes to a newcomer, or to a worker whose circuit breaker is half open, unless the caller's preferences say
 //! who is first, or a broken answer is to be continued.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use alloy_primitives::Address;
 use surety_types::{Price, PublicKey, Region};
@@ -141,6 +141,15 @@ pub(crate) struct Choice {
     pub(crate) trial: Option<usize>,
     /// By index.
     pub(crate) removed: Vec<(usize, Constraint)>,
+}
+
+impl Choice {
+    /// What kept how many out.
+    pub(crate) fn counts(&self) -> BTreeMap<Constraint, u32> {
+        let mut counts = BTreeMap::new();
+        self.removed.iter().for_each(|(_, constraint)| *counts.entry(*constraint).or_default() += 1);
+        counts
+    }
 }
 
 /// Where a worker comes; fields in the order they count.

@@ -38,6 +38,7 @@ pub(crate) use worker::{Held, Worker, chain};
 use crate::{
     api::shapes::{Removed, WorkerReport},
     error::{ApiError, Code},
+    journal::trail::Trail,
     payer::{Listed, PayChannel, Payer},
 };
 use choice::{Choice, Constraint, Fitness, Serves, Standing, Wanted, choose};
@@ -74,6 +75,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) affinity: Option<u64>,
     /// How many orders it is to get.
     pub(crate) orders: u32,
+    /// Where it is noted who was listed, and what kept the others out.
+    pub(crate) trail: &'a Trail,
 }
 
 /// A worker that could answer.
@@ -166,6 +169,16 @@ impl Workers {
     /// The workers that may answer, best first, and never none. Err: what kept how many out, or the preference that nothing
     /// can ever meet.
     pub(crate) fn candidates(&self, demand: &Demand<'_>) -> Result<Vec<Candidate>, ApiError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.listed(demand, turn, true)
+    }
+
+    /// The same where none of them is to be asked: it counts as no turn, and as nobody's trial.
+    pub(crate) fn quoted(&self, demand: &Demand<'_>) -> Result<Vec<Candidate>, ApiError> {
+        self.listed(demand, self.turn.load(Ordering::Relaxed), false)
+    }
+
+    fn listed(&self, demand: &Demand<'_>, turn: usize, asked: bool) -> Result<Vec<Candidate>, ApiError> {
         let workers = self.all();
         self.check(demand, &workers)?;
         let now = Instant::now();
@@ -178,11 +191,13 @@ impl Workers {
             affinity: demand.affinity,
             orders: demand.orders,
         };
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let choice = choose(&standings, &wanted, turn);
-        if let Some(trial) = choice.trial {
+        if let Some(trial) = choice.trial.filter(|_| asked) {
             workers[trial].health().begin_trial(now);
         }
+        let best: Vec<PublicKey> = choice.listed.iter().map(|index| standings[*index].key).collect();
+        let removed = choice.counts();
+        demand.trail.decided(&best, removed.iter().map(|(constraint, count)| (constraint.name(), *count)));
         if choice.listed.is_empty() {
             return Err(self.nobody(demand, &standings, &choice));
         }
@@ -296,11 +311,10 @@ impl Workers {
 
     /// Nobody qualifies: says what kept how many out.
     fn nobody(&self, demand: &Demand<'_>, standings: &[Standing], choice: &Choice) -> ApiError {
-        let mut counts: BTreeMap<Constraint, u32> = BTreeMap::new();
-        choice.removed.iter().for_each(|(_, constraint)| *counts.entry(*constraint).or_default() += 1);
+        let counts = choice.counts();
         let name = &demand.model.name;
         let message = if standings.is_empty() {
-            format!("No worker qualifies for \"{name}\": {}. Add one.", self.census())
+            format!("No worker qualifies for \"{name}\": {}. Add one.", self.census_in_words())
         } else {
             let parts: Vec<String> =
                 counts.iter().map(|(constraint, count)| format!("{count} {}", constraint.words())).collect();
@@ -331,8 +345,15 @@ impl Workers {
         if any {
             return Ok(());
         }
-        let message = format!("No worker with a model is ready ({}). Wait, or start one.", self.census());
+        let message =
+            format!("No worker with a model is ready ({}). Wait, or start one.", self.census_in_words());
         Err(ApiError::new(Code::NoWorker, message))
+    }
+
+    /// Who could answer, with how many orders each has by its own word, and of ours.
+    pub(crate) fn loads(&self, demand: &Demand<'_>) -> Result<Vec<(PublicKey, u32, u32)>, ApiError> {
+        let candidates = self.candidates(demand)?.into_iter();
+        Ok(candidates.map(|candidate| candidate.worker.loads()).collect())
     }
 
     /// How each worker is.
@@ -345,23 +366,24 @@ impl Workers {
         self.all().iter().filter(|worker| wanted(worker)).filter_map(|worker| worker.state().1).collect()
     }
 
+    /// The workers counted by state.
+    pub(crate) fn census(&self) -> Vec<(&'static str, u64)> {
+        let states: Vec<Fitness> = self.all().iter().map(|worker| worker.state().0).collect();
+        let count = |fitness| states.iter().filter(|state| **state == fitness).count() as u64;
+        Fitness::ALL.into_iter().map(|fitness| (fitness.name(), count(fitness))).collect()
+    }
+
     /// The workers counted by state, in words.
-    fn census(&self) -> String {
-        let workers = self.all();
-        if workers.is_empty() {
+    fn census_in_words(&self) -> String {
+        let census = self.census();
+        if census.iter().all(|(_, count)| *count == 0) {
             return match self.payer {
                 Some(_) => "the ledger lists no workers that can be used".to_owned(),
                 None => "no workers are configured".to_owned(),
             };
         }
-        let states: Vec<Fitness> = workers.iter().map(|worker| worker.state().0).collect();
-        let parts: Vec<String> = Fitness::ALL
-            .into_iter()
-            .filter_map(|fitness| {
-                let count = states.iter().filter(|state| **state == fitness).count();
-                (count > 0).then(|| format!("{count} {}", fitness.name()))
-            })
-            .collect();
+        let there = census.iter().filter(|(_, count)| *count > 0);
+        let parts: Vec<String> = there.map(|(state, count)| format!("{count} {state}")).collect();
         format!("workers: {}", parts.join(", "))
     }
 }

@@ -11,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use surety_types::{Manifest, ModelId, ServedModel, WorkerStatus};
+use surety_types::{CallFormat, Manifest, ModelId, ServedModel, Vectors, WorkerStatus};
 
 use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
 use crate::{
     api::{
+        embeddings::EmbeddingNote,
         fields::quote,
         nearest::nearest,
         shapes::{Model, ModelNote},
@@ -38,8 +39,14 @@ pub(crate) struct Resolved {
     pub(crate) vocabulary: u32,
     /// Whether it has a chat template.
     pub(crate) chat: bool,
+    /// How it writes calls of tools, as most of its workers have it; none if its template shows it none.
+    pub(crate) calls: Option<CallFormat>,
     /// What most of its bytes are.
     pub(crate) quantization: Quantization,
+    /// Numbers of a vector of it.
+    pub(crate) width: u32,
+    /// How it makes vectors, if it does.
+    pub(crate) vectors: Option<Vectors>,
 }
 
 impl Workers {
@@ -83,7 +90,10 @@ impl Workers {
                     .map_or_else(|| offer.model.id.to_string(), |name| (*name).to_owned()),
                 vocabulary: offer.model.manifest.vocabulary,
                 chat: offer.model.manifest.template_digest.is_some(),
+                calls: offer.calls(),
                 quantization: Quantization::of(&offer.model.manifest),
+                width: offer.model.manifest.width,
+                vectors: offer.model.vectors,
             }),
             [] => {
                 let message = format!(
@@ -151,7 +161,8 @@ impl Workers {
                 format!("There are: {}. GET /v1/models lists them all.", listed.join(", "))
             }
         };
-        let message = format!("No worker serves a model \"{}\" ({}). {advice}", quote(asked), self.census());
+        let message =
+            format!("No worker serves a model \"{}\" ({}). {advice}", quote(asked), self.census_in_words());
         ApiError::new(Code::ModelUnknown, message).with_param("model")
     }
 }
@@ -164,14 +175,21 @@ struct Offer<'a> {
     model: &'a ServedModel,
     names: Vec<&'a str>,
     context_tokens: u32,
+    /// How many workers say that it writes calls so.
+    calls: BTreeMap<Option<CallFormat>, u32>,
 }
 
 impl<'a> Offers<'a> {
     fn of(statuses: &'a [Arc<WorkerStatus>]) -> Self {
         let mut offers: BTreeMap<ModelId, Offer<'a>> = BTreeMap::new();
         for model in statuses.iter().flat_map(|status| &status.models) {
-            let offer =
-                offers.entry(model.id).or_insert(Offer { model, names: Vec::new(), context_tokens: 0 });
+            let offer = offers.entry(model.id).or_insert(Offer {
+                model,
+                names: Vec::new(),
+                context_tokens: 0,
+                calls: BTreeMap::new(),
+            });
+            *offer.calls.entry(model.calls).or_default() += 1;
             for name in &model.names {
                 if !offer.names.contains(&name.as_str()) {
                     offer.names.push(name);
@@ -193,6 +211,11 @@ impl Offer<'_> {
         self.names.contains(&name) || name.parse::<ModelId>().is_ok_and(|id| id == self.model.id)
     }
 
+    /// How most of its workers say that it writes calls; the template is the same for all.
+    fn calls(&self) -> Option<CallFormat> {
+        self.calls.iter().max_by_key(|(_, workers)| **workers).and_then(|(calls, _)| *calls)
+    }
+
     fn describe(&self, name: &str, workers_ready: u32, created: u64) -> Model {
         let manifest = &self.model.manifest;
         Model {
@@ -208,6 +231,8 @@ impl Offer<'_> {
                 formats: manifest.formats.iter().map(|format| format.name.clone()).collect(),
                 vocabulary: manifest.vocabulary,
                 chat: manifest.template_digest.is_some(),
+                tools: self.calls().is_some(),
+                embeddings: self.model.vectors.map(|vectors| EmbeddingNote::of(vectors, manifest.width)),
                 workers_ready,
             },
         }

@@ -8,7 +8,7 @@
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use alloy_primitives::Address;
-use surety_types::{Amount, Manifest, Price, PublicKey, Region, receipt::ARITHMETIC_VERSION};
+use surety_types::{Amount, Disclosure, Manifest, Price, PublicKey, Region, receipt::ARITHMETIC_VERSION};
 
 use crate::error::ApiError;
 
@@ -42,6 +42,8 @@ pub(crate) struct Preferences {
     pub(crate) max_latency: Cutoffs,
     /// At least this tier.
     pub(crate) verification: Option<Tier>,
+    /// What the order says of auditors; it keeps no worker out.
+    pub(crate) disclosure: Option<Disclosure>,
 }
 
 impl Default for Preferences {
@@ -60,6 +62,7 @@ impl Default for Preferences {
             min_throughput: Cutoffs::default(),
             max_latency: Cutoffs::default(),
             verification: None,
+            disclosure: None,
         }
     }
 }
@@ -133,6 +136,11 @@ pub(crate) struct Name {
 impl Name {
     /// Digits that are enough.
     pub(crate) const DIGITS_MIN: usize = 8;
+
+    /// A worker, by all its digits.
+    pub(crate) fn of_worker(key: &PublicKey) -> Option<Name> {
+        Self::parse(&key.to_string())
+    }
 
     /// Reads `0x` and the first digits of an operator's address, or the first digits of a worker's key.
     pub(crate) fn parse(text: &str) -> Option<Name> {

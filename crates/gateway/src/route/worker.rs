@@ -259,6 +259,15 @@ impl Worker {
         theirs.max(self.ours())
     }
 
+    /// Its key, the orders it says that it has, and those of ours that it has not finished.
+    pub(super) fn loads(&self) -> (PublicKey, u32, u32) {
+        let theirs = self
+            .state()
+            .1
+            .map_or(u32::MAX, |status| status.active_requests.saturating_add(status.waiting_requests));
+        (self.key(), theirs, self.ours())
+    }
+
     pub(super) fn describe(&self, payer: Option<&Payer>) -> WorkerReport {
         let heard = lock(&self.heard).clone();
         let listed = self.listed();

@@ -180,7 +180,7 @@ impl Course {
     pub(super) fn restored(request: Arc<Request>, restored: Restored) -> Course {
         let Restored { nonce, ids, text, first_byte_ms: _, shares, agreed } = restored;
         Course {
-            began_before: true,
+            began_before: !shares.is_empty(),
             signed: Position { tokens: ids.len(), text: text.len() },
             agreed,
             ids,
@@ -206,6 +206,12 @@ impl Course {
     pub(super) fn is_left_to_silent(&self) -> bool {
         let only = |silent: &Silent| self.at_it.iter().all(|(leg, _)| *leg == silent.leg);
         self.silent.as_ref().is_some_and(only) && self.has_room()
+    }
+
+    /// The leg that is due from the caller, if nobody wants the rest of it: who led, or was there first.
+    pub(super) fn due(&self) -> Option<u64> {
+        let leader = *self.leader.borrow();
+        leader.or_else(|| self.at_it.first().map(|(leg, _)| *leg))
     }
 
     /// A worker was found, or nobody.

@@ -21,7 +21,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{OrderOptions, Refusal, Session, SessionError, SessionEvent};
 use surety_net::CloseCode;
 use surety_types::{
-    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed,
+    Answer, FailureCode, ModelId, Order, Price, PublicKey, Request, Sampling, SecretKey, Seed, Signed, What,
     order::ORDER_VERSION,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -31,6 +31,8 @@ use super::{course::Position, failure};
 use crate::{
     api::unix_ms,
     error::{ApiError, Code},
+    keys::hold::{Hold, LegHold, charge_max, worst_charge},
+    journal::trail::Trail,
     payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},
@@ -76,8 +78,12 @@ pub(crate) struct Desk {
     pub(crate) search: Duration,
     /// Of the request's beginning: who has it computed already has less to do.
     pub(crate) affinity: Option<u64>,
+    /// What is set aside for the orders.
+    pub(crate) hold: Arc<Hold>,
     /// Only the prompt is to be counted: nothing is paid, so nothing is computed for money.
     pub(crate) counts: bool,
+    /// Where it is noted what becomes of the orders.
+    pub(crate) trail: Trail,
 }
 
 /// One answer, or the rest of it, to be ordered.
@@ -117,6 +123,8 @@ pub(super) struct Leg {
     pub(super) session: Session,
     pub(super) worker: Arc<Worker>,
     _held: Held,
+    /// What is set aside for it.
+    pub(super) hold: LegHold,
     /// Where it began, and where it is.
     pub(super) from: Position,
     pub(super) at: Position,
@@ -256,6 +264,7 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
             without: &without,
             affinity: desk.affinity,
             orders: 1,
+            trail: &desk.trail,
         };
         match desk.workers.candidates(&demand) {
             Ok(candidates) => {
@@ -398,10 +407,18 @@ async fn offer(
     candidate: Candidate,
 ) -> Result<Leg, Declined> {
     let Candidate { worker, context_tokens, region, terms } = candidate;
+    let price = terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
+    let output_tokens = wanted.limit.or(desk.max_output_tokens);
+    let worst = worst_charge(&wanted.request, wanted.resumed.len(), output_tokens, context_tokens, &price);
+    // Somebody cheaper may be within the budget.
+    let hold = desk.hold.leg(wanted.nonce, worst).map_err(Declined::ByThisWorker)?;
     let order =
         order(desk, wanted, context_tokens, terms.as_ref().map(|terms| (&terms.price, terms.channel.id())))
             .map_err(Declined::ByAll)?;
     let held = worker.hold(1);
+    let digest = order.digest();
+    let noted = |what, why: String| desk.trail.noted(what, worker.key(), Some(digest), from.tokens, why);
+    noted(What::Ordered, String::new());
     let options = OrderOptions {
         stall: manner.stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,
@@ -426,6 +443,7 @@ async fn offer(
     };
     let mut session = session.map_err(|error| {
         timing.failed(&error);
+        noted(What::Declined, chain(&error));
         declined(&worker, &error)
     })?;
     let event = match timeout(ACCEPTANCE_PATIENCE, session.next()).await {
@@ -438,6 +456,10 @@ async fn offer(
     timing.saw(&event);
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => {
+            // Now the prompt is counted.
+            hold.set(charge_max(&price, acceptance.prompt_tokens, acceptance.max_output_tokens))
+                .map_err(Declined::ByThisWorker)?;
+            noted(What::Accepted, String::new());
             let (accepted, patience) = (Instant::now(), timing.first_token_patience());
             let token_patience = if manner.hurried { patience.min(HURRIED_TOKEN_PATIENCE) } else { patience };
             Ok(Leg {
@@ -452,6 +474,7 @@ async fn offer(
                 session,
                 worker,
                 _held: held,
+                hold,
                 from,
                 at: from,
                 prompt_tokens: acceptance.prompt_tokens,
@@ -464,6 +487,9 @@ async fn offer(
         Ok(SessionEvent::Refused(refusal)) => {
             let code = refusal.receipt.failure().map(|(code, _)| code);
             let error = failure::refused(worker.key(), &refusal);
+            let why = refusal.receipt.failure().map(|(code, message)| format!("{code}: {message}"));
+            noted(What::Declined, why.unwrap_or_default());
+            desk.trail.signed(digest, &refusal.answer, Some(refusal.receipt.bytes()));
             info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
             leaves(&worker, &refusal);
             Err(match code {
@@ -476,9 +502,13 @@ async fn offer(
         }
         Ok(_) => {
             let message = "The worker sent output before it accepted the order.";
+            noted(What::Declined, message.to_owned());
             Err(Declined::ByThisWorker(failure::told(worker.key(), Code::WorkerBadOutput, message)))
         }
-        Err(error) => Err(declined(&worker, &error)),
+        Err(error) => {
+            noted(What::Declined, chain(&error));
+            Err(declined(&worker, &error))
+        }
     }
 }
 
@@ -551,6 +581,7 @@ fn order(
         payer: desk.key.public(),
         issued_ms,
         resumed: surety_client::resumed_from(&wanted.resumed),
+        disclosure: desk.preferences.disclosure,
     };
     Signed::try_sign(order, &desk.key)
         .map_err(|invalid| ApiError::invalid(invalid.field, format!("{invalid}.")))

@@ -131,6 +131,7 @@ impl Restored {
             // The purse that paid went with the process.
             channel: None,
             prompt_ids: None,
+            embedding: None,
         };
         self.shares.push(Share { answer, part, charge });
     }

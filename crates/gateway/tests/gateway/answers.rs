@@ -250,7 +250,7 @@ async fn the_order_says_what_was_asked() {
     assert_eq!(order.payer, site.gateway.key());
     assert_eq!(request.stop, ["Q"]);
     assert_eq!(request.date, Some(CivilDate { year: 2024, month: 2, day: 29 }));
-    let Prompt::Chat { messages } = &request.prompt else { panic!("not a chat") };
+    let Prompt::Chat { messages, .. } = &request.prompt else { panic!("not a chat") };
     assert_eq!(messages[0].role, "system");
 }
 

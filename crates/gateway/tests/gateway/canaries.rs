@@ -90,7 +90,7 @@ fn shown(orders: &[(Order, Request)]) -> Vec<Vec<f64>> {
     for (index, (order, request)) in orders.iter().enumerate() {
         let sampling = &order.sampling;
         let (kind, messages, text) = match &request.prompt {
-            Prompt::Chat { messages } => {
+            Prompt::Chat { messages, .. } => {
                 (0.0, messages.len(), messages.iter().map(|message| message.content.len()).sum())
             }
             Prompt::Text(text) => (1.0, 0, text.len()),

@@ -13,6 +13,7 @@ use surety_types::{
     abi::{IClaims, IStaking, Module},
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
+use tempfile::TempDir;
 
 use crate::{
     fake::{FakeWorker, manifest, model},
@@ -21,11 +22,11 @@ use crate::{
     pays::{paying, register},
 };
 
-const OPERATOR: u64 = 1;
-const PAYER: u64 = 2;
+pub const OPERATOR: u64 = 1;
+pub const PAYER: u64 = 2;
 const PRICE: Price = Price { prompt: Amount(1_000_000), cached: Amount(100_000), output: Amount(1_000_000) };
 
-async fn begun() -> (MemoryLedger, FakeWorker, Site) {
+pub async fn begun() -> (MemoryLedger, FakeWorker, Site) {
     let ledger = MemoryLedger::new();
     let worker = FakeWorker::asking(1, vec![model("tiny", manifest("tiny", true))], PRICE).await;
     register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
@@ -40,11 +41,11 @@ async fn begun() -> (MemoryLedger, FakeWorker, Site) {
     (ledger, worker, site)
 }
 
-fn chat(text: &str) -> Value {
+pub fn chat(text: &str) -> Value {
     json!({"model": "tiny", "messages": [{"role": "user", "content": text}]})
 }
 
-fn claims(status: &Value, name: &str) -> u64 {
+pub fn claims(status: &Value, name: &str) -> u64 {
     status["ledger"]["claims"][name].as_u64().expect("a count")
 }
 
@@ -65,6 +66,19 @@ async fn pass_deadlines(ledger: &MemoryLedger, worker: &FakeWorker) {
     ledger.wait(last.saturating_sub(now_ms).div_ceil(1_000) + 60 + 2);
 }
 
+/// A gateway where another was, once that has let go of its files.
+pub async fn again(directory: TempDir, ledger: &MemoryLedger) -> Site {
+    let gateway = loop {
+        let mut settings = settings(&directory);
+        settings.ledger = Some(paying(ledger, PAYER));
+        match Gateway::start(settings).await {
+            Ok(gateway) => break gateway,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    };
+    Site { address: gateway.address(), gateway, directory }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_falls_silent_compensates_the_gateway_without_anyone_asking() {
     let (ledger, worker, site) = begun().await;
@@ -79,15 +93,7 @@ async fn a_worker_that_falls_silent_compensates_the_gateway_without_anyone_askin
     let Site { gateway, directory, .. } = site;
     drop(gateway);
     worker.leave().await;
-    let gateway = loop {
-        let mut settings = settings(&directory);
-        settings.ledger = Some(paying(&ledger, PAYER));
-        match Gateway::start(settings).await {
-            Ok(gateway) => break gateway,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-        }
-    };
-    let site = Site { address: gateway.address(), gateway, directory };
+    let site = again(directory, &ledger).await;
     pass_deadlines(&ledger, &worker).await;
     // All that a day's claims may take of so small a stake is one claim's: a second would be for nothing.
     site.until(|status| claims(status, "open") == 1).await;

@@ -540,3 +540,17 @@ async fn bad_starts_are_explained() {
         "{error}"
     );
 }
+
+#[test]
+fn every_code_is_triggered_by_a_test() {
+    const TESTS: [&str; 4] = [
+        include_str!("errors.rs"),
+        include_str!("life.rs"),
+        include_str!("routes.rs"),
+        include_str!("../../src/api/mod.rs"),
+    ];
+    for known in surety_gateway::catalogue::all() {
+        let named = format!("\"{}\"", known.code);
+        assert!(TESTS.iter().any(|test| test.contains(&named)), "no test triggers {}", known.code);
+    }
+}

@@ -17,14 +17,17 @@ use surety_net::{BindOptions, CloseCode, Endpoint, Incoming, ListenLimits, Serve
 use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
     Acceptance, Alternative, Amount, Digest, FailureCode, FileDigest, FinishReason, FormatSummary,
-    FromWorker, Manifest, Order, Outcome, Price, Progress, Prompt, Receipt, Region, Request, SecretKey,
-    ServedModel, Signed, Text, ToWorker, TokenLogprob, Voucher, WorkerState, WorkerStatus,
+    FromWorker, Manifest, Order, Outcome, Pooling, Price, Progress, Prompt, Receipt, Region, Request,
+    SecretKey, ServedModel, Signed, Text, ToWorker, TokenLogprob, Vectors, Voucher, WorkerState,
+    WorkerStatus,
+    embedding::{vector_bytes, vector_digest},
     receipt::RECEIPT_VERSION,
 };
 use tokio::{sync::Notify, task::JoinSet};
 
 pub const CONTEXT: u32 = 4096;
 pub const VOCABULARY: u32 = 1000;
+pub const WIDTH: u32 = 64;
 const END: u32 = 0;
 
 /// What happened to a worker, for tests to look at.
@@ -76,7 +79,7 @@ pub fn manifest(name: &str, template: bool) -> Manifest {
         files: vec![FileDigest { name: format!("{name}.gguf"), bytes: 1000, blake3: Digest::ZERO }],
         architecture: "llama".to_owned(),
         layers: 1,
-        width: 64,
+        width: WIDTH,
         heads: 1,
         kv_heads: 1,
         head_dim: 64,
@@ -101,6 +104,8 @@ pub fn model(name: &str, manifest: Manifest) -> ServedModel {
         prefill_tokens_per_second: 1000,
         decode_tokens_per_second: 100,
         price: Price::ZERO,
+        calls: None,
+        vectors: Some(Vectors { pooling: Pooling::Last, may_be_cut: true }),
     }
 }
 
@@ -189,6 +194,8 @@ struct Answer {
     silent: usize,
     /// Where it says that it is.
     region: Option<Region>,
+    /// What it commits to.
+    state: Digest,
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -224,6 +231,7 @@ async fn serve(
         output: Vec::new(),
         text: String::new(),
         resumed,
+        state: Digest::ZERO,
         silent: 0,
         // One that lies about where it is says one thing when it is asked and signs another.
         region: if acts.front() == Some(&"ELSEWHERE") { Region::new("elsewhere").ok() } else { region },
@@ -276,6 +284,18 @@ async fn serve(
             let piece = FromWorker::Prompt { index: piece as u32 * 2, ids: ids.to_vec(), logprobs };
             stream.send(&piece).await?;
         }
+    }
+    if let Some(wanted) = answer.request.embedding {
+        let dimensions = wanted.dimensions.unwrap_or(WIDTH) as usize;
+        let mut vector: Vec<f32> = (0..dimensions).map(|n| (answer.prompt.len() + n) as f32 / 7.0).collect();
+        answer.state = vector_digest(&vector_bytes(&vector));
+        if acts.contains(&"LIE-VECTOR") {
+            vector[0] = f32::from_bits(vector[0].to_bits() + 1);
+        }
+        if !acts.contains(&"NO-VECTOR") {
+            stream.send(&FromWorker::Embedding(vector_bytes(&vector))).await?;
+        }
+        acts.clear();
     }
     let mut stopped = false;
     while let Some(act) = acts.pop_front() {
@@ -530,7 +550,7 @@ impl Answer {
         let salt = if failure.is_some() { [0; 32] } else { [5; 32] };
         let commitment = match failure {
             Some(_) => Digest::ZERO,
-            None => state_commitment(&self.key.public(), &salt, &Digest::ZERO),
+            None => state_commitment(&self.key.public(), &salt, &self.state),
         };
         let outcome = match failure {
             Some((code, message)) => Outcome::Failed { code, message: Text::clipped(message) },
@@ -565,7 +585,7 @@ impl Answer {
 
 fn script(request: &Request) -> String {
     match &request.prompt {
-        Prompt::Chat { messages } => {
+        Prompt::Chat { messages, .. } => {
             messages.last().map(|message| message.content.clone()).unwrap_or_default()
         }
         Prompt::Text(text) => text.clone(),

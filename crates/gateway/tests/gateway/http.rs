@@ -75,10 +75,31 @@ impl Site {
         request(self.address, &post(path, body)).await
     }
 
-    /// Asks with one more header.
-    pub async fn get_with(&self, path: &str, header: &str) -> Answer {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n\r\n");
-        request(self.address, &head).await
+    /// Posts with further headers, each ended by a line's end.
+    pub async fn post_with(&self, path: &str, headers: &str, body: &str) -> Answer {
+        request(self.address, &with(&post(path, body), headers)).await
+    }
+
+    /// Gets with further headers.
+    pub async fn get_with(&self, path: &str, headers: &str) -> Answer {
+        let text = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        request(self.address, &with(&text, headers)).await
+    }
+
+    /// Posts with further headers, and closes the connection when so many bytes of the answer have come.
+    pub async fn drop_after(&self, path: &str, headers: &str, body: &str, bytes: usize) {
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(with(&post(path, body), headers).as_bytes()).await.expect("sent");
+        let mut seen = 0;
+        let mut piece = [0; 64];
+        while seen < bytes {
+            let most = piece.len().min(bytes - seen);
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut piece[..most])).await;
+            match read.expect("more in time").expect("more") {
+                0 => return,
+                read => seen += read,
+            }
+        }
     }
 
     /// Asks for the rest of a stream.
@@ -89,8 +110,13 @@ impl Site {
 
     /// Sends a request and leaves its answer to be read.
     pub async fn open(&self, path: &str, body: &str) -> Wire {
+        self.open_with(path, "", body).await
+    }
+
+    /// The same with further headers.
+    pub async fn open_with(&self, path: &str, headers: &str, body: &str) -> Wire {
         let mut stream = TcpStream::connect(self.address).await.expect("a connection");
-        stream.write_all(post(path, body).as_bytes()).await.expect("sent");
+        stream.write_all(with(&post(path, body), headers).as_bytes()).await.expect("sent");
         Wire { stream, seen: Vec::new() }
     }
 }
@@ -115,6 +141,11 @@ fn post(path: &str, body: &str) -> String {
          content-length: {}\r\n\r\n{body}",
         body.len(),
     )
+}
+
+/// A request's text with further headers.
+fn with(text: &str, headers: &str) -> String {
+    text.replacen("\r\n", &format!("\r\n{headers}"), 1)
 }
 
 /// Sends bytes and reads the answer to its end.

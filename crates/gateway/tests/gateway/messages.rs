@@ -206,7 +206,7 @@ async fn errors_are_in_anthropic_s_shape() {
     assert_eq!(get.header("allow"), Some("POST"));
     check_error(&site.get("/v1/messages/batches").await, 404, "not_found_error", "not_found");
     // Elsewhere the header says whose words are wanted.
-    let version = "anthropic-version: 2023-06-01";
+    let version = "anthropic-version: 2023-06-01\r\n";
     check_error(&site.get_with("/v1/models/tinny", version).await, 404, "not_found_error", "model_unknown");
     assert_eq!(site.get("/v1/models/tinny").await.error()["code"], "model_unknown");
 }
@@ -237,7 +237,7 @@ async fn models_are_paged_for_who_sends_the_version() {
     let (tiny, other) = (manifest("tiny", true), manifest("other", false));
     let worker = FakeWorker::serving(1, vec![model("tiny", tiny), model("owner/other", other)]).await;
     let site = Site::start(&[&worker]).await;
-    let version = "anthropic-version: 2023-06-01";
+    let version = "anthropic-version: 2023-06-01\r\n";
     let all = site.get_with("/v1/models", version).await;
     let body = all.json();
     assert_eq!(

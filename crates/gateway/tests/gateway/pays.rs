@@ -15,14 +15,15 @@ use crate::{
     memory::{CREDIT, MemoryLedger, wallet},
 };
 
-const OPERATOR: u64 = 1;
+pub const OPERATOR: u64 = 1;
 const PAYER: u64 = 2;
 /// A micro-credit for each token, cached ones a tenth.
-const PRICE: Price = Price { prompt: Amount(1_000_000), cached: Amount(100_000), output: Amount(1_000_000) };
+pub const PRICE: Price =
+    Price { prompt: Amount(1_000_000), cached: Amount(100_000), output: Amount(1_000_000) };
 /// Micro-credits.
-const DEPOSIT: u128 = 20_000;
+pub const DEPOSIT: u128 = 20_000;
 
-async fn asking(seed: u8) -> FakeWorker {
+pub async fn asking(seed: u8) -> FakeWorker {
     FakeWorker::asking(seed, vec![model("tiny", manifest("tiny", true))], PRICE).await
 }
 
@@ -69,7 +70,7 @@ pub fn paying(ledger: &MemoryLedger, payer: u64) -> GatewayLedger {
     }
 }
 
-async fn site(ledger: &MemoryLedger) -> Site {
+pub async fn site(ledger: &MemoryLedger) -> Site {
     let ledger = paying(ledger, PAYER);
     let site = Site::with(&[], |settings| settings.ledger = Some(ledger)).await;
     site.until(|status| status["workers"][0]["state"] == "ready" && amount(status, "unspent") == DEPOSIT)
@@ -78,7 +79,7 @@ async fn site(ledger: &MemoryLedger) -> Site {
 }
 
 /// A number of the first worker's channel, in micro-credits.
-fn amount(status: &Value, name: &str) -> u128 {
+pub fn amount(status: &Value, name: &str) -> u128 {
     status["workers"][0]["channel"][name].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
@@ -100,7 +101,7 @@ fn vouchers(worker: &FakeWorker) -> Vec<Voucher> {
     worker.diary.vouchers.lock().expect("no panic").clone()
 }
 
-fn charged(worker: &FakeWorker) -> u128 {
+pub fn charged(worker: &FakeWorker) -> u128 {
     worker.diary.charges.lock().expect("no panic").iter().map(|charge| charge.0).sum()
 }
 

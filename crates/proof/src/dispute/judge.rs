@@ -11,11 +11,14 @@
 //! Rules: D-5.5, D-5.8, D-6.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
+use surety_grammar::Grammar;
 use surety_kernels::fpcr;
 use surety_types::digest::domain;
-use surety_types::{Canonical, Digest, Invalid, Manifest, Order, Outcome, Receipt};
+use surety_types::request::MAX_GRAMMAR_BYTES;
+use surety_types::{Canonical, Digest, Invalid, Manifest, Order, Outcome, Receipt, Request};
 
 use super::game::{Game, Turn};
 use super::layout::{CHUNK_WORDS, Layout, LayoutError};
@@ -48,6 +51,9 @@ pub struct Leaf {
     /// The worker's word, and everything it is computed from: one opening for each string, in the order of [`Source`].
     #[n(1)]
     pub shown: Vec<Shown>,
+    /// The answer's grammar, if the word is computed from it.
+    #[n(2)]
+    pub grammar: Option<String>,
 }
 
 impl Leaf {
@@ -82,9 +88,12 @@ pub(super) fn check_shown(shown: &[Shown]) -> Result<(), Invalid> {
 
 impl Canonical for Leaf {
     const NAME: &'static str = "leaf";
-    const MAX_BYTES: usize = SHOWN_BYTES_MAX + (1 << 10);
+    const MAX_BYTES: usize = SHOWN_BYTES_MAX + MAX_GRAMMAR_BYTES + (1 << 10);
 
     fn check(&self) -> Result<(), Invalid> {
+        if self.grammar.as_ref().is_some_and(|text| text.len() > MAX_GRAMMAR_BYTES) {
+            return Err(Invalid::new("grammar", format!("is longer than {MAX_GRAMMAR_BYTES} bytes")));
+        }
         check_shown(&self.shown)
     }
 }
@@ -265,6 +274,9 @@ pub enum LeafError {
     /// It opens a string twice, or strings not in their order.
     #[error("a leaf opens each string once, in their order")]
     Order,
+    /// The grammar is not the order's.
+    #[error("the grammar is not the one that the order names")]
+    Grammar,
     /// An opening does not open.
     #[error("an opening of the {of} proves nothing")]
     Opening {
@@ -311,9 +323,14 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
         };
         opens.map_err(|why| LeafError::Opening { of: *source, why })?;
     }
+    let named = statement.rules.sampling().grammar;
+    if leaf.grammar.as_ref().is_some_and(|text| Some(Request::grammar_digest(text)) != named) {
+        return Err(LeafError::Grammar);
+    }
     fpcr::set();
     let first = leaf.word - part;
     let mut opened = Opened::of(&leaf.shown, 4 * first);
+    opened.grammar = leaf.grammar.as_deref().map(|text| Arc::new(Grammar::compile_or_nothing(text)));
     let computed = statement.rules.compute(&coordinate, &mut opened)?[part as usize];
     opened.trace_end = 4 * layout.words();
     let mut claimed = [0; 4];
@@ -330,6 +347,8 @@ pub(super) struct Opened<'a> {
     chunks: BTreeMap<(Source, u64), &'a [u8]>,
     /// Of the trace nothing is read from here on: the judge reads left of the word.
     trace_end: u64,
+    /// The answer's grammar, where it is shown.
+    grammar: Option<Arc<Grammar>>,
 }
 
 impl<'a> Opened<'a> {
@@ -338,7 +357,7 @@ impl<'a> Opened<'a> {
         let chunks = shown.iter().flat_map(|Shown { source, opening }| {
             opening.chunks().map(|(index, chunk)| ((*source, index), chunk))
         });
-        Opened { chunks: chunks.collect(), trace_end }
+        Opened { chunks: chunks.collect(), trace_end, grammar: None }
     }
 }
 
@@ -360,5 +379,9 @@ impl Inputs for Opened<'_> {
             filled += count;
         }
         Ok(())
+    }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        self.grammar.clone().ok_or(RuleError::NoGrammar)
     }
 }

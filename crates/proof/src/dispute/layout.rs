@@ -31,6 +31,8 @@ pub const DIGITS: u64 = 16;
 pub const CHUNK_WORDS: u64 = 256;
 /// Words of where a text stands.
 const TEXT_WORDS: u64 = 2;
+/// Words of where an answer stands in its grammar.
+pub(super) const STANDING_WORDS: u64 = surety_grammar::STATE_WORDS as u64;
 /// Words of a node's value.
 const NODE_WORDS: u64 = 8;
 
@@ -111,6 +113,8 @@ pub enum Coordinate {
     Spelled { index: u64 },
     /// Where the text stands after a token, of those resumed from and put out: how long it is, and what is held back.
     Text { token: u64 },
+    /// A word of where the answer stands in its grammar after a token, of those resumed from and put out.
+    Standing { token: u64, word: u64 },
     /// x of a position as it enters the first layer.
     Embedding { position: u64, element: u64 },
     /// The 16 lanes of a norm after a part of its elements.
@@ -159,6 +163,8 @@ pub enum Coordinate {
     Repeats { row: u64, token: u64 },
     /// How often a token is in the output before this one.
     Count { output: u64, token: u64 },
+    /// Whether the grammar excludes a token.
+    Excluded { output: u64, token: u64 },
     /// The adjusted logit.
     Adjusted { output: u64, token: u64 },
     /// The best logit and its id, up to the end of a tile.
@@ -207,6 +213,7 @@ impl Coordinate {
         match self {
             Coordinate::Spelled { .. } => "length of the prompt so far",
             Coordinate::Text { .. } => "length of the text so far",
+            Coordinate::Standing { .. } => "where the answer stands in its grammar",
             Coordinate::Embedding { .. } => "embedding",
             Coordinate::NormLanes { .. } => "lanes",
             Coordinate::NormInverse { .. } => "inv",
@@ -232,6 +239,7 @@ impl Coordinate {
             Coordinate::Presence { .. } => "presence",
             Coordinate::Repeats { .. } => "repeats",
             Coordinate::Count { .. } => "counts",
+            Coordinate::Excluded { .. } => "exclusion by the grammar",
             Coordinate::Adjusted { .. } => "adjusted logit",
             Coordinate::Best { .. } => "best so far",
             Coordinate::GreatestLogit { .. } => "greatest logit",
@@ -297,6 +305,7 @@ enum Field {
     Gated,
     LayerResiduals,
     Counts,
+    Excluded,
     Adjusted,
     Bests,
     Greatest,
@@ -412,6 +421,8 @@ pub struct Layout {
     pub(super) presence_rows: u64,
     pub(super) repeat_rows: u64,
     pub(super) counts: bool,
+    /// It keeps to a grammar.
+    pub(super) constrained: bool,
     pub(super) adjusts: bool,
     pub(super) greedy: bool,
     pub(super) by_count: bool,
@@ -423,6 +434,7 @@ pub struct Layout {
     output: Block,
     // Where sections begin.
     texts_at: u64,
+    standings_at: u64,
     pub(super) embedding_at: u64,
     layers_at: u64,
     layer_words: u64,
@@ -477,7 +489,8 @@ impl Layout {
             presence_rows: if repetition { u64::from(given).div_ceil(IDS) } else { 0 },
             repeat_rows: if counts { u64::from(resumed).div_ceil(IDS) } else { 0 },
             counts,
-            adjusts: counts || !sampling.logit_bias.is_empty(),
+            constrained: sampling.grammar.is_some(),
+            adjusts: counts || sampling.grammar.is_some() || !sampling.logit_bias.is_empty(),
             greedy,
             by_count: !greedy && sampling.top_k > 0 && u64::from(sampling.top_k) < vocabulary,
             by_weight: !greedy && sampling.top_p < 1.0,
@@ -485,6 +498,7 @@ impl Layout {
             tail: Block::default(),
             output: Block::default(),
             texts_at: 0,
+            standings_at: 0,
             embedding_at: 0,
             layers_at: 0,
             layer_words: 0,
@@ -568,6 +582,9 @@ impl Layout {
         if self.counts {
             block.push(Field::Counts, all);
         }
+        if self.constrained {
+            block.push(Field::Excluded, all);
+        }
         if self.adjusts {
             block.push(Field::Adjusted, all);
         }
@@ -600,7 +617,10 @@ impl Layout {
     /// Puts the sections one after another.
     fn place(&mut self) {
         self.texts_at = self.prompt();
-        self.embedding_at = sum(&[self.texts_at, times(TEXT_WORDS, sum(&[self.resumed, self.outputs]))]);
+        let tokens = sum(&[self.resumed, self.outputs]);
+        self.standings_at = sum(&[self.texts_at, times(TEXT_WORDS, tokens)]);
+        let standings = if self.constrained { times(STANDING_WORDS, tokens) } else { 0 };
+        self.embedding_at = sum(&[self.standings_at, standings]);
         self.layers_at = sum(&[self.embedding_at, times(self.positions, self.width)]);
         self.layer_words = sum(&[
             times(self.positions, self.stage_one.words),
@@ -700,9 +720,12 @@ impl Layout {
         let whole = |coordinate| (coordinate, 0);
         Some(if word < self.texts_at {
             whole(Coordinate::Spelled { index: word })
-        } else if word < self.embedding_at {
+        } else if word < self.standings_at {
             let at = word - self.texts_at;
             (Coordinate::Text { token: at / TEXT_WORDS }, at % TEXT_WORDS)
+        } else if word < self.embedding_at {
+            let at = word - self.standings_at;
+            whole(Coordinate::Standing { token: at / STANDING_WORDS, word: at % STANDING_WORDS })
         } else if word < self.layers_at {
             let at = word - self.embedding_at;
             whole(Coordinate::Embedding { position: at / self.width, element: at % self.width })
@@ -858,6 +881,7 @@ impl Layout {
             }
             Field::Totals(_) => (Coordinate::Total { product: Product::Logits { output }, output: at }, 0),
             Field::Counts => (Coordinate::Count { output, token: at }, 0),
+            Field::Excluded => (Coordinate::Excluded { output, token: at }, 0),
             Field::Adjusted => (Coordinate::Adjusted { output, token: at }, 0),
             Field::Bests => (Coordinate::Best { output, tile: at / 2 }, at % 2),
             Field::Greatest => (Coordinate::GreatestLogit { output, tile: at }, 0),
@@ -891,6 +915,7 @@ impl Layout {
         match *coordinate {
             Coordinate::Spelled { index } => index,
             Coordinate::Text { token } => self.texts_at + TEXT_WORDS * token,
+            Coordinate::Standing { token, word } => self.standings_at + STANDING_WORDS * token + word,
             Coordinate::Embedding { position, element } => {
                 self.embedding_at + position * self.width + element
             }
@@ -950,6 +975,7 @@ impl Layout {
             Coordinate::Presence { row, token } => self.presence_at + row * self.vocabulary + token,
             Coordinate::Repeats { row, token } => self.repeats_at + row * self.vocabulary + token,
             Coordinate::Count { output, token } => self.in_block(output, Field::Counts) + token,
+            Coordinate::Excluded { output, token } => self.in_block(output, Field::Excluded) + token,
             Coordinate::Adjusted { output, token } => self.in_block(output, Field::Adjusted) + token,
             Coordinate::Best { output, tile } => self.in_block(output, Field::Bests) + 2 * tile,
             Coordinate::GreatestLogit { output, tile } => self.in_block(output, Field::Greatest) + tile,

@@ -121,13 +121,14 @@ impl<'a> Facts<'a> {
                 let bytes = [spelled(entry.first)?, text.as_bytes().to_vec(), spelled(entry.last)?].concat();
                 Ok((Due::Bytes(bytes), 0))
             }
-            Prompt::Chat { messages } => {
+            Prompt::Chat { messages, tools } => {
                 let limits = Limits { steps, bytes: RENDERED_BYTES_MAX, ..Limits::STANDARD };
                 let source = self.template.ok_or(ClaimError::NotJudged)?;
                 let template = Template::parse(source, &limits).map_err(|_| ClaimError::NotJudged)?;
                 let (bos, eos) = (spelled(entry.bos)?, spelled(entry.eos)?);
                 let variables = Variables {
                     messages,
+                    tools,
                     add_generation_prompt: true,
                     bos_token: &String::from_utf8_lossy(&bos),
                     eos_token: &String::from_utf8_lossy(&eos),

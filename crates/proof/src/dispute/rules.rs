@@ -7,6 +7,9 @@
 //!         wherever it reads them from. It never panics, whatever it reads.
 //! Absent: arithmetic (`surety_kernels::step`), places (`layout`), whether what is read is true (`judge`).
 
+use std::sync::Arc;
+
+use surety_grammar::{Grammar, STATE_WORDS, State};
 use surety_kernels::step;
 use surety_types::detokenizer::{Detokenizer, HELD_BYTES_MAX};
 use surety_types::{Sampling, spelling::Piece};
@@ -94,6 +97,9 @@ pub enum RuleError {
         /// Of which id.
         id: u32,
     },
+    /// The answer's grammar is not at hand.
+    #[error("the answer's grammar is not there")]
+    NoGrammar,
 }
 
 /// The strings that rules read.
@@ -103,11 +109,23 @@ pub trait Inputs {
     /// # Errors
     /// `RuleError::Absent` if one of them is not at hand.
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError>;
+
+    /// The answer's grammar, if it keeps to one.
+    ///
+    /// # Errors
+    /// `RuleError::NoGrammar` if it is not at hand.
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        Err(RuleError::NoGrammar)
+    }
 }
 
 impl<I: Inputs + ?Sized> Inputs for &mut I {
     fn read(&mut self, source: Source, at: u64, out: &mut [u8]) -> Result<(), RuleError> {
         (**self).read(source, at, out)
+    }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        (**self).grammar()
     }
 }
 
@@ -151,6 +169,11 @@ impl Rules {
         &self.layout
     }
 
+    /// How it is sampled.
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
     /// The plan's header.
     pub fn header(&self) -> &PlanHeader {
         &self.header
@@ -182,6 +205,7 @@ impl Rules {
                 words[1] = held_word(&held);
                 length.wrapping_add(text.len() as u32)
             }
+            Coordinate::Standing { token, word } => self.standing(read, token)?[word as usize],
             Coordinate::Embedding { position, element } => self.embedding(read, position, element)?,
             Coordinate::NormLanes { norm, part } => {
                 return Ok(self.lanes(read, norm, part)?.map(step::word));
@@ -281,6 +305,7 @@ impl Rules {
                 before.wrapping_add(ids.iter().filter(|id| u64::from(**id) == token).count() as u32)
             }
             Coordinate::Count { output, token } => self.count(read, output, token)?,
+            Coordinate::Excluded { output, token } => self.excluded(read, output, token)?,
             Coordinate::Adjusted { output, token } => self.adjusted(read, output, token)?,
             Coordinate::Best { output, tile } => {
                 let before = match tile.checked_sub(1) {
@@ -385,6 +410,54 @@ impl Rules {
         }
         let piece = self.piece(read, id)?;
         if piece.silent { Ok(Vec::new()) } else { self.piece_bytes(read, piece) }
+    }
+
+    /// Where the answer stands in its grammar after a token (D-3.13, G-8).
+    pub(super) fn standing(
+        &self,
+        read: &mut Reader<'_>,
+        token: u64,
+    ) -> Result<[u32; STATE_WORDS], RuleError> {
+        let grammar = read.inputs.grammar()?;
+        let before = self.standing_before(read, &grammar, token)?;
+        let id = match token.checked_sub(self.layout.resumed) {
+            None => read.ids(Source::Given, self.layout.prompt() + token, 1)?[0],
+            Some(output) => read.ids(Source::Output, output, 1)?[0],
+        };
+        let spelled = self.constrained_piece(read, id)?.unwrap_or_default();
+        Ok(grammar.advance_all(&before, &spelled).to_words())
+    }
+
+    /// Where the answer stands before a token.
+    fn standing_before(
+        &self,
+        read: &mut Reader<'_>,
+        grammar: &Grammar,
+        token: u64,
+    ) -> Result<State, RuleError> {
+        let Some(token) = token.checked_sub(1) else { return Ok(grammar.start()) };
+        let words = read.words(Coordinate::Standing { token, word: 0 }, STATE_WORDS as u64)?;
+        Ok(grammar.state_of(&words))
+    }
+
+    /// What an id adds to an answer in its grammar; `None` of one that ends it.
+    fn constrained_piece(&self, read: &mut Reader<'_>, id: u32) -> Result<Option<Vec<u8>>, RuleError> {
+        if self.header.ends(id) {
+            return Ok(None);
+        }
+        let piece = self.piece(read, id)?;
+        if piece.silent { Ok(Some(Vec::new())) } else { self.piece_bytes(read, piece).map(Some) }
+    }
+
+    /// Whether the grammar excludes a token (G-7): 0 or 1.
+    fn excluded(&self, read: &mut Reader<'_>, output: u64, token: u64) -> Result<u32, RuleError> {
+        let grammar = read.inputs.grammar()?;
+        let state = self.standing_before(read, &grammar, self.layout.resumed + output)?;
+        let permitted = match self.constrained_piece(read, token as u32)? {
+            None => state.is_dead() || grammar.is_complete(&state),
+            Some(spelled) => !spelled.is_empty() && !grammar.advance_all(&state, &spelled).is_dead(),
+        };
+        Ok(u32::from(!permitted))
     }
 
     /// Where the text stands before a token: how long it is, and what is held back.
@@ -715,7 +788,12 @@ impl Rules {
             presence: sampling.presence_penalty,
             frequency: sampling.frequency_penalty,
         };
-        Ok(step::word(step::adjusted(logit, &by)))
+        let adjusted = step::adjusted(logit, &by);
+        // What is not finite is found before anything is excluded.
+        let excluded = self.layout.constrained
+            && read.word(Coordinate::Excluded { output, token })? != 0
+            && !adjusted.is_nan();
+        Ok(step::word(if excluded { f32::NEG_INFINITY } else { adjusted }))
     }
 
     /// The logit that sampling goes by.
@@ -861,8 +939,9 @@ impl Rules {
     fn sampled(&self, read: &mut Reader<'_>, output: u64) -> Result<u32, RuleError> {
         let tiles = self.layout.tiles;
         if self.layout.greedy {
-            let [_, id] = read.pair(Coordinate::Best { output, tile: tiles - 1 })?;
-            return Ok(id);
+            let [logit, id] = read.pair(Coordinate::Best { output, tile: tiles - 1 })?;
+            // All of them are excluded.
+            return Ok(if f32::from_bits(logit) == f32::NEG_INFINITY { step::NO_TOKEN } else { id });
         }
         let by_weight = self.layout.by_weight;
         let sums = read.longs(

@@ -156,6 +156,7 @@ mod tests {
             payer: PublicKey([4; 32]),
             issued_ms: 1,
             resumed: None,
+            disclosure: None,
         }
     }
 
@@ -196,7 +197,9 @@ mod tests {
             stop: stop.iter().map(|stop| (*stop).into()).collect(),
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             date: None,
+            grammar: None,
         }
     }
 

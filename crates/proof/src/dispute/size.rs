@@ -10,7 +10,7 @@
 //! of the path on either side of it; between two runs of the trace that are near each other there are few nodes, however long
 //! the trace is. Every term below is an upper bound, reached by some alignment or nearly so.
 
-use super::layout::{By, DIGITS, IDS, LANES, PART, ROUNDS, SPAN, TILE, parts};
+use super::layout::{By, DIGITS, IDS, LANES, PART, ROUNDS, SPAN, STANDING_WORDS, TILE, parts};
 use super::opening::{CHUNK_BYTES, DEPTH_MAX};
 use super::plan::{LayerSlot, Slot, TensorFormat};
 use surety_types::spelling::PIECE_BYTES_MAX;
@@ -179,6 +179,8 @@ pub fn leaves(numbers: &Numbers) -> Vec<(&'static str, u64)> {
     let all = [
         ("length spelled", ends + ids(1) + own(2)),
         ("text", ends + piece + ids(1) + own(4)),
+        ("standing in a grammar", ends + piece + ids(1) + own(2 * STANDING_WORDS)),
+        ("exclusion", far(STANDING_WORDS) + ends + piece + plan + own(1)),
         ("embedding", block + ids(1) + plan + own(1)),
         ("lanes", far(PART) + own(2 * LANES)),
         ("inv", far(LANES) + own(1)),
@@ -194,7 +196,7 @@ pub fn leaves(numbers: &Numbers) -> Vec<(&'static str, u64)> {
         ("node of the states' tree", far(16) + own(1)),
         ("presence, repeats", far(1) + ids(IDS) + own(1)),
         ("counts", far(1) + ids(1) + own(1)),
-        ("adjusted logit", far(1) + far(1) + far(1) + own(1)),
+        ("adjusted logit", far(1) + far(1) + far(1) + far(1) + own(1)),
         ("best, greatest logit", far(TILE) + own(4)),
         ("sampling weight", far(1) + far(1) + own(1)),
         ("candidate, kept", far(2) + far(1) + far(2) + own(1)),

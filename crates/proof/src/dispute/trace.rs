@@ -12,9 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
+use surety_grammar::Grammar;
 use surety_kernels::{fpcr, step};
 use surety_types::Digest;
 use surety_types::digest::domain;
@@ -62,6 +63,8 @@ pub struct Strings<F> {
     rotary: Hashed<Vec<u8>>,
     given: Hashed<Vec<u8>>,
     output: Hashed<Vec<u8>>,
+    /// The answer's grammar, and its text.
+    grammar: Option<(String, Arc<Grammar>)>,
 }
 
 impl<F: AsRef<[u8]>> Strings<F> {
@@ -85,7 +88,18 @@ impl<F: AsRef<[u8]>> Strings<F> {
             given: ids(domain::PROMPT_IDS, given)?,
             output: ids(domain::OUTPUT_IDS, output)?,
             file: Hashed::new(Tree::plain(file.as_ref().len() as u64)?, file),
+            grammar: None,
         })
+    }
+
+    /// With the grammar that the answer keeps to, if it does.
+    pub fn with_grammar(mut self, grammar: Option<&str>) -> Strings<F> {
+        self.grammar = grammar.map(|text| (text.to_owned(), Arc::new(Grammar::compile_or_nothing(text))));
+        self
+    }
+
+    fn grammar(&self) -> Result<Arc<Grammar>, RuleError> {
+        self.grammar.as_ref().map(|(_, grammar)| grammar.clone()).ok_or(RuleError::NoGrammar)
     }
 
     /// Their digests and that of the text, for a statement.
@@ -257,7 +271,9 @@ impl<B: AsRef<[u8]>> Trace<B> {
             };
             Some(Shown { source, opening: opening? })
         });
-        Ok(Leaf { word, shown: shown.collect::<Option<_>>().ok_or(absent)? })
+        let shown = shown.collect::<Option<_>>().ok_or(absent)?;
+        let grammar = strings.grammar.as_ref().filter(|_| recording.grammar);
+        Ok(Leaf { word, shown, grammar: grammar.map(|(text, _)| text.clone()) })
     }
 }
 
@@ -436,6 +452,7 @@ impl<F: AsRef<[u8]> + Sync> Build<'_, F> {
         let all = layout.vocabulary as usize;
         let read = &mut Reader { layout, inputs };
         Ok(Some(match *first {
+            Coordinate::Standing { token, word: 0 } => self.rules.standing(read, token)?.to_vec(),
             Coordinate::Presence { row, token: 0 } => {
                 let mut words = self.row_before(read, row, |row| Coordinate::Presence { row, token: 0 })?;
                 let first = row * IDS;
@@ -545,6 +562,10 @@ impl<F: AsRef<[u8]>> Inputs for Partial<'_, F> {
         out.copy_from_slice(bytes);
         Ok(())
     }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        self.strings.grammar()
+    }
 }
 
 /// A whole trace and all its strings, for any rule.
@@ -566,17 +587,23 @@ impl<F: AsRef<[u8]>, B: AsRef<[u8]>> Inputs for Whole<'_, F, B> {
         out.copy_from_slice(bytes.and_then(|bytes| bytes.get(..out.len())).ok_or(absent)?);
         Ok(())
     }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        self.strings.grammar()
+    }
 }
 
 /// Notes which chunks are read.
 pub(super) struct Recording<I> {
     inputs: I,
+    /// Whether the grammar is.
+    grammar: bool,
     chunks: BTreeSet<(Source, u64)>,
 }
 
 impl<I> Recording<I> {
     pub(super) fn new(inputs: I) -> Recording<I> {
-        Recording { inputs, chunks: BTreeSet::new() }
+        Recording { inputs, grammar: false, chunks: BTreeSet::new() }
     }
 
     pub(super) fn note(&mut self, source: Source, at: u64, length: u64) {
@@ -597,6 +624,11 @@ impl<I: Inputs> Inputs for Recording<I> {
         self.inputs.read(source, at, out)?;
         self.note(source, at, out.len() as u64);
         Ok(())
+    }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        self.grammar = true;
+        self.inputs.grammar()
     }
 }
 

@@ -13,9 +13,11 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use model::{Rng, Shape, TinyModel};
 use proptest::prelude::{any, prop, proptest};
+use surety_grammar::{Form, Grammar, forms};
 use surety_proof::dispute::game::{Answer, answer, division};
 use surety_proof::dispute::judge::{Digests, Leaf, LeafError, Statement, Verdict, judge};
 use surety_proof::dispute::layout::Coordinate;
@@ -25,7 +27,7 @@ use surety_proof::dispute::rules::{Inputs, RuleError, Rules, Source};
 use surety_proof::dispute::trace::{Strings, Trace, TraceError, Whole};
 use surety_proof::dispute::{Division, Game, Turn};
 use surety_types::digest::domain;
-use surety_types::{Canonical, Digest, Sampling};
+use surety_types::{Canonical, Digest, Request, Sampling};
 
 /// As many as asked for.
 fn cases(ordinary: u64) -> u64 {
@@ -60,7 +62,11 @@ impl Case {
         sampling: Sampling,
     ) -> Case {
         let seed: [u8; 32] = std::array::from_fn(|i| (i * 7 + given.len()) as u8);
-        let (output, state_digest) = model::answer(&model.file, given, resumed, outputs, &sampling, &seed);
+        let grammar = sampling.grammar.map(|_| grammar());
+        let mask =
+            grammar.as_deref().map(|text| (Grammar::compile(text).expect("a grammar"), &model.spelling));
+        let (output, state_digest) =
+            model::answer(&model.file, given, resumed, outputs, &sampling, &seed, mask.as_ref());
         let header = model.plan.header().clone();
         let counts = [given.len(), resumed, outputs].map(|count| count as u32);
         let rules = Rules::new(header, sampling, seed, false, counts[0], counts[1], counts[2])
@@ -69,6 +75,7 @@ impl Case {
             (model.plan.to_bytes(), model.spelling.to_bytes(), model.rotary.clone());
         let strings =
             Strings::new(plan, spelling, model.file.clone(), rotary, given, &output).expect("short");
+        let strings = strings.with_grammar(grammar.as_deref());
         let statement = Statement::of(rules.clone(), digests(&strings, "")).expect("short");
         let trace =
             Trace::build(&rules, &strings, THREADS, u64::MAX, &mut |_, _| ()).expect("its own strings");
@@ -121,6 +128,10 @@ impl Inputs for Loose<'_> {
         }
         out.copy_from_slice(&self.bytes[at as usize..][..out.len()]);
         Ok(())
+    }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        self.strings.grammar()
     }
 }
 
@@ -238,6 +249,7 @@ fn full() -> Sampling {
         presence_penalty: 0.2,
         frequency_penalty: 0.1,
         logit_bias: vec![(2, 1.5), (5, -3.0), (4_000_000_000, 1.0)],
+        grammar: None,
     }
 }
 
@@ -264,7 +276,25 @@ fn samplings() -> Vec<(&'static str, Sampling)> {
         ("presence", Sampling { presence_penalty: 1.0, ..plain() }),
         ("frequency", Sampling { frequency_penalty: -0.7, ..plain() }),
         ("full", full()),
+        ("grammar", held(plain())),
+        ("grammar, greedy", held(greedy())),
+        ("grammar, full", held(full())),
     ]
+}
+
+/// Sampled in the grammar of these tests.
+fn held(sampling: Sampling) -> Sampling {
+    Sampling { grammar: Some(Request::grammar_digest(&grammar())), ..sampling }
+}
+
+/// Long strings of what the tiny models' pieces are parts of, so that there is always a token that may come.
+fn grammar() -> String {
+    let rng = &mut Rng(5);
+    let parts = ["a", " b", "\n", "é", "€", "🦙"];
+    let texts: Vec<String> =
+        (0..90).map(|_| (0..40).map(|_| parts[rng.below(6) as usize]).collect()).collect();
+    let all: Vec<Form> = texts.iter().map(|text| Form { prefix: text, schema: "{}", suffix: "" }).collect();
+    forms(&all, 1, "").expect("a grammar")
 }
 
 fn ids(rng: &mut Rng, count: usize, vocabulary: u32) -> Vec<u32> {
@@ -285,6 +315,11 @@ fn answers() -> Vec<Case> {
     for (name, sampling) in samplings() {
         let given = ids(rng, 4, QWEN3.vocabulary);
         cases.push(Case::new(name, &model, &given, (rng.below(3)) as usize, 5, sampling));
+    }
+    // In a grammar from its beginning, and after ids that do not keep to it.
+    for (sampling, resumed) in [(held(Sampling::default()), 0), (held(full()), 0), (held(greedy()), 2)] {
+        let given = ids(rng, 4, QWEN3.vocabulary);
+        cases.push(Case::new("held", &model, &given, resumed, 5, sampling));
     }
     // More than one row of presence and repeats.
     let given = ids(rng, 270, QWEN3.vocabulary);
@@ -462,7 +497,7 @@ fn every_lie_is_convicted_and_no_truth() {
             }
         }
     }
-    assert_eq!(seen.len(), 40, "every kind of D-6: {seen:?}");
+    assert_eq!(seen.len(), 42, "every kind of D-6: {seen:?}");
     for (kind, bytes) in seen {
         println!("{kind}: {bytes} bytes shown");
     }

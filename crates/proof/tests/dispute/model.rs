@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use surety_grammar::Grammar;
 use surety_proof::dispute::plan::{
     LayerSlot, Pairs, Plan, PlanHeader, Product, Slot, SpellingEntry, TensorEntry, TensorFormat,
 };
@@ -281,6 +282,7 @@ pub fn answer(
     outputs: usize,
     sampling: &Sampling,
     seed: &[u8; 32],
+    mask: Option<&(Grammar, &Spelling)>,
 ) -> (Vec<u32>, [u8; 32]) {
     let model = Model::open(file).expect("a model");
     let known = |id: u32| (id as usize) < model.vocabulary;
@@ -305,7 +307,9 @@ pub fn answer(
         let logits = model.logits(&state).expect("finite");
         states.push(state.clone());
         let adjusted = adjust(&logits, prompt, &said, &parameters).expect("finite");
-        let id = sample(&adjusted, None, &parameters, seed, (given.len() + s) as u64).expect("finite");
+        let may = mask.map(|(grammar, spelling)| may_come(grammar, spelling, &said, model.vocabulary));
+        let id =
+            sample(&adjusted, may.as_deref(), &parameters, seed, (given.len() + s) as u64).expect("finite");
         said.push(id);
         output.push(id);
         if s + 1 < outputs {
@@ -313,4 +317,21 @@ pub fn answer(
         }
     }
     (output, state_digest(&states))
+}
+
+/// G-7 by the plainest reading: a token may come if all its bytes may, one after another.
+fn may_come(grammar: &Grammar, spelling: &Spelling, said: &[u32], vocabulary: usize) -> Vec<bool> {
+    let ends = |id: u32| [1, 7].contains(&id);
+    let piece = |id: u32| match spelling.piece(id) {
+        Some(piece) if !piece.silent => spelling.bytes(piece),
+        _ => &[],
+    };
+    let state = said.iter().filter(|id| !ends(**id)).fold(grammar.start(), |state, id| {
+        piece(*id).iter().fold(state, |state, byte| grammar.advance(&state, *byte))
+    });
+    let may = |id: u32| match piece(id) {
+        _ if ends(id) => state.is_dead() || grammar.is_complete(&state),
+        bytes => !bytes.is_empty() && !grammar.advance_all(&state, bytes).is_dead(),
+    };
+    (0..vocabulary as u32).map(may).collect()
 }

@@ -8,7 +8,8 @@ use surety_types::{Canonical, Message, Prompt, Request};
 use crate::{QWEN3, model::TinyModel, text::Said};
 
 /// Chats, as this model reads them.
-const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}";
+const TEMPLATE: &str = "{{ bos_token }}{% for tool in tools or [] %}{{ tool.says }}{% endfor %}\
+                        {% for message in messages %}{{ message.content }}{% endfor %}";
 
 fn spelled(model: &TinyModel, ids: &[u32]) -> Vec<u8> {
     let piece = |id: &u32| model.spelling.piece(*id).map_or(&[][..], |piece| model.spelling.bytes(piece));
@@ -21,7 +22,15 @@ fn ids(model: &TinyModel) -> Vec<u32> {
 }
 
 fn request(prompt: Prompt) -> Request {
-    Request { prompt, stop: Vec::new(), logprobs: None, prompt_logprobs: None, date: None }
+    Request {
+        prompt,
+        stop: Vec::new(),
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        grammar: None,
+        embedding: None,
+    }
 }
 
 proptest! {
@@ -31,13 +40,14 @@ proptest! {
     fn only_other_prompts_are_shown(
         chosen in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
         resumed in prop::collection::vec(0u32..40, 0..3),
-        kind in 0u8..3,
+        kind in 0u8..4,
         (how, at, other) in (0u8..4, any::<prop::sample::Index>(), 0u32..45),
     ) {
         let model = QWEN3.model(3);
         let (first, ids) = (QWEN3.first(), ids(&model));
         let chosen: Vec<u32> = chosen.iter().map(|index| ids[index.index(ids.len())]).collect();
         let text = String::from_utf8(spelled(&model, &chosen)).expect("whole characters");
+        let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
         let right = match kind {
             0 => chosen.clone(),
             _ => [&[first][..], &chosen].concat(),
@@ -45,14 +55,18 @@ proptest! {
         let request = request(match kind {
             0 => Prompt::Tokens(right.clone()),
             1 => Prompt::Text(text.clone()),
-            _ => Prompt::Chat { messages: vec![Message { role: "user".into(), content: text, name: None }] },
+            2 => Prompt::chat(vec![Message::text("user", text)]),
+            _ => Prompt::Chat {
+                messages: vec![Message::text("user", "")],
+                tools: vec![format!("{{\"says\":\"{escaped}\"}}")],
+            },
         });
         let fault = |said: &Said| {
             find_prompt_fault(&said.rules, &said.strings, &said.trace, &request, Some(TEMPLATE))
                 .expect("its own strings")
         };
         let judge = |said: &Said, claim: &PromptClaim| {
-            let template = (kind == 2).then_some(TEMPLATE);
+            let template = (kind >= 2).then_some(TEMPLATE);
             judge_prompt(&said.statement(""), &said.game, &request, template, claim)
         };
         let honest = Said::new(&model, &[&right[..], &resumed].concat(), resumed.len(), &[3, 4], false);

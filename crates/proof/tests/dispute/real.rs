@@ -1,10 +1,11 @@
 //! Models as they are in use, by their numbers: layouts, plans and statements without a file.
 
+use surety_grammar::json_object;
 use surety_proof::dispute::judge::{Digests, Statement};
 use surety_proof::dispute::layout::{By, Coordinate, Head, Layout, Norm, Product};
 use surety_proof::dispute::plan::{Pairs, Plan, PlanHeader, SpellingEntry, TensorEntry, TensorFormat};
 use surety_proof::dispute::rules::Rules;
-use surety_types::{Digest, Sampling, spelling::PIECE_BYTES_MAX};
+use surety_types::{Digest, Request, Sampling, spelling::PIECE_BYTES_MAX};
 
 use crate::rng::Rng;
 
@@ -81,6 +82,7 @@ pub fn sampling() -> Sampling {
         presence_penalty: 0.5,
         frequency_penalty: 0.5,
         logit_bias: vec![(1, 1.0)],
+        grammar: Some(Request::grammar_digest(&json_object())),
     }
 }
 
@@ -149,6 +151,8 @@ pub fn anywhere(
     all.extend([
         Coordinate::Presence { row: below(given) / 256, token },
         Coordinate::Count { output, token },
+        Coordinate::Standing { token: below(resumed + outputs), word: below(128) },
+        Coordinate::Excluded { output, token },
         Coordinate::Adjusted { output, token },
         Coordinate::Sampled { output },
     ]);

@@ -3,7 +3,9 @@
 //! A tree's digest follows from a few chunks and the values beside them; what would be below those values nobody asks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use surety_grammar::{Grammar, json_object};
 use surety_proof::dispute::game::{BYTES_CHUNKS_MAX, DIVISION_DEPTH};
 use surety_proof::dispute::judge::{Digests, Leaf, LeafError, Shown, Statement, Verdict, judge};
 use surety_proof::dispute::layout::Coordinate;
@@ -169,6 +171,10 @@ impl Inputs for Growing<'_> {
         }
         Ok(())
     }
+
+    fn grammar(&mut self) -> Result<Arc<Grammar>, RuleError> {
+        Ok(Arc::new(Grammar::compile_or_nothing(&json_object())))
+    }
 }
 
 /// A game that has come down to a word, with the leaf for it.
@@ -284,6 +290,6 @@ pub fn play(
         let opening = string.tree.open(known.below.iter().map(|(node, _)| *node), &chunks, &known);
         Shown { source, opening: opening.expect("below known nodes") }
     };
-    let leaf = Leaf { word, shown: chunks.into_iter().map(open).collect() };
+    let leaf = Leaf { word, shown: chunks.into_iter().map(open).collect(), grammar: Some(json_object()) };
     Last { rules, digests, game, leaf, messages }
 }

@@ -56,7 +56,15 @@ impl Said {
 }
 
 fn request(stop: Vec<String>) -> Request {
-    Request { prompt: Prompt::Tokens(vec![1]), stop, logprobs: None, prompt_logprobs: None, date: None }
+    Request {
+        prompt: Prompt::Tokens(vec![1]),
+        stop,
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        embedding: None,
+        grammar: None,
+    }
 }
 
 /// the text of some outputs, and how many of them there are until a stop string.

@@ -205,9 +205,9 @@ pub fn sweeps(rules: &Rules, market: &Market, effort: &Effort) -> Result<Vec<Swe
     }
     all.push(Sweep { name: "price of an answer, for who discloses no lie", points });
 
-    let starving = cheats(&[10_000, 100_000], OnDraw::Starves);
+    let starving = cheats(&[10_000, 100_000, PPM], OnDraw::Starves);
     let mut points = Vec::new();
-    for times in [1, 3, 10] {
+    for times in [1, 2, 3, 10] {
         let market = Market { price: market.price * times, purse: market.purse * times, ..market.clone() };
         points.push(point(credits(market.price), &starving, rules, &market, &effort, None)?);
     }

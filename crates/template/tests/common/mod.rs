@@ -20,11 +20,18 @@ pub fn conversation(messages: &[(&str, &str)]) -> Vec<Message> {
 }
 
 pub fn message(role: &str, content: &str) -> Message {
-    Message { role: role.into(), content: content.into(), name: None }
+    Message::text(role, content)
 }
 
 pub fn variables(messages: &[Message]) -> Variables<'_> {
-    Variables { messages, add_generation_prompt: true, bos_token: "<s>", eos_token: "</s>", date: Some(DATE) }
+    Variables {
+        messages,
+        tools: &[],
+        add_generation_prompt: true,
+        bos_token: "<s>",
+        eos_token: "</s>",
+        date: Some(DATE),
+    }
 }
 
 pub fn render(source: &str, variables: &Variables<'_>, limits: &Limits) -> Result<Rendered, TemplateError> {

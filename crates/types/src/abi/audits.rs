@@ -44,7 +44,8 @@ sol! {
         }
 
         struct Audit {
-            /// 0 not disclosed, 1 disclosed, 2 nothing to compute (a failure), 3 committed, 4 revealed, 5 passed, 6 differing.
+            /// 0 not disclosed, 1 disclosed, 2 nothing to compute (a failure), 3 committed, 4 revealed, 5 passed, 6 differing,
+            /// 7 confidential by its payer's wish.
             uint8 status;
             /// Place in the log.
             uint64 index;
@@ -90,6 +91,9 @@ sol! {
         /// Shows what was drawn: the receipt (COSE bytes), its inclusion in the log, and the digest of what the auditor is
         /// given. The operator of the log.
         function disclose(bytes32 id, bytes receipt, bytes32[] path, bytes32 evidence) external;
+        /// The same for a receipt whose order's payer lets no auditor see it (U-3.6): `order` (COSE bytes) says so. The operator of
+        /// the log.
+        function discloseConfidential(bytes32 id, bytes receipt, bytes32[] path, bytes order) external;
         /// The drawn auditor: BLAKE3 of its worker's key, a salt and the state digest it computed (U-4.2).
         function commit(bytes32 id, bytes32 commitment) external;
         /// The same auditor, in a later block: what it committed to.

@@ -38,7 +38,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Discrepancy, answer_of, compute};
+use super::{Discrepancy, answer_of, compute, is_confidential};
 use crate::money::{Case, Till};
 
 /// How far an audit has come, as the ledger says it.
@@ -246,13 +246,9 @@ impl Desk {
                 };
                 let hashes: Vec<[u8; 32]> = leaves.iter().map(|leaf| leaf_hash(&leaf.0)).collect();
                 let path = inclusion_path(&hashes, index as usize).unwrap_or_default();
-                let call = IAudits::discloseCall {
-                    id,
-                    receipt: evidence.receipt.clone().into(),
-                    path: path.into_iter().map(B256::from).collect(),
-                    evidence: evidence.digest().0.into(),
-                };
-                if self.send("disclosing", ModuleCall::new(Module::Audits, &call)).await? {
+                let path = path.into_iter().map(B256::from).collect();
+                let confidential = is_confidential(&evidence.order);
+                if self.send("disclosing", disclosure(id, path, &evidence)).await? && !confidential {
                     tracing::info!(%receipt, "a receipt is audited");
                     self.own.insert(id, *receipt);
                 }
@@ -466,6 +462,18 @@ impl Desk {
         }
         Work { id, evidence: kept, result }
     }
+}
+
+/// What is disclosed of a drawn receipt: for its auditor, or that its payer lets none see it (U-3.6).
+pub(super) fn disclosure(id: B256, path: Vec<B256>, evidence: &AuditEvidence) -> ModuleCall {
+    let receipt = evidence.receipt.clone().into();
+    if is_confidential(&evidence.order) {
+        let order = evidence.order.clone().into();
+        let call = IAudits::discloseConfidentialCall { id, receipt, path, order };
+        return ModuleCall::new(Module::Audits, &call);
+    }
+    let evidence = evidence.digest().0.into();
+    ModuleCall::new(Module::Audits, &IAudits::discloseCall { id, receipt, path, evidence })
 }
 
 /// U-2.5

@@ -3,7 +3,7 @@
 //! In:     a stream whose first message names an audit. Out: the evidence, or a stream that is broken off.
 //! Touches: the book, to read; the ledger, to see whose turn it is.
 //! Holds:  U-4.4: only who is drawn on the ledger is given anything, as the connection proves its key; never the salt or the
-//!         state digest.
+//!         state digest; to nobody what is confidential.
 //! Absent: who draws (the ledger).
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +16,7 @@ use surety_types::{
     abi::{IAudits, Module},
 };
 
-use super::desk::stage;
+use super::{desk::stage, is_confidential};
 use crate::money::Till;
 
 /// How long a stream may be open before it names an audit.
@@ -49,6 +49,11 @@ pub(crate) async fn give(till: Option<Arc<Till>>, mut stream: AuditStream) {
         tracing::warn!(receipt = %audit.receipt, "the evidence of an audited receipt is not there");
         return stream.reset(CloseCode::Failed);
     };
+    // whatever was disclosed.
+    if is_confidential(&case.evidence.order) {
+        tracing::warn!(receipt = %audit.receipt, "the payer of an audited receipt lets no auditor see it");
+        return stream.reset(CloseCode::BadMessage);
+    }
     let sent = async {
         stream.send(&case.evidence).await?;
         stream.finish().await

@@ -21,7 +21,7 @@ pub(crate) use give::give;
 pub(crate) use trickle::{Trickle, compute_again};
 
 use surety_engine::{
-    Model, PromptError, SequenceRequest,
+    ConstraintError, Model, PromptError, SequenceRequest, constraint,
     replay::{self, Difference, ReplayError},
 };
 use surety_kernels::Executor;
@@ -29,8 +29,13 @@ use surety_proof::{
     check::{Checked, Fault, check_state},
     commit::prompt_digest,
 };
-use surety_types::{Answer, AuditEvidence, Digest, FinishReason, ModelId};
+use surety_types::{Answer, AuditEvidence, Digest, FinishReason, ModelId, Order, Signed};
 use thiserror::Error;
+
+/// Whether an order's payer lets no auditor see it. What cannot be read is shown to nobody either.
+fn is_confidential(order: &[u8]) -> bool {
+    Signed::<Order>::peek_value(order).map_or(true, |(order, _)| order.is_confidential())
+}
 
 /// What was recomputed, and is the same to the bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,9 @@ pub enum Discrepancy {
     /// The request cannot be turned into this model's tokens.
     #[error("the model cannot be given this request")]
     Prompt(#[source] PromptError),
+    /// No answer of this model keeps to the request's grammar: it was to be refused.
+    #[error("the model cannot be held to this request's grammar")]
+    Grammar(#[source] ConstraintError),
     /// The prompt's tokens are others.
     #[error("the request has {found} tokens in this model; the receipt counts {claimed}")]
     PromptCount {
@@ -149,6 +157,7 @@ pub(crate) fn answer_of(evidence: AuditEvidence, salt: [u8; 32]) -> Answer {
         text,
         channel: None,
         prompt_ids: None,
+        embedding: None,
     }
 }
 
@@ -183,6 +192,11 @@ fn compute(
         return Err(Discrepancy::PromptTokens);
     }
     let positions = given.len() + answer.output_ids.len().saturating_sub(1);
+    let tokenizer = model.tokenizer();
+    let grammar = match &checked.request.grammar {
+        None => None,
+        Some(grammar) => Some(constraint::constraint(grammar, tokenizer).map_err(Discrepancy::Grammar)?),
+    };
     let request = SequenceRequest {
         prompt,
         output: answer.resumed_ids.clone(),
@@ -193,6 +207,8 @@ fn compute(
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: checked.request.embedding,
+        grammar,
     };
     let replay = replay::replay(model, executor, &request, &answer.output_ids, progress)
         .map_err(Discrepancy::Replay)?;

@@ -6,11 +6,12 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256};
+use alloy_sol_types::SolCall as _;
 use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest, model::pack_in_memory};
 use surety_kernels::{Backend, Executor};
 use surety_types::{
-    AuditEvidence, Canonical, Digest, FinishReason, Order, Price, Prompt, Receipt, Request, Sampling,
-    SecretKey, Seed, Signed, abi::IAudits, order::ORDER_VERSION,
+    AuditEvidence, Canonical, Digest, Disclosure, FinishReason, Order, Price, Prompt, Receipt, Request,
+    Sampling, SecretKey, Seed, Signed, abi::IAudits, order::ORDER_VERSION,
 };
 
 use super::{Discrepancy, Trickle, compute_again, desk};
@@ -49,7 +50,9 @@ fn request() -> Request {
         stop: Vec::new(),
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -70,6 +73,7 @@ fn order(seed: i64, temperature: f32) -> Order {
         payer: SecretKey::from_bytes(&[1; 32]).public(),
         issued_ms: 1,
         resumed: None,
+        disclosure: None,
     }
 }
 
@@ -92,6 +96,8 @@ fn compute(order: &Order) -> Computed {
         ignore_end: true,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
+        grammar: None,
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());
@@ -226,4 +232,28 @@ fn a_worker_notices_an_answer_that_comes_out_otherwise_the_second_time() {
     assert!(trickle.take().is_none(), "once is enough");
     trickle.offer(&Case { evidence: AuditEvidence::default(), ..honest });
     assert!(trickle.take().is_none(), "what has no receipt is no answer");
+}
+
+#[test]
+fn what_is_confidential_is_disclosed_with_its_order_and_without_evidence() {
+    let answer = Computed {
+        tokens: vec![3, 4],
+        text: "ab".into(),
+        finish: FinishReason::Length,
+        state_digest: Digest([5; 32]),
+    };
+    let confidential = Order { disclosure: Some(Disclosure::Payer), ..order(1, 0.0) };
+    let [id, step] = [B256::repeat_byte(1), B256::repeat_byte(2)];
+    let made = |order: &Order| {
+        let evidence = signed(order, &answer).evidence;
+        (desk::disclosure(id, vec![step], &evidence), evidence)
+    };
+    let (call, evidence) = made(&confidential);
+    let call = IAudits::discloseConfidentialCall::abi_decode(&call.input).unwrap();
+    assert_eq!((call.id, call.path), (id, vec![step]));
+    assert_eq!((&call.order[..], &call.receipt[..]), (&evidence.order[..], &evidence.receipt[..]));
+    let (call, evidence) = made(&order(1, 0.0));
+    let call = IAudits::discloseCall::abi_decode(&call.input).unwrap();
+    assert_eq!(call.evidence, B256::from(evidence.digest().0));
+    assert!(super::is_confidential(&[1, 2, 3]), "what cannot be read is shown to nobody");
 }

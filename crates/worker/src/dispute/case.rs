@@ -230,7 +230,8 @@ impl Prepared {
             &case.given_ids,
             &case.output_ids,
         )
-        .ok_or(CaseError::TooLong)?;
+        .ok_or(CaseError::TooLong)?
+        .with_grammar(request.grammar.as_deref());
         let bytes = room.bytes(rules.layout())?;
         let trace = Trace::build_in(bytes, &rules, &strings, threads, progress)?;
         let text_claim = find_text_fault(&rules, &strings, &trace, &request, receipt.finish, &case.text)

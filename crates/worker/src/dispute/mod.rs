@@ -17,4 +17,5 @@ mod play;
 pub use accuse::{Accusation, Accused, AskError, accusation, accuse, accuse_asking};
 pub use case::{Case, CaseError, Prepared, TraceRoom};
 pub(crate) use duty::{Defended, DisputeDuty};
-pub use play::{Move, PlayError, Side, Verdict, play, shown_ids, verdict};
+pub use play::{Move, PlayError, Side, play, shown_ids, verdict};
+pub use surety_client::ledger::rechecked::Verdict;

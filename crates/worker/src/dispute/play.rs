@@ -13,6 +13,7 @@ use alloy_sol_types::SolEvent as _;
 use surety_client::{
     Account, AccountError,
     channel::{ModuleCall, view},
+    ledger::rechecked::Verdict,
 };
 use surety_proof::dispute::{
     Division, Game, Turn,
@@ -82,38 +83,6 @@ pub enum Move {
     Claim,
     /// The other side let its time pass.
     TimeOut,
-}
-
-/// How a dispute ended (`IDisputes.Dispute.state`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The number of the state.
-    pub state: u8,
-}
-
-impl Verdict {
-    /// Whether the worker was convicted.
-    pub fn is_conviction(self) -> bool {
-        (2..=7).contains(&self.state) || self.state == 10
-    }
-
-    /// In words.
-    pub fn reason(self) -> &'static str {
-        match self.state {
-            0 => "there is no such dispute",
-            1 => "it is open",
-            2 => "the worker's word is not what the arithmetic gives",
-            3 => "the worker's own trace is not the receipt's",
-            4 => "the worker was silent",
-            5 => "the worker signed two answers to one order",
-            6 => "the answer goes on past its end",
-            7 => "the answer was stopped, and not by the model",
-            8 => "the worker's word is right",
-            9 => "the challenger was silent",
-            10 => "the answer was convicted by other evidence",
-            _ => "this version does not know the ledger's reason",
-        }
-    }
 }
 
 /// Why a dispute cannot be played on.

@@ -262,6 +262,7 @@ fn surety_order(channel: Option<Digest>) -> surety_types::Order {
         payer: PublicKey([0; 32]),
         issued_ms: 1,
         resumed: None,
+        disclosure: None,
     }
 }
 

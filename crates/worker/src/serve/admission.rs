@@ -7,7 +7,9 @@
 //!         context.
 //! Absent: room in the queue (`serve`).
 
-use surety_engine::{Model, PromptError};
+use std::sync::Arc;
+
+use surety_engine::{Grammar, Model, PromptError, constraint};
 use surety_proof::check::check_resumed_ids;
 use surety_types::{Canonical, FailureCode, Order, Request};
 
@@ -22,6 +24,8 @@ pub struct Admitted {
     pub resumed: Vec<u32>,
     /// Output tokens at most, after those.
     pub max_output_tokens: u32,
+    /// What the answer keeps to.
+    pub grammar: Option<Arc<Grammar>>,
 }
 
 /// Why an order is not taken.
@@ -77,6 +81,14 @@ pub fn admit(
         return Err(refuse(FailureCode::BadRequest, &fault));
     }
     let prompt = model.prompt_tokens(&request).map_err(|error| refuse_prompt(&error))?;
+    if let Some(wanted) = request.embedding {
+        model.check_embedding(wanted).map_err(|error| refuse(FailureCode::BadRequest, &error))?;
+        //
+        if order.max_output_tokens > 0 || order.resumed.is_some() {
+            let message = "the order asks for a vector, and for tokens of an answer";
+            return Err(Refusal::new(FailureCode::BadRequest, message));
+        }
+    }
     let vocabulary = model.architecture().vocabulary;
     let outside = |token: &&u32| **token >= vocabulary;
     for (tokens, what) in [(&prompt, "the prompt"), (&resumed, "the answer to resume")] {
@@ -102,7 +114,36 @@ pub fn admit(
         return Err(Refusal { code: FailureCode::ContextLengthExceeded, message, prompt });
     }
     let max_output_tokens = order.max_output_tokens.min(context_tokens - given as u32);
-    Ok(Admitted { request, prompt, resumed, max_output_tokens })
+    let grammar = grammar(order, &request, &resumed, model)?;
+    Ok(Admitted { request, prompt, resumed, max_output_tokens, grammar })
+}
+
+/// What the answer keeps to, if the order names a grammar (G-1, G-9).
+fn grammar(
+    order: &Order,
+    request: &Request,
+    resumed: &[u32],
+    model: &Model,
+) -> Result<Option<Arc<Grammar>>, Refusal> {
+    if !request.has_grammar_of(order) {
+        return Err(Refusal::new(
+            FailureCode::BadRequest,
+            "the request's grammar is not the one the order names",
+        ));
+    }
+    let Some(text) = &request.grammar else { return Ok(None) };
+    if order.ignore_end {
+        let message = "an answer that keeps to a grammar cannot go on past its end";
+        return Err(Refusal::new(FailureCode::BadRequest, message));
+    }
+    let tokenizer = model.tokenizer();
+    let grammar =
+        constraint::constraint(text, tokenizer).map_err(|error| refuse(FailureCode::BadRequest, &error))?;
+    if constraint::state_after(&grammar, tokenizer, resumed).is_dead() {
+        let message = "the answer to resume does not keep to the order's grammar";
+        return Err(Refusal::new(FailureCode::BadRequest, message));
+    }
+    Ok(Some(grammar))
 }
 
 fn refuse_prompt(error: &PromptError) -> Refusal {

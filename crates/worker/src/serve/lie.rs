@@ -68,10 +68,10 @@ impl Lie {
     /// What the model is asked instead.
     pub(crate) fn request(&self, request: Request) -> Request {
         match (self, request.prompt) {
-            (Lie::Injected, Prompt::Chat { mut messages }) => {
-                let sentence = Message { role: "system".into(), content: SENTENCE.into(), name: None };
+            (Lie::Injected, Prompt::Chat { mut messages, tools }) => {
+                let sentence = Message::text("system", SENTENCE);
                 messages.insert(0, sentence);
-                Request { prompt: Prompt::Chat { messages }, ..request }
+                Request { prompt: Prompt::Chat { messages, tools }, ..request }
             }
             (_, prompt) => Request { prompt, ..request },
         }

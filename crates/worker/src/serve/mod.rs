@@ -28,7 +28,7 @@ use std::{
 };
 
 use surety_blobs::{HoldLimits, View, hold};
-use surety_engine::{Model, SchedulerLimits};
+use surety_engine::{Model, SchedulerLimits, chat_template::ChatTemplate};
 use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
 use surety_net::{
     BindError, BindOptions, Endpoint, Incoming, ListenLimits, Listener, RelayAddress, RelayError,
@@ -642,6 +642,8 @@ impl Shared {
             prefill_tokens_per_second: model.sequences.gauges().prefill_tokens_per_second(),
             decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
             price: self.till.as_ref().map_or(surety_types::Price::ZERO, |till| till.price()),
+            calls: model.model.template().and_then(ChatTemplate::calls),
+            vectors: model.model.vectors(),
         };
         let sum =
             |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.sequences.gauges())).sum();

@@ -43,6 +43,8 @@ const REST: Duration = Duration::from_millis(1);
 pub enum SequenceEvent {
     /// Log-probabilities of the prompt; once, before the first token, if asked for.
     Prompt(Vec<TokenLogprob>),
+    /// The vector of the prompt, if asked for; no token follows.
+    Embedding(Vec<f32>),
     /// A token, with the text it releases.
     Token {
         /// The token.
@@ -366,6 +368,7 @@ impl Runner {
     fn deliver(&mut self, event: Event) {
         let (id, event, last) = match event {
             Event::Prompt { sequence, logprobs } => (sequence, SequenceEvent::Prompt(logprobs), false),
+            Event::Embedding { sequence, vector } => (sequence, SequenceEvent::Embedding(vector), false),
             Event::Token { sequence, token, text, logprob } => {
                 (sequence, SequenceEvent::Token { token, text, logprob }, false)
             }
@@ -422,6 +425,8 @@ impl Runner {
             ignore_end: true,
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
+            grammar: None,
         };
         if let Err(error) = self.scheduler.submit(request) {
             tracing::debug!(%error, "the model's speed was not measured");

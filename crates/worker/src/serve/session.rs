@@ -22,6 +22,7 @@ use surety_types::{
     AuditEvidence, Digest, FailureCode, FinishReason, FromWorker, Order, Price, Receipt, Signed, ToWorker,
     TokenLogprob,
     channel::covered_tokens,
+    embedding::vector_bytes,
     progress::{PROGRESS_IDLE_MS, PROGRESS_MS, PROGRESS_TOKENS},
     wire::MAX_FRAME_TOKENS,
 };
@@ -235,6 +236,8 @@ fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
         ignore_end: order.ignore_end,
         logprobs: admitted.request.logprobs,
         prompt_logprobs: admitted.request.prompt_logprobs,
+        embedding: admitted.request.embedding,
+        grammar: admitted.grammar,
     }
 }
 
@@ -440,6 +443,9 @@ impl Session {
             };
             match event {
                 SequenceEvent::Prompt(logprobs) => self.send_prompt(&logprobs).await?,
+                SequenceEvent::Embedding(vector) => {
+                    self.send(FromWorker::Embedding(vector_bytes(&vector))).await?;
+                }
                 SequenceEvent::Token { token, text, logprob } => {
                     let mut frame = Frame { tokens: vec![token], text, logprobs: Vec::from_iter(logprob) };
                     let room = PROGRESS_TOKENS - self.unsigned_tokens;
@@ -480,6 +486,7 @@ impl Session {
                         SubmitError::Overloaded { .. } => FailureCode::Overloaded,
                         SubmitError::BadToken { .. }
                         | SubmitError::EmptyPrompt
+                        | SubmitError::Embedding(_)
                         | SubmitError::PastTheEnd(_) => FailureCode::BadRequest,
                     };
                     return Err(Break::failed(code, error.to_string()));
@@ -575,7 +582,7 @@ impl Session {
                     self.note(&[], &text);
                     break End { finish, state_digest };
                 }
-                Some(SequenceEvent::Prompt(_)) => {}
+                Some(SequenceEvent::Prompt(_) | SequenceEvent::Embedding(_)) => {}
                 Some(SequenceEvent::Failed(_) | SequenceEvent::Refused(_)) | None => return,
             }
         };

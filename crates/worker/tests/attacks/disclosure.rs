@@ -12,7 +12,7 @@ fn a_receipt_holds_nothing_of_the_prompt_or_the_answer() {
     let answer = case.sign(&case.honest, |_, _| {});
     let receipt = answer.receipt.clone().unwrap();
     let holds = |bytes: &[u8]| receipt.windows(bytes.len()).any(|window| window == bytes);
-    let Prompt::Chat { messages } = &case.request.prompt else { panic!("a chat") };
+    let Prompt::Chat { messages, .. } = &case.request.prompt else { panic!("a chat") };
     for word in messages.iter().map(|message| message.content.as_str()).chain([&*case.honest.text]) {
         assert!(word.split_whitespace().filter(|word| word.len() > 3).all(|word| !holds(word.as_bytes())));
     }

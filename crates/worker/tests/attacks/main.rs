@@ -150,6 +150,7 @@ impl Case {
             channel: None,
             text: claim.text.clone(),
             prompt_ids: None,
+            embedding: None,
         }
     }
 

@@ -59,6 +59,8 @@ fn everybody_ends_where_the_rule_says_and_nothing_else_can_be_claimed() {
             ignore_end: false,
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
+            grammar: None,
         })
         .unwrap();
     let events = scheduler.step();

@@ -60,8 +60,8 @@ fn another_chat_template_is_refused() {
     let model = &case.liar.model;
     let tokens = |prompt| model.prompt_tokens(&Request { prompt, ..case.request.clone() }).unwrap();
     // A template without the system's turn, and none at all.
-    let Prompt::Chat { messages } = &case.request.prompt else { panic!("a chat") };
-    refused(case, tokens(Prompt::Chat { messages: messages[1..].to_vec() }));
+    let Prompt::Chat { messages, .. } = &case.request.prompt else { panic!("a chat") };
+    refused(case, tokens(Prompt::chat(messages[1..].to_vec())));
     let content = messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n");
     refused(case, tokens(Prompt::Text(content)));
 }

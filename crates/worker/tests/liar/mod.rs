@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use surety_client::Connection;
 use surety_engine::model::pack_in_memory;
-use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest};
+use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceRequest, constraint};
 use surety_kernels::{Backend, Executor};
 use surety_net::{BindOptions, Endpoint};
 use surety_proof::check::{Expected, check_answer};
@@ -43,14 +43,15 @@ pub fn now_ms() -> u64 {
 }
 
 pub fn chat(system: &str, user: &str) -> Request {
-    let message =
-        |role: &str, content: &str| Message { role: role.into(), content: content.into(), name: None };
+    let message = |role: &str, content: &str| Message::text(role, content);
     Request {
-        prompt: Prompt::Chat { messages: vec![message("system", system), message("user", user)] },
+        prompt: Prompt::chat(vec![message("system", system), message("user", user)]),
         stop: Vec::new(),
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
         date: None,
+        grammar: None,
     }
 }
 
@@ -77,6 +78,7 @@ pub fn order(
         payer: payer.public(),
         issued_ms: now_ms(),
         resumed: None,
+        disclosure: None,
     }
 }
 
@@ -150,6 +152,11 @@ pub fn compute_from(model: &Arc<Model>, prompt: Vec<u32>, request: &Request, ord
         ignore_end: order.ignore_end,
         logprobs: None,
         prompt_logprobs: None,
+        embedding: None,
+        grammar: request
+            .grammar
+            .as_ref()
+            .map(|text| constraint::constraint(text, model.tokenizer()).unwrap()),
     };
     scheduler.submit(sequence).unwrap();
     let (mut tokens, mut text) = (Vec::new(), String::new());
@@ -264,6 +271,7 @@ impl Liar {
             channel: None,
             text: claim.text.clone(),
             prompt_ids: None,
+            embedding: None,
         }
     }
 

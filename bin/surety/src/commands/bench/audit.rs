@@ -180,7 +180,7 @@ fn serve(bench: &Bench, requests: &[SequenceRequest]) -> anyhow::Result<Vec<Serv
                     of(sequence).into_iter().for_each(|at| served[at].state_digest = state_digest);
                 }
                 Event::Failed { error, .. } => return Err(error.into()),
-                Event::Prompt { .. } => {}
+                Event::Prompt { .. } | Event::Embedding { .. } => {}
             }
         }
     }

@@ -212,6 +212,8 @@ fn status(key: &SecretKey) -> WorkerStatus {
             prefill_tokens_per_second: 1000,
             decode_tokens_per_second: 100,
             price: Price::ZERO,
+            calls: None,
+            vectors: None,
         }],
         region: None,
     }
@@ -237,7 +239,7 @@ async fn serve(mut stream: ServeStream, key: SecretKey, sent: Arc<Sent>) -> anyh
     anyhow::ensure!(output.is_empty(), "a paced worker continues nobody's answer");
     let order = Signed::<Order>::open(&order)?;
     let request = Request::from_cbor(&request)?;
-    let Prompt::Chat { messages } = &request.prompt else { anyhow::bail!("the request is no chat") };
+    let Prompt::Chat { messages, .. } = &request.prompt else { anyhow::bail!("the request is no chat") };
     let script = messages.last().and_then(|message| Script::read(&message.content));
     let script = script.context("the request's text is no script")?;
     let (sender, mut receiver) = stream.split();

@@ -50,6 +50,7 @@ use crate::{
     keystore::Keystore,
     look::credits,
     output::{self, Style, err_style},
+    rechecking,
     verification::{Known, verify},
 };
 
@@ -249,8 +250,8 @@ async fn show(args: &Args, data_dir: &DataDir, network: &Network) -> anyhow::Res
     say(6, "Who is asked later what became of that request is told who answers for it.");
     let verified = verify(&evidence, &Known::default())
         .map_err(|report| anyhow::anyhow!("the evidence does not hold: {:?}", report.failure))?;
-    let on_ledger = explain::on_ledger(&ledger(network)?, &verified).await?;
-    let explanation = explain::explained(&verified, &on_ledger);
+    let found = rechecking::on_ledger(&ledger(network)?, &verified.subjects()).await;
+    let explanation = explain::explained(&verified, &found);
     told(format_args!("surety explain {}: {}", wrong.request_id, explanation.verdict));
     let operator = explanation.operator.clone().unwrap_or_else(|| "nobody".to_owned());
     told(format_args!("answerable: operator {operator}, by worker {liar}"));

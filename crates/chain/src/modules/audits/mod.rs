@@ -23,7 +23,7 @@ use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall as _;
 use surety_proof::commit::{audit_commitment, state_commitment};
 use surety_types::{
-    Digest, PublicKey, Receipt, Signed,
+    Digest, Order, PublicKey, Receipt, Signed,
     abi::{
         IAudits,
         address::{AUDITS, CHANNELS},
@@ -36,7 +36,7 @@ use self::{
     standing::{Log, load_log},
 };
 use super::{
-    Call, PAGE, beacon, channels, decode, operators,
+    Call, PAGE, beacon, channels, decode, operators, papers,
     receipts::{self, leaf_hash, verify_inclusion},
     staking, takes_no_value,
 };
@@ -83,6 +83,8 @@ mod status {
     pub(super) const REVEALED: u64 = 4;
     pub(super) const PASSED: u64 = 5;
     pub(super) const DIFFERING: u64 = 6;
+    /// Its payer lets no auditor see it.
+    pub(super) const CONFIDENTIAL: u64 = 7;
 }
 
 fn slot(tag: u8, keys: &[&[u8]]) -> Slot {
@@ -156,7 +158,14 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
     takes_no_value(call)?;
     let done = |()| Vec::new();
     match decode::<Calls>(call)? {
-        Calls::disclose(disclose) => show(host, call.caller, &disclose).map(done),
+        Calls::disclose(IAudits::discloseCall { id, receipt, path, evidence }) => {
+            let shown = Shown { id, receipt: &receipt, path: &path };
+            show(host, call.caller, &shown, Evidence::Digest(evidence)).map(done)
+        }
+        Calls::discloseConfidential(IAudits::discloseConfidentialCall { id, receipt, path, order }) => {
+            let shown = Shown { id, receipt: &receipt, path: &path };
+            show(host, call.caller, &shown, Evidence::Confidential { order: &order }).map(done)
+        }
         Calls::commit(commit) => promise(host, call.caller, &commit.id, commit.commitment).map(done),
         Calls::reveal(reveal) => tell(host, call.caller, &reveal).map(done),
         Calls::answer(answer) => compare(host, &answer).map(done),
@@ -295,8 +304,23 @@ fn share(host: &mut dyn Host, operator: Address, amount: u128) -> Outcome<u128> 
     checked(auditors.checked_add(proposer))
 }
 
+/// What a disclosure shows: the receipt, and its place in the log.
+struct Shown<'a> {
+    id: B256,
+    receipt: &'a [u8],
+    path: &'a [B256],
+}
+
+/// What an auditor is given.
+enum Evidence<'a> {
+    /// What has this digest.
+    Digest(B256),
+    /// Nothing: the order's payer forbids it.
+    Confidential { order: &'a [u8] },
+}
+
 /// U-3: the audited operator shows what was drawn.
-fn show(host: &mut dyn Host, caller: Address, disclose: &IAudits::discloseCall) -> Outcome<()> {
+fn show(host: &mut dyn Host, caller: Address, disclose: &Shown<'_>, evidence: Evidence<'_>) -> Outcome<()> {
     let word = disclose.id;
     let Id { operator, epoch, number } = Id::from_word(&word);
     require(caller == operator, "the log is not the caller's")?;
@@ -314,7 +338,7 @@ fn show(host: &mut dyn Host, caller: Address, disclose: &IAudits::discloseCall) 
     require(disclose.receipt.len() <= MAX_SIGNED_RECEIPT_BYTES, "the receipt is too long")?;
     let words = disclose.receipt.len().div_ceil(32) as u64;
     host.charge(GAS_ED25519 + 2 * (GAS_HASH + GAS_HASH_WORD * words))?;
-    let receipt = match Signed::<Receipt>::open(&disclose.receipt) {
+    let receipt = match Signed::<Receipt>::open(disclose.receipt) {
         Ok(receipt) => receipt,
         Err(error) => return refuse(format!("the receipt cannot be opened: {error}")),
     };
@@ -331,16 +355,27 @@ fn show(host: &mut dyn Host, caller: Address, disclose: &IAudits::discloseCall) 
     require(host.load(order)?.is_zero(), "a receipt for the order was disclosed before")?;
     host.store_word(order, word)?;
 
-    let empty = receipt.failure().is_some();
+    let (status, evidence) = match evidence {
+        Evidence::Digest(evidence) => (status::DISCLOSED, evidence),
+        // U-3.6
+        Evidence::Confidential { order } => {
+            let order: Signed<Order> = papers::open(host, order)?;
+            require(order.value().digest() == receipt.order, "the receipt is for another order")?;
+            require(order.is_confidential(), "the order's payer does not forbid an audit")?;
+            (status::CONFIDENTIAL, B256::ZERO)
+        }
+    };
+    let status = if receipt.failure().is_some() { status::EMPTY } else { status };
+    let empty = status != status::DISCLOSED;
     let model = B256::from(receipt.model.0.0);
     let audit = Audit {
         receipt: B256::from(digest.0),
         worker,
         model,
         commitment: B256::from(receipt.state_commitment.0),
-        evidence: disclose.evidence,
+        evidence,
         charge: receipt.charge.to_wei().unwrap_or(u128::MAX),
-        status: if empty { status::EMPTY } else { status::DISCLOSED },
+        status,
         index,
         disclosed_in: now,
         revealed_in: 0,
@@ -554,7 +589,7 @@ fn shown(host: &mut dyn Host, word: &B256) -> Outcome<IAudits::Audit> {
         commitment: B256::ZERO,
         found: B256::ZERO,
     };
-    if matches!(audit.status, status::NONE | status::EMPTY) {
+    if matches!(audit.status, status::NONE | status::EMPTY | status::CONFIDENTIAL) {
         return Ok(shown);
     }
     let log = load_log(host, operator, epoch)?;

@@ -6,8 +6,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolCall;
 use proptest::prelude::*;
 use surety_types::{
-    Amount, Canonical as _, Digest, FailureCode, FinishReason, ModelId, Outcome, Price, Receipt, SecretKey,
-    Signed, Text,
+    Amount, Canonical as _, Digest, Disclosure, FailureCode, FinishReason, ModelId, Order, Outcome, Price,
+    Receipt, SecretKey, Signed, Text,
     abi::{IAudits, IChannels, IModels, IOperators, IReceipts, IStaking, Module},
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
@@ -21,7 +21,7 @@ use crate::{
         staking::tests::by_the_chain,
         tests::{check_solvency, claim, config},
     },
-    testing::{Chain, address, credits, secret, worker_proof},
+    testing::{self, Chain, address, credits, secret, worker_proof},
 };
 
 const PAYER: u64 = 4;
@@ -439,6 +439,52 @@ fn a_failure_has_nothing_to_audit_and_is_no_miss() {
     world.epochs(STEP * 5 + 1);
     let standing = world.standing();
     assert_eq!((standing.accounted, standing.missed, standing.unconfirmed, standing.passed), (1, 0, 0, 0));
+}
+
+/// Nobody audits what its payer keeps confidential, and nobody else can make it so.
+#[test]
+fn what_its_payer_keeps_confidential_is_not_audited_and_is_no_miss() {
+    let mut world = World::new();
+    let orders = [Some(Disclosure::Payer), None].map(|disclosure| Order {
+        disclosure,
+        model: ModelId(Digest(world.model.0)),
+        ..testing::order(&world.chain)
+    });
+    let answers = orders.iter().zip([1, 2]).map(|(order, number)| {
+        let before = answered(world.model, number, AUDITED);
+        let receipt = Receipt { order: order.digest(), ..before.receipt.value().clone() };
+        Answered { receipt: Signed::sign(receipt, &worker(AUDITED)), ..before }
+    });
+    world.post(answers.collect());
+    let kept = |world: &World, number: u32, order: &Order, key: &SecretKey| {
+        let IAudits::discloseCall { id, receipt, path, .. } = world.disclosure(number);
+        IAudits::discloseConfidentialCall { id, receipt, path, order: testing::signed(order, key) }
+    };
+    let key = testing::session();
+    let forged = Order { payer: worker(AUDITED).public(), ..orders[0].clone() };
+    for (number, order, key, why) in [
+        (1, &orders[1], &key, "the order's payer does not forbid an audit"),
+        (1, &orders[0], &key, "the receipt is for another order"),
+        (0, &forged, &worker(AUDITED), "the receipt is for another order"),
+    ] {
+        let call = kept(&world, number, order, key);
+        refused(world.call(AUDITED, call), why);
+    }
+    let call = kept(&world, 0, &orders[0], &key);
+    refused(world.call(AUDITORS[0], call.clone()), "the log is not the caller's");
+    world.call(AUDITED, call.clone()).expect("disclosed");
+    refused(world.call(AUDITED, call), "it is disclosed already");
+    world.disclose(1);
+    world.epochs(1);
+    let shown = world.audit(0);
+    assert_eq!((shown.status, shown.auditor, shown.evidence), (7, Address::ZERO, B256::ZERO));
+    let state = world.answer_of(1).state;
+    world.result(1, state);
+    world.answer(1).expect("answered");
+    world.epochs(STEP * 5 + 1);
+    let standing = world.standing();
+    assert_eq!((standing.accounted, standing.missed, standing.unconfirmed, standing.passed), (1, 0, 0, 1));
+    assert_eq!(standing.score, 1, "nothing is gained by what nobody checked");
 }
 
 #[test]

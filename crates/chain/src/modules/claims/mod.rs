@@ -23,8 +23,8 @@ use surety_types::{
 };
 
 use super::{Call, PAGE, decode, operators, papers, staking, takes_no_value};
-use crate::Params;
 use crate::host::{GAS_ED25519, Host, Outcome, Slot, checked, refuse, require};
+use crate::{Params, tariff::answer_gas};
 
 mod tag {
     /// How many claims there were.
@@ -46,8 +46,6 @@ const ANSWERED: u64 = 2;
 const FAILED: u64 = 3;
 const COMPENSATED: u64 = 4;
 
-/// Gas that showing a receipt is taken to cost.
-const ANSWER_GAS: u64 = 300_000;
 /// Of an operator's stake claims take so much in a day of the ledger's time, and no more.
 pub const DAY_S: u64 = 24 * 60 * 60;
 
@@ -278,7 +276,8 @@ fn answer(host: &mut dyn Host, shown: &IClaims::answerCall) -> Outcome<()> {
     papers::require_answers(&order, &receipt)?;
     let completed = receipt.failure().is_none();
     // A failure may have been signed just now: what was delivered to whom is not known.
-    let gas = u128::from(ANSWER_GAS) * u128::from(host.params().minimum_gas_price);
+    let shown_bytes = shown.order.len().saturating_add(shown.receipt.len());
+    let gas = u128::from(answer_gas(shown_bytes)) * u128::from(host.params().minimum_gas_price);
     let to_operator = if completed { claim.bond } else { gas.min(claim.bond) };
     let (to_operator, back) = (U256::from(to_operator), U256::from(claim.bond - to_operator));
     claim.state = if completed { ANSWERED } else { FAILED };

@@ -3,13 +3,14 @@
 use alloy_primitives::{Address, Bytes, U256};
 use proptest::prelude::*;
 use surety_types::{
-    Acceptance, Canonical as _, Order, Receipt, SecretKey, Signed,
+    Acceptance, Canonical as _, FailureCode, Order, Outcome, Receipt, SecretKey, Signed, Text,
     abi::{IClaims, IStaking, Module},
 };
 
-use super::{ANSWER_GAS, payee_proof_message};
+use super::payee_proof_message;
 use crate::{
     modules::tests::check_stakes,
+    tariff::{CLAIM_GAS, answer_gas},
     testing::{
         CHAIN_ID, CREDIT, Chain, GAS_PRICE, OPERATOR, PAYER, acceptance, address, channel, credits, failure,
         order, receipt, secret, served, session, signed, worker,
@@ -132,6 +133,37 @@ fn a_receipt_ends_a_claim_and_takes_the_bond() {
     check_stakes(&chain);
 }
 
+/// Whoever reckons what claiming costs reckons with no less than it does, and who shows a failure is paid no less, up to the
+/// longest order there can be.
+#[test]
+fn claims_take_no_more_gas_than_is_reckoned_with() {
+    for biases in [0, 256, 512, 768, 1_024] {
+        let mut chain = served();
+        let orders = [1, 2].map(|nonce| {
+            let mut order = Order { nonce: [nonce; 32], ..order(&chain) };
+            order.sampling.logit_bias = (0..biases).map(|index| (u32::MAX - 1_024 + index, 0.1)).collect();
+            order
+        });
+        chain.wait(61);
+        let used = |chain: &Chain| chain.last.as_ref().expect("a block").gas_used;
+        let first = claim(&mut chain, &orders[0]).expect("claimed");
+        let claimed = used(&chain);
+        let second = claim(&mut chain, &orders[1]).expect("claimed");
+        let long = Text::clipped("x".repeat(4_096));
+        let outcome = Outcome::Failed { code: FailureCode::Internal, message: long };
+        let receipt = Receipt { outcome, ..failure(&orders[1]) };
+        let shown = signed(&orders[1], &session()).len() + signed(&receipt, &worker()).len();
+        show(&mut chain, second, &orders[1], &receipt, &worker()).expect("shown");
+        let answered = used(&chain);
+        assert!(answered <= answer_gas(shown), "{answered} of {}, {shown} bytes", answer_gas(shown));
+        chain.wait(2 * 60 * 60);
+        settle(&mut chain, first).expect("settled");
+        let together = claimed + used(&chain);
+        assert!(together <= CLAIM_GAS, "{together}, {biases} biases");
+        assert!(together > CLAIM_GAS / 2 && answered > answer_gas(shown) / 2, "{together} {answered}");
+    }
+}
+
 /// Nobody can tell when a failure was signed: the claimant has lost no more than the operator's gas.
 #[test]
 fn a_failure_ends_a_claim_at_the_price_of_the_gas() {
@@ -141,7 +173,8 @@ fn a_failure_ends_a_claim_at_the_price_of_the_gas() {
     let id = claim(&mut chain, &order).expect("claimed");
     let claimant = chain.balance(address(CLAIMANT));
     show(&mut chain, id, &order, &failure(&order), &worker()).expect("shown");
-    let gas = U256::from(u128::from(ANSWER_GAS) * GAS_PRICE);
+    let shown = [signed(&order, &session()), signed(&failure(&order), &worker())];
+    let gas = U256::from(u128::from(answer_gas(shown[0].len() + shown[1].len())) * GAS_PRICE);
     assert_eq!(chain.balance(address(CLAIMANT)), claimant + bond() - gas);
     assert!(fee(&chain) <= gas, "{} of {gas}", fee(&chain));
     let record = chain.view(Module::Claims, IClaims::recordOfCall { operator: address(OPERATOR) });

@@ -19,7 +19,7 @@ use surety_types::{
     digest::domain,
 };
 
-use super::{GAS_JUDGE, GAS_STEP, Record};
+use super::{GAS_GRAMMAR, GAS_JUDGE, GAS_STEP, Record};
 use crate::{
     host::{GAS_HASH, GAS_HASH_WORD, Host, Outcome, refuse, require},
     modules::papers,
@@ -178,7 +178,7 @@ impl Case {
         for shown in &leaf.shown {
             charge_opening(host, &shown.opening)?;
         }
-        host.charge(GAS_JUDGE)?;
+        host.charge(GAS_JUDGE + if leaf.grammar.is_some() { GAS_GRAMMAR } else { 0 })?;
         match judge(&self.statement()?, game, &leaf) {
             Ok(Verdict::WorkerLied { .. }) => Ok(true),
             Ok(Verdict::WorkerRight) => Ok(false),

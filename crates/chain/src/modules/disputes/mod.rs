@@ -67,6 +67,8 @@ const GAME_BYTES_MAX: usize = 1_050;
 const GAS_STEP: u64 = GAS_HASH + 2 * GAS_HASH_WORD;
 /// Gas of computing one word, beside what opening its inputs costs.
 const GAS_JUDGE: u64 = 60_000;
+/// Of compiling a grammar: its bounds are those of G-5, whatever it says.
+const GAS_GRAMMAR: u64 = 400_000;
 /// Moves of a dispute that are the worker's, at most: ids, root, three divisions.
 const DEFENCE_MOVES: u128 = 5;
 /// Messages of a dispute, with one to spare (D-5.7).

@@ -30,6 +30,7 @@ use surety_types::{
 
 use crate::{
     modules::{models::tests::manifest, tests::check_stakes},
+    tariff::COLLECT_GAS,
     testing::{
         CREDIT, Chain, GAS_PRICE, OPERATOR, PAYER, address, channel, credits, order, receipt, secret, serve,
         served, session, signed, signer, worker, worker_proof,
@@ -100,7 +101,15 @@ fn spelling() -> Spelling {
 }
 
 fn request(stop: Vec<String>) -> Request {
-    Request { prompt: Prompt::Tokens(vec![5]), stop, logprobs: None, prompt_logprobs: None, date: None }
+    Request {
+        prompt: Prompt::Tokens(vec![5]),
+        stop,
+        logprobs: None,
+        prompt_logprobs: None,
+        date: None,
+        grammar: None,
+        embedding: None,
+    }
 }
 
 /// An answer that is signed, by whatever changes.
@@ -378,7 +387,7 @@ fn a_lie_is_narrowed_down_to_its_word() {
 /// The leaf about a word whose kilobyte holds all it is computed from.
 fn leaf(chain: &Chain, id: u64, case: &Answered, theirs: &Hashed<Vec<u8>>, word: u64) -> IDisputes::leafCall {
     let opening = theirs.open(game_of(chain, id).node(), Node { first: word / 256, chunks: 1 });
-    let leaf = Leaf { word, shown: vec![Shown { source: Source::Trace, opening }] };
+    let leaf = Leaf { word, shown: vec![Shown { source: Source::Trace, opening }], grammar: None };
     IDisputes::leafCall { id, papers: case.papers.clone(), leaf_: leaf.to_cbor().into() }
 }
 
@@ -651,6 +660,8 @@ fn tokens_past_an_end_convict() {
     refused(call(&mut chain, 9, collect(foreign.to_cbor().into())), "the channel is not the order's");
     refused(call(&mut chain, 9, collect(Bytes::new())), "the order's channel is not shown");
     call(&mut chain, 9, collect(channel().to_cbor().into())).expect("collected");
+    let gas = chain.last.as_ref().expect("a block").gas_used;
+    assert!((COLLECT_GAS / 3..=COLLECT_GAS).contains(&gas), "{gas}");
     assert_eq!(chain.balance(address(PAYER)), payer + owed);
     refused(call(&mut chain, 9, collect(channel().to_cbor().into())), "nothing is owed");
     check_stakes(&chain);

@@ -1,5 +1,9 @@
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
+use surety_types::ToolCall;
+
 use super::*;
 use crate::route::preferences::Sort;
 
@@ -51,6 +55,7 @@ fn every_parameter_is_read() {
         presence_penalty: -2.0,
         frequency_penalty: 2.0,
         logit_bias: vec![(3, 1.5), (7, -100.0)],
+        grammar: None,
     };
     assert_eq!(ask.sampling, sampling);
     assert_eq!(ask.seed, Seed::Caller(-9_007_199_254_740_991));
@@ -90,7 +95,7 @@ fn roles_and_contents_are_those_of_templates() {
         TODAY,
     )
     .expect("three messages");
-    let Prompt::Chat { messages } = &ask.requests[0].prompt else { panic!("not a chat") };
+    let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
     let flat: Vec<_> =
         messages.iter().map(|m| (m.role.as_str(), m.content.as_str(), m.name.as_deref())).collect();
     let expected =
@@ -197,11 +202,40 @@ fn messages_are_refused_by_their_place() {
         "messages[0].content[0].type",
         "image_url",
     );
+    for (call, param, words) in [
+        ("{}", "messages[0].tool_calls[0].id", "missing"),
+        (r#"{"id":"a"}"#, "messages[0].tool_calls[0].function", "missing"),
+        (r#"{"id":"a","function":{}}"#, "messages[0].tool_calls[0].function.name", "missing"),
+        (
+            r#"{"id":"a","function":{"name":"f","arguments":"[]"}}"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "must be an object",
+        ),
+        (
+            r#"{"id":"a","function":{"name":"f","arguments":"{\"a\":1e999}"}}"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "not finite",
+        ),
+        (
+            r#"{"id":"a","function":{"name":"f","arguments":{}}}"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "string",
+        ),
+    ] {
+        let message = format!(r#"[{{"role":"assistant","content":null,"tool_calls":[{call}]}}]"#);
+        check_refused(messages(&message), InvalidParam, param, words);
+    }
     check_refused(
-        messages(r#"[{"role":"assistant","content":null,"tool_calls":[{}]}]"#),
+        messages(r#"[{"role":"assistant","tool_calls":[{"id":"a","type":"custom"}]}]"#),
         UnsupportedParameter,
+        "messages[0].tool_calls[0].type",
+        "Only \"function\"",
+    );
+    check_refused(
+        messages(r#"[{"role":"user","content":"x","tool_calls":[{}]}]"#),
+        UnknownParameter,
         "messages[0].tool_calls",
-        "content",
+        "tool_calls",
     );
     check_refused(
         messages(r#"[{"role":"user","contents":"x","content":"y"}]"#),
@@ -209,6 +243,16 @@ fn messages_are_refused_by_their_place() {
         "messages[0].contents",
         "Did you mean `content`?",
     );
+}
+
+#[test]
+fn a_format_is_in_the_request_and_named_in_the_order() {
+    let ask = chat(r#","response_format":{"type":"json_object"},"n":2"#).expect("a format");
+    let grammar = ask.requests[0].grammar.as_deref().expect("in the request");
+    assert_eq!(ask.sampling.grammar, Some(Request::grammar_digest(grammar)));
+    assert_eq!(chat(r#","response_format":{"type":"text"}"#).expect("text").sampling.grammar, None);
+    let both = chat(r#","response_format":{"type":"json_object"},"ignore_eos":true"#);
+    check_refused(both, Code::InvalidParam, "ignore_eos", "response_format");
 }
 
 #[test]
@@ -226,10 +270,11 @@ fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
         assert!(chat(members).is_ok(), "{members}");
     }
     for (members, param) in [
-        (r#","tools":[{"type":"function"}]"#, "tools"),
-        (r#","tool_choice":"required""#, "tool_choice"),
-        (r#","functions":[{"name":"f"}]"#, "functions"),
-        (r#","response_format":{"type":"json_object"}"#, "response_format"),
+        (r#","tools":[{"type":"web_search"}]"#, "tools[0].type"),
+        (
+            r#","tools":[{"type":"function","function":{"name":"f","strict":true}}]"#,
+            "tools[0].function.strict",
+        ),
         (r#","modalities":["text","audio"]"#, "modalities"),
         (r#","audio":{"voice":"alloy"}"#, "audio"),
         (r#","web_search_options":{}"#, "web_search_options"),
@@ -245,6 +290,136 @@ fn what_would_change_the_answer_is_refused_unless_it_asks_for_nothing() {
         );
     }
     assert!(completion(r#","prompt":"a","n":2,"best_of":2"#).is_ok());
+}
+
+#[test]
+fn tools_and_calls_are_carried_as_they_are_written() {
+    let ask = Ask::parse(
+        r#"{"model":"m","tools":[
+              {"function": {"parameters": {"type": "object", "b": 1.0, "a": [ ]}, "name": "find"}, "type": "function"},
+              {"type":"function","function":{"name":"ask","description":"a \"b\"","strict":false}}],
+            "tool_choice":"auto","parallel_tool_calls":false,"messages":[
+              {"role":"user","content":"x"},
+              {"role":"assistant","content":null,"tool_calls":[
+                {"id":"c1","type":"function","index":0,"function":{"name":"find","arguments":"{ \"b\": 2, \"a\" : 1 }"}},
+                {"id":"c2","type":"function","function":{"name":"ask","arguments":""}}]},
+              {"role":"tool","tool_call_id":"c2","content":"4"}]}"#,
+        Route::Chat,
+        TODAY,
+    )
+    .expect("a chat with tools");
+    let names: Arc<[String]> = ["find".to_owned(), "ask".to_owned()].into();
+    assert_eq!(ask.tools, Some(Tools { names, most: 1, older: false, forced: None }));
+    assert_eq!(ask.shows_tools(), Some("tools"));
+    assert!(!ask.goes_on());
+    let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
+    assert_eq!(
+        tools[0],
+        r#"{"function":{"parameters":{"type":"object","b":1.0,"a":[]},"name":"find"},"type":"function"}"#
+    );
+    let calls = [
+        ToolCall { id: "c1".into(), name: "find".into(), arguments: r#"{"b":2,"a":1}"#.into() },
+        ToolCall { id: "c2".into(), name: "ask".into(), arguments: "{}".into() },
+    ];
+    assert_eq!((messages[1].content.as_str(), &messages[1].tool_calls[..]), ("", &calls[..]));
+    assert_eq!(messages[2].tool_call_id.as_deref(), Some("c2"));
+}
+
+#[test]
+fn a_call_that_must_come_is_what_the_answer_is_held_to() {
+    let held = |members: &str, format| {
+        let mut ask = chat(&format!(
+            r#","tools":[{{"type":"function","function":{{"name":"f","strict":true,"parameters":{{"type": "object", "properties": {{"a": {{"type":"null"}}}}}}}}}},
+               {{"type":"function","function":{{"name":"g"}}}}],{members}"#
+        ))
+        .expect(members);
+        ask.hold_to_calls(Some(format)).expect(members);
+        let grammar = ask.requests[0].grammar.clone().expect("a grammar");
+        assert_eq!(ask.sampling.grammar, Some(Request::grammar_digest(&grammar)));
+        (grammar, ask.tools.expect("tools"))
+    };
+    let named = r#""tool_choice":{"type":"function","function":{"name":"g"}}"#;
+    let (grammar, tools) = held(named, CallFormat::Mistral);
+    let expected = r#"{"forms":[{"prefix":"[{\"name\": \"g\", \"arguments\": ","schema":{"type":"object","properties":{}},"suffix":"}]"}],"most":1,"separator":"\n"}"#;
+    assert_eq!((grammar.as_str(), &tools.names[..]), (expected, &["g".to_owned()][..]));
+    let (grammar, tools) = held(r#""tool_choice":"required""#, CallFormat::Hermes);
+    assert!(
+        grammar.contains(r#"<tool_call>\n{\"name\": \"f\", "#) && grammar.contains(r#""most":16"#),
+        "{grammar}"
+    );
+    assert_eq!(tools.names.len(), 2);
+    let (grammar, _) = held(r#""tool_choice":"required","parallel_tool_calls":false"#, CallFormat::Llama);
+    assert!(grammar.contains("parameters\\\": ") && grammar.contains(r#""most":1,"#), "{grammar}");
+
+    let refused = |members: &str| {
+        let mut ask = chat(members).expect(members);
+        ask.hold_to_calls(Some(CallFormat::Hermes)).map(|()| ask)
+    };
+    let forced = r#","tool_choice":"required","tools":[{"type":"function","function":{"name":"f""#;
+    let pattern = format!(r#"{forced},"parameters":{{"type":"string","pattern":"x"}}}}}}]"#);
+    check_refused(refused(&pattern), Code::UnsupportedParameter, "tools", "`pattern`");
+    let both = format!(r#"{forced}}}}}],"response_format":{{"type":"json_object"}}"#);
+    check_refused(refused(&both), Code::InvalidParam, "tool_choice", "response_format");
+    check_refused(chat(r#","tool_choice":"required""#), Code::InvalidParam, "tool_choice", "no `tools`");
+}
+
+#[test]
+fn functions_are_tools_of_the_older_form() {
+    let ask = Ask::parse(
+        r#"{"model":"m","functions":[{"name":"find","parameters":{}}],"messages":[
+              {"role":"assistant","content":null,"function_call":{"name":"find","arguments":"{}"}},
+              {"role":"function","name":"find","content":"4"}]}"#,
+        Route::Chat,
+        TODAY,
+    )
+    .expect("a chat with functions");
+    assert_eq!(
+        ask.tools,
+        Some(Tools { names: ["find".to_owned()].into(), most: 1, older: true, forced: None })
+    );
+    assert_eq!(ask.shows_tools(), Some("functions"));
+    let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
+    assert_eq!(tools[..], [r#"{"type":"function","function":{"name":"find","parameters":{}}}"#]);
+    assert_eq!(messages[0].tool_calls[0].id, "call00000");
+    assert_eq!(messages[1].tool_call_id.as_deref(), Some("call00000"));
+}
+
+#[test]
+fn tools_are_refused_by_their_place() {
+    use Code::InvalidParam;
+    let function = |function: &str| format!(r#","tools":[{{"type":"function","function":{function}}}]"#);
+    let deep = format!(r#"{{"name":"f","parameters":{{"a":{}{}}}}}"#, "[".repeat(64), "]".repeat(64));
+    let long = format!(r#"{{"name":"f","description":"{}"}}"#, "x".repeat(64 << 10));
+    for (members, param, words) in [
+        (r#","tools":[{"type":"function"}]"#.to_owned(), "tools[0].function", "missing"),
+        (r#","tools":[{"function":{"name":"f"}}]"#.to_owned(), "tools[0].type", "missing"),
+        (function("{}"), "tools[0].function.name", "missing"),
+        (function(r#"{"name":"a b"}"#), "tools[0].function.name", "letters, digits"),
+        (function(r#"{"name":"f","parameters":[]}"#), "tools[0].function.parameters", "JSON Schema"),
+        (function(&deep), "tools[0]", "64 levels"),
+        (function(&long), "tools[0]", "At most 65536"),
+        (function(r#"{"name":"f","parameters":{"a":99999999999999999999}}"#), "tools[0]", "64 bits"),
+        (
+            format!("{},\"functions\":[{{\"name\":\"g\"}}]", function(r#"{"name":"f"}"#)),
+            "functions",
+            "older form",
+        ),
+        (format!("{},\"tool_choice\":\"always\"", function(r#"{"name":"f"}"#)), "tool_choice", "none, auto"),
+        (
+            r#","tools":[],"tool_choice":{"type":"function","function":{"name":"g"}}"#.to_owned(),
+            "tool_choice",
+            "none of `tools`",
+        ),
+        (r#","functions":[{"name":"f"},{"name":"f"}]"#.to_owned(), "functions[1]", "Name each once"),
+    ] {
+        check_refused(chat(&members), InvalidParam, param, words);
+    }
+    check_refused(
+        chat(&function(r#"{"name":"f","parameter":{}}"#)),
+        Code::UnknownParameter,
+        "tools[0].function.parameter",
+        "Did you mean `parameters`?",
+    );
 }
 
 #[test]
@@ -275,20 +450,23 @@ fn sizes_are_refused_with_numbers() {
 
 #[test]
 fn every_taken_parameter_is_named_when_its_value_is_nonsense() {
-    for route in [Route::Chat, Route::Completions] {
-        for parameter in table::PARAMETERS {
+    for route in [Route::Chat, Route::Completions, Route::Embeddings] {
+        for parameter in table::PARAMETERS.iter().filter(|parameter| parameter.is_on(route)) {
             let nonsense = r#"{"no such member":[{}]}"#;
             let subject = match route {
                 Route::Chat => r#""messages":[{"role":"user","content":"hi"}]"#,
+                Route::Embeddings => r#""input":"hi""#,
                 _ => r#""prompt":"hi""#,
             };
             let body = match parameter.name {
                 "model" => format!("{{{subject},\"model\":{nonsense}}}"),
-                "messages" | "prompt" => format!("{{\"model\":\"m\",\"{}\":{nonsense}}}", parameter.name),
+                "messages" | "prompt" | "input" => {
+                    format!("{{\"model\":\"m\",\"{}\":{nonsense}}}", parameter.name)
+                }
                 name => format!("{{\"model\":\"m\",{subject},\"{name}\":{nonsense}}}"),
             };
             let result = Ask::parse(&body, route, TODAY);
-            if parameter.treatment == table::Treatment::Ignored {
+            if parameter.treatment == table::Treatment::Ignored && parameter.is_on(route) {
                 assert!(result.is_ok(), "{body}");
             } else {
                 let error = result.expect_err(&body);

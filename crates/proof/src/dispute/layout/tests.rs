@@ -43,8 +43,8 @@ fn shape(sizes: [u32; 7], flags: [bool; 2], sampling: Sampling, ids: [u32; 3]) -
 
 fn any_sampling() -> impl Strategy<Value = Sampling> {
     let on = any::<bool>;
-    (on(), (0u32..3000), on(), on(), on(), on(), on()).prop_map(
-        |(greedy, top_k, top_p, repetition, presence, frequency, bias)| Sampling {
+    (on(), (0u32..3000), on(), on(), on(), on(), on(), on()).prop_map(
+        |(greedy, top_k, top_p, repetition, presence, frequency, bias, grammar)| Sampling {
             temperature: if greedy { 0.0 } else { 0.7 },
             top_k,
             top_p: if top_p { 0.9 } else { 1.0 },
@@ -53,6 +53,7 @@ fn any_sampling() -> impl Strategy<Value = Sampling> {
             presence_penalty: if presence { 0.5 } else { 0.0 },
             frequency_penalty: if frequency { 0.5 } else { 0.0 },
             logit_bias: if bias { vec![(1, 1.0)] } else { Vec::new() },
+            grammar: grammar.then_some(surety_types::Digest::ZERO),
         },
     )
 }
@@ -104,6 +105,9 @@ fn in_order(shape: &Shape) -> Vec<Coordinate> {
     };
     all.extend((0..given - resumed).map(|index| Coordinate::Spelled { index }));
     all.extend((0..resumed + outputs).map(|token| Coordinate::Text { token }));
+    for token in 0..if shape.sampling.grammar.is_some() { resumed + outputs } else { 0 } {
+        all.extend((0..STANDING_WORDS).map(|word| Coordinate::Standing { token, word }));
+    }
     for position in 0..positions {
         all.extend((0..width).map(|element| Coordinate::Embedding { position, element }));
     }
@@ -190,7 +194,10 @@ fn in_order(shape: &Shape) -> Vec<Coordinate> {
         if penalty {
             all.extend((0..vocabulary).map(|token| Coordinate::Count { output, token }));
         }
-        if penalty || !sampling.logit_bias.is_empty() {
+        if sampling.grammar.is_some() {
+            all.extend((0..vocabulary).map(|token| Coordinate::Excluded { output, token }));
+        }
+        if penalty || sampling.grammar.is_some() || !sampling.logit_bias.is_empty() {
             all.extend((0..vocabulary).map(|token| Coordinate::Adjusted { output, token }));
         }
         let select = |all: &mut Vec<Coordinate>, by| {

@@ -1,0 +1,103 @@
+//! Tools, with a real worker: a model whose template shows it tools, and one whose template does not.
+
+use std::{fs, io::Read, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    http::{ask, post, question, request_id},
+    process::{Up, assert_status, json, run},
+};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf");
+const TEMPLATE: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/src/train/chat_template.jinja"));
+/// As Hermes' template shows tools, and shorter.
+const WITH_TOOLS: &str = "{{- '<|end|>' -}}\
+    {%- for tool in tools or [] -%}{{- tool | tojson + '<|end|>' -}}{%- endfor -%}\
+    {%- for message in messages -%}\
+    {{- message.role + ':\\n' + message.content -}}\
+    {%- for call in message.tool_calls or [] -%}\
+    {{- '<tool_call>\\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' -}}\
+    {{- call.function.arguments | tojson + '}\\n</tool_call>' -}}\
+    {%- endfor -%}{{- '<|end|>' -}}{%- endfor -%}\
+    {%- if add_generation_prompt -%}{{- 'MENENIUS:\\n' -}}{%- endif -%}";
+
+/// The bundled model with another template of the same length.
+fn with_tools(path: &Path) {
+    let mut file = fs::read(MODEL).unwrap();
+    let at = file.windows(TEMPLATE.len()).position(|bytes| bytes == TEMPLATE.as_bytes()).unwrap();
+    let rest = TEMPLATE.len() - WITH_TOOLS.len() - "{##}".len();
+    let template = format!("{WITH_TOOLS}{{#{}#}}", " ".repeat(rest));
+    file[at..][..template.len()].copy_from_slice(template.as_bytes());
+    fs::write(path, file).unwrap();
+}
+
+fn tool() -> Value {
+    json!({"type": "function", "function": {"name": "weather", "description": "Of a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}}}})
+}
+
+#[test]
+fn a_model_is_shown_tools_and_calls_and_what_it_answers_holds() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path();
+    let path = dir.join("tooled.gguf");
+    with_tools(&path);
+    let up = Up::start(dir, &["--workers", "1", "--validators", "0", "--model", path.to_str().unwrap()]);
+
+    let mut asked = question(12);
+    asked["model"] = json!("tooled");
+    let (_, plain) = ask(&up.base_url(), &asked);
+    asked["tools"] = json!([tool()]);
+    let (head, shown) = ask(&up.base_url(), &asked);
+    let tokens = |answer: &Value| answer["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&shown) > tokens(&plain) + 20, "{} and {}", tokens(&shown), tokens(&plain));
+    assert_eq!(shown["surety"]["tool_calls"], "hermes");
+    // The bundled model calls nothing: all is text.
+    assert_eq!(shown["choices"][0]["finish_reason"], "length");
+    assert!(!shown["choices"][0]["message"]["content"].as_str().unwrap().is_empty());
+    let verified = run(dir, &["verify", &request_id(&head), "--recompute"]);
+    assert_status(&verified, 0);
+
+    // Made to, it calls, of what the schema has.
+    let mut forced = asked.clone();
+    forced["max_tokens"] = json!(100);
+    forced["tool_choice"] = json!("required");
+    forced["parallel_tool_calls"] = json!(false);
+    forced["tools"][0]["function"]["parameters"]["properties"]["place"] = json!({"enum": ["Rome", "Paris"]});
+    forced["tools"][0]["function"]["parameters"]["required"] = json!(["place"]);
+    let (head, called) = ask(&up.base_url(), &forced);
+    let choice = &called["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls", "{called}");
+    assert_eq!(choice["message"]["content"], Value::Null);
+    let arguments = choice["message"]["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    let arguments: Value = serde_json::from_str(arguments).unwrap();
+    assert!(["Rome", "Paris"].contains(&arguments["place"].as_str().unwrap()), "{arguments}");
+    assert_status(&run(dir, &["verify", &request_id(&head), "--recompute"]), 0);
+
+    let call = json!({"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{\"place\":\"Rome\"}"}});
+    asked["messages"] = json!([
+        {"role": "user", "content": "Who goes there?"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "Warm."},
+    ]);
+    let (head, gone_on) = ask(&up.base_url(), &asked);
+    assert!(tokens(&gone_on) > tokens(&shown) + 20);
+    let report = json(&run(dir, &["verify", &request_id(&head), "--recompute", "--json"]));
+    assert_eq!((&report["verified"], &report["recomputed"]), (&json!(true), &json!(true)));
+}
+
+#[test]
+fn a_model_whose_template_shows_no_tools_is_named() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let up = Up::start(data_dir.path(), &["--workers", "1", "--validators", "0"]);
+    let mut asked = question(12);
+    asked["tools"] = json!([tool()]);
+    let mut answer = String::new();
+    post(&up.base_url(), "/chat/completions", &asked).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("Tools are not supported by the chat template of"), "{answer}");
+    asked["tool_choice"] = json!("none");
+    ask(&up.base_url(), &asked);
+}

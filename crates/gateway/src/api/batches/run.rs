@@ -1,0 +1,389 @@
+//! Run: batches answered, a request at a time, where workers are idle.
+//!
+//! In:     open batches of the store. Out: their outcomes, into the store.
+//! Touches: workers, through the same code as the routes of the API.
+//! Holds:  a request is begun only at a worker that has nothing but the lane's (`lane`); its outcome is written once, and
+//!         what was begun before the gateway was killed is gone on with, not begun again.
+//! Absent: HTTP (`mod`), what is kept (`store`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use surety_types::CivilDate;
+use tokio::{task::JoinSet, time::sleep};
+use tracing::{error, info, warn};
+
+use super::{
+    id::{BatchId, FileId},
+    lane::Place,
+    lines::{self, ENDPOINTS},
+    store::{Batch, FileObject, Status, StoreError},
+};
+use crate::{
+    api::{
+        ask::Ask,
+        generate::{self, Call},
+        last_event::{Broken, LastEvent},
+        parameters::Route,
+        unix_ms,
+    },
+    error::{ApiError, Code},
+    gateway::Shared,
+    id::RequestId,
+    route::{Demand, preferences::Name},
+};
+
+/// Between two looks for an idle worker, or for new batches.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Batches worked at at once.
+const BATCHES_AT_ONCE: usize = 8;
+/// Requests of one batch under way at once.
+const REQUESTS_AT_ONCE: usize = 32;
+/// Times that a request is tried before its failure is its outcome.
+const ATTEMPTS: u32 = 5;
+/// Before the next try; each pause is twice the one before.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Works at every open batch, as long as the gateway serves.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let (mut working, mut under_way) = (JoinSet::new(), Vec::new());
+    loop {
+        while let Some(done) = working.try_join_next() {
+            match done {
+                Ok(id) => under_way.retain(|known| *known != id),
+                Err(failure) => {
+                    error!(%failure, "a batch's task ended; all of them begin again");
+                    working = JoinSet::new();
+                    under_way.clear();
+                }
+            }
+        }
+        let batches = shared.batches.store(|store| store.batches()).await;
+        let mut open: Vec<Batch> = batches.unwrap_or_else(|failure| {
+            warn!(%failure, "batches cannot be read");
+            Vec::new()
+        });
+        open.retain(|batch| batch.status.is_open());
+        open.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        for batch in open {
+            let Some(id) = BatchId::parse(&batch.id) else { continue };
+            if working.len() < BATCHES_AT_ONCE && !under_way.contains(&id) {
+                under_way.push(id);
+                let shared = Arc::clone(&shared);
+                working.spawn(async move {
+                    if let Err(failure) = work(&shared, id, batch).await {
+                        error!(batch = %id, %failure, "a batch stands still");
+                        sleep(10 * RETRY_PAUSE).await;
+                    }
+                    id
+                });
+            }
+        }
+        tokio::select! {
+            () = shared.batches.news.notified() => {}
+            () = sleep(10 * PAUSE) => {}
+        }
+    }
+}
+
+/// Why a batch is worked at no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Done,
+    Cancelled,
+    Expired,
+}
+
+async fn work(shared: &Arc<Shared>, id: BatchId, batch: Batch) -> Result<(), StoreError> {
+    let Some(input) = FileId::parse(&batch.input_file_id) else { return Err(StoreError::Missing) };
+    let Some((endpoint, route)) = ENDPOINTS.into_iter().find(|(path, _)| *path == batch.endpoint) else {
+        return Err(StoreError::Missing);
+    };
+    let (bytes, done) =
+        shared.batches.store(move |store| Ok((store.content(input)?, store.done(id)?))).await?;
+    let text = String::from_utf8(bytes).map_err(|_| StoreError::Missing)?;
+    let mut running: JoinSet<Result<(), StoreError>> = JoinSet::new();
+    let mut over = Over::Done;
+    for (number, line) in lines::numbered(&text) {
+        if done.contains(&number) {
+            continue;
+        }
+        while running.len() >= REQUESTS_AT_ONCE {
+            joined(running.join_next().await)?;
+        }
+        let Ok(line) = lines::read(line, endpoint) else { return Err(StoreError::Missing) };
+        let request = Request {
+            id: id.request(number),
+            custom_id: line.custom_id.into_owned(),
+            body: line.body.to_owned(),
+            route,
+            created_at: batch.created_at,
+        };
+        match prepare(shared, &request, id, batch.expires_at).await? {
+            Prepared::Refused(failure) => {
+                let output = request.failed(&failure);
+                shared.batches.store(move |store| store.outcome(id, number, true, &output)).await?;
+            }
+            Prepared::Placed(place) => {
+                let shared = Arc::clone(shared);
+                running.spawn(async move {
+                    let Some((failed, output)) = request.answer(&shared, place).await else { return Ok(()) };
+                    shared.batches.store(move |store| store.outcome(id, number, failed, &output)).await
+                });
+            }
+            Prepared::Over(why) => {
+                over = why;
+                break;
+            }
+        }
+        while let Some(ended) = running.try_join_next() {
+            joined(Some(ended))?;
+        }
+    }
+    while let Some(ended) = running.join_next().await {
+        joined(Some(ended))?;
+    }
+    // What a gateway that stops has cut is left for the next one.
+    if shared.open().is_err() {
+        return Ok(());
+    }
+    finish(shared, id, &text, endpoint, over).await
+}
+
+fn joined(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), StoreError> {
+    match ended {
+        Some(Ok(kept)) => kept,
+        // A panic is in the log; the request has no outcome, and is looked at again when the batch is.
+        Some(Err(_)) => Err(StoreError::Missing),
+        None => Ok(()),
+    }
+}
+
+/// One request of a batch.
+struct Request {
+    id: RequestId,
+    custom_id: String,
+    body: String,
+    route: Route,
+    /// Of its batch: the day that templates are told is the same whenever it is answered.
+    created_at: u64,
+}
+
+/// Whether a request can begin.
+enum Prepared {
+    Placed(Place),
+    Refused(ApiError),
+    Over(Over),
+}
+
+/// Waits until an idle worker can answer it, or nobody wants it any more.
+async fn prepare(
+    shared: &Arc<Shared>,
+    request: &Request,
+    id: BatchId,
+    expires_at: u64,
+) -> Result<Prepared, StoreError> {
+    let ask = match request.ask().await {
+        Ok(ask) => ask,
+        Err(failure) => return Ok(Prepared::Refused(failure)),
+    };
+    loop {
+        if shared.batches.store(move |store| store.batch(id)).await?.status == Status::Cancelling {
+            return Ok(Prepared::Over(Over::Cancelled));
+        }
+        if unix_ms() / 1000 >= expires_at {
+            return Ok(Prepared::Over(Over::Expired));
+        }
+        if shared.open().is_err() {
+            // It is left for the next gateway.
+            return Ok(Prepared::Over(Over::Done));
+        }
+        let model = match generate::resolve_soon(shared, &ask.model).await {
+            Ok(model) => model,
+            Err(failure) if failure.is_retryable() => {
+                sleep(PAUSE).await;
+                continue;
+            }
+            Err(failure) => return Ok(Prepared::Refused(failure)),
+        };
+        if let Err(failure) = generate::fits(&ask, &model) {
+            return Ok(Prepared::Refused(failure));
+        }
+        let demand = Demand {
+            model: &model,
+            preferences: &ask.preferences,
+            max_output_tokens: ask.max_output_tokens,
+            context_tokens_min: None,
+            without: &[],
+            affinity: None,
+            orders: ask.answers() as u32,
+        };
+        // That nobody qualifies now may be otherwise before the batch expires.
+        let loads = shared.workers.loads(&demand).unwrap_or_default();
+        if let Some(place) = shared.batches.lane.place(&loads, Instant::now()) {
+            return Ok(Prepared::Placed(place));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    id: String,
+    custom_id: &'a str,
+    response: Option<Answered<'a>>,
+    error: Option<Unanswered<'a>>,
+}
+
+#[derive(Serialize)]
+struct Answered<'a> {
+    status_code: u16,
+    request_id: String,
+    body: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct Unanswered<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+impl Request {
+    async fn ask(&self) -> Result<Ask, ApiError> {
+        let today = CivilDate::from_unix_ms(self.created_at.saturating_mul(1000));
+        let mut ask = generate::understand(self.body.clone(), self.route, today).await?;
+        if ask.stream {
+            let message = "`stream` is true; the answers of a batch are in a file. Leave it out.";
+            return Err(ApiError::invalid("stream", message));
+        }
+        // What is signed for of an answer that is streamed is kept, so that the next gateway can go on with it.
+        ask.stream = true;
+        Ok(ask)
+    }
+
+    /// Its outcome: whether it failed, and its line of output. None if the gateway stops.
+    async fn answer(&self, shared: &Arc<Shared>, place: Place) -> Option<(bool, String)> {
+        let (receipts, id) = (shared.receipts.clone(), self.id);
+        let whole = tokio::task::spawn_blocking(move || receipts.find(id).is_ok_and(|found| found.is_some()));
+        if whole.await.unwrap_or(false) {
+            // It was answered, and is not answered again; only how it was worded went with the process.
+            let message = format!(
+                "The gateway was stopped between this answer and its line. It is not asked, or charged, again: the answer is \
+                 in {}.",
+                generate::receipt_path(id)
+            );
+            return Some((true, unanswered(id, &self.custom_id, "answered_before_restart", &message)));
+        }
+        let mut pause = RETRY_PAUSE;
+        for attempt in 1.. {
+            match self.attempt(shared, &place).await {
+                Ok(body) => return Some((false, self.output(200, &body))),
+                Err(failure) if failure.code() == Code::GatewayStopping => return None,
+                Err(failure) if failure.is_retryable() && attempt < ATTEMPTS => {
+                    info!(request = %self.id, code = failure.code().as_str(), "a request of a batch is tried again");
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(failure) => return Some((true, self.failed(&failure))),
+            }
+        }
+        None
+    }
+
+    async fn attempt(&self, shared: &Arc<Shared>, place: &Place) -> Result<Vec<u8>, ApiError> {
+        let mut ask = self.ask().await?;
+        if ask.preferences.worker.is_none() {
+            ask.preferences.worker = Name::of_worker(&place.worker);
+        }
+        let id = self.id;
+        let (mut received_ms, mut today) =
+            (unix_ms(), CivilDate::from_unix_ms(self.created_at.saturating_mul(1000)));
+        let broken = Broken::find(shared, LastEvent::from_the_beginning(id)).await.ok();
+        if let Some(broken) = &broken {
+            (received_ms, today) = (broken.begun.received_ms, broken.begun.date);
+        }
+        let call = Call { id, received_ms, today, share: None };
+        let job = generate::start(Arc::clone(shared), call, ask, broken).await?;
+        let (body, _) = job.document().await?;
+        Ok(body.to_vec())
+    }
+
+    fn failed(&self, failure: &ApiError) -> String {
+        let body = serde_json::to_vec(&failure.body(&self.id)).expect("an error object is JSON");
+        self.output(failure.code().status().as_u16(), &body)
+    }
+
+    fn output(&self, status_code: u16, body: &[u8]) -> String {
+        let body: &RawValue = serde_json::from_slice(body).expect("answers and errors are JSON");
+        let response = Some(Answered { status_code, request_id: self.id.to_string(), body });
+        line(&Output { id: format!("batch_{}", self.id), custom_id: &self.custom_id, response, error: None })
+    }
+}
+
+fn line(output: &Output<'_>) -> String {
+    serde_json::to_string(output).expect("a line is JSON")
+}
+
+/// The line of a request that got no response.
+fn unanswered(request: RequestId, custom_id: &str, code: &str, message: &str) -> String {
+    let error = Some(Unanswered { code, message });
+    line(&Output { id: format!("batch_{request}"), custom_id, response: None, error })
+}
+
+/// Every request has its outcome, or gets it now: the outcomes become files.
+async fn finish(
+    shared: &Arc<Shared>,
+    id: BatchId,
+    text: &str,
+    endpoint: &str,
+    over: Over,
+) -> Result<(), StoreError> {
+    let done = shared.batches.store(move |store| store.done(id)).await?;
+    let (code, message) = match over {
+        Over::Done => ("", ""),
+        Over::Cancelled => ("batch_cancelled", "The batch was cancelled before this request was begun."),
+        Over::Expired => ("batch_expired", "The batch's time was over before a worker was idle."),
+    };
+    for (number, raw) in lines::numbered(text).filter(|(number, _)| !done.contains(number)) {
+        if over == Over::Done {
+            // One that panicked, or was cut: the batch is looked at again.
+            return Err(StoreError::Missing);
+        }
+        let Ok(read) = lines::read(raw, endpoint) else { continue };
+        let output = unanswered(id.request(number), &read.custom_id, code, message);
+        shared.batches.store(move |store| store.outcome(id, number, true, &output)).await?;
+    }
+    let now = unix_ms() / 1000;
+    let ended = shared.batches.store(move |store| {
+        let object = |name: &'static str| {
+            move |file: FileId, bytes| FileObject {
+                id: file.to_string(),
+                object: "file".to_owned(),
+                bytes,
+                created_at: now,
+                filename: format!("{id}_{name}.jsonl"),
+                purpose: "batch_output".to_owned(),
+                status: "processed".to_owned(),
+            }
+        };
+        let output = store.write_outcomes(id, false, object("output"))?;
+        let errors = store.write_outcomes(id, true, object("error"))?;
+        store.end(id, |batch| {
+            batch.output_file_id = output.map(|file| file.to_string());
+            batch.error_file_id = errors.map(|file| file.to_string());
+            batch.finalizing_at = Some(now);
+            match over {
+                Over::Done => (batch.status, batch.completed_at) = (Status::Completed, Some(now)),
+                Over::Cancelled => (batch.status, batch.cancelled_at) = (Status::Cancelled, Some(now)),
+                Over::Expired => (batch.status, batch.expired_at) = (Status::Expired, Some(now)),
+            }
+        })
+    });
+    ended.await?;
+    info!(batch = %id, ?over, "a batch has ended");
+    Ok(())
+}

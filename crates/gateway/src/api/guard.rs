@@ -1,0 +1,182 @@
+//! Guard: before anything is done for a request, who it is from, and whether it was here before.
+//!
+//! In:     requests. Out: the same to whoever handles them, each in its tenant's name; or why not.
+//! Touches: the keys; the responses that may be asked for again.
+//! Holds:  where there are keys, nothing but what is public is told to anyone without one; a request that was sent twice
+//!         is answered once.
+//! Absent: budgets (`keys`), what is answered.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use surety_types::Amount;
+
+use super::{
+    ask::Ask,
+    body::Text,
+    fields::quote,
+    once::{self, Connection, Said, Turn},
+    utc,
+};
+use crate::{
+    error::{Accountable, ApiError, Code},
+    gateway::Shared,
+    keys::{Level, Room, Tenant},
+    route::{Resolved, preferences::MaxPrice},
+};
+
+/// What anyone may see.
+const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
+/// What asks no model anything, and counts against no limit.
+const UNCOUNTED: [&str; 1] = ["/v1/quote"];
+/// Bytes of a body that make a token, about, before anyone has counted.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Around every handler: lets in who may come in, and has what was asked twice answered once.
+pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if PUBLIC.contains(&path) {
+        return next.run(request).await;
+    }
+    let counted = request.method() == Method::POST && !UNCOUNTED.contains(&path);
+    let tokens = counted.then(|| body_bytes(request.headers()).div_ceil(BYTES_PER_TOKEN).max(1));
+    let tenant = match shared.keys.admit(secret(request.headers()), tokens) {
+        Ok(tenant) => tenant,
+        Err((error, room)) => {
+            let mut response = error.into_response();
+            response.extensions_mut().insert(room);
+            return response;
+        }
+    };
+    let room = tenant.room();
+    let mut response = match counted {
+        true => match answer_once(&shared, tenant, request, next).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
+        },
+        false => tenant.scope(next.run(request)).await,
+    };
+    response.extensions_mut().insert(room);
+    response
+}
+
+/// What is said of a body's size.
+fn body_bytes(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or(0)
+}
+
+/// What the caller shows, as OpenAI's clients send it or as Anthropic's do.
+fn secret(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, secret) = value.to_str().ok()?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+    });
+    let own = || headers.get("x-api-key").and_then(|value| value.to_str().ok()).map(str::trim);
+    bearer.or_else(own).filter(|secret| !secret.is_empty())
+}
+
+async fn answer_once(
+    shared: &Arc<Shared>,
+    tenant: Tenant,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let Some(said) = Said::of(request.headers())? else { return Ok(tenant.scope(next.run(request)).await) };
+    let named = matches!(said, Said::Named(_));
+    let (parts, body) = request.into_parts();
+    let Text { text, share } = shared.intake.read(&parts.headers, body).await?;
+    let digest = once::digest(parts.uri.path(), &text);
+    let connection = parts.extensions.get::<Connection>().cloned().unwrap_or_default();
+    // Whoever handles it takes its share anew.
+    drop(share);
+    let request = Request::from_parts(parts, Body::from(text));
+    match shared.once.turn(tenant.key(), said, digest).await? {
+        Turn::Again(record) => Ok(record.response(connection).await),
+        Turn::First(record) => {
+            let response = Arc::clone(&record).response(connection);
+            let scoped = tenant.clone().scope(next.run(request));
+            tokio::spawn(record.make(Arc::clone(&shared.once), tenant, scoped));
+            Ok(response.await)
+        }
+        Turn::Unkept if named => {
+            let message = "The gateway keeps as many responses for repetition as it can at the moment. Try again shortly, \
+                           or without `Idempotency-Key`.";
+            Err(ApiError::new(Code::Overloaded, message).with_accountable(Accountable::Gateway))
+        }
+        Turn::Unkept => Ok(tenant.scope(next.run(request)).await),
+    }
+}
+
+/// Applies a key's terms to what is asked: other models are refused, dearer workers left out.
+pub(super) fn screen(tenant: &Tenant, ask: &mut Ask, model: &Resolved) -> Result<(), ApiError> {
+    let Some(terms) = tenant.terms() else { return Ok(()) };
+    let id = model.id.to_string();
+    if !terms.admits_model(&[&ask.model, &model.name, &id]) {
+        let message = format!(
+            "The key `{}` may not ask for \"{}\". It may ask for {}. Ask for one of these, or whoever runs the gateway for \
+             another key.",
+            terms.name,
+            quote(&ask.model),
+            terms.models.join(", "),
+        );
+        return Err(ApiError::new(Code::Policy, message).with_param("model"));
+    }
+    if let Some(price) = &terms.max_price {
+        let price = price.price();
+        let least = |own: Option<Amount>, most: Amount| Some(own.map_or(most, |own| own.min(most)));
+        let MaxPrice { prompt, completion } = ask.preferences.max_price;
+        ask.preferences.max_price = MaxPrice {
+            prompt: least(prompt, price.prompt.max(price.cached)),
+            completion: least(completion, price.output),
+        };
+    }
+    Ok(())
+}
+
+/// Tells what is left of the limits.
+pub(super) fn tell(headers: &mut HeaderMap, room: &Room) {
+    let mut tell = |level: &Option<Level>, names: [&'static str; 3]| {
+        let Some(level) = level else { return };
+        let values = [level.limit.to_string(), level.remaining.to_string(), utc(level.full_ms)];
+        for (name, value) in names.into_iter().zip(values) {
+            let value = HeaderValue::try_from(value).expect("digits and signs");
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    let names =
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+    tell(&room.requests, names);
+    let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+    tell(&room.tokens, names);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_found_in_either_header() {
+        let check = |pairs: &[(&'static str, &str)], expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.insert(*name, HeaderValue::from_str(value).expect("a value"));
+            }
+            assert_eq!(secret(&headers), expected, "{pairs:?}");
+        };
+        check(&[], None);
+        check(&[("authorization", "Bearer a")], Some("a"));
+        check(&[("authorization", "bearer  a ")], Some("a"));
+        check(&[("authorization", "Basic a")], None);
+        check(&[("authorization", "Bearer ")], None);
+        check(&[("x-api-key", "b")], Some("b"));
+        check(&[("authorization", "Bearer a"), ("x-api-key", "b")], Some("a"));
+        check(&[("authorization", "Basic a"), ("x-api-key", "b")], Some("b"));
+    }
+}

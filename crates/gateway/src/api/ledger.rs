@@ -1,0 +1,126 @@
+//! Ledger: what the ledger knows of the answers to a request that was answered here.
+//!
+//! In:     GET requests, by a request's id. Out: for each part, whether it was drawn, audited, disputed, refunded.
+//! Touches: the evidence on disk, to read; the ledger, through the payer's account.
+//! Holds:  only what somebody signed is asked about; so many questions at once, and so long; a ledger that is not there or does
+//!         not answer is an error of its own, and never "not audited".
+//! Absent: what is said of a record (`client::ledger::rechecked`); who is accountable (`surety explain`).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+};
+use surety_client::{
+    Account,
+    ledger::{rechecked::rechecked, records::ReceiptRecord},
+};
+use surety_types::{Acceptance, Answer, Digest, Evidence, Order, PublicKey, Receipt, Signed};
+use tokio::time::timeout;
+
+use super::{
+    look::{kept, readable},
+    shapes::{PartOnLedger, ReceiptOnLedger},
+};
+use crate::{
+    error::{ApiError, Code, ErrorBody},
+    gateway::Shared,
+};
+
+/// Parts that are asked about, the first ones.
+const PARTS_MAX: usize = 16;
+/// For all of a request's parts.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the ledger knows of an answered request: audits, disputes, refunds.
+///
+/// Everything but which audit a receipt was drawn for is proven to this gateway; `surety verify` has it proven to you.
+#[utoipa::path(get, path = "/v1/receipts/{id}/ledger", tag = "receipts", params(
+    ("id" = String, Path, description = "`req_…`, `chatcmpl-…` or `cmpl-…`."),
+), responses(
+    (status = 200, description = "Each part of the answer.", body = ReceiptOnLedger),
+    (status = 404, description = "Nothing is kept under that id.", body = ErrorBody),
+    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+))]
+pub(super) async fn receipt_ledger(
+    State(shared): State<Arc<Shared>>,
+    asked: Result<Path<String>, PathRejection>,
+) -> Result<Json<ReceiptOnLedger>, ApiError> {
+    let (id, json) = kept(&shared, asked).await?;
+    let payer = shared.workers.payer().ok_or_else(|| {
+        let message = "This gateway uses no ledger: its workers have no stake, and nobody audits or judges their receipts. \
+                       `surety verify --recompute` computes the answer again.";
+        ApiError::new(Code::NoLedger, message)
+    })?;
+    let evidence = readable(id, &json)?;
+    let _turn = payer.looks.try_acquire().map_err(|_| {
+        ApiError::new(Code::LedgerUnavailable, "The ledger is being asked by others. Try again shortly.")
+    })?;
+    let parts = timeout(TIMEOUT, look_up(payer.account(), &evidence)).await.unwrap_or_else(|_| {
+        let message = "The ledger did not answer in time. Try again later.";
+        Err(ApiError::new(Code::LedgerUnavailable, message))
+    })?;
+    let parts_left_out = evidence.answers.len().saturating_sub(PARTS_MAX) as u64;
+    Ok(Json(ReceiptOnLedger { id: id.to_string(), object: "receipt.ledger", parts, parts_left_out }))
+}
+
+async fn look_up(account: &dyn Account, evidence: &Evidence) -> Result<Vec<PartOnLedger>, ApiError> {
+    let mut parts = Vec::new();
+    for answer in evidence.answers.iter().take(PARTS_MAX) {
+        let Some(signed) = SignedFor::of(answer) else { continue };
+        let SignedFor { receipt, order, worker } = signed;
+        let record = account.answer_record(receipt, order, worker).await.map_err(|error| {
+            let message = format!("The ledger cannot be asked: {}. {}.", error.message, error.hint);
+            ApiError::new(Code::LedgerUnavailable, message)
+        })?;
+        parts.push(part(&signed, &record));
+    }
+    Ok(parts)
+}
+
+/// What a worker signed about an order.
+struct SignedFor {
+    /// None if it accepted and broke off.
+    receipt: Option<Digest>,
+    order: Digest,
+    worker: PublicKey,
+}
+
+impl SignedFor {
+    fn of(answer: &Answer) -> Option<SignedFor> {
+        let order = Signed::<Order>::peek_value(&answer.order).ok()?.0.digest();
+        let receipt = answer.receipt.as_ref().and_then(|receipt| Signed::<Receipt>::open(receipt).ok());
+        if let Some(receipt) = receipt {
+            return Some(SignedFor { receipt: Some(receipt.digest()), order, worker: receipt.worker });
+        }
+        let (acceptance, _) = Signed::<Acceptance>::peek_value(answer.acceptance.as_ref()?).ok()?;
+        Some(SignedFor { receipt: None, order, worker: acceptance.worker })
+    }
+}
+
+fn part(signed: &SignedFor, record: &ReceiptRecord) -> PartOnLedger {
+    let known = rechecked(record);
+    PartOnLedger {
+        worker: signed.worker.to_string(),
+        order: signed.order.to_string(),
+        receipt: signed.receipt.map(|receipt| receipt.to_string()),
+        operator: known.operator,
+        log_posted_to_epoch: known.log_posted_to_epoch,
+        drawn: known.drawn,
+        audit: known.audit,
+        audited_by: known.audited_by,
+        auditor: known.auditor,
+        confirmed: known.confirmed,
+        dispute: known.dispute,
+        dispute_state: known.dispute_state,
+        contested: known.contested,
+        convicted: known.convicted,
+        refunded: known.refunded,
+        refund_owed_wei: known.refund_owed,
+        claim: known.claim,
+        compensated: known.compensated,
+        compensation_wei: known.compensation,
+        said: known.said,
+    }
+}

@@ -1,0 +1,366 @@
+//! Journal: the gateway's own word on what became of every request, kept for whoever asks by its id.
+//!
+//! In:     what is noted of a request while it runs (`trail`), and how it ended.
+//! Out:    a signed statement, with what workers signed about its orders where there is no evidence; until it is old.
+//! Touches: one file, `journal.redb`, and one thread that signs and writes.
+//! Holds:  nothing on a request's path waits for the disk or for a signature; what a killed gateway leaves behind says that it
+//!         ended in the middle of a request; the oldest go when there are too many, they take too much, or are too old. No
+//!         text of a prompt or an answer is in it.
+//! Absent: the evidence of answers (`receipts`), who is accountable (whoever explains).
+
+pub(crate) mod trail;
+
+use std::{
+    collections::HashMap,
+    fmt, fs,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use surety_types::{Dossier, Paper, SecretKey, Signed, Statement, statement::DOSSIER_VERSION};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    api::unix_ms,
+    id::RequestId,
+    receipts::{FindError, OpenStoreError, describe, open_private},
+};
+use trail::{Notes, Trail};
+
+const FILE: &str = "journal.redb";
+/// Order of arrival → request id, Unix milliseconds, the file as JSON.
+const ENTRIES: TableDefinition<'_, u64, (u128, u64, &[u8])> = TableDefinition::new("entries");
+/// Request id → order of arrival.
+const ARRIVALS: TableDefinition<'_, u128, u64> = TableDefinition::new("arrivals");
+/// `bytes` → the sum of what is kept; `next` → the order of the next arrival.
+const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
+const BYTES: &str = "bytes";
+const NEXT: &str = "next";
+
+/// Between two commits.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// Entries waiting to be written; what comes beyond is not kept.
+const WAITING_MAX: usize = 4096;
+/// Memory for redb's pages.
+const CACHE_BYTES: usize = 8 << 20;
+/// Between two looks at whether the gateway itself runs …
+const BEAT: Duration = Duration::from_millis(250);
+/// … and by how much one may be late before it is said that it stood still.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
+/// How much is kept, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JournalBounds {
+    pub(crate) count_max: u64,
+    pub(crate) bytes_max: u64,
+    pub(crate) age_max: Duration,
+}
+
+/// The kept statements.
+#[derive(Clone)]
+pub(crate) struct Journal(Arc<Inner>);
+
+struct Inner {
+    database: Shared,
+    queue: SyncSender<Job>,
+    /// The requests under way.
+    trails: Mutex<HashMap<u128, Weak<Notes>>>,
+    /// When it was last seen that the gateway runs.
+    beat: Mutex<Instant>,
+}
+
+/// The open database; none while it is being reopened after a failure.
+type Shared = Arc<RwLock<Option<Database>>>;
+
+enum Job {
+    Keep(Box<Entry>),
+    /// Tells when all before it is written.
+    Written(oneshot::Sender<()>),
+}
+
+/// A statement to be signed and kept.
+struct Entry {
+    id: RequestId,
+    statement: Statement,
+    papers: Vec<Paper>,
+}
+
+/// The writing thread, to be joined once the last [`Journal`] is gone.
+#[derive(Debug)]
+pub(crate) struct Writer(JoinHandle<()>);
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Journal").finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens what is in `data_dir`, or makes it. What is written is signed by `key`.
+    pub(crate) fn open(
+        data_dir: &Path,
+        key: SecretKey,
+        bounds: JournalBounds,
+    ) -> Result<(Journal, Writer), OpenStoreError> {
+        let path = data_dir.join(FILE);
+        let opened = open(&path).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
+            error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
+        })?;
+        let database: Shared = Arc::new(RwLock::new(Some(opened)));
+        let (queue, jobs) = sync_channel(WAITING_MAX);
+        let shared = Arc::clone(&database);
+        let writer = thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || write_all(&jobs, &shared, &path, &key, bounds))
+            .map_err(OpenStoreError::Thread)?;
+        let inner = Inner { database, queue, trails: Mutex::default(), beat: Mutex::new(Instant::now()) };
+        Ok((Journal(Arc::new(inner)), Writer(writer)))
+    }
+
+    /// What is noted of a request: begun, unless somebody notes already.
+    pub(crate) fn trail(&self, id: RequestId) -> Trail {
+        let mut trails = self.0.trails.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notes) = trails.get(&id.bits()).and_then(Weak::upgrade) {
+            return Trail::of(notes);
+        }
+        let notes = Arc::new(Notes::new(self.clone(), id));
+        trails.insert(id.bits(), Arc::downgrade(&notes));
+        Trail::of(notes)
+    }
+
+    /// Whether something is being noted of a request.
+    pub(crate) fn is_under_way(&self, id: RequestId) -> bool {
+        // Let go outside the lock: the last to let go takes it.
+        let notes = {
+            let trails = self.0.trails.lock().unwrap_or_else(PoisonError::into_inner);
+            trails.get(&id.bits()).and_then(Weak::upgrade)
+        };
+        notes.is_some_and(|notes| notes.is_under_way())
+    }
+
+    fn forget(&self, id: RequestId) {
+        let mut trails = self.0.trails.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have begun to note meanwhile.
+        if trails.get(&id.bits()).is_some_and(|notes| notes.strong_count() == 0) {
+            trails.remove(&id.bits());
+        }
+    }
+
+    fn keep(&self, entry: Entry) {
+        if self.0.queue.try_send(Job::Keep(Box::new(entry))).is_err() {
+            warn!("a request is not in the journal: the disk is too slow");
+        }
+    }
+
+    /// What is kept of a request. Waits until what was handed over before is written.
+    pub(crate) async fn find(&self, id: RequestId) -> Result<Option<Dossier>, FindError> {
+        let (written, is_written) = oneshot::channel();
+        if self.0.queue.try_send(Job::Written(written)).is_ok() {
+            // An error means that nothing is written any more; what is there can be read all the same.
+            let _ = is_written.await;
+        }
+        let database = Arc::clone(&self.0.database);
+        let read = tokio::task::spawn_blocking(move || {
+            let guard = database.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(database) = guard.as_ref() else { return Err(redb::Error::DatabaseClosed) };
+            find(database, id)
+        });
+        let json = read.await.map_err(|_| redb::Error::DatabaseClosed).and_then(|found| found);
+        let json = json.map_err(|error| FindError(Box::new(error)))?;
+        Ok(json.and_then(|json| {
+            Dossier::parse(&json)
+                .inspect_err(|error| error!(request = %id, %error, "an entry of the journal cannot be read"))
+                .ok()
+        }))
+    }
+
+    /// Watches that the gateway runs: where it stood still, every request under way is told so.
+    pub(crate) async fn watch(self) {
+        let mut beats = tokio::time::interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            self.beat();
+        }
+    }
+
+    /// Notes that the gateway runs, and where it did not.
+    fn beat(&self) {
+        let late = {
+            let mut beat = self.0.beat.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *beat, Instant::now()).elapsed().saturating_sub(BEAT)
+        };
+        if late < LATE_MAX {
+            return;
+        }
+        warn!(ms = late.as_millis() as u64, "the gateway stood still");
+        let live: Vec<Arc<Notes>> = {
+            let trails = self.0.trails.lock().unwrap_or_else(PoisonError::into_inner);
+            trails.values().filter_map(Weak::upgrade).collect()
+        };
+        live.iter().for_each(|notes| notes.stood_still(late));
+    }
+}
+
+impl Writer {
+    /// Waits for what was handed over to be written.
+    pub(crate) fn join(self) {
+        if self.0.join().is_err() {
+            error!("the thread that writes the journal panicked");
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(open_private(path)?)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(ENTRIES)?;
+    transaction.open_table(ARRIVALS)?;
+    transaction.open_table(TOTALS)?;
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn find(database: &Database, id: RequestId) -> Result<Option<Vec<u8>>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let Some(arrival) = transaction.open_table(ARRIVALS)?.get(id.bits())? else { return Ok(None) };
+    let entries = transaction.open_table(ENTRIES)?;
+    Ok(entries.get(arrival.value())?.map(|entry| entry.value().2.to_vec()))
+}
+
+/// The writing thread: lets what comes gather for a while, signs it, commits it together.
+fn write_all(jobs: &Receiver<Job>, shared: &Shared, path: &Path, key: &SecretKey, bounds: JournalBounds) {
+    let mut ended = false;
+    while !ended {
+        let Ok(first) = jobs.recv() else { break };
+        if matches!(first, Job::Keep(_)) {
+            thread::sleep(COMMIT_INTERVAL);
+        }
+        let mut batch = vec![first];
+        while batch.len() <= WAITING_MAX {
+            match jobs.try_recv() {
+                Ok(job) => batch.push(job),
+                Err(error) => {
+                    ended = error == TryRecvError::Disconnected;
+                    break;
+                }
+            }
+        }
+        let (mut rows, mut waiting) = (Vec::new(), Vec::new());
+        for job in batch {
+            match job {
+                Job::Keep(entry) => rows.extend(row(*entry, key)),
+                Job::Written(written) => waiting.push(written),
+            }
+        }
+        if !rows.is_empty() {
+            write(shared, path, &rows, bounds);
+        }
+        for written in waiting {
+            // Whoever asked may have gone.
+            let _ = written.send(());
+        }
+    }
+}
+
+/// An entry, signed, as it is kept.
+fn row(entry: Entry, key: &SecretKey) -> Option<(RequestId, Vec<u8>)> {
+    let Entry { id, statement, papers } = entry;
+    let signed = Signed::try_sign(statement, key);
+    let signed =
+        signed.inspect_err(|invalid| error!(request = %id, %invalid, "a statement cannot be signed"));
+    let dossier = Dossier {
+        surety_dossier: DOSSIER_VERSION,
+        request_id: id.to_string(),
+        statement: Some(signed.ok()?.bytes().to_vec()),
+        papers,
+        evidence: None,
+        ledger: None,
+    };
+    let json = serde_json::to_vec(&dossier);
+    let json =
+        json.inspect_err(|error| error!(request = %id, %error, "a statement cannot be written as JSON"));
+    Some((id, json.ok()?))
+}
+
+/// Commits; on failure the database is opened anew, because redb refuses further work on a failed one.
+fn write(shared: &Shared, path: &Path, rows: &[(RequestId, Vec<u8>)], bounds: JournalBounds) {
+    let outcome = {
+        let guard = shared.read().unwrap_or_else(PoisonError::into_inner);
+        guard.as_ref().map(|database| commit(database, rows, bounds, unix_ms()))
+    };
+    let failure = match outcome {
+        Some(Ok(())) => return,
+        Some(Err(error)) => describe(&error),
+        None => "the file could not be reopened after a failure".to_owned(),
+    };
+    error!(failure, requests = rows.len(), "requests are not in the journal");
+    let mut guard = shared.write().unwrap_or_else(PoisonError::into_inner);
+    // Closed first: a file that is open here cannot be opened again.
+    *guard = None;
+    match fs::metadata(path).map_err(redb::Error::from).and_then(|_| open(path)) {
+        Ok(database) => {
+            info!("journal reopened after a failed write");
+            *guard = Some(database);
+        }
+        Err(error) => error!(failure = describe(&error), "the journal cannot be reopened"),
+    }
+}
+
+fn commit(
+    database: &Database,
+    rows: &[(RequestId, Vec<u8>)],
+    bounds: JournalBounds,
+    now_ms: u64,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        let mut arrivals = transaction.open_table(ARRIVALS)?;
+        let mut totals = transaction.open_table(TOTALS)?;
+        let mut next = totals.get(NEXT)?.map_or(0, |next| next.value());
+        let mut bytes = totals.get(BYTES)?.map_or(0, |total| total.value());
+        for (id, json) in rows {
+            // What is said last of a request counts.
+            let before = arrivals.insert(id.bits(), next)?.map(|before| before.value());
+            if let Some(before) = before
+                && let Some(entry) = entries.remove(before)?
+            {
+                bytes -= entry.value().2.len() as u64;
+            }
+            entries.insert(next, (id.bits(), now_ms, json.as_slice()))?;
+            next += 1;
+            bytes += json.len() as u64;
+        }
+        let oldest_ms = now_ms.saturating_sub(bounds.age_max.as_millis() as u64);
+        loop {
+            let crowded = entries.len()? > bounds.count_max || bytes > bounds.bytes_max;
+            let old = entries.first()?.is_some_and(|(_, entry)| entry.value().1 < oldest_ms);
+            if !crowded && !old {
+                break;
+            }
+            let Some((_, oldest)) = entries.pop_first()? else { break };
+            let (id, _, json) = oldest.value();
+            arrivals.remove(id)?;
+            bytes -= json.len() as u64;
+        }
+        totals.insert(NEXT, next)?;
+        totals.insert(BYTES, bytes)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

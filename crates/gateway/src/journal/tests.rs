@@ -1,0 +1,128 @@
+use surety_types::{Amount, Digest, PublicKey, StatedEnd, What};
+
+use super::*;
+use crate::error::{ApiError, Code};
+
+const ROOMY: JournalBounds =
+    JournalBounds { count_max: 1000, bytes_max: 1 << 30, age_max: Duration::from_secs(3600) };
+
+fn id(number: u128) -> RequestId {
+    RequestId::parse(&format!("req_{number:032x}")).expect("an id")
+}
+
+fn key() -> SecretKey {
+    SecretKey::from_bytes(&[7; 32])
+}
+
+fn open_at(directory: &Path, bounds: JournalBounds) -> (Journal, Writer) {
+    Journal::open(directory, key(), bounds).expect("a journal")
+}
+
+async fn stated(journal: &Journal, id: RequestId) -> Option<Statement> {
+    let dossier = journal.find(id).await.expect("it can be read")?;
+    let signed = Signed::<Statement>::open(&dossier.statement.expect("a statement")).expect("signed");
+    Some((*signed).clone())
+}
+
+fn trail(journal: &Journal, number: u128) -> Trail {
+    let trail = journal.trail(id(number));
+    trail.asked(key().public(), "/v1/chat/completions", unix_ms());
+    trail
+}
+
+#[tokio::test]
+async fn the_end_that_comes_last_counts_and_a_caller_that_leaves_is_noted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, writer) = open_at(directory.path(), ROOMY);
+    let first = trail(&journal, 1);
+    let following = first.following();
+    assert!(journal.is_under_way(id(1)));
+    first.noted(What::Ordered, PublicKey([1; 32]), Some(Digest::ZERO), 0, "");
+    first.begun();
+    assert_eq!(stated(&journal, id(1)).await.expect("kept").end, StatedEnd::Stopped);
+    first.failed(&ApiError::new(Code::WorkerLost, "It was lost."));
+    drop((following, first));
+    let kept = stated(&journal, id(1)).await.expect("kept");
+    assert!(matches!(kept.end, StatedEnd::Failed { code, .. } if code.as_str() == "worker_lost"));
+    assert_eq!(kept.events.len(), 1);
+    assert!(!journal.is_under_way(id(1)));
+
+    let second = trail(&journal, 2);
+    drop((second.following(), second));
+    assert_eq!(stated(&journal, id(2)).await.expect("kept").end, StatedEnd::Left);
+    let third = trail(&journal, 3);
+    let following = third.following();
+    third.answered(Amount(5));
+    drop((following, third));
+    let kept = stated(&journal, id(3)).await.expect("kept");
+    assert_eq!((kept.end, kept.charge), (StatedEnd::Answered, Amount(5)));
+    // Of what was only looked at nothing is kept.
+    drop(trail(&journal, 4));
+    assert_eq!(stated(&journal, id(4)).await, None);
+
+    // It outlives the process.
+    drop(journal);
+    writer.join();
+    let (journal, _writer) = open_at(directory.path(), ROOMY);
+    assert_eq!(stated(&journal, id(2)).await.expect("kept").end, StatedEnd::Left);
+}
+
+#[tokio::test]
+async fn the_oldest_go_first_and_the_old_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, writer) = open_at(directory.path(), JournalBounds { count_max: 3, ..ROOMY });
+    for number in 1..=5 {
+        trail(&journal, number).failed(&ApiError::invalid("n", "no"));
+        // One that is said again does not count twice.
+        trail(&journal, 1).failed(&ApiError::invalid("n", "again"));
+    }
+    let mut kept = Vec::new();
+    for number in 1..=5 {
+        if stated(&journal, id(number)).await.is_some() {
+            kept.push(number);
+        }
+    }
+    assert_eq!(kept, [1, 4, 5]);
+    drop(journal);
+    writer.join();
+    let database = open(&directory.path().join(FILE)).expect("opened");
+    let later = unix_ms() + 2 * 3_600_000;
+    commit(&database, &[(id(9), b"{}".to_vec())], ROOMY, later).expect("written");
+    assert_eq!(find(&database, id(5)).expect("read"), None);
+    assert_eq!(find(&database, id(9)).expect("read"), Some(b"{}".to_vec()));
+}
+
+#[tokio::test]
+async fn requests_are_told_that_the_gateway_stood_still() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _writer) = open_at(directory.path(), ROOMY);
+    let trail = trail(&journal, 1);
+    let last_ran = |ago: Duration| *journal.0.beat.lock().expect("no panic") = Instant::now() - ago;
+    last_ran(Duration::from_millis(900));
+    journal.beat();
+    last_ran(Duration::from_secs(4));
+    trail.failed(&ApiError::new(Code::WorkerStalled, "It stalled."));
+    let kept = stated(&journal, id(1)).await.expect("kept");
+    let [event] = &kept.events[..] else { panic!("one event, not {:?}", kept.events) };
+    assert_eq!(event.what, What::StoodStill);
+    let ms: u64 = event.why.split(' ').nth(1).and_then(|ms| ms.parse().ok()).expect("a number");
+    assert!((3750..60_000).contains(&ms), "{ms}");
+}
+
+#[tokio::test]
+async fn what_is_noted_is_bounded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _writer) = open_at(directory.path(), ROOMY);
+    let trail = trail(&journal, 1);
+    trail.named(&"é".repeat(1000));
+    for number in 0..1000u32 {
+        trail.noted(What::Declined, PublicKey([1; 32]), None, 0, "x".repeat(1000));
+        trail.decided(&[PublicKey([1; 32]); 100], [("model", number)].into_iter());
+        trail.decided(&[PublicKey([1; 32]); 100], [("model", number)].into_iter());
+    }
+    trail.failed(&ApiError::new(Code::WorkerLost, "x".repeat(100_000)));
+    let kept = stated(&journal, id(1)).await.expect("kept");
+    assert_eq!((kept.events.len(), kept.decisions.len()), (128, 16));
+    // Those of a full list are compared with the last that is kept.
+    assert_eq!(kept.left_out, 1000 - 128 + 2 * (1000 - 16));
+}

@@ -1,0 +1,533 @@
+//! What the gateway must not forget of its keys: their terms, what they were charged for, and who holds what.
+//!
+//! In:     changes, in their order. Out: the same, after a restart; rows of usage.
+//! Touches: `keys.redb` in the data directory, and one thread that writes it.
+//! Holds:  changes reach the disk in the order they were handed over; many share one commit, and a change is whole or not
+//!         there; totals are the sums of the rows that are kept and of those that were dropped for room, per key, always.
+//! Absent: what may be spent (`account`).
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::terms::{KeyPrice, KeyTerms, Micro};
+use crate::receipts::OpenStoreError;
+
+const FILE: &str = "keys.redb";
+/// Key → [`KeyRow`].
+const KEYS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("keys");
+/// Key → [`Totals`] of all its generations.
+const TOTALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("totals");
+/// Key → [`Totals`] of those that were dropped for room.
+const DROPPED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dropped");
+/// Request id → the key that holds something for it.
+const HOLDS: TableDefinition<'_, u128, u64> = TableDefinition::new("holds");
+/// Key, order of arrival → [`Generation`].
+const GENERATIONS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("generations");
+/// Request id → key, order of arrival.
+const PLACES: TableDefinition<'_, u128, (u64, u64)> = TableDefinition::new("places");
+/// Order of arrival → key, request id.
+const ORDER: TableDefinition<'_, u64, (u64, u128)> = TableDefinition::new("order");
+
+/// Generations kept; the oldest go first.
+const GENERATIONS_MAX: u64 = 200_000;
+/// What one commit takes at most.
+const BATCH_MAX: usize = 512;
+/// Changes waiting to be written, before whoever hands one over waits.
+const WAITING_MAX: usize = 65_536;
+/// What nobody waits for is gathered for so long.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
+/// Memory for redb's pages.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// What stands for whoever uses an open gateway without a key.
+pub(crate) const NOBODY: u64 = 0;
+
+/// What is kept of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeyRow {
+    /// Digest of the secret, in hexadecimal digits.
+    pub(super) digest: String,
+    pub(super) terms: KeyTerms,
+    pub(super) created_ms: u64,
+    pub(super) revoked_ms: Option<u64>,
+}
+
+/// Sums over generations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many.
+    pub requests: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Those of them that were cached.
+    pub cached_tokens: u64,
+    /// Tokens of answers.
+    pub output_tokens: u64,
+    /// Micro-credits.
+    pub cost: Micro,
+}
+
+/// One worker's part in a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationPart {
+    /// Its key.
+    pub worker: String,
+    /// Micro-credits per million tokens, as it accepted; none where it signed no receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<KeyPrice>,
+    /// Tokens that its receipt counts.
+    pub prompt_tokens: u32,
+    /// Those of them that were cached.
+    pub cached_tokens: u32,
+    /// Tokens that it gave.
+    pub output_tokens: u32,
+    /// Micro-credits that its receipt charges.
+    pub charge: Micro,
+}
+
+/// What became of one request, and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// The request's.
+    pub id: String,
+    /// The name of the key that asked; none where none was needed.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The model's name.
+    pub model: String,
+    /// `complete`; `cancelled` if the caller left; `recovered` if the gateway was stopped after it was whole.
+    pub status: String,
+    /// Answers.
+    pub choices: u32,
+    /// Tokens of prompts, each counted once.
+    pub prompt_tokens: u64,
+    /// Those of them that were cached.
+    pub cached_tokens: u64,
+    /// Tokens of answers.
+    pub output_tokens: u64,
+    /// Micro-credits: the sum of the parts' charges.
+    pub cost: Micro,
+    /// By worker, in their order.
+    pub parts: Vec<GenerationPart>,
+    /// Unix milliseconds.
+    pub received_ms: u64,
+    /// Unix milliseconds.
+    pub first_byte_ms: Option<u64>,
+    /// Unix milliseconds.
+    pub done_ms: u64,
+}
+
+/// Generations, each with its order of arrival.
+type Rows = Vec<(u64, Generation)>;
+
+/// Something to be kept.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Key(u64, Box<KeyRow>),
+    /// Nothing: all before it is on the disk when it is.
+    Mark,
+    /// A key holds something for a request.
+    Hold {
+        request: u128,
+        key: u64,
+    },
+    /// It holds nothing any more, and was charged nothing.
+    Release {
+        request: u128,
+    },
+    /// It holds nothing any more, and was charged for this.
+    Settle {
+        request: u128,
+        key: u64,
+        generation: Box<Generation>,
+    },
+}
+
+struct Job {
+    change: Change,
+    done: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// What was on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) keys: BTreeMap<u64, KeyRow>,
+    pub(super) totals: BTreeMap<u64, Totals>,
+    pub(super) holds: Vec<(u128, u64)>,
+}
+
+/// The kept keys.
+#[derive(Clone)]
+pub(super) struct Store {
+    database: Arc<Database>,
+    queue: SyncSender<Job>,
+}
+
+/// The writing thread, to be joined once the last sender is gone.
+#[derive(Debug)]
+pub(crate) struct Writer(JoinHandle<()>);
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens what is in `data_dir`, or makes it.
+    pub(super) fn open(data_dir: &Path) -> Result<(Store, Writer, Kept), OpenStoreError> {
+        let path = data_dir.join(FILE);
+        let opened = open(&path).and_then(|database| Ok((read(&database)?, database)));
+        let (kept, database) = opened.map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
+            error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
+        })?;
+        let database = Arc::new(database);
+        let (queue, jobs) = sync_channel(WAITING_MAX);
+        let shared = Arc::clone(&database);
+        let writer = thread::Builder::new()
+            .name("keys".to_owned())
+            .spawn(move || write_all(&jobs, &shared))
+            .map_err(OpenStoreError::Thread)?;
+        Ok((Store { database, queue }, Writer(writer), kept))
+    }
+
+    /// Has a change written soon.
+    pub(super) fn post(&self, change: Change) {
+        // If the thread has ended, the gateway is at its end too.
+        let _ = self.queue.send(Job { change, done: None });
+    }
+
+    /// Has a change written at once; what is returned says when it is on the disk.
+    pub(super) fn keep(&self, change: Change) -> oneshot::Receiver<Result<(), String>> {
+        let (done, kept) = oneshot::channel();
+        let _ = self.queue.send(Job { change, done: Some(done) });
+        kept
+    }
+
+    /// What became of a request, and which key asked. Reads the disk.
+    pub(super) fn generation(&self, request: u128) -> Result<Option<(u64, Generation)>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let Some(place) = transaction.open_table(PLACES)?.get(request)? else { return Ok(None) };
+        let (key, arrival) = place.value();
+        let generations = transaction.open_table(GENERATIONS)?;
+        let Some(row) = generations.get((key, arrival))? else { return Ok(None) };
+        Ok(Some((key, parse(row.value())?)))
+    }
+
+    /// A key's generations in the order they ended, those of the `first` rows skipped, at most so many; and the sums of
+    /// those that are kept no more, and of all. Reads the disk.
+    pub(super) fn usage(
+        &self,
+        key: u64,
+        first: u64,
+        count_max: usize,
+    ) -> Result<(Rows, Totals, Totals), redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let generations = transaction.open_table(GENERATIONS)?;
+        let mut rows = Vec::new();
+        for row in generations.range((key, first)..=(key, u64::MAX))?.take(count_max) {
+            let (place, row) = row?;
+            rows.push((place.value().1, parse(row.value())?));
+        }
+        let dropped = totals_of(&transaction.open_table(DROPPED)?, key)?;
+        let all = totals_of(&transaction.open_table(TOTALS)?, key)?;
+        Ok((rows, dropped, all))
+    }
+}
+
+impl Writer {
+    /// Waits for what was handed over to be written.
+    pub(crate) fn join(self) {
+        if self.0.join().is_err() {
+            error!("the thread that keeps keys panicked");
+        }
+    }
+}
+
+impl Totals {
+    /// Adds a generation.
+    fn add(&mut self, generation: &Generation) {
+        self.requests += 1;
+        self.prompt_tokens += generation.prompt_tokens;
+        self.cached_tokens += generation.cached_tokens;
+        self.output_tokens += generation.output_tokens;
+        self.cost.0 = self.cost.0.saturating_add(generation.cost.0);
+    }
+
+    fn subtract(&mut self, generation: &Generation) {
+        self.requests = self.requests.saturating_sub(1);
+        self.prompt_tokens = self.prompt_tokens.saturating_sub(generation.prompt_tokens);
+        self.cached_tokens = self.cached_tokens.saturating_sub(generation.cached_tokens);
+        self.output_tokens = self.output_tokens.saturating_sub(generation.output_tokens);
+        self.cost.0 = self.cost.0.saturating_sub(generation.cost.0);
+    }
+}
+
+impl Generation {
+    /// The same request once more: a stream that its caller left and then went on with.
+    fn join(mut self, later: Generation) -> Generation {
+        self.status = later.status;
+        self.output_tokens += later.output_tokens;
+        self.prompt_tokens += later.prompt_tokens;
+        self.cached_tokens += later.cached_tokens;
+        self.cost.0 = self.cost.0.saturating_add(later.cost.0);
+        self.parts.extend(later.parts);
+        self.first_byte_ms = self.first_byte_ms.or(later.first_byte_ms);
+        self.done_ms = later.done_ms;
+        self
+    }
+}
+
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(options.open(path)?)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(KEYS)?;
+    transaction.open_table(TOTALS)?;
+    transaction.open_table(DROPPED)?;
+    transaction.open_table(HOLDS)?;
+    transaction.open_table(GENERATIONS)?;
+    transaction.open_table(PLACES)?;
+    transaction.open_table(ORDER)?;
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn read(database: &Database) -> Result<Kept, redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut kept = Kept::default();
+    for row in transaction.open_table(KEYS)?.iter()? {
+        let (key, row) = row?;
+        kept.keys.insert(key.value(), parse(row.value())?);
+    }
+    for row in transaction.open_table(TOTALS)?.iter()? {
+        let (key, row) = row?;
+        kept.totals.insert(key.value(), parse(row.value())?);
+    }
+    for row in transaction.open_table(HOLDS)?.iter()? {
+        let (request, key) = row?;
+        kept.holds.push((request.value(), key.value()));
+    }
+    Ok(kept)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, redb::Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| redb::Error::Corrupted(format!("a row of the keys cannot be read: {error}")))
+}
+
+fn text(value: &impl Serialize) -> Result<Vec<u8>, redb::Error> {
+    serde_json::to_vec(value)
+        .map_err(|error| redb::Error::Corrupted(format!("a row of the keys cannot be written: {error}")))
+}
+
+fn totals_of(table: &impl ReadableTable<u64, &'static [u8]>, key: u64) -> Result<Totals, redb::Error> {
+    table.get(key)?.map_or_else(|| Ok(Totals::default()), |row| parse(row.value()))
+}
+
+/// The writing thread: takes what waits, commits it together, tells each.
+fn write_all(jobs: &Receiver<Job>, database: &Database) {
+    while let Ok(first) = jobs.recv() {
+        let mut urgent = first.done.is_some();
+        let (mut batch, until) = (vec![first], Instant::now() + COMMIT_INTERVAL);
+        while batch.len() < BATCH_MAX {
+            let left = if urgent { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
+            match jobs.recv_timeout(left) {
+                Ok(job) => {
+                    urgent |= job.done.is_some();
+                    batch.push(job);
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let result = commit(database, batch.iter().map(|job| &job.change), GENERATIONS_MAX)
+            .map_err(|error| error.to_string());
+        if let Err(failure) = &result {
+            error!(failure, changes = batch.len(), "changes of keys were not kept");
+        }
+        for job in batch {
+            if let Some(done) = job.done {
+                let _ = done.send(result.clone());
+            }
+        }
+    }
+}
+
+fn commit<'a>(
+    database: &Database,
+    changes: impl Iterator<Item = &'a Change>,
+    generations_max: u64,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut keys = transaction.open_table(KEYS)?;
+        let mut totals = transaction.open_table(TOTALS)?;
+        let mut dropped = transaction.open_table(DROPPED)?;
+        let mut holds = transaction.open_table(HOLDS)?;
+        let mut generations = transaction.open_table(GENERATIONS)?;
+        let mut places = transaction.open_table(PLACES)?;
+        let mut order = transaction.open_table(ORDER)?;
+        let mut sums: BTreeMap<u64, Totals> = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Key(key, row) => {
+                    keys.insert(key, &text(row)?[..])?;
+                }
+                Change::Mark => {}
+                Change::Hold { request, key } => {
+                    holds.insert(request, key)?;
+                }
+                Change::Release { request } => {
+                    holds.remove(request)?;
+                }
+                Change::Settle { request, key, generation } => {
+                    holds.remove(request)?;
+                    if !sums.contains_key(key) {
+                        sums.insert(*key, totals_of(&totals, *key)?);
+                    }
+                    let sum = sums.entry(*key).or_default();
+                    let place = places.get(request)?.map(|place| place.value());
+                    let before = match place.filter(|(owner, _)| owner == key) {
+                        Some(place) => {
+                            let row = generations.get(place)?;
+                            row.map(|row| parse::<Generation>(row.value())).transpose()?
+                        }
+                        None => None,
+                    };
+                    let (place, generation) = match (place, before) {
+                        (Some(place), Some(before)) => {
+                            sum.subtract(&before);
+                            (place, before.join((**generation).clone()))
+                        }
+                        _ => {
+                            let next = order.last()?.map_or(0, |(arrival, _)| arrival.value() + 1);
+                            ((*key, next), (**generation).clone())
+                        }
+                    };
+                    sum.add(&generation);
+                    generations.insert(place, &text(&generation)?[..])?;
+                    places.insert(request, place)?;
+                    order.insert(place.1, (*key, *request))?;
+                }
+            }
+        }
+        while order.len()? > generations_max {
+            let Some((arrival, oldest)) = order.pop_first()? else { break };
+            let (arrival, (key, request)) = (arrival.value(), oldest.value());
+            places.remove(request)?;
+            if let Some(row) = generations.remove((key, arrival))? {
+                let mut sum = totals_of(&dropped, key)?;
+                sum.add(&parse(row.value())?);
+                dropped.insert(key, &text(&sum)?[..])?;
+            }
+        }
+        for (key, sum) in &sums {
+            totals.insert(key, &text(sum)?[..])?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::keys) fn generation(id: u128, cost: u128) -> Generation {
+        Generation {
+            id: format!("req_{id:032x}"),
+            key: Some("mine".to_owned()),
+            model: "tiny".to_owned(),
+            status: "complete".to_owned(),
+            choices: 1,
+            prompt_tokens: 3,
+            cached_tokens: 1,
+            output_tokens: 5,
+            cost: Micro(cost),
+            parts: Vec::new(),
+            received_ms: 1,
+            first_byte_ms: Some(2),
+            done_ms: 3,
+        }
+    }
+
+    fn settle(request: u128, key: u64, cost: u128) -> Change {
+        Change::Settle { request, key, generation: Box::new(generation(request, cost)) }
+    }
+
+    #[test]
+    fn rows_and_totals_agree_even_when_the_oldest_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = open(&directory.path().join(FILE)).expect("a file");
+        let changes: Vec<Change> = (0..20).map(|n| settle(n, 1 + (n % 2) as u64, 10 + n)).collect();
+        for chunk in changes.chunks(3) {
+            commit(&database, chunk.iter(), 7).expect("kept");
+        }
+        // One of those that are there comes again; a release of nothing does nothing.
+        commit(&database, [settle(19, 2, 100), Change::Release { request: 5 }].iter(), 7).expect("kept");
+        let (queue, _jobs) = sync_channel(1);
+        let store = Store { database: Arc::new(database), queue };
+        let mut count = 0;
+        for (key, expected) in [(1, (0..20).step_by(2)), (2, (1..20).step_by(2))] {
+            let (rows, dropped, all) = store.usage(key, 0, 100).expect("rows");
+            let sum: u128 = rows.iter().map(|(_, row)| row.cost.0).sum();
+            assert_eq!(sum + dropped.cost.0, all.cost.0);
+            let again = if key == 2 { 100 } else { 0 };
+            assert_eq!(all.cost.0, expected.map(|n| 10 + n).sum::<u128>() + again);
+            assert_eq!((all.requests, dropped.requests), (10, 10 - rows.len() as u64));
+            count += rows.len();
+        }
+        assert_eq!(count, 7);
+        let (key, row) = store.generation(19).expect("read").expect("kept");
+        assert_eq!((key, row.cost, row.output_tokens), (2, Micro(129), 10));
+        assert_eq!(store.generation(0).expect("read"), None);
+    }
+
+    #[test]
+    fn what_was_kept_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, writer, kept) = Store::open(directory.path()).expect("a store");
+        assert!(kept.keys.is_empty() && kept.holds.is_empty());
+        let row = KeyRow {
+            digest: "00".repeat(32),
+            terms: KeyTerms::named("mine"),
+            created_ms: 5,
+            revoked_ms: None,
+        };
+        store.post(Change::Key(1, Box::new(row.clone())));
+        for request in 0..3 {
+            store.post(Change::Hold { request, key: 1 });
+        }
+        store.post(settle(0, 1, 42));
+        let on_disk = store.keep(Change::Release { request: 1 });
+        assert_eq!(on_disk.blocking_recv().expect("an answer"), Ok(()));
+        assert!(matches!(Store::open(directory.path()), Err(OpenStoreError::InUse { .. })));
+        drop(store);
+        writer.join();
+        let (_, _, kept) = Store::open(directory.path()).expect("a store");
+        assert_eq!(kept.keys[&1], row);
+        assert_eq!(kept.holds, [(2, 1)]);
+        assert_eq!(kept.totals[&1].cost, Micro(42));
+    }
+}

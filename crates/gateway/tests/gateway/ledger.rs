@@ -1,0 +1,143 @@
+//! What the ledger knows of an answer, as the gateway tells it; and a refund that waits for whose channel it was.
+
+use alloy_primitives::{Address, B256, U256};
+use serde_json::{Value, json};
+use surety_chain::tariff::COLLECT_GAS;
+use surety_client::channel::ModuleCall;
+use surety_proof::output_digest;
+use surety_types::{
+    Evidence, Receipt, SecretKey, Signed,
+    abi::{IDisputes, Module},
+};
+
+use crate::{
+    claims::{PAYER, again, begun, chat, claims},
+    fake::FakeWorker,
+    http::Site,
+    memory::{MemoryLedger, wallet},
+};
+
+/// Neither the payer nor the operator.
+const STRANGER: u64 = 7;
+
+/// An answer's request id and evidence. It is long enough that a refund is worth collecting.
+async fn answered(site: &Site) -> (String, Evidence) {
+    let answer = site.chat(chat(&"word ".repeat(300))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    let evidence = site.get(&format!("/v1/receipts/{id}")).await;
+    (id, Evidence::parse(evidence.text().as_bytes()).expect("evidence"))
+}
+
+async fn part(site: &Site, id: &str) -> Value {
+    let told = site.get(&format!("/v1/receipts/{id}/ledger")).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+    let told = told.json();
+    assert_eq!((told["id"].as_str(), told["parts_left_out"].as_u64()), (Some(id), Some(0)));
+    assert_eq!(told["parts"].as_array().map(Vec::len), Some(1), "{told}");
+    told["parts"][0].clone()
+}
+
+fn said(part: &Value, words: &str) -> bool {
+    part["said"].as_array().expect("lines").iter().any(|line| line.as_str().expect("words").contains(words))
+}
+
+/// The worker is convicted by a second answer, shown by somebody who does not say whose channel it was.
+async fn convict(ledger: &MemoryLedger, evidence: &Evidence) {
+    let answer = &evidence.answers[0];
+    let first = answer.receipt.clone().expect("a receipt");
+    let receipt: Receipt = (*Signed::<Receipt>::open(&first).expect("a receipt")).clone();
+    let second = Receipt { output_digest: output_digest(&[7; 8]), ..receipt };
+    let second = Signed::sign(second, &SecretKey::from_bytes(&[1; 32])).into_parts().1;
+    let call = IDisputes::twoAnswersCall {
+        order: answer.order.clone().into(),
+        first: first.into(),
+        second: second.into(),
+        channel: Vec::new().into(),
+        salt: B256::ZERO,
+    };
+    let sent = ledger.account(STRANGER).send(vec![ModuleCall::new(Module::Disputes, &call)]).await;
+    sent.expect("a conviction");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ledger_knows_of_an_answer_is_told_and_a_waiting_refund_is_collected() {
+    let (ledger, worker, site) = begun().await;
+    let supply = ledger.together();
+    let (id, evidence) = answered(&site).await;
+    let before = part(&site, &id).await;
+    let receipt = Signed::<Receipt>::open(evidence.answers[0].receipt.as_ref().expect("a receipt"));
+    assert_eq!(before["receipt"], receipt.expect("a receipt").digest().to_string());
+    assert_eq!((before["drawn"].as_bool(), before["audited_by"].as_u64()), (Some(false), Some(0)));
+    assert!(before["refunded"].is_null() && before["operator"].is_string());
+    assert!(said(&before, "not drawn: no audit re-checked it"), "{before}");
+
+    convict(&ledger, &evidence).await;
+    let waits = part(&site, &id).await;
+    assert_eq!((waits["convicted"].as_bool(), waits["refunded"].as_bool()), (Some(true), Some(false)));
+    assert_eq!(waits["dispute_state"], "the worker signed two answers to one order");
+    assert!(said(&waits, "waits for the payer to show its channel"), "{waits}");
+    let owed: U256 = waits["refund_owed_wei"].as_str().expect("an amount").parse().expect("a number");
+    let dispute = ledger.view(Module::Disputes, &IDisputes::disputesCall { id: 1 });
+    assert_eq!((dispute.owed, dispute.payee), (owed, Address::ZERO));
+    assert_eq!(owed, dispute.paid * U256::from(2));
+    assert!(owed > U256::from(COLLECT_GAS * 1_000_000_000), "{owed}");
+
+    // A gateway looks for refunds when it starts, and then now and again.
+    let Site { gateway, directory, .. } = site;
+    gateway.stop().await;
+    worker.leave().await;
+    let payer = wallet(PAYER).address();
+    let balance = ledger.balance(payer);
+    let site = again(directory, &ledger).await;
+    site.until(|status| status["ledger"]["claims"]["refunds_wei"] == owed.to_string()).await;
+    let gas = balance + owed - ledger.balance(payer);
+    assert!(!gas.is_zero() && gas < owed, "{gas} wei of gas for {owed}");
+    let done = part(&site, &id).await;
+    assert_eq!((done["refunded"].as_bool(), &done["refund_owed_wei"]), (Some(true), &"0".into()));
+    assert!(said(&done, "its payer has the refund"), "{done}");
+    let report = site.get("/v1/network/status").await.json();
+    assert_eq!(claims(&report, "open"), 0);
+    assert_eq!(ledger.together(), supply, "no unit appears or vanishes");
+
+    // A ledger that cannot be asked is no answer about audits.
+    ledger.set_away(true);
+    let error = site.get(&format!("/v1/receipts/{id}/ledger")).await;
+    assert_eq!((error.status, error.header("retry-after")), (503, Some("5")));
+    assert_eq!(error.error()["code"], "ledger_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_a_ledger_says_so() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let (id, _) = answered(&site).await;
+    let error = site.get(&format!("/v1/receipts/{id}/ledger")).await;
+    assert_eq!((error.status, error.header("x-should-retry")), (503, Some("false")));
+    assert_eq!(error.error()["code"], "no_ledger");
+    for unknown in ["req_00000000000000000000000000000000", "nonsense"] {
+        let error = site.get(&format!("/v1/receipts/{unknown}/ledger")).await;
+        assert_eq!((error.status, error.error()["code"].as_str()), (404, Some("not_found")), "{unknown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_forbids_disclosure_signs_that_into_every_order_and_is_told_what_it_means() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    for (disclosure, confidential) in [(None, false), (Some("allow"), false), (Some("deny"), true)] {
+        let mut body = chat("one two three");
+        if let Some(disclosure) = disclosure {
+            body["provider"] = json!({"disclosure": disclosure});
+        }
+        let answer = site.chat(body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let ordered = worker.diary.orders.lock().expect("no panic").last().expect("an order").0.clone();
+        assert_eq!(ordered.is_confidential(), confidential, "{disclosure:?}");
+        let not_checked = answer.json()["surety"]["not_checked"].clone();
+        let lines: Vec<&str> =
+            not_checked.as_array().expect("lines").iter().filter_map(Value::as_str).collect();
+        let told = lines.iter().any(|line| line.starts_with("not audited: the payer forbade disclosure"));
+        assert_eq!(told, confidential, "{lines:?}");
+    }
+}

@@ -1,0 +1,163 @@
+"""The official `openai` client's responses against a running Surety: create, stream, lose the stream and go on, background,
+cancel, delete, input items, conversations, errors. Everything is validated against the client's own types, strictly.
+
+Usage: responses.py BASE_URL   (as `surety up` prints it, ending in /v1)
+"""
+
+import random
+import sys
+import time
+
+import openai
+from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+base_url = sys.argv[1]
+client = openai.OpenAI(base_url=base_url, api_key="none", _strict_response_validation=True)
+MODEL = "shakespeare-demo"
+PROMPT = "Speak of the sea."
+ITEM, EVENT = TypeAdapter(ResponseItem), TypeAdapter(ResponseStreamEvent)
+ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
+
+
+def checked(events):
+    """All events of a stream: each as its type has it, numbered without a gap, with one end."""
+    seen = []
+    for event in events:
+        EVENT.validate_python(event.model_dump())
+        seen.append(event)
+    numbers = [event.sequence_number for event in seen]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), numbers
+    assert [event.type in ENDS for event in seen] == [False] * (len(seen) - 1) + [True], "one end, at the end"
+    return seen
+
+
+def text(events):
+    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+
+
+def wait(response_id, seconds=60):
+    end = time.monotonic() + seconds
+    while True:
+        response = client.responses.retrieve(response_id)
+        if response.status not in ("queued", "in_progress"):
+            return response
+        assert time.monotonic() < end, "it never ends"
+        time.sleep(0.1)
+
+
+def create():
+    response = client.responses.create(
+        model=MODEL, input=PROMPT, instructions="Be brief.", max_output_tokens=40, metadata={"a": "b"}, extra_body={"seed": 7}
+    )
+    Response.model_validate(response.model_dump())
+    assert response.status in ("completed", "incomplete") and response.output_text
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert response.metadata == {"a": "b"} and response.instructions == "Be brief."
+    kept = client.responses.retrieve(response.id)
+    assert kept.model_dump() == response.model_dump(), "what is kept is what was given"
+    return response.output_text
+
+
+def stream(expected):
+    whole = checked(
+        client.responses.create(
+            model=MODEL, input=PROMPT, instructions="Be brief.", max_output_tokens=40, stream=True, extra_body={"seed": 7}
+        )
+    )
+    assert text(whole) == expected == whole[-1].response.output_text, "streamed and whole answers agree"
+    with client.responses.stream(model=MODEL, input=PROMPT, max_output_tokens=8) as helper:
+        assert helper.get_final_response().output_text
+
+
+def lose_the_stream():
+    for _ in range(20):
+        events, seen = client.responses.create(model=MODEL, input=PROMPT, max_output_tokens=60, stream=True), []
+        leave_after = random.randrange(1, 60)
+        for event in events:
+            seen.append(event)
+            if len(seen) >= leave_after or event.type in ENDS:
+                break
+        events.close()
+        response_id, last = seen[0].response.id, seen[-1].sequence_number
+        if seen[-1].type in ENDS:
+            continue
+        rest = checked(client.responses.retrieve(response_id, stream=True, starting_after=last))
+        whole = checked(client.responses.retrieve(response_id, stream=True))
+        assert [e.model_dump() for e in seen + rest] == [e.model_dump() for e in whole], f"left after {last}"
+        assert text(whole) == client.responses.retrieve(response_id).output_text
+
+
+def background():
+    response = client.responses.create(model=MODEL, input=PROMPT, max_output_tokens=40, background=True)
+    assert response.status in ("queued", "in_progress") and response.background
+    ended = wait(response.id)
+    assert ended.output_text and ended.usage.output_tokens > 0
+    events = checked(client.responses.retrieve(response.id, stream=True))
+    assert [event.type for event in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert text(events) == ended.output_text
+
+    long = client.responses.create(
+        model=MODEL, input=PROMPT, max_output_tokens=900, background=True, extra_body={"ignore_eos": True}
+    )
+    cancelled = client.responses.cancel(long.id)
+    assert cancelled.status == "cancelled", cancelled.status
+    assert client.responses.cancel(long.id).status == "cancelled", "once more changes nothing"
+    client.responses.delete(long.id)
+    gone(lambda: client.responses.retrieve(long.id))
+
+
+def conversation():
+    first = client.responses.create(model=MODEL, input=PROMPT, max_output_tokens=8)
+    second = client.responses.create(
+        model=MODEL,
+        input=[{"role": "user", "content": [{"type": "input_text", "text": "Go on."}]}],
+        previous_response_id=first.id,
+        max_output_tokens=8,
+    )
+    assert second.usage.input_tokens > first.usage.input_tokens, "what was said before is part of the prompt"
+    items = list(client.responses.input_items.list(second.id, limit=1, order="asc"))
+    for item in items:
+        ITEM.validate_python(item.model_dump())
+    assert [item.role for item in items] == ["user", "assistant", "user"]
+    assert items[1].content[0].text == first.output_text
+    # What was given comes back as input.
+    third = client.responses.create(
+        model=MODEL,
+        input=[{"role": "user", "content": PROMPT}, *first.output, {"role": "user", "content": "Go on."}],
+        max_output_tokens=8,
+        store=False,
+    )
+    assert third.usage.input_tokens == second.usage.input_tokens, "the same conversation, told in another way"
+    gone(lambda: client.responses.retrieve(third.id))
+
+
+def gone(call):
+    try:
+        call()
+        raise AssertionError("something was kept")
+    except openai.NotFoundError as error:
+        assert error.code == "not_found", error.code
+
+
+def errors():
+    for members, param in [
+        ({"input": PROMPT, "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": PROMPT, "truncation": "auto"}, "truncation"),
+        ({"input": PROMPT, "previous_response_id": "resp_" + "0" * 32}, "previous_response_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),
+    ]:
+        try:
+            client.responses.create(model=MODEL, **members)
+            raise AssertionError(f"{param} was taken")
+        except openai.BadRequestError as error:
+            assert error.param == param, error.param
+    failed = client.responses.create(model=MODEL, input="sea " * 100_000, background=True)
+    error = wait(failed.id).error
+    assert error.code == "invalid_prompt" and "tokens" in error.message, error
+
+
+stream(create())
+for step in (lose_the_stream, background, conversation, errors):
+    step()
+print(f"openai {openai.__version__}: responses, streams lost and gone on with, background, conversations, errors: passed")
