@@ -121,17 +121,17 @@ fn served(shared: &Shared, name: String) -> String {
     }
 }
 
-/// Embeddings are not offered.
+/// Embeddings are not offered in this shape.
 #[utoipa::path(post, path = "/api/embed", tag = "answers", responses(
-    (status = 400, description = "Always: there are no embeddings here.", body = OllamaErrorBody),
+    (status = 400, description = "Always: they are at /v1/embeddings.", body = OllamaErrorBody),
 ))]
 pub(super) async fn embed() -> ApiError {
     no_embeddings("/api/embed")
 }
 
-/// Embeddings are not offered, under their older path either.
+/// Nor are they under their older path.
 #[utoipa::path(post, path = "/api/embeddings", tag = "answers", responses(
-    (status = 400, description = "Always: there are no embeddings here.", body = OllamaErrorBody),
+    (status = 400, description = "Always: they are at /v1/embeddings.", body = OllamaErrorBody),
 ))]
 pub(super) async fn embeddings() -> ApiError {
     no_embeddings("/api/embeddings")
@@ -139,6 +139,6 @@ pub(super) async fn embeddings() -> ApiError {
 
 fn no_embeddings(path: &str) -> ApiError {
     let message =
-        format!("{path} is not supported here: workers answer with text. Use another server for embeddings.");
+        format!("{path} is not supported here. Send the texts to /v1/embeddings, as OpenAI shapes them.");
     ApiError::new(Code::UnsupportedParameter, message)
 }
