@@ -11,8 +11,8 @@ pub mod gguf;
 pub mod tokenizer;
 
 pub mod architecture;
-mod embedding;
 pub mod constraint;
+mod embedding;
 mod forward;
 mod generation;
 pub mod image;
@@ -24,8 +24,8 @@ pub mod sampler;
 pub mod scheduler;
 mod text;
 
-pub use embedding::EmbeddingError;
 pub use constraint::ConstraintError;
+pub use embedding::EmbeddingError;
 pub use generation::{NonFinite, PastTheEnd, SequenceRequest};
 pub use model::{Bytes, LoadError, Model, PromptError};
 pub use scheduler::{Event, Scheduler, SchedulerLimits, SequenceId, SubmitError};

@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::{
     codec::{Canonical, Invalid, at_most},
     digest::{Digest, domain},
-    json,
     embedding::Embedding,
+    json,
 };
 
 /// An encoded request, at most.

@@ -593,18 +593,20 @@ fn requests() -> impl Strategy<Value = Request> {
         prop::option::of(".{0,80}"),
         prop::option::of(prop::option::of(1..=MAX_DIMENSIONS)),
     )
-        .prop_map(|(prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding)| match embedding {
-            None => Request { prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding: None },
-            Some(dimensions) => Request {
-                prompt,
-                stop: vec![],
-                logprobs: None,
-                prompt_logprobs: None,
-                date,
-                grammar: None,
-                embedding: Some(Embedding { dimensions }),
+        .prop_map(
+            |(prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding)| match embedding {
+                None => Request { prompt, stop, logprobs, prompt_logprobs, date, grammar, embedding: None },
+                Some(dimensions) => Request {
+                    prompt,
+                    stop: vec![],
+                    logprobs: None,
+                    prompt_logprobs: None,
+                    date,
+                    grammar: None,
+                    embedding: Some(Embedding { dimensions }),
+                },
             },
-        })
+        )
 }
 
 fn samplings() -> impl Strategy<Value = Sampling> {

@@ -19,11 +19,11 @@ use tracing::error;
 use super::{
     dialect,
     fields::quote,
-    money::may_see,
     messages::{
         self,
         shapes::{ModelInfo, ModelPage},
     },
+    money::may_see,
     nearest::nearest,
     shapes::{ClaimsReport, Health, IgnoredWorker, LedgerReport, Model, ModelList, NetworkStatus},
 };

@@ -137,7 +137,8 @@ mod tests {
         let document: Value = serde_json::from_str(&json).expect("JSON");
         let described: Vec<&str> =
             document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
-        let expected = super::super::PATHS.iter().copied().filter(|path| !["/", "/openapi.json"].contains(path));
+        let expected =
+            super::super::PATHS.iter().copied().filter(|path| !["/", "/openapi.json"].contains(path));
         for path in expected {
             assert!(described.contains(&path), "{path} is not in {described:?}");
         }

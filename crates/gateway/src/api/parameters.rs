@@ -186,7 +186,12 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Integer(SEED),
         "The same request with the same seed gives the same answer. Absent: fresh randomness.",
     ),
-    taken("stop", GENERATING, Shape::Texts, "One text or up to 16; the answer ends before the first to appear."),
+    taken(
+        "stop",
+        GENERATING,
+        Shape::Texts,
+        "One text or up to 16; the answer ends before the first to appear.",
+    ),
     taken("n", BOTH, Shape::Integer(CHOICES), "How many answers. Default 1."),
     taken("ignore_eos", GENERATING, Shape::Flag, "Go on past the model's end-of-generation tokens."),
     taken(

@@ -325,11 +325,12 @@ pub(crate) fn prompt_tokens_bound(request: &Request) -> u32 {
                 sum.saturating_add(bytes(tool)).saturating_add(MESSAGE_TOKENS)
             });
             messages.iter().fold(of_tools, |sum, message| {
-                let calls = message.tool_calls.iter().flat_map(|call| [&call.id, &call.name, &call.arguments]);
+                let calls =
+                    message.tool_calls.iter().flat_map(|call| [&call.id, &call.name, &call.arguments]);
                 let said = [&message.role, &message.content].into_iter().chain(&message.name).chain(calls);
-                let own = said.chain(&message.tool_call_id).fold(MESSAGE_TOKENS, |sum, text| {
-                    sum.saturating_add(bytes(text))
-                });
+                let own = said
+                    .chain(&message.tool_call_id)
+                    .fold(MESSAGE_TOKENS, |sum, text| sum.saturating_add(bytes(text)));
                 sum.saturating_add(own)
             })
         }

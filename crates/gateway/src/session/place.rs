@@ -31,8 +31,8 @@ use super::{course::Position, failure};
 use crate::{
     api::unix_ms,
     error::{ApiError, Code},
-    keys::hold::{Hold, LegHold, charge_max, worst_charge},
     journal::trail::Trail,
+    keys::hold::{Hold, LegHold, charge_max, worst_charge},
     payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},

@@ -49,7 +49,7 @@ fn chat(script: &str) -> Value {
 
 fn script(prompt: &Prompt) -> String {
     match prompt {
-        Prompt::Chat { messages } => messages[0].content.clone(),
+        Prompt::Chat { messages, .. } => messages[0].content.clone(),
         other => format!("{other:?}"),
     }
 }

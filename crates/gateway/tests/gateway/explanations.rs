@@ -57,9 +57,11 @@ async fn an_answer_has_a_statement_beside_its_evidence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_failed_leaves_what_its_worker_signed() {
-    for (script, expected, stream) in
-        [("one two BREAK", "worker_lost", true), ("one two BREAK", "worker_lost", false), ("one STALL", "worker_stalled", true)]
-    {
+    for (script, expected, stream) in [
+        ("one two BREAK", "worker_lost", true),
+        ("one two BREAK", "worker_lost", false),
+        ("one STALL", "worker_stalled", true),
+    ] {
         let worker = FakeWorker::start(1).await;
         let site = Site::start(&[&worker]).await;
         let mut body = chat(script);

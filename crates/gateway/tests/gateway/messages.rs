@@ -86,7 +86,7 @@ async fn a_message_is_answered_whole() {
     let path = format!("/v1/receipts/{}", body["id"].as_str().expect("an id"));
     assert_eq!(site.get(&path).await.status, 200);
     let orders = worker.diary.orders.lock().expect("no panic");
-    let Prompt::Chat { messages } = &orders[0].1.prompt else { panic!("not a chat") };
+    let Prompt::Chat { messages, .. } = &orders[0].1.prompt else { panic!("not a chat") };
     assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "be brief"));
     assert_eq!(orders[0].0.max_output_tokens, 64);
 }

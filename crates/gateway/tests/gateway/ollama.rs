@@ -81,7 +81,7 @@ async fn a_prompt_is_a_turn_or_stands_as_it_is() {
     let orders = worker.diary.orders.lock().expect("no panic");
     assert_eq!((orders[0].0.seed, orders[0].0.max_output_tokens), (Seed::Caller(7), 1));
     assert_eq!((orders[0].0.sampling.temperature, orders[1].0.sampling.top_k), (0.0, 40));
-    assert!(matches!(&orders[0].1.prompt, Prompt::Chat { messages } if messages.len() == 2));
+    assert!(matches!(&orders[0].1.prompt, Prompt::Chat { messages, .. } if messages.len() == 2));
     assert_eq!(orders[1].1.prompt, Prompt::Text("one two".to_owned()));
 }
 

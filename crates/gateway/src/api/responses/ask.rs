@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use surety_types::{
-    CivilDate, Message, Prompt, Request, Sampling, Seed, envelope::MAX_ID_BYTES, request::MAX_MESSAGES,
+    CivilDate, Message, Prompt, Sampling, Seed, envelope::MAX_ID_BYTES, request::MAX_MESSAGES,
 };
 
 use crate::{

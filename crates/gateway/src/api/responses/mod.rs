@@ -88,7 +88,8 @@ pub(super) async fn create(
     getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
     let (name, model_id) = (model.name.clone(), model.id.to_string());
     let body = if asked.store { text } else { String::new() };
-    let head = Arc::new(Head { id, tenant: tenant.key(), body, asked, model: name, model_id, nonce, received_ms });
+    let head =
+        Arc::new(Head { id, tenant: tenant.key(), body, asked, model: name, model_id, nonce, received_ms });
     let asked = &head.asked;
     let begun = begun(&head, model.id);
     let ask = asked.ask(conversation, begun.date)?;
