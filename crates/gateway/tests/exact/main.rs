@@ -60,6 +60,7 @@ impl Bare {
             prompt_logprobs: None,
             date: None,
             embedding: None,
+            grammar: None,
         };
         self.model.prompt_tokens(&request).unwrap()
     }
@@ -85,6 +86,7 @@ impl Bare {
             logprobs: None,
             prompt_logprobs: embedding.is_none().then_some(TOP),
             embedding,
+            grammar: None,
         };
         scheduler.submit(request).unwrap();
         let mut events = Vec::new();
