@@ -167,6 +167,8 @@ mod tests {
             formats: Vec::new(),
             vocabulary: 9,
             chat: true,
+            tools: false,
+            embeddings: None,
             workers_ready: 1,
         };
         let model = |index: usize| Model {

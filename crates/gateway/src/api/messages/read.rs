@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn turns(ask: &Ask) -> Vec<(&str, &str)> {
-        let Prompt::Chat { messages } = &ask.requests[0].prompt else { panic!("not a chat") };
+        let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
         messages.iter().map(|message| (message.role.as_str(), message.content.as_str())).collect()
     }
 
@@ -355,7 +355,7 @@ mod tests {
                 texts.iter().map(|text| serde_json::json!({"role": "user", "content": text})).collect();
             let body = serde_json::json!({"model": "m", "max_tokens": 1, "messages": turns}).to_string();
             let ask = asked(&body);
-            let Prompt::Chat { messages } = &ask.requests[0].prompt else { panic!("not a chat") };
+            let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
             prop_assert_eq!(&messages[0].content, &texts.join(BETWEEN));
         }
     }

@@ -195,7 +195,11 @@ mod tests {
         let ask = read(&body, Route::Messages, today).expect("a good body");
         let request = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
-        MessageWording::new(Heading { request, created: 1, model, fingerprint, prompt_tokens: 5 }, &ask, None)
+        MessageWording::new(
+            Heading { request, created: 1, model, fingerprint, calls: None, prompt_tokens: 5 },
+            &ask,
+            None,
+        )
     }
 
     fn usage(output: u64) -> Usage {

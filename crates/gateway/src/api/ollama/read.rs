@@ -363,7 +363,7 @@ mod tests {
             r#"{"model":"m","prompt":"p","system":"s","suffix":"","images":[]}"#,
             Route::OllamaGenerate,
         );
-        let Prompt::Chat { messages } = &turn.requests[0].prompt else { panic!("not a chat") };
+        let Prompt::Chat { messages, .. } = &turn.requests[0].prompt else { panic!("not a chat") };
         let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user"]);
         let raw = asked(r#"{"model":"m","prompt":"p","raw":true}"#, Route::OllamaGenerate);

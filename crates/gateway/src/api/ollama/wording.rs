@@ -195,7 +195,7 @@ mod tests {
         let Asked::Answer(ask) = read else { panic!("nothing is asked") };
         let request = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
-        let heading = Heading { request, created: 1, model, fingerprint, prompt_tokens: 5 };
+        let heading = Heading { request, created: 1, model, fingerprint, calls: None, prompt_tokens: 5 };
         let Form::Ollama { chat, logprobs, began } = ask.form else { panic!("another form") };
         Box::new(OllamaWording::new(&heading, &ask, Manner { chat, logprobs: logprobs.is_some(), began }))
     }

@@ -17,7 +17,6 @@ fn head(body: Value) -> Arc<Head> {
         nonce: [3; 32],
         tenant: 7,
         received_ms: 5_500,
-        key: 0,
     })
 }
 
