@@ -144,6 +144,11 @@ impl Telemetry {
         self.ended = true;
     }
 
+    /// No answer was wanted, only that a worker counts the prompt: there is nothing to tell of.
+    pub(crate) fn counted(&mut self) {
+        self.ended = true;
+    }
+
     /// It failed.
     pub(crate) fn failed(&mut self, failure: &ApiError) {
         self.span.record("surety.accountable", failure.accountable().as_str());

@@ -349,7 +349,12 @@ async fn begin(
 /// How many tokens a prompt has, as a worker signs for it that is told to stop before it computes anything for money.
 pub(super) async fn count(shared: Arc<Shared>, call: Call, ask: Ask) -> Result<u32, ApiError> {
     match start(shared, call, ask, None).await {
-        Ok(job) => Ok(job.answering.prompt_tokens()),
+        Ok(mut job) => {
+            // Nobody left: that was all that was asked.
+            job.trail.answered(Amount::ZERO);
+            job.telemetry.counted();
+            Ok(job.answering.prompt_tokens())
+        }
         // A prompt that does not fit was counted all the same.
         Err(failure) if failure.code() == Code::ContextLengthExceeded => {
             let receipt = failure.receipt().and_then(|receipt| Signed::<Receipt>::peek_value(receipt).ok());
