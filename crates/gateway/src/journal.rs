@@ -1,7 +1,7 @@
 //! Journal: the gateway's own word on what became of every request, kept for whoever asks by its id.
 //!
-//! In:     what is noted of a request while it runs (`trail`), and how it ended.
-//! Out:    a signed statement, with what workers signed about its orders where there is no evidence; until it is old.
+//! In:     what is noted of a request while it runs (`trail`), whose it was, and how it ended.
+//! Out:    a signed statement, and whose it is, with what workers signed about its orders where there is no evidence; until it is old.
 //! Touches: one file, `journal.redb`, and one thread that signs and writes.
 //! Holds:  nothing on a request's path waits for the disk or for a signature; what a killed gateway leaves behind says that it
 //!         ended in the middle of a request; the oldest go when there are too many, they take too much, or are too old. No
@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::{
     api::unix_ms,
     id::RequestId,
+    keys::NOBODY,
     receipts::{FindError, OpenStoreError, describe, open_private},
 };
 use trail::{Notes, Trail};
@@ -42,6 +43,8 @@ const FILE: &str = "journal.redb";
 const ENTRIES: TableDefinition<'_, u64, (u128, u64, &[u8])> = TableDefinition::new("entries");
 /// Request id → order of arrival.
 const ARRIVALS: TableDefinition<'_, u128, u64> = TableDefinition::new("arrivals");
+/// Request id → the number of the key it came with, if it came with one.
+const TENANTS: TableDefinition<'_, u128, u64> = TableDefinition::new("tenants");
 /// `bytes` → the sum of what is kept; `next` → the order of the next arrival.
 const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
 const BYTES: &str = "bytes";
@@ -91,8 +94,17 @@ enum Job {
 /// A statement to be signed and kept.
 struct Entry {
     id: RequestId,
+    tenant: u64,
     statement: Statement,
     papers: Vec<Paper>,
+}
+
+/// An entry as it is kept.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    id: RequestId,
+    tenant: u64,
+    json: Vec<u8>,
 }
 
 /// The writing thread, to be joined once the last [`Journal`] is gone.
@@ -163,8 +175,9 @@ impl Journal {
         }
     }
 
-    /// What is kept of a request. Waits until what was handed over before is written.
-    pub(crate) async fn find(&self, id: RequestId) -> Result<Option<Dossier>, FindError> {
+    /// What is kept of a request, and the number of the key it came with. Waits until what was handed over before is
+    /// written.
+    pub(crate) async fn find(&self, id: RequestId) -> Result<Option<(u64, Dossier)>, FindError> {
         let (written, is_written) = oneshot::channel();
         if self.0.queue.try_send(Job::Written(written)).is_ok() {
             // An error means that nothing is written any more; what is there can be read all the same.
@@ -176,12 +189,13 @@ impl Journal {
             let Some(database) = guard.as_ref() else { return Err(redb::Error::DatabaseClosed) };
             find(database, id)
         });
-        let json = read.await.map_err(|_| redb::Error::DatabaseClosed).and_then(|found| found);
-        let json = json.map_err(|error| FindError(Box::new(error)))?;
-        Ok(json.and_then(|json| {
+        let found = read.await.map_err(|_| redb::Error::DatabaseClosed).and_then(|found| found);
+        let found = found.map_err(|error| FindError(Box::new(error)))?;
+        Ok(found.and_then(|Row { tenant, json, .. }| {
             Dossier::parse(&json)
                 .inspect_err(|error| error!(request = %id, %error, "an entry of the journal cannot be read"))
                 .ok()
+                .map(|dossier| (tenant, dossier))
         }))
     }
 
@@ -227,16 +241,18 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(ENTRIES)?;
     transaction.open_table(ARRIVALS)?;
+    transaction.open_table(TENANTS)?;
     transaction.open_table(TOTALS)?;
     transaction.commit()?;
     Ok(database)
 }
 
-fn find(database: &Database, id: RequestId) -> Result<Option<Vec<u8>>, redb::Error> {
+fn find(database: &Database, id: RequestId) -> Result<Option<Row>, redb::Error> {
     let transaction = database.begin_read()?;
     let Some(arrival) = transaction.open_table(ARRIVALS)?.get(id.bits())? else { return Ok(None) };
     let entries = transaction.open_table(ENTRIES)?;
-    Ok(entries.get(arrival.value())?.map(|entry| entry.value().2.to_vec()))
+    let tenant = transaction.open_table(TENANTS)?.get(id.bits())?.map_or(NOBODY, |tenant| tenant.value());
+    Ok(entries.get(arrival.value())?.map(|entry| Row { id, tenant, json: entry.value().2.to_vec() }))
 }
 
 /// The writing thread: lets what comes gather for a while, signs it, commits it together.
@@ -275,8 +291,8 @@ fn write_all(jobs: &Receiver<Job>, shared: &Shared, path: &Path, key: &SecretKey
 }
 
 /// An entry, signed, as it is kept.
-fn row(entry: Entry, key: &SecretKey) -> Option<(RequestId, Vec<u8>)> {
-    let Entry { id, statement, papers } = entry;
+fn row(entry: Entry, key: &SecretKey) -> Option<Row> {
+    let Entry { id, tenant, statement, papers } = entry;
     let signed = Signed::try_sign(statement, key);
     let signed =
         signed.inspect_err(|invalid| error!(request = %id, %invalid, "a statement cannot be signed"));
@@ -291,11 +307,11 @@ fn row(entry: Entry, key: &SecretKey) -> Option<(RequestId, Vec<u8>)> {
     let json = serde_json::to_vec(&dossier);
     let json =
         json.inspect_err(|error| error!(request = %id, %error, "a statement cannot be written as JSON"));
-    Some((id, json.ok()?))
+    Some(Row { id, tenant, json: json.ok()? })
 }
 
 /// Commits; on failure the database is opened anew, because redb refuses further work on a failed one.
-fn write(shared: &Shared, path: &Path, rows: &[(RequestId, Vec<u8>)], bounds: JournalBounds) {
+fn write(shared: &Shared, path: &Path, rows: &[Row], bounds: JournalBounds) {
     let outcome = {
         let guard = shared.read().unwrap_or_else(PoisonError::into_inner);
         guard.as_ref().map(|database| commit(database, rows, bounds, unix_ms()))
@@ -318,20 +334,16 @@ fn write(shared: &Shared, path: &Path, rows: &[(RequestId, Vec<u8>)], bounds: Jo
     }
 }
 
-fn commit(
-    database: &Database,
-    rows: &[(RequestId, Vec<u8>)],
-    bounds: JournalBounds,
-    now_ms: u64,
-) -> Result<(), redb::Error> {
+fn commit(database: &Database, rows: &[Row], bounds: JournalBounds, now_ms: u64) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
         let mut arrivals = transaction.open_table(ARRIVALS)?;
+        let mut tenants = transaction.open_table(TENANTS)?;
         let mut totals = transaction.open_table(TOTALS)?;
         let mut next = totals.get(NEXT)?.map_or(0, |next| next.value());
         let mut bytes = totals.get(BYTES)?.map_or(0, |total| total.value());
-        for (id, json) in rows {
+        for Row { id, tenant, json } in rows {
             // What is said last of a request counts.
             let before = arrivals.insert(id.bits(), next)?.map(|before| before.value());
             if let Some(before) = before
@@ -340,6 +352,10 @@ fn commit(
                 bytes -= entry.value().2.len() as u64;
             }
             entries.insert(next, (id.bits(), now_ms, json.as_slice()))?;
+            match *tenant {
+                NOBODY => drop(tenants.remove(id.bits())?),
+                key => drop(tenants.insert(id.bits(), key)?),
+            }
             next += 1;
             bytes += json.len() as u64;
         }
@@ -353,6 +369,7 @@ fn commit(
             let Some((_, oldest)) = entries.pop_first()? else { break };
             let (id, _, json) = oldest.value();
             arrivals.remove(id)?;
+            tenants.remove(id)?;
             bytes -= json.len() as u64;
         }
         totals.insert(NEXT, next)?;

@@ -2,7 +2,8 @@
 //!
 //! In:     a request's id. Out: its signed statement, what workers signed, the evidence if there is any.
 //! Touches: journal and receipts on disk, to read.
-//! Holds:  only who knows the id, which nobody can guess, is told; nothing is concluded here.
+//! Holds:  only who knows the id, which nobody can guess, is told, and where there are keys only with the one that the
+//!         request came with; nothing is concluded here.
 //! Absent: who is accountable: whoever asks judges that by itself (`surety explain`).
 
 use std::sync::Arc;
@@ -16,11 +17,16 @@ use serde_json::value::RawValue;
 use surety_types::{Dossier, statement::DOSSIER_VERSION};
 use tracing::error;
 
-use super::{fields::quote, look::path_text};
+use super::{
+    fields::quote,
+    look::path_text,
+    money::{is_theirs, may_see},
+};
 use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     receipts::FindError,
     route::chain,
 };
@@ -47,6 +53,10 @@ pub(super) async fn explanation(
         );
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     };
+    let nothing_kept = || {
+        let message = format!("Nothing is kept for {id}: it did not come here, or it is too old.");
+        ApiError::new(Code::NotFound, message).with_param("id")
+    };
     let unreadable = |error: FindError| {
         error!(error = chain(&error), "what is kept of a request cannot be read");
         ApiError::bug("what it keeps of requests cannot be read")
@@ -55,13 +65,22 @@ pub(super) async fn explanation(
         let message = format!("{id} is still being answered. Ask again when it has ended.");
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     }
-    let stated = shared.journal.find(id).await.map_err(unreadable)?;
+    let stated = match shared.journal.find(id).await.map_err(unreadable)? {
+        Some((key, stated)) => {
+            if !is_theirs(&Tenant::current(&shared.keys)?, key) {
+                return Err(nothing_kept());
+            }
+            Some(stated)
+        }
+        // Of an answer more is known than what the gateway says of it.
+        None if may_see(&shared, id).await? => None,
+        None => return Err(nothing_kept()),
+    };
     let receipts = shared.receipts.clone();
     let evidence = tokio::task::spawn_blocking(move || receipts.find(id)).await;
     let evidence = evidence.map_err(|_| ApiError::bug("reading receipts panicked"))?.map_err(unreadable)?;
     if stated.is_none() && evidence.is_none() {
-        let message = format!("Nothing is kept for {id}: it did not come here, or it is too old.");
-        return Err(ApiError::new(Code::NotFound, message).with_param("id"));
+        return Err(nothing_kept());
     }
     let nothing = || Dossier {
         surety_dossier: DOSSIER_VERSION,

@@ -2,7 +2,8 @@
 //!
 //! In:     forms with a file. Out: files, and what is known of them.
 //! Touches: the store of `batches`.
-//! Holds:  a file is kept whole or not at all, within bounds of size and time; a page of another site can send none.
+//! Holds:  whoever has a key sees the files that were sent or made with it, and no others; a file is kept
+//!         whole or not at all, within bounds of size and time; a page of another site can send none.
 //! Absent: what files say (`batches`).
 
 use std::{mem, sync::Arc, time::Duration};
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::Shared,
+    keys::Tenant,
 };
 
 /// Bytes of a form: the file, and what is around it.
@@ -90,6 +92,7 @@ pub(super) async fn create(
 }
 
 async fn take(shared: &Shared, mut form: Multipart) -> Result<FileObject, ApiError> {
+    let tenant = Tenant::current(&shared.keys)?.key();
     let (mut purpose, mut file, mut parts) = (None, None, 0);
     let id = FileId::random().map_err(|_| ApiError::bug("the random source failed"))?;
     while let Some(mut field) = form.next_field().await.map_err(broken)? {
@@ -132,7 +135,7 @@ async fn take(shared: &Shared, mut form: Multipart) -> Result<FileObject, ApiErr
         status: "processed".to_owned(),
     };
     let kept = shared.batches.store(move |store| {
-        store.keep(id, incoming, &object, true)?;
+        store.keep(tenant, id, incoming, &object, true)?;
         Ok(object)
     });
     kept.await.map_err(|failure| told(failure, "file"))
@@ -210,8 +213,9 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Json<Page<FileObject>>, ApiError> {
     let wanted = Wanted::of(&uri, &["limit", "after", "order", "purpose"], PAGE_MAX)?;
-    let mut all =
-        shared.batches.store(|store| store.files()).await.map_err(|failure| told(failure, "file"))?;
+    let tenant = Tenant::current(&shared.keys)?.key();
+    let all = shared.batches.store(move |store| store.files(tenant)).await;
+    let mut all = all.map_err(|failure| told(failure, "file"))?;
     if let Some(purpose) = &wanted.purpose {
         all.retain(|file| file.purpose == *purpose);
     }
@@ -228,7 +232,8 @@ pub(super) async fn get(
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Json<FileObject>, ApiError> {
     let id = path_id(asked, "file", FileId::parse)?;
-    let file = shared.batches.store(move |store| store.file(id)).await;
+    let tenant = Tenant::current(&shared.keys)?.key();
+    let file = shared.batches.store(move |store| store.file(tenant, id)).await;
     file.map(Json).map_err(|failure| told(failure, "file"))
 }
 
@@ -242,7 +247,8 @@ pub(super) async fn content(
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let id = path_id(asked, "file", FileId::parse)?;
-    let bytes = shared.batches.store(move |store| store.content(id)).await;
+    let tenant = Tenant::current(&shared.keys)?.key();
+    let bytes = shared.batches.store(move |store| store.content(tenant, id)).await;
     let mut response = Response::new(Body::from(bytes.map_err(|failure| told(failure, "file"))?));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
@@ -261,7 +267,8 @@ pub(super) async fn delete(
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Deleted>, ApiError> {
     let id = path_id(asked, "file", FileId::parse)?;
-    let gone: Result<(), StoreError> = shared.batches.store(move |store| store.delete(id)).await;
+    let tenant = Tenant::current(&shared.keys)?.key();
+    let gone: Result<(), StoreError> = shared.batches.store(move |store| store.delete(tenant, id)).await;
     gone.map_err(|failure| told(failure, "file"))?;
     Ok(Json(Deleted { id: id.to_string(), object: "file", deleted: true }))
 }

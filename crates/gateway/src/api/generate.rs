@@ -264,6 +264,7 @@ async fn begin(
     let began = Instant::now();
     shared.open()?;
     let tenant = Tenant::current(&shared.keys)?;
+    trail.asked_by(tenant.key());
     let model = match &broken {
         Some(_) => resolve_soon(&shared, &ask.model).await?,
         None => shared.workers.resolve(&ask.model)?,

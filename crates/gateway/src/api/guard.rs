@@ -27,14 +27,15 @@ use super::{
 use crate::{
     error::{Accountable, ApiError, Code},
     gateway::Shared,
+    id::RequestId,
     keys::{Level, Room, Tenant},
     route::{Resolved, preferences::MaxPrice},
 };
 
 /// What anyone may see.
 const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
-/// What asks no model anything, and counts against no limit.
-const UNCOUNTED: [&str; 1] = ["/v1/quote"];
+/// What asks no model anything, and counts against no limit. A file is no text that could be told again, either.
+const UNCOUNTED: [&str; 2] = ["/v1/files", "/v1/quote"];
 /// Bytes of a body that make a token, about, before anyone has counted.
 const BYTES_PER_TOKEN: u64 = 4;
 
@@ -45,7 +46,7 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
         return next.run(request).await;
     }
     let counted = request.method() == Method::POST && !UNCOUNTED.contains(&path);
-    let tokens = counted.then(|| body_bytes(request.headers()).div_ceil(BYTES_PER_TOKEN).max(1));
+    let tokens = counted.then(|| about_tokens(body_bytes(request.headers())));
     let tenant = match shared.keys.admit(secret(request.headers()), tokens) {
         Ok(tenant) => tenant,
         Err((error, room)) => {
@@ -54,6 +55,9 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
             return response;
         }
     };
+    if let Some(id) = request.extensions().get::<RequestId>() {
+        shared.journal.trail(*id).asked_by(tenant.key());
+    }
     let room = tenant.room();
     let mut response = match counted {
         true => match answer_once(&shared, tenant, request, next).await {
@@ -64,6 +68,11 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     };
     response.extensions_mut().insert(room);
     response
+}
+
+/// About how many tokens so many bytes of a body are.
+pub(super) fn about_tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN).max(1)
 }
 
 /// What is said of a body's size.

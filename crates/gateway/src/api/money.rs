@@ -286,7 +286,12 @@ pub(super) async fn may_see(shared: &Arc<Shared>, id: RequestId) -> Result<bool,
     if !shared.keys.is_closed() {
         return Ok(true);
     }
-    Ok(find(shared, id).await?.is_some_and(|(key, _)| key == tenant.key() || key == NOBODY))
+    Ok(find(shared, id).await?.is_some_and(|(key, _)| is_theirs(&tenant, key)))
+}
+
+/// Whether a tenant may see what came with this key: it is its own, or was nobody's.
+pub(super) fn is_theirs(tenant: &Tenant, key: u64) -> bool {
+    key == tenant.key() || key == NOBODY
 }
 
 /// What an answer would cost. Amounts are micro-credits, as decimal texts.

@@ -19,7 +19,7 @@ fn open_at(directory: &Path, bounds: JournalBounds) -> (Journal, Writer) {
 }
 
 async fn stated(journal: &Journal, id: RequestId) -> Option<Statement> {
-    let dossier = journal.find(id).await.expect("it can be read")?;
+    let (_, dossier) = journal.find(id).await.expect("it can be read")?;
     let signed = Signed::<Statement>::open(&dossier.statement.expect("a statement")).expect("signed");
     Some((*signed).clone())
 }
@@ -60,11 +60,18 @@ async fn the_end_that_comes_last_counts_and_a_caller_that_leaves_is_noted() {
     drop(trail(&journal, 4));
     assert_eq!(stated(&journal, id(4)).await, None);
 
+    let theirs = trail(&journal, 5);
+    theirs.asked_by(8);
+    theirs.answered(Amount(5));
+
     // It outlives the process.
-    drop(journal);
+    drop((theirs, journal));
     writer.join();
     let (journal, _writer) = open_at(directory.path(), ROOMY);
     assert_eq!(stated(&journal, id(2)).await.expect("kept").end, StatedEnd::Left);
+    for (number, tenant) in [(2, NOBODY), (5, 8)] {
+        assert_eq!(journal.find(id(number)).await.expect("read").map(|(found, _)| found), Some(tenant));
+    }
 }
 
 #[tokio::test]
@@ -87,9 +94,10 @@ async fn the_oldest_go_first_and_the_old_go() {
     writer.join();
     let database = open(&directory.path().join(FILE)).expect("opened");
     let later = unix_ms() + 2 * 3_600_000;
-    commit(&database, &[(id(9), b"{}".to_vec())], ROOMY, later).expect("written");
+    let row = || Row { id: id(9), tenant: 3, json: b"{}".to_vec() };
+    commit(&database, &[row()], ROOMY, later).expect("written");
     assert_eq!(find(&database, id(5)).expect("read"), None);
-    assert_eq!(find(&database, id(9)).expect("read"), Some(b"{}".to_vec()));
+    assert_eq!(find(&database, id(9)).expect("read"), Some(row()));
 }
 
 #[tokio::test]

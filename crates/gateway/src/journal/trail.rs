@@ -52,6 +52,8 @@ pub(crate) struct Notes {
 #[derive(Default)]
 struct State {
     gateway: Option<PublicKey>,
+    /// The number of the key it came with; nobody's without one.
+    tenant: u64,
     path: &'static str,
     model_name: String,
     received_ms: u64,
@@ -120,7 +122,7 @@ impl Notes {
             events: state.events.clone(),
             left_out: state.left_out,
         };
-        self.journal.keep(Entry { id: self.id, statement, papers });
+        self.journal.keep(Entry { id: self.id, tenant: state.tenant, statement, papers });
     }
 }
 
@@ -142,6 +144,11 @@ impl Trail {
     pub(crate) fn asked(&self, gateway: PublicKey, path: &'static str, received_ms: u64) {
         let mut state = self.0.state();
         (state.gateway, state.path, state.received_ms) = (Some(gateway), path, received_ms);
+    }
+
+    /// Who asks: the number of a key.
+    pub(crate) fn asked_by(&self, tenant: u64) {
+        self.0.state().tenant = tenant;
     }
 
     /// The model that was asked for.

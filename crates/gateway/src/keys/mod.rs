@@ -304,35 +304,7 @@ impl Keys {
         }
         let name = Some(name.clone());
         let Some(tokens) = tokens else { return Ok(Tenant::new(self, key, name, 0)) };
-        let waits = [
-            ("requests", entry.rpm.as_mut().map(|bucket| bucket.wait_ms(now_ms))),
-            ("tokens", entry.tpm.as_mut().map(|bucket| bucket.wait_ms(now_ms))),
-        ];
-        if let Some((what, Some(wait))) = waits.into_iter().max_by_key(|(_, wait)| *wait)
-            && wait > 0
-        {
-            let limit = if what == "requests" { entry.row.terms.rpm } else { entry.row.terms.tpm };
-            let message = format!(
-                "The key may have {} {what} a minute, and has had them. There is room for more in {:.1} s, at {}: wait \
-                 until then, or ask whoever runs the gateway for a higher limit.",
-                limit.unwrap_or(0),
-                wait as f64 / 1000.0,
-                crate::api::utc(now_ms.saturating_add(wait)),
-            );
-            let error =
-                ApiError::new(Code::RateLimited, message).with_retry_after(Duration::from_millis(wait));
-            return Err((error, entry.room(now_ms)));
-        }
-        if let Some(bucket) = &mut entry.rpm {
-            bucket.take(now_ms, 1);
-        }
-        let estimate = match &mut entry.tpm {
-            Some(bucket) => {
-                bucket.take(now_ms, tokens);
-                tokens
-            }
-            None => 0,
-        };
+        let estimate = entry.take(now_ms, tokens)?;
         Ok(Tenant::new(self, key, name, estimate))
     }
 
@@ -374,6 +346,39 @@ impl Entry {
             (Some(_), _) => "revoked",
             (None, Some(expires_ms)) if expires_ms <= now_ms => "expired",
             (None, _) => "active",
+        }
+    }
+
+    /// Takes a request of about so many tokens of the limits; how many of them are to be put back once they are counted.
+    fn take(&mut self, now_ms: u64, tokens: u64) -> Result<u64, (ApiError, Room)> {
+        let waits = [
+            ("requests", self.rpm.as_mut().map(|bucket| bucket.wait_ms(now_ms))),
+            ("tokens", self.tpm.as_mut().map(|bucket| bucket.wait_ms(now_ms))),
+        ];
+        if let Some((what, Some(wait))) = waits.into_iter().max_by_key(|(_, wait)| *wait)
+            && wait > 0
+        {
+            let limit = if what == "requests" { self.row.terms.rpm } else { self.row.terms.tpm };
+            let message = format!(
+                "The key may have {} {what} a minute, and has had them. There is room for more in {:.1} s, at {}: wait \
+                 until then, or ask whoever runs the gateway for a higher limit.",
+                limit.unwrap_or(0),
+                wait as f64 / 1000.0,
+                crate::api::utc(now_ms.saturating_add(wait)),
+            );
+            let error =
+                ApiError::new(Code::RateLimited, message).with_retry_after(Duration::from_millis(wait));
+            return Err((error, self.room(now_ms)));
+        }
+        if let Some(bucket) = &mut self.rpm {
+            bucket.take(now_ms, 1);
+        }
+        match &mut self.tpm {
+            Some(bucket) => {
+                bucket.take(now_ms, tokens);
+                Ok(tokens)
+            }
+            None => Ok(0),
         }
     }
 
@@ -438,14 +443,27 @@ impl Tenant {
 
     /// Whom something was begun for, by the number of its key, as long as the key is good.
     pub(crate) fn again(keys: &Arc<Keys>, key: u64) -> Result<Tenant, ApiError> {
+        Tenant::once_more(keys, key, None)
+    }
+
+    /// The same for a request of about so many tokens that counts against the key's limits.
+    pub(crate) fn again_counted(keys: &Arc<Keys>, key: u64, tokens: u64) -> Result<Tenant, ApiError> {
+        Tenant::once_more(keys, key, Some(tokens))
+    }
+
+    fn once_more(keys: &Arc<Keys>, key: u64, tokens: Option<u64>) -> Result<Tenant, ApiError> {
         if key == NOBODY {
             return keys.admit(None, None).map_err(|(error, _)| error);
         }
-        let state = keys.lock();
-        let entry = state.keys.get(&key);
-        let entry = entry.filter(|entry| !["revoked", "expired"].contains(&entry.state(unix_ms())));
+        let (mut state, now_ms) = (keys.lock(), unix_ms());
+        let entry = state.keys.get_mut(&key);
+        let entry = entry.filter(|entry| !["revoked", "expired"].contains(&entry.state(now_ms)));
         match entry {
-            Some(entry) => Ok(Tenant::new(keys, key, Some(entry.row.terms.name.clone()), 0)),
+            Some(entry) => {
+                let estimate = tokens.map_or(Ok(0), |tokens| entry.take(now_ms, tokens));
+                let estimate = estimate.map_err(|(error, _)| error)?;
+                Ok(Tenant::new(keys, key, Some(entry.row.terms.name.clone()), estimate))
+            }
             None => {
                 let message = "The key that this was asked for with was revoked or has expired meanwhile. Ask anew with \
                                another.";
@@ -494,6 +512,11 @@ impl Tenant {
                 u64::from_le_bytes(*digest.as_bytes().first_chunk().expect("32 bytes"))
             }
         }
+    }
+
+    /// Whether something is set aside of the key's budget, for whatever is under way.
+    pub(crate) fn has_reserved(&self) -> bool {
+        self.0.keys.lock().keys.get(&self.0.key).is_some_and(|entry| entry.account.reserved > 0)
     }
 
     /// Whether what was asked for failed after its response had begun.

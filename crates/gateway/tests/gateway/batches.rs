@@ -13,10 +13,10 @@ use crate::{
     http::{Answer, Site, request, settings},
 };
 
-const CHAT: &str = "/v1/chat/completions";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const CHAT: &str = "/v1/chat/completions";
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-fn form(parts: &[(&str, Option<&str>, &str)]) -> String {
+pub fn form(parts: &[(&str, Option<&str>, &str)]) -> String {
     let part = |(name, file, text): &(&str, Option<&str>, &str)| {
         let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
         format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n{text}\r\n")
@@ -39,11 +39,11 @@ async fn upload(site: &Site, text: &str) -> Value {
     sent.json()
 }
 
-fn line(name: &str, url: &str, body: &Value) -> String {
+pub fn line(name: &str, url: &str, body: &Value) -> String {
     json!({"custom_id": name, "method": "POST", "url": url, "body": body}).to_string() + "\n"
 }
 
-fn chat(script: &str) -> Value {
+pub fn chat(script: &str) -> Value {
     json!({"model": "tiny", "messages": [{"role": "user", "content": script}]})
 }
 

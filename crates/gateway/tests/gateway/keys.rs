@@ -13,7 +13,7 @@ use crate::{
 const CHAT: &str = "/v1/chat/completions";
 
 /// A key of a running gateway, as headers.
-async fn key(site: &Site, terms: KeyTerms) -> String {
+pub async fn key(site: &Site, terms: KeyTerms) -> String {
     let keys = KeysOf::open(site.directory.path()).expect("the gateway's control");
     let (secret, _) = keys.create(terms).await.expect("a key");
     format!("authorization: Bearer {secret}\r\n")
@@ -24,18 +24,18 @@ fn chat(text: &str) -> String {
 }
 
 /// A gateway whose one worker asks a price.
-async fn paying() -> (MemoryLedger, FakeWorker, Site) {
+pub async fn paying() -> (MemoryLedger, FakeWorker, Site) {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
     register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let site = site(&ledger).await;
     (ledger, worker, site)
 }
 
-fn number(value: &Value) -> u128 {
+pub fn number(value: &Value) -> u128 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no amount: {value}"))
 }
 
-async fn credits(site: &Site, key: &str) -> Value {
+pub async fn credits(site: &Site, key: &str) -> Value {
     site.get_with("/v1/credits", key).await.json()
 }
 

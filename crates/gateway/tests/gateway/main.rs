@@ -24,4 +24,5 @@ mod pays;
 mod responses;
 mod resume;
 mod routes;
+mod tenants;
 mod tools;

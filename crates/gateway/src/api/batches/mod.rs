@@ -2,7 +2,8 @@
 //!
 //! In:     requests for batches. Out: how they stand.
 //! Touches: the store; `run` does the work.
-//! Holds:  a batch whose file is at fault fails at once, and says in which lines.
+//! Holds:  a batch whose file is at fault fails at once, and says in which lines. Whoever has a key sees the batches that
+//!         were made with it, and no others.
 //! Absent: files (`files`), answers (`generate`).
 
 mod id;
@@ -43,6 +44,7 @@ use super::{
 use crate::{
     error::{Accountable, ApiError, Code, ErrorBody},
     gateway::Shared,
+    keys::Tenant,
 };
 
 /// A batch's time.
@@ -217,13 +219,14 @@ pub(super) async fn create(
     shared.open()?;
     let batch = asked(&text)?;
     let input = FileId::parse(&batch.input_file_id);
+    let tenant = Tenant::current(&shared.keys)?.key();
     let kept = shared.batches.store(move |store| {
         let id = BatchId::random().map_err(|_| StoreError::Missing)?;
         let mut batch = Batch { id: id.to_string(), ..batch };
         let input = input.ok_or(StoreError::Missing)?;
-        let file = store.file(input)?;
+        let file = store.file(tenant, input)?;
         let problems = match file.purpose.as_str() {
-            "batch" => lines::check(&store.content(input)?, &batch.endpoint),
+            "batch" => lines::check(&store.content(tenant, input)?, &batch.endpoint),
             _ => return Err(StoreError::Missing),
         };
         match problems {
@@ -234,7 +237,7 @@ pub(super) async fn create(
                 batch.in_progress_at = None;
             }
         }
-        store.add(id, &batch)?;
+        store.add(tenant, id, &batch)?;
         Ok(batch)
     });
     let batch = kept.await.map_err(|failure| match failure {
@@ -326,9 +329,11 @@ fn asked(text: &str) -> Result<Batch, ApiError> {
 ))]
 pub(super) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Json<Page<Batch>>, ApiError> {
     let wanted = Wanted::of(&uri, &["limit", "after"], 100)?;
-    let all =
-        shared.batches.store(|store| store.batches()).await.map_err(|failure| told(failure, "batch"))?;
-    wanted.page(all, |batch| (batch.created_at, &batch.id)).map(Json)
+    let tenant = Tenant::current(&shared.keys)?.key();
+    let all = shared.batches.store(move |store| store.batches(tenant)).await;
+    wanted
+        .page(all.map_err(|failure| told(failure, "batch"))?, |batch| (batch.created_at, &batch.id))
+        .map(Json)
 }
 
 /// How a batch stands.
@@ -341,7 +346,8 @@ pub(super) async fn get(
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Batch>, ApiError> {
     let id = path_id(asked, "batch", BatchId::parse)?;
-    let batch = shared.batches.store(move |store| store.batch(id)).await;
+    let tenant = Tenant::current(&shared.keys)?.key();
+    let batch = shared.batches.store(move |store| store.batch(tenant, id)).await;
     batch.map(Json).map_err(|failure| told(failure, "batch"))
 }
 
@@ -355,9 +361,10 @@ pub(super) async fn cancel(
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Batch>, ApiError> {
     let id = path_id(asked, "batch", BatchId::parse)?;
+    let tenant = Tenant::current(&shared.keys)?.key();
     let now = unix_ms() / 1000;
     let changed = shared.batches.store(move |store| {
-        store.change(id, |batch| {
+        store.change(tenant, id, |batch| {
             if batch.status == Status::InProgress {
                 (batch.status, batch.cancelling_at) = (Status::Cancelling, Some(now));
             }

@@ -3,7 +3,8 @@
 //! In:     open batches of the store. Out: their outcomes, into the store.
 //! Touches: workers, through the same code as the routes of the API.
 //! Holds:  a request is begun only at a worker that has nothing but the lane's (`lane`); its outcome is written once, and
-//!         what was begun before the gateway was killed is gone on with, not begun again.
+//!         what was begun before the gateway was killed is gone on with, not begun again. It is its tenant's, as if that had
+//!         sent it: models, prices, limits and budget of the key hold.
 //! Absent: HTTP (`mod`), what is kept (`store`).
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     api::{
         ask::Ask,
         generate::{self, Call},
+        guard,
         last_event::{Broken, LastEvent},
         parameters::Route,
         unix_ms,
@@ -36,6 +38,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Shared,
     id::RequestId,
+    keys::Tenant,
     route::{Demand, preferences::Name},
 };
 
@@ -64,20 +67,19 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 }
             }
         }
-        let batches = shared.batches.store(|store| store.batches()).await;
-        let mut open: Vec<Batch> = batches.unwrap_or_else(|failure| {
+        let batches = shared.batches.store(|store| store.open_batches()).await;
+        let mut open: Vec<(u64, Batch)> = batches.unwrap_or_else(|failure| {
             warn!(%failure, "batches cannot be read");
             Vec::new()
         });
-        open.retain(|batch| batch.status.is_open());
-        open.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        for batch in open {
+        open.sort_by(|(_, a), (_, b)| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        for (tenant, batch) in open {
             let Some(id) = BatchId::parse(&batch.id) else { continue };
             if working.len() < BATCHES_AT_ONCE && !under_way.contains(&id) {
                 under_way.push(id);
                 let shared = Arc::clone(&shared);
                 working.spawn(async move {
-                    if let Err(failure) = work(&shared, id, batch).await {
+                    if let Err(failure) = work(&shared, tenant, id, batch).await {
                         error!(batch = %id, %failure, "a batch stands still");
                         sleep(10 * RETRY_PAUSE).await;
                     }
@@ -100,13 +102,13 @@ enum Over {
     Expired,
 }
 
-async fn work(shared: &Arc<Shared>, id: BatchId, batch: Batch) -> Result<(), StoreError> {
+async fn work(shared: &Arc<Shared>, tenant: u64, id: BatchId, batch: Batch) -> Result<(), StoreError> {
     let Some(input) = FileId::parse(&batch.input_file_id) else { return Err(StoreError::Missing) };
     let Some((endpoint, route)) = ENDPOINTS.into_iter().find(|(path, _)| *path == batch.endpoint) else {
         return Err(StoreError::Missing);
     };
     let (bytes, done) =
-        shared.batches.store(move |store| Ok((store.content(input)?, store.done(id)?))).await?;
+        shared.batches.store(move |store| Ok((store.content(tenant, input)?, store.done(id)?))).await?;
     let text = String::from_utf8(bytes).map_err(|_| StoreError::Missing)?;
     let mut running: JoinSet<Result<(), StoreError>> = JoinSet::new();
     let mut over = Over::Done;
@@ -124,16 +126,18 @@ async fn work(shared: &Arc<Shared>, id: BatchId, batch: Batch) -> Result<(), Sto
             body: line.body.to_owned(),
             route,
             created_at: batch.created_at,
+            expires_at: batch.expires_at,
         };
-        match prepare(shared, &request, id, batch.expires_at).await? {
+        match prepare(shared, &request, tenant, id).await? {
             Prepared::Refused(failure) => {
                 let output = request.failed(&failure);
                 shared.batches.store(move |store| store.outcome(id, number, true, &output)).await?;
             }
-            Prepared::Placed(place) => {
+            Prepared::Placed(place, tenant) => {
                 let shared = Arc::clone(shared);
                 running.spawn(async move {
-                    let answer = AssertUnwindSafe(request.answer(&shared, place)).catch_unwind().await;
+                    let answer =
+                        AssertUnwindSafe(request.answer(&shared, place, tenant)).catch_unwind().await;
                     let answer = answer.unwrap_or_else(|_| {
                         // Tried again it would only panic again.
                         Some((
@@ -161,7 +165,7 @@ async fn work(shared: &Arc<Shared>, id: BatchId, batch: Batch) -> Result<(), Sto
     if shared.open().is_err() {
         return Ok(());
     }
-    finish(shared, id, &text, endpoint, over).await
+    finish(shared, tenant, id, &text, endpoint, over).await
 }
 
 fn joined(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), StoreError> {
@@ -181,31 +185,33 @@ struct Request {
     route: Route,
     /// Of its batch: the day that templates are told is the same whenever it is answered.
     created_at: u64,
+    /// Of its batch.
+    expires_at: u64,
 }
 
 /// Whether a request can begin.
 enum Prepared {
-    Placed(Place),
+    Placed(Place, Tenant),
     Refused(ApiError),
     Over(Over),
 }
 
-/// Waits until an idle worker can answer it, or nobody wants it any more.
+/// Waits until its tenant's limits have room and an idle worker can answer it, or nobody wants it any more.
 async fn prepare(
     shared: &Arc<Shared>,
     request: &Request,
+    tenant: u64,
     id: BatchId,
-    expires_at: u64,
 ) -> Result<Prepared, StoreError> {
-    let ask = match request.ask().await {
+    let mut ask = match request.ask().await {
         Ok(ask) => ask,
         Err(failure) => return Ok(Prepared::Refused(failure)),
     };
     loop {
-        if shared.batches.store(move |store| store.batch(id)).await?.status == Status::Cancelling {
+        if shared.batches.store(move |store| store.batch(tenant, id)).await?.status == Status::Cancelling {
             return Ok(Prepared::Over(Over::Cancelled));
         }
-        if unix_ms() / 1000 >= expires_at {
+        if unix_ms() / 1000 >= request.expires_at {
             return Ok(Prepared::Over(Over::Expired));
         }
         if shared.open().is_err() {
@@ -223,6 +229,11 @@ async fn prepare(
         if let Err(failure) = generate::fits(&ask, &model) {
             return Ok(Prepared::Refused(failure));
         }
+        let screened =
+            Tenant::again(&shared.keys, tenant).and_then(|tenant| guard::screen(&tenant, &mut ask, &model));
+        if let Err(failure) = screened {
+            return Ok(Prepared::Refused(failure));
+        }
         let demand = Demand {
             model: &model,
             preferences: &ask.preferences,
@@ -236,7 +247,12 @@ async fn prepare(
         // That nobody qualifies now may be otherwise before the batch expires.
         let loads = shared.workers.loads(&demand).unwrap_or_default();
         if let Some(place) = shared.batches.lane.place(&loads, Instant::now()) {
-            return Ok(Prepared::Placed(place));
+            match Tenant::again_counted(&shared.keys, tenant, guard::about_tokens(request.body.len() as u64))
+            {
+                Ok(tenant) => return Ok(Prepared::Placed(place, tenant)),
+                Err(failure) if failure.code() == Code::RateLimited => {}
+                Err(failure) => return Ok(Prepared::Refused(failure)),
+            }
         }
         sleep(PAUSE).await;
     }
@@ -279,7 +295,7 @@ impl Request {
     }
 
     /// Its outcome: whether it failed, and its line of output. None if the gateway stops.
-    async fn answer(&self, shared: &Arc<Shared>, place: Place) -> Option<(bool, String)> {
+    async fn answer(&self, shared: &Arc<Shared>, place: Place, tenant: Tenant) -> Option<(bool, String)> {
         let (receipts, id) = (shared.receipts.clone(), self.id);
         let whole = tokio::task::spawn_blocking(move || receipts.find(id).is_ok_and(|found| found.is_some()));
         if whole.await.unwrap_or(false) {
@@ -291,20 +307,27 @@ impl Request {
             );
             return Some((true, unanswered(id, &self.custom_id, "answered_before_restart", &message)));
         }
-        let mut pause = RETRY_PAUSE;
-        for attempt in 1.. {
-            match self.attempt(shared, &place).await {
+        let (mut pause, mut attempt) = (RETRY_PAUSE, 1);
+        loop {
+            match tenant.clone().scope(self.attempt(shared, &place)).await {
                 Ok(body) => return Some((false, self.output(200, &body))),
                 Err(failure) if failure.code() == Code::GatewayStopping => return None,
                 Err(failure) if failure.is_retryable() && attempt < ATTEMPTS => {
                     info!(request = %self.id, code = failure.code().as_str(), "a request of a batch is tried again");
                     sleep(pause).await;
-                    pause *= 2;
+                    (pause, attempt) = (2 * pause, attempt + 1);
+                }
+                // What other answers hold of the budget may be given back when they end.
+                Err(failure)
+                    if failure.code() == Code::BudgetExhausted
+                        && tenant.has_reserved()
+                        && unix_ms() / 1000 < self.expires_at =>
+                {
+                    sleep(RETRY_PAUSE).await;
                 }
                 Err(failure) => return Some((true, self.failed(&failure))),
             }
         }
-        None
     }
 
     async fn attempt(&self, shared: &Arc<Shared>, place: &Place) -> Result<Vec<u8>, ApiError> {
@@ -350,6 +373,7 @@ fn unanswered(request: RequestId, custom_id: &str, code: &str, message: &str) ->
 /// Every request has its outcome, or gets it now: the outcomes become files.
 async fn finish(
     shared: &Arc<Shared>,
+    tenant: u64,
     id: BatchId,
     text: &str,
     endpoint: &str,
@@ -383,8 +407,8 @@ async fn finish(
                 status: "processed".to_owned(),
             }
         };
-        let output = store.write_outcomes(id, false, object("output"))?;
-        let errors = store.write_outcomes(id, true, object("error"))?;
+        let output = store.write_outcomes(tenant, id, false, object("output"))?;
+        let errors = store.write_outcomes(tenant, id, true, object("error"))?;
         store.end(id, |batch| {
             batch.output_file_id = output.map(|file| file.to_string());
             batch.error_file_id = errors.map(|file| file.to_string());

@@ -1,9 +1,9 @@
 //! Store: files and batches, on the disk.
 //!
-//! In:     files; batches; what came of each of their requests. Out: the same, after any restart.
+//! In:     files and batches, each a tenant's; what came of each of their requests. Out: the same, after any restart.
 //! Touches: `batches.redb` and the folder `files` of the data directory.
 //! Holds:  what a method returned from is on the disk; a request's outcome and the counts of its batch change together,
-//!         and an outcome is written once.
+//!         and an outcome is written once. What is another tenant's is missing to whoever asks in a tenant's name.
 //! Absent: answering (`run`), HTTP (`files`, `batches`). Every method blocks.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use super::id::{BatchId, FileId};
@@ -29,9 +29,9 @@ const BATCHES_MAX: u64 = 1_000;
 /// Memory for redb's pages.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// File id → what is known of it, JSON.
+/// File id → whose it is and what is known of it, JSON.
 const FILES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("files");
-/// Batch id → how it stands, JSON.
+/// Batch id → whose it is and how it stands, JSON.
 const BATCHES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("batches");
 /// Batch id, line → whether it failed, and its line of output.
 const OUTCOMES: TableDefinition<'_, (u128, u64), (bool, &str)> = TableDefinition::new("outcomes");
@@ -214,6 +214,31 @@ pub(crate) struct Batch {
     pub(crate) metadata: Option<std::collections::BTreeMap<String, String>>,
 }
 
+/// A file or a batch as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Owned<T> {
+    /// The number of the key it was made with; callers do not see it.
+    #[serde(default)]
+    tenant: u64,
+    #[serde(flatten)]
+    thing: T,
+}
+
+impl<T: DeserializeOwned> Owned<T> {
+    fn read(bytes: &[u8]) -> Result<Owned<T>, StoreError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The thing, to a tenant whose it is.
+    fn of(self, tenant: u64) -> Result<T, StoreError> {
+        if self.tenant == tenant { Ok(self.thing) } else { Err(StoreError::Missing) }
+    }
+}
+
+fn written<T: Serialize>(tenant: u64, thing: T) -> Result<Vec<u8>, StoreError> {
+    Ok(serde_json::to_vec(&Owned { tenant, thing })?)
+}
+
 /// Files and batches.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -285,18 +310,21 @@ impl Store {
     /// Keeps a file that has come whole. `bounded`: it counts among those that callers may keep.
     pub(crate) fn keep(
         &self,
+        tenant: u64,
         id: FileId,
         incoming: Incoming,
         object: &FileObject,
         bounded: bool,
     ) -> Result<(), StoreError> {
         if bounded {
-            let files = self.files()?;
-            let bytes: u64 = files.iter().map(|file| file.bytes).sum();
+            let files = self.owned_files()?;
+            let bytes: u64 = files.iter().map(|file| file.thing.bytes).sum();
             if files.len() as u64 >= FILES_MAX || bytes + object.bytes > FILES_BYTES_MAX {
                 let message = format!(
-                    "{} files of {bytes} bytes are kept here; {FILES_MAX} of {FILES_BYTES_MAX} bytes can be. Delete some.",
+                    "{} files of {bytes} bytes are kept here, {} of them yours; {FILES_MAX} of {FILES_BYTES_MAX} bytes \
+                     can be. Delete some.",
                     files.len(),
+                    files.iter().filter(|file| file.tenant == tenant).count(),
                 );
                 return Err(StoreError::Full(message));
             }
@@ -305,35 +333,41 @@ impl Store {
         fs::rename(&incoming.path, self.path(id))?;
         File::open(&self.folder)?.sync_all()?;
         let transaction = self.database.begin_write()?;
-        transaction.open_table(FILES)?.insert(id.0, serde_json::to_vec(object)?.as_slice())?;
+        transaction.open_table(FILES)?.insert(id.0, written(tenant, object)?.as_slice())?;
         transaction.commit()?;
         Ok(())
     }
 
-    pub(crate) fn file(&self, id: FileId) -> Result<FileObject, StoreError> {
+    /// What is known of a tenant's file.
+    pub(crate) fn file(&self, tenant: u64, id: FileId) -> Result<FileObject, StoreError> {
         let transaction = self.database.begin_read()?;
         let found = transaction.open_table(FILES)?.get(id.0)?.ok_or(StoreError::Missing)?;
-        Ok(serde_json::from_slice(found.value())?)
+        Owned::read(found.value())?.of(tenant)
     }
 
-    /// All files.
-    pub(crate) fn files(&self) -> Result<Vec<FileObject>, StoreError> {
+    fn owned_files(&self) -> Result<Vec<Owned<FileObject>>, StoreError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(FILES)?;
-        table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
+        table.iter()?.map(|entry| Owned::read(entry?.1.value())).collect()
     }
 
-    /// What a file holds.
-    pub(crate) fn content(&self, id: FileId) -> Result<Vec<u8>, StoreError> {
-        self.file(id)?;
+    /// All files of a tenant.
+    pub(crate) fn files(&self, tenant: u64) -> Result<Vec<FileObject>, StoreError> {
+        Ok(self.owned_files()?.into_iter().filter_map(|file| file.of(tenant).ok()).collect())
+    }
+
+    /// What a tenant's file holds.
+    pub(crate) fn content(&self, tenant: u64, id: FileId) -> Result<Vec<u8>, StoreError> {
+        self.file(tenant, id)?;
         Ok(fs::read(self.path(id))?)
     }
 
-    /// Forgets a file that no open batch reads.
-    pub(crate) fn delete(&self, id: FileId) -> Result<(), StoreError> {
+    /// Forgets a tenant's file that no open batch reads.
+    pub(crate) fn delete(&self, tenant: u64, id: FileId) -> Result<(), StoreError> {
+        self.file(tenant, id)?;
         let name = id.to_string();
-        let reader =
-            self.batches()?.into_iter().find(|batch| batch.status.is_open() && batch.input_file_id == name);
+        let mut open = self.batches(tenant)?.into_iter().filter(|batch| batch.status.is_open());
+        let reader = open.find(|batch| batch.input_file_id == name);
         if let Some(id) = reader.and_then(|batch| BatchId::parse(&batch.id)) {
             return Err(StoreError::InUse(id));
         }
@@ -345,48 +379,65 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a new batch; the oldest that have ended make room.
-    pub(crate) fn add(&self, id: BatchId, batch: &Batch) -> Result<(), StoreError> {
+    /// Keeps a new batch of a tenant's; the oldest that have ended make room, its own first.
+    pub(crate) fn add(&self, tenant: u64, id: BatchId, batch: &Batch) -> Result<(), StoreError> {
         let transaction = self.database.begin_write()?;
         {
             let mut table = transaction.open_table(BATCHES)?;
             if table.len()? >= BATCHES_MAX {
-                let mut oldest: Option<(u64, u128)> = None;
+                let mut oldest: Option<(bool, u64, u128)> = None;
                 for entry in table.iter()? {
                     let (id, bytes) = entry?;
-                    let kept: Batch = serde_json::from_slice(bytes.value())?;
-                    let age = (kept.created_at, id.value());
+                    let Owned { tenant: theirs, thing: kept } = Owned::<Batch>::read(bytes.value())?;
+                    let age = (theirs != tenant, kept.created_at, id.value());
                     if !kept.status.is_open() && oldest.is_none_or(|oldest| age < oldest) {
                         oldest = Some(age);
                     }
                 }
-                let Some((_, id)) = oldest else {
+                let Some((_, _, id)) = oldest else {
                     let message = format!("{BATCHES_MAX} batches are under way, which is all that can be.");
                     return Err(StoreError::Full(message));
                 };
                 table.remove(id)?;
             }
-            table.insert(id.0, serde_json::to_vec(batch)?.as_slice())?;
+            table.insert(id.0, written(tenant, batch)?.as_slice())?;
         }
         transaction.commit()?;
         Ok(())
     }
 
-    pub(crate) fn batch(&self, id: BatchId) -> Result<Batch, StoreError> {
+    /// How a tenant's batch stands.
+    pub(crate) fn batch(&self, tenant: u64, id: BatchId) -> Result<Batch, StoreError> {
         let transaction = self.database.begin_read()?;
         let found = transaction.open_table(BATCHES)?.get(id.0)?.ok_or(StoreError::Missing)?;
-        Ok(serde_json::from_slice(found.value())?)
+        Owned::read(found.value())?.of(tenant)
     }
 
-    /// All batches.
-    pub(crate) fn batches(&self) -> Result<Vec<Batch>, StoreError> {
+    fn owned_batches(&self) -> Result<Vec<Owned<Batch>>, StoreError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(BATCHES)?;
-        table.iter()?.map(|entry| Ok(serde_json::from_slice(entry?.1.value())?)).collect()
+        table.iter()?.map(|entry| Owned::read(entry?.1.value())).collect()
     }
 
-    /// Changes a batch; what it is then.
-    pub(crate) fn change(&self, id: BatchId, change: impl FnOnce(&mut Batch)) -> Result<Batch, StoreError> {
+    /// All batches of a tenant.
+    pub(crate) fn batches(&self, tenant: u64) -> Result<Vec<Batch>, StoreError> {
+        Ok(self.owned_batches()?.into_iter().filter_map(|batch| batch.of(tenant).ok()).collect())
+    }
+
+    /// The batches of all tenants that have not ended, and whose they are.
+    pub(crate) fn open_batches(&self) -> Result<Vec<(u64, Batch)>, StoreError> {
+        let open = self.owned_batches()?.into_iter().filter(|batch| batch.thing.status.is_open());
+        Ok(open.map(|Owned { tenant, thing }| (tenant, thing)).collect())
+    }
+
+    /// Changes a tenant's batch; what it is then.
+    pub(crate) fn change(
+        &self,
+        tenant: u64,
+        id: BatchId,
+        change: impl FnOnce(&mut Batch),
+    ) -> Result<Batch, StoreError> {
+        self.batch(tenant, id)?;
         let transaction = self.database.begin_write()?;
         let batch = changed(&transaction, id, change)?;
         transaction.commit()?;
@@ -424,9 +475,11 @@ impl Store {
         table.range((id.0, 0)..=(id.0, u64::MAX))?.map(|entry| Ok(entry?.0.value().1)).collect()
     }
 
-    /// Writes the outcomes of one kind, in the order of their lines, into a file; none if there are none.
+    /// Writes the outcomes of one kind, in the order of their lines, into a file of the tenant's; none if there are
+    /// none.
     pub(crate) fn write_outcomes(
         &self,
+        tenant: u64,
         id: BatchId,
         failed: bool,
         object: impl FnOnce(FileId, u64) -> FileObject,
@@ -447,7 +500,7 @@ impl Store {
             return Ok(None);
         }
         let object = object(file, incoming.bytes());
-        self.keep(file, incoming, &object, false)?;
+        self.keep(tenant, file, incoming, &object, false)?;
         Ok(Some(file))
     }
 
@@ -467,10 +520,10 @@ fn changed(
     change: impl FnOnce(&mut Batch),
 ) -> Result<Batch, StoreError> {
     let mut table = transaction.open_table(BATCHES)?;
-    let mut batch: Batch = serde_json::from_slice(table.get(id.0)?.ok_or(StoreError::Missing)?.value())?;
-    change(&mut batch);
+    let mut batch = Owned::read(table.get(id.0)?.ok_or(StoreError::Missing)?.value())?;
+    change(&mut batch.thing);
     table.insert(id.0, serde_json::to_vec(&batch)?.as_slice())?;
-    Ok(batch)
+    Ok(batch.thing)
 }
 
 /// Opens or makes a file for its owner only: prompts and answers are in it.
