@@ -453,6 +453,38 @@ pub(crate) fn calls(index: usize, fields: &mut Fields<'_>) -> Result<Vec<ToolCal
     Ok(calls)
 }
 
+/// The calls of message `index`, as Ollama has them: arguments are objects, and ids may be left out.
+pub(crate) fn calls_of_objects(index: usize, fields: &mut Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {
+    let path = fields.path("tool_calls");
+    let mut calls = Vec::new();
+    let Some(raw) = fields.take("tool_calls") else { return Ok(calls) };
+    for (place, raw) in fields::list(&path, raw, MAX_TOOL_CALLS)?.into_iter().enumerate() {
+        let mut call = Fields::object(format!("{path}[{place}]"), raw)?;
+        let [id_path, function_path] = ["id", "function"].map(|name| call.path(name));
+        if let Some(kind) = call.string("type")? {
+            check_kind(&call.path("type"), Some(kind))?;
+        }
+        let mut function = call.fields("function")?.ok_or_else(|| missing(&function_path))?;
+        let id = call.string("id")?.filter(|id| !id.is_empty());
+        table::nothing_left(&call, &["id", "type", "function"])?;
+        // Nine characters, as some templates want ids to be.
+        let id = id.map_or_else(|| Ok(format!("call{index:03x}{place:02x}")), |id| short(&id_path, id))?;
+        let [name_path, path] = ["name", "arguments"].map(|name| function.path(name));
+        let name = function.string("name")?.ok_or_else(|| missing(&name_path))?;
+        let arguments = match function.take("arguments") {
+            Some(raw) if fields::first_byte(raw) != b'{' => {
+                return Err(fields::wrong_type(&path, raw, "an object"));
+            }
+            raw => carried(&path, raw.map_or("{}", RawValue::get), MAX_ARGUMENTS_BYTES)?,
+        };
+        // Where it stood in its answer.
+        function.take("index");
+        table::nothing_left(&function, &["name", "arguments", "index"])?;
+        calls.push(ToolCall { id, name: short(&name_path, name)?, arguments });
+    }
+    Ok(calls)
+}
+
 /// A call of Anthropic's, which is one block of message content.
 pub(crate) fn call_of_block(block: &mut Fields<'_>) -> Result<ToolCall, ApiError> {
     let [id_path, name_path, path] = ["id", "name", "input"].map(|name| block.path(name));
