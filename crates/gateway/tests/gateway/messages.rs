@@ -337,11 +337,10 @@ async fn a_call_is_streamed_and_ordered_where_it_must_come() {
     assert_eq!(events[5]["surety"]["tool_calls"], "hermes");
     // It cannot be gone on with, so nothing names its places.
     assert!(!answer.text().contains("\nid: "));
-    let orders = worker.diary.orders.lock().expect("no panic");
-    assert!(orders[0].1.grammar.as_ref().expect("a grammar").contains("weather"));
-    drop(orders);
     // Tools are counted as the template shows them; nothing is made of an answer.
     let mut counted = with(message("x"), tools());
     counted.as_object_mut().expect("an object").remove("max_tokens");
     assert_eq!(site.post(COUNT, &counted.to_string()).await.status, 200);
+    let orders = worker.diary.orders.lock().expect("no panic");
+    assert!(orders[0].1.grammar.as_ref().expect("a grammar").contains("weather"));
 }

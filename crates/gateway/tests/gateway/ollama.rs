@@ -210,12 +210,11 @@ async fn a_tool_is_called_and_a_form_is_ordered() {
 
     let generate = json!({"model": "tiny", "prompt": "{}", "format": {"type": "object"}, "stream": false});
     assert_eq!(post(&site, "/api/generate", generate).await.status, 200);
+    let shown = site.post("/api/show", r#"{"model":"tiny"}"#).await.json();
+    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
     let orders = worker.diary.orders.lock().expect("no panic");
     let Prompt::Chat { tools, .. } = &orders[0].1.prompt else { panic!("not a chat") };
     assert_eq!(tools[..], [r#"{"function":{"name":"weather"},"type":"function"}"#]);
     let grammar = orders[1].1.grammar.as_ref().expect("a grammar");
     assert_eq!(orders[1].0.sampling.grammar, Some(Request::grammar_digest(grammar)));
-    drop(orders);
-    let shown = site.post("/api/show", r#"{"model":"tiny"}"#).await.json();
-    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
 }
