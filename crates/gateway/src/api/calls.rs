@@ -37,6 +37,17 @@ pub(crate) enum Piece {
     Ends,
 }
 
+impl Piece {
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Piece::Text(text) | Piece::Arguments(text) => text.len(),
+            Piece::Begins { id, name } => id.len() + name.len(),
+            Piece::Ends => 0,
+        }
+    }
+}
+
 /// What may be called, and how the calls are written.
 #[derive(Debug, Clone)]
 pub(crate) struct Callable {

@@ -71,6 +71,11 @@ impl<'a> Fields<'a> {
         self.members.remove(name).filter(|raw| raw.get() != "null")
     }
 
+    /// The raw text of a member that is present and not null, which can be taken still.
+    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.members.get(name).copied().filter(|raw| raw.get() != "null")
+    }
+
     /// A string.
     pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         let path = self.path(name);

@@ -394,8 +394,7 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         && let Some(param) = ask.shows_tools()
     {
         let message = format!(
-            "Tools are not supported by the chat template of \"{}\". Send `tool_choice: \"none\"` and no calls in `messages`, or ask \
-             a model of which /v1/models says `tools: true`.",
+            "Tools are not supported by the chat template of \"{}\". Leave tools and calls of them out, or ask a model of which /v1/models says `tools: true`.",
             model.name,
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));

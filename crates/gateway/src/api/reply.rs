@@ -6,7 +6,7 @@
 //! Holds:  concatenating an answer's events gives the document's text, token for token, and its calls.
 //! Absent: sending them. That is `sse` and `generate`. Finding calls in an answer's text: `calls`.
 
-use std::{collections::BTreeMap, fmt::Write as _, mem, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, mem};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use super::{
         ChatFunctionDelta, ChatLogprobs, ChatMessage, ChatTokenLogprob, ChatToolCall, ChatToolCallDelta,
         ChatTopLogprob, Completion, CompletionChoice, CompletionLogprobs, SuretyNote, Usage,
     },
-    wording::{Heading, Marks, Wording},
+    wording::{self, Heading, Marks, Wording},
 };
 use crate::error::ApiError;
 
@@ -78,13 +78,7 @@ impl Reply {
             Form::Chat { .. } => heading.request.chat(),
             _ => heading.request.completion(),
         };
-        let callable = ask.tools.as_ref().zip(heading.calls).map(|(tools, format)| Callable {
-            format,
-            names: Arc::clone(&tools.names),
-            most: tools.most,
-            request: heading.request,
-            answer: 0,
-        });
+        let callable = wording::callable(&heading, ask);
         let mut answers: Vec<Pending> =
             (0..ask.answers()).map(|index| Pending::new(ask, callable.as_ref(), index)).collect();
         // Whoever goes on has seen the beginning.
@@ -405,13 +399,8 @@ impl Pending {
 
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) | Piece::Arguments(text) => text.len(),
-            Piece::Begins { id, name } => id.len() + name.len(),
-            Piece::Ends => 0,
-        };
         // What is held back is bounded by itself; it waits for more, and so must not keep more from coming.
-        self.text.len() + self.pieces.iter().map(piece).sum::<usize>() + self.scored_bytes
+        self.text.len() + self.pieces.iter().map(Piece::bytes).sum::<usize>() + self.scored_bytes
     }
 
     /// The answer is whole.

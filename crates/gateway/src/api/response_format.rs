@@ -1,6 +1,6 @@
 //! `response_format`: what an answer must keep to, as a grammar that its worker applies to every token.
 //!
-//! In:     the parameter, as OpenAI has it.
+//! In:     the parameter, as OpenAI has it, or Ollama's `format`.
 //! Out:    the grammar that request and order carry (`docs/spec/grammar.md`), or an error that names the keyword and its place.
 //! Touches: nothing.
 //! Holds:  a schema is applied whole or refused by name; `strict` changes nothing, since what is applied is always strict.
@@ -8,7 +8,7 @@
 
 use surety_grammar::{GRAMMAR_BYTES_MAX, GrammarError, json_object, json_schema};
 
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::parameters as table;
 use crate::error::{ApiError, Code};
 
@@ -53,30 +53,45 @@ fn schema(named: &mut Fields<'_>) -> Result<String, ApiError> {
         return Err(ApiError::invalid(SCHEMA, format!("`{SCHEMA}` is missing: a JSON Schema.")));
     };
     table::nothing_left(named, &["name", "description", "strict", "schema"])?;
-    json_schema(raw.get()).map_err(|error| refused(&error))
+    json_schema(raw.get()).map_err(|error| refused(SCHEMA, &error))
+}
+
+/// The grammar that Ollama's `format` asks for: "json", or a schema.
+pub(super) fn format(fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+    const FORMAT: &str = "format";
+    match fields.take(FORMAT) {
+        // What clients send for what their callers left out.
+        Some(raw) if matches!(raw.get(), "\"\"" | "{}") => Ok(None),
+        None => Ok(None),
+        Some(raw) if fields::first_byte(raw) == b'{' => {
+            json_schema(raw.get()).map(Some).map_err(|error| refused(FORMAT, &error))
+        }
+        Some(raw) if raw.get() == "\"json\"" => Ok(Some(json_object())),
+        Some(raw) => Err(fields::wrong_type(FORMAT, raw, "\"json\" or a JSON Schema, which is an object")),
+    }
 }
 
 /// A refusal that says what to do instead.
-fn refused(error: &GrammarError) -> ApiError {
+fn refused(place: &str, error: &GrammarError) -> ApiError {
     let message = match error {
         GrammarError::Unsupported { .. } => {
             format!(
-                "`{SCHEMA}`: {error}. Leave it out: every answer meets what is left, and the rest can be checked after."
+                "`{place}`: {error}. Leave it out: every answer meets what is left, and the rest can be checked after."
             )
         }
         GrammarError::TooLong { .. } | GrammarError::TooLarge { .. } => {
             format!(
-                "`{SCHEMA}`: {error}. Use fewer or smaller bounds; a schema takes {GRAMMAR_BYTES_MAX} bytes at most."
+                "`{place}`: {error}. Use fewer or smaller bounds; a schema takes {GRAMMAR_BYTES_MAX} bytes at most."
             )
         }
-        GrammarError::Json(json) => format!("`{SCHEMA}` cannot be read, {json}."),
-        _ => format!("`{SCHEMA}`: {error}."),
+        GrammarError::Json(json) => format!("`{place}` cannot be read, {json}."),
+        _ => format!("`{place}`: {error}."),
     };
     let code = match error {
         GrammarError::Unsupported { .. } => Code::UnsupportedParameter,
         _ => Code::InvalidParam,
     };
-    ApiError::new(code, message).with_param(SCHEMA)
+    ApiError::new(code, message).with_param(place)
 }
 
 #[cfg(test)]

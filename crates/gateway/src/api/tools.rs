@@ -1,6 +1,7 @@
 //! Tools: what a request lets the model call, and the calls that its conversation holds.
 //!
-//! In:     `tools`, `tool_choice`, `parallel_tool_calls`, their older forms `functions` and `function_call`; messages' calls.
+//! In:     `tools`, `tool_choice`, `parallel_tool_calls`, their older forms `functions` and `function_call`; messages' calls; each
+//!         as OpenAI, Anthropic and Ollama shape them.
 //! Out:    the tools as chat templates are given them, and what is to be made of the answer; or an error that names the place.
 //! Touches: nothing.
 //! Holds:  what is returned is JSON within the bounds of `types`; what asks for more than is kept is refused by name. Where a call
@@ -62,7 +63,7 @@ impl Tools {
         forms(&calls, most, "\n").map(Some).map_err(|error| {
             let param = if self.older { "functions" } else { "tools" };
             let message = format!(
-                "`{param}` cannot be made to be called: of the `parameters`, {error}. Leave that out, or send `tool_choice: \"auto\"`, with \
+                "`{param}` cannot be made to be called: of the schema, {error}. Leave that out, or have `tool_choice` be auto, with \
                  which no schema is applied.",
             );
             ApiError::new(Code::UnsupportedParameter, message).with_param(param)
@@ -80,68 +81,84 @@ struct Function {
 }
 
 /// What `tool_choice` says.
+#[derive(PartialEq, Eq)]
 enum Choice {
     Auto,
+    None,
     Required,
     Named(String),
+}
+
+/// How a protocol shapes tools, and the choice among them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// OpenAI's chats, and Ollama's: the function is a member of the tool.
+    Nested,
+    /// OpenAI's older form: the function is the tool.
+    Older,
+    /// Anthropic's: a name and an `input_schema`.
+    Blocks,
 }
 
 /// Which parameters a form of the request has.
 struct Form {
     tools: &'static str,
     choice: &'static str,
-    older: bool,
+    shape: Shape,
 }
 
-const FORMS: [Form; 2] = [
-    Form { tools: "tools", choice: "tool_choice", older: false },
-    Form { tools: "functions", choice: "function_call", older: true },
-];
+const NESTED: Form = Form { tools: "tools", choice: "tool_choice", shape: Shape::Nested };
+const OLDER: Form = Form { tools: "functions", choice: "function_call", shape: Shape::Older };
+const BLOCKS: Form = Form { tools: "tools", choice: "tool_choice", shape: Shape::Blocks };
 
-/// Reads what may be called: as templates are given it, and what is to be made of the answer.
-pub(crate) fn offered(fields: &mut Fields<'_>) -> Result<(Vec<String>, Option<Tools>), ApiError> {
+/// The tools as templates are given them, and what is to be made of the answer.
+pub(crate) type Offered = (Vec<String>, Option<Tools>);
+
+/// Reads what may be called, of OpenAI's chats and Ollama's.
+pub(crate) fn offered(fields: &mut Fields<'_>) -> Result<Offered, ApiError> {
     let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
-    let mut offered = None;
-    for form in FORMS {
-        let Some((json, functions, choice)) = form.read(fields)? else { continue };
-        if offered.is_some() {
+    let newer = NESTED.read(fields, parallel)?;
+    let older = OLDER.read(fields, parallel)?;
+    match (newer, older) {
+        (Some(_), Some(_)) => {
             let message = "`functions` is the older form of `tools`. Send one of them.";
-            return Err(ApiError::invalid("functions", message));
+            Err(ApiError::invalid("functions", message))
         }
-        let (functions, most) = match &choice {
-            Choice::Named(name) => {
-                (functions.into_iter().filter(|function| function.name == *name).collect(), 1)
-            }
-            _ if !parallel || form.older => (functions, 1),
-            _ => (functions, MAX_TOOL_CALLS),
-        };
-        let forced = !matches!(choice, Choice::Auto);
-        let (names, schemas): (Vec<String>, Vec<String>) =
-            functions.into_iter().map(|function| (function.name, function.schema)).unzip();
-        let forced = forced.then_some(schemas);
-        offered = Some((json, Tools { names: names.into(), most, older: form.older, forced }));
+        (newer, older) => Ok(none_or(newer.or(older))),
     }
-    Ok(offered.map_or((Vec::new(), None), |(json, tools)| (json, Some(tools))))
+}
+
+/// Reads what may be called, of Anthropic's messages.
+pub(crate) fn offered_in_blocks(fields: &mut Fields<'_>) -> Result<Offered, ApiError> {
+    Ok(none_or(BLOCKS.read(fields, true)?))
+}
+
+fn none_or(offered: Option<(Vec<String>, Tools)>) -> Offered {
+    offered.map_or((Vec::new(), None), |(json, tools)| (json, Some(tools)))
 }
 
 impl Form {
-    /// The tools and their names; none if there are none, or none is to be called.
+    /// The tools and what is made of the answer; none if there are none, or none is to be called.
     fn read(
         &self,
         fields: &mut Fields<'_>,
-    ) -> Result<Option<(Vec<String>, Vec<Function>, Choice)>, ApiError> {
+        parallel: bool,
+    ) -> Result<Option<(Vec<String>, Tools)>, ApiError> {
         let choice = fields.take(self.choice);
         let raw = fields.take(self.tools);
-        let word = choice.filter(|raw| fields::first_byte(raw) == b'"');
-        let word = word.map(|raw| fields::string(self.choice, raw)).transpose()?;
-        if word.as_deref() == Some("none") {
+        let (choice, single) = choice.map_or(Ok((Choice::Auto, false)), |raw| self.choice(raw))?;
+        if choice == Choice::None {
             return Ok(None);
         }
         let raw = raw.map_or(Ok(Vec::new()), |raw| fields::list(self.tools, raw, MAX_TOOLS))?;
-        let (mut tools, mut functions): (Vec<String>, Vec<Function>) = (Vec::new(), Vec::new());
+        let (mut json, mut functions): (Vec<String>, Vec<Function>) = (Vec::new(), Vec::new());
         for (index, raw) in raw.into_iter().enumerate() {
             let path = format!("{}[{index}]", self.tools);
-            let (tool, function) = if self.older { older_tool(path, raw)? } else { tool(path, raw)? };
+            let (tool, function) = match self.shape {
+                Shape::Nested => tool(path, raw)?,
+                Shape::Older => older_tool(path, raw)?,
+                Shape::Blocks => block_tool(path, raw)?,
+            };
             if functions.iter().any(|other| other.name == function.name) {
                 let message = format!(
                     "`{}[{index}]` is a second function \"{}\". Name each once.",
@@ -149,73 +166,127 @@ impl Form {
                 );
                 return Err(ApiError::invalid(format!("{}[{index}]", self.tools), message));
             }
-            tools.push(tool);
+            json.push(tool);
             functions.push(function);
         }
-        let choice = self.choice(choice, word.as_deref(), &functions)?;
-        if let (Choice::Auto, Some(path)) =
-            (&choice, functions.iter().find_map(|function| function.strict.as_ref()))
-        {
-            let message = format!(
-                "`{path}` is supported here only where a call must come. Leave it out and check the arguments, or send \
-                 `tool_choice: \"required\"`.",
-            );
-            return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path.clone()));
+        self.check(&choice, &functions)?;
+        if functions.is_empty() {
+            return Ok(None);
         }
-        Ok((!tools.is_empty()).then_some((tools, functions, choice)))
+        let forced = choice != Choice::Auto;
+        let named = matches!(choice, Choice::Named(_));
+        if let Choice::Named(name) = choice {
+            functions.retain(|function| function.name == name);
+        }
+        let older = self.shape == Shape::Older;
+        let most = if named || single || older || !parallel { 1 } else { MAX_TOOL_CALLS };
+        let (names, schemas): (Vec<String>, Vec<String>) =
+            functions.into_iter().map(|function| (function.name, function.schema)).unzip();
+        let forced = forced.then_some(schemas);
+        Ok(Some((json, Tools { names: names.into(), most, older, forced })))
     }
 
-    fn choice(
-        &self,
-        choice: Option<&RawValue>,
-        word: Option<&str>,
-        functions: &[Function],
-    ) -> Result<Choice, ApiError> {
-        let Some(choice) = choice else { return Ok(Choice::Auto) };
-        match word {
-            Some("auto") => Ok(Choice::Auto),
-            Some("required") if !self.older => {
-                if functions.is_empty() {
+    /// Whether the choice can be made of these functions.
+    fn check(&self, choice: &Choice, functions: &[Function]) -> Result<(), ApiError> {
+        match choice {
+            Choice::Required if functions.is_empty() => {
+                let message = format!(
+                    "`{}` has a tool be called, and there are no `{}` to call.",
+                    self.choice, self.tools
+                );
+                Err(ApiError::invalid(self.choice, message))
+            }
+            Choice::Named(name) if !functions.iter().any(|function| function.name == *name) => {
+                let message = format!(
+                    "`{}` names \"{}\", which is none of `{}`.",
+                    self.choice,
+                    fields::quote(name),
+                    self.tools
+                );
+                Err(ApiError::invalid(self.choice, message))
+            }
+            Choice::Auto => match functions.iter().find_map(|function| function.strict.as_ref()) {
+                None => Ok(()),
+                Some(path) => {
+                    let call = match self.shape {
+                        Shape::Blocks => "{\"type\": \"any\"}",
+                        Shape::Nested | Shape::Older => "\"required\"",
+                    };
                     let message = format!(
-                        "`{}` is \"required\", and there are no `{}` to call.",
-                        self.choice, self.tools
+                        "`{path}` is supported here only where a call must come. Leave it out and check the arguments, or send \
+                         `tool_choice: {call}`.",
                     );
-                    return Err(ApiError::invalid(self.choice, message));
+                    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path.clone()))
                 }
-                Ok(Choice::Required)
-            }
-            Some(_) => {
-                let wanted =
-                    if self.older { "none, auto or an object" } else { "none, auto, required or an object" };
-                Err(fields::wrong_type(self.choice, choice, wanted))
-            }
-            None => {
-                let mut chosen = Fields::object(self.choice.to_owned(), choice)?;
-                let name = if self.older {
-                    let name = chosen.string("name")?;
-                    table::nothing_left(&chosen, &["name"])?;
-                    name.ok_or_else(|| missing(&chosen.path("name")))?
-                } else {
-                    let (kind_path, path) = (chosen.path("type"), chosen.path("function"));
-                    check_kind(&kind_path, chosen.string("type")?)?;
-                    let mut function = chosen.fields("function")?.ok_or_else(|| missing(&path))?;
-                    table::nothing_left(&chosen, &["type", "function"])?;
-                    let name = function.string("name")?;
-                    table::nothing_left(&function, &["name"])?;
-                    name.ok_or_else(|| missing(&function.path("name")))?
-                };
-                if !functions.iter().any(|function| function.name == name) {
-                    let message = format!(
-                        "`{}` names \"{}\", which is none of `{}`.",
-                        self.choice,
-                        fields::quote(&name),
-                        self.tools
-                    );
-                    return Err(ApiError::invalid(self.choice, message));
-                }
-                Ok(Choice::Named(name))
-            }
+            },
+            _ => Ok(()),
         }
+    }
+
+    /// What is chosen, and whether at most one call is.
+    fn choice(&self, raw: &RawValue) -> Result<(Choice, bool), ApiError> {
+        if self.shape == Shape::Blocks {
+            return self.choice_of_blocks(raw);
+        }
+        if fields::first_byte(raw) == b'"' {
+            let choice = match fields::string(self.choice, raw)?.as_str() {
+                "auto" => Choice::Auto,
+                "none" => Choice::None,
+                "required" if self.shape != Shape::Older => Choice::Required,
+                _ => {
+                    let wanted = match self.shape {
+                        Shape::Older => "none, auto or an object",
+                        _ => "none, auto, required or an object",
+                    };
+                    return Err(fields::wrong_type(self.choice, raw, wanted));
+                }
+            };
+            return Ok((choice, false));
+        }
+        let mut chosen = Fields::object(self.choice.to_owned(), raw)?;
+        let name = if self.shape == Shape::Older {
+            let name = chosen.string("name")?;
+            table::nothing_left(&chosen, &["name"])?;
+            name.ok_or_else(|| missing(&chosen.path("name")))?
+        } else {
+            let (kind_path, path) = (chosen.path("type"), chosen.path("function"));
+            check_kind(&kind_path, chosen.string("type")?)?;
+            let mut function = chosen.fields("function")?.ok_or_else(|| missing(&path))?;
+            table::nothing_left(&chosen, &["type", "function"])?;
+            let name = function.string("name")?;
+            table::nothing_left(&function, &["name"])?;
+            name.ok_or_else(|| missing(&function.path("name")))?
+        };
+        Ok((Choice::Named(name), false))
+    }
+
+    fn choice_of_blocks(&self, raw: &RawValue) -> Result<(Choice, bool), ApiError> {
+        let mut chosen = Fields::object(self.choice.to_owned(), raw)?;
+        let [kind_path, name_path] = ["type", "name"].map(|name| chosen.path(name));
+        let kind = chosen.string("type")?.ok_or_else(|| missing(&kind_path))?;
+        let single = chosen.boolean("disable_parallel_tool_use")?.unwrap_or(false);
+        let name = chosen.string("name")?;
+        table::nothing_left(&chosen, &["type", "name", "disable_parallel_tool_use"])?;
+        let choice = match (kind.as_str(), name) {
+            ("tool", Some(name)) => Choice::Named(name),
+            ("tool", None) => return Err(missing(&name_path)),
+            ("auto", None) => Choice::Auto,
+            ("any", None) => Choice::Required,
+            ("none", None) => Choice::None,
+            ("auto" | "any" | "none", Some(_)) => {
+                let message =
+                    format!("`{name_path}` is for `type` \"tool\". Send one or leave the other out.");
+                return Err(ApiError::invalid(name_path, message));
+            }
+            (kind, _) => {
+                let message = format!(
+                    "`{kind_path}` is \"{}\". It must be \"auto\", \"any\", \"tool\" or \"none\".",
+                    fields::quote(kind),
+                );
+                return Err(ApiError::invalid(kind_path, message));
+            }
+        };
+        Ok((choice, single))
     }
 }
 
@@ -253,13 +324,59 @@ fn older_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiErr
     Ok((carried(&path, &tool, MAX_TOOL_BYTES)?, function))
 }
 
+/// A tool of Anthropic's, in OpenAI's shape, which templates are written for.
+fn block_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiError> {
+    let mut fields = Fields::object(path.clone(), raw)?;
+    let refused = |param: String, instead: &str| {
+        let message = format!("`{param}` is not supported here. {instead}");
+        Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param))
+    };
+    if let Some(kind) = fields.string("type")?
+        && kind != "custom"
+    {
+        let param = fields.path("type");
+        let message = format!(
+            "`{param}` is \"{}\": nothing is executed here. Only \"custom\" tools are supported, which you call yourself.",
+            fields::quote(&kind),
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
+    }
+    if fields.boolean("defer_loading")?.unwrap_or(false) {
+        return refused(fields.path("defer_loading"), "Send the tools that the model is to see.");
+    }
+    if fields.take("allowed_callers").is_some_and(|raw| json::compact(raw.get()) != "[\"direct\"]") {
+        return refused(fields.path("allowed_callers"), "Leave it out: tools are called by the model alone.");
+    }
+    if fields.take("input_examples").is_some_and(|raw| json::compact(raw.get()) != "[]") {
+        return refused(fields.path("input_examples"), "Write the examples into `description`.");
+    }
+    // The answer is the same without them.
+    fields.take("cache_control");
+    fields.take("eager_input_streaming");
+    let (description, schema) = (fields.raw("description"), fields.raw("input_schema"));
+    let schema_path = fields.path("input_schema");
+    let schema = schema.ok_or_else(|| missing(&schema_path))?;
+    let function = function(&mut fields, "input_schema")?;
+    let description = description.map_or_else(String::new, |raw| format!(",\"description\":{}", raw.get()));
+    let tool = format!(
+        "{{\"type\":\"function\",\"function\":{{\"name\":\"{}\"{description},\"parameters\":{}}}}}",
+        function.name,
+        schema.get(),
+    );
+    Ok((carried(&path, &tool, MAX_TOOL_BYTES)?, function))
+}
+
 fn read_function(path: String, raw: &RawValue) -> Result<Function, ApiError> {
-    let mut function = Fields::object(path, raw)?;
+    function(&mut Fields::object(path, raw)?, "parameters")
+}
+
+/// A function whose schema is under `parameters`.
+fn function(function: &mut Fields<'_>, parameters: &'static str) -> Result<Function, ApiError> {
     let name_path = function.path("name");
     let name = function.string("name")?.ok_or_else(|| missing(&name_path))?;
     function.string("description")?;
-    let parameters_path = function.path("parameters");
-    let schema = match function.take("parameters") {
+    let parameters_path = function.path(parameters);
+    let schema = match function.take(parameters) {
         Some(raw) if fields::first_byte(raw) != b'{' => {
             return Err(fields::wrong_type(&parameters_path, raw, "a JSON Schema, which is an object"));
         }
@@ -270,7 +387,7 @@ fn read_function(path: String, raw: &RawValue) -> Result<Function, ApiError> {
     // Arguments are an object, whatever a schema allows.
     let schema = if schema == "{}" { "{\"type\":\"object\"}".to_owned() } else { schema };
     let strict = function.boolean("strict")?.unwrap_or(false).then(|| function.path("strict"));
-    table::nothing_left(&function, &["name", "description", "parameters", "strict"])?;
+    table::nothing_left(function, &["name", "description", parameters, "strict"])?;
     check_name(&name_path, &name)?;
     Ok(Function { name, schema, strict })
 }
@@ -334,6 +451,50 @@ pub(crate) fn calls(index: usize, fields: &mut Fields<'_>) -> Result<Vec<ToolCal
         calls.push(ToolCall { id: format!("call{index:05}"), name, arguments });
     }
     Ok(calls)
+}
+
+/// The calls of message `index`, as Ollama has them: arguments are objects, and ids may be left out.
+pub(crate) fn calls_of_objects(index: usize, fields: &mut Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {
+    let path = fields.path("tool_calls");
+    let mut calls = Vec::new();
+    let Some(raw) = fields.take("tool_calls") else { return Ok(calls) };
+    for (place, raw) in fields::list(&path, raw, MAX_TOOL_CALLS)?.into_iter().enumerate() {
+        let mut call = Fields::object(format!("{path}[{place}]"), raw)?;
+        let [id_path, function_path] = ["id", "function"].map(|name| call.path(name));
+        if let Some(kind) = call.string("type")? {
+            check_kind(&call.path("type"), Some(kind))?;
+        }
+        let mut function = call.fields("function")?.ok_or_else(|| missing(&function_path))?;
+        let id = call.string("id")?.filter(|id| !id.is_empty());
+        table::nothing_left(&call, &["id", "type", "function"])?;
+        // Nine characters, as some templates want ids to be.
+        let id = id.map_or_else(|| Ok(format!("call{index:03x}{place:02x}")), |id| short(&id_path, id))?;
+        let [name_path, path] = ["name", "arguments"].map(|name| function.path(name));
+        let name = function.string("name")?.ok_or_else(|| missing(&name_path))?;
+        let arguments = match function.take("arguments") {
+            Some(raw) if fields::first_byte(raw) != b'{' => {
+                return Err(fields::wrong_type(&path, raw, "an object"));
+            }
+            raw => carried(&path, raw.map_or("{}", RawValue::get), MAX_ARGUMENTS_BYTES)?,
+        };
+        // Where it stood in its answer.
+        function.take("index");
+        table::nothing_left(&function, &["name", "arguments", "index"])?;
+        calls.push(ToolCall { id, name: short(&name_path, name)?, arguments });
+    }
+    Ok(calls)
+}
+
+/// A call of Anthropic's, which is one block of message content.
+pub(crate) fn call_of_block(block: &mut Fields<'_>) -> Result<ToolCall, ApiError> {
+    let [id_path, name_path, path] = ["id", "name", "input"].map(|name| block.path(name));
+    let id = short(&id_path, block.string("id")?.ok_or_else(|| missing(&id_path))?)?;
+    let name = short(&name_path, block.string("name")?.ok_or_else(|| missing(&name_path))?)?;
+    let input = block.take("input").ok_or_else(|| missing(&path))?;
+    if fields::first_byte(input) != b'{' {
+        return Err(fields::wrong_type(&path, input, "an object"));
+    }
+    Ok(ToolCall { id, name, arguments: carried(&path, input.get(), MAX_ARGUMENTS_BYTES)? })
 }
 
 fn called(function: &mut Fields<'_>) -> Result<(String, String), ApiError> {

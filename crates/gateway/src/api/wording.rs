@@ -6,11 +6,14 @@
 //!         `failed` gave last.
 //! Absent: the words themselves; each protocol has a file of its own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use surety_types::{CallFormat, TokenLogprob};
 
 use super::{
     ask::{Ask, Form},
+    calls::Callable,
     embeddings::Vectors,
     messages::wording::MessageWording,
     ollama::wording::{Manner, OllamaWording},
@@ -34,6 +37,17 @@ pub(crate) struct Heading {
     pub(crate) calls: Option<CallFormat>,
     /// Tokens of the first prompt, as a worker accepted it; 0 of an answer that is gone on with.
     pub(crate) prompt_tokens: u32,
+}
+
+/// What may be called in the first answer, and how its model writes that, if anything may.
+pub(crate) fn callable(heading: &Heading, ask: &Ask) -> Option<Callable> {
+    ask.tools.as_ref().zip(heading.calls).map(|(tools, format)| Callable {
+        format,
+        names: Arc::clone(&tools.names),
+        most: tools.most,
+        request: heading.request,
+        answer: 0,
+    })
 }
 
 /// What names the place of each event in a stream of one answer, so that a reader can go on from there.

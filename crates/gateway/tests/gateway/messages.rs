@@ -1,7 +1,7 @@
 //! Anthropic's protocol, as its clients meet it.
 
 use serde_json::{Value, json};
-use surety_types::Prompt;
+use surety_types::{CallFormat, Prompt, ServedModel};
 
 use crate::{
     fake::{CONTEXT, FakeWorker, manifest, model},
@@ -192,6 +192,7 @@ async fn errors_are_in_anthropic_s_shape() {
         "invalid_param",
     );
     assert_eq!(error["details"]["param"], "max_tokens");
+    // The model's template shows no tools.
     let tools = with(message("x"), json!({"tools": [{"name": "f", "input_schema": {}}]}));
     check_error(&post(&site, tools).await, 400, invalid, "unsupported_parameter");
     let unknown = with(message("x"), json!({"model": "tinny"}));
@@ -257,4 +258,89 @@ async fn models_are_paged_for_who_sends_the_version() {
     let wrong = site.get_with("/v1/models?limit=0", version).await;
     check_error(&wrong, 400, "invalid_request_error", "invalid_param");
     assert_eq!(site.get("/v1/models").await.json()["object"], "list");
+}
+
+const CALL: &str =
+    r#"<tool_call> {"name": "weather", "arguments": {"place": "Rome", "days": 2}} </tool_call>"#;
+
+fn tools() -> Value {
+    json!({"tools": [{"name": "weather", "input_schema": {"type": "object"}}]})
+}
+
+async fn caller() -> FakeWorker {
+    let served = ServedModel { calls: Some(CallFormat::Hermes), ..model("tiny", manifest("tiny", true)) };
+    FakeWorker::serving(1, vec![served]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_is_called_and_the_conversation_goes_on() {
+    let worker = caller().await;
+    let site = Site::start(&[&worker]).await;
+    let answer = post(&site, with(message(&format!("I look. {CALL}")), tools())).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!(answer["stop_reason"], "tool_use");
+    assert_eq!(answer["content"][0], json!({"type": "text", "text": "I look.", "citations": null}));
+    let call = &answer["content"][1];
+    assert_eq!(
+        (&call["type"], &call["name"], &call["input"]),
+        (&json!("tool_use"), &json!("weather"), &json!({"place": "Rome", "days": 2}))
+    );
+    assert_eq!(answer["surety"]["tool_calls"], "hermes");
+
+    let mut next = with(message("Is it warm?"), tools());
+    let turns = next["messages"].as_array_mut().expect("turns");
+    turns.push(json!({"role": "assistant", "content": [{"type": "text", "text": "I look."}, call]}));
+    turns.push(json!({"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": call["id"], "content": "Warm it is"},
+    ]}));
+    let answer = post(&site, next).await.json();
+    assert_eq!(
+        (&answer["content"][0]["text"], &answer["stop_reason"]),
+        (&json!("Warm it is"), &json!("end_turn"))
+    );
+    let orders = worker.diary.orders.lock().expect("no panic");
+    let Prompt::Chat { messages, tools } = &orders[1].1.prompt else { panic!("not a chat") };
+    assert_eq!(tools.len(), 1);
+    assert_eq!(messages[1].tool_calls[0].id, call["id"].as_str().expect("an id"));
+    assert_eq!(messages[2].tool_call_id.as_deref(), call["id"].as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_streamed_and_ordered_where_it_must_come() {
+    let worker = caller().await;
+    let site = Site::start(&[&worker]).await;
+    let body = with(message(CALL), tools());
+    let asked = json!({"stream": true, "tool_choice": {"type": "tool", "name": "weather"}});
+    let answer = post(&site, with(body, asked)).await;
+    let events = events(&answer);
+    assert_eq!(
+        kinds(&events),
+        [
+            "message_start",
+            "ping",
+            "content_block_start",
+            "content_block_delta",
+            "content_block_stop",
+            "message_delta",
+            "message_stop"
+        ]
+    );
+    let block = &events[2]["content_block"];
+    assert_eq!(
+        (&block["type"], &block["name"], &block["input"]),
+        (&json!("tool_use"), &json!("weather"), &json!({}))
+    );
+    let delta = json!({"type": "input_json_delta", "partial_json": r#"{"place": "Rome", "days": 2}"#});
+    assert_eq!(events[3]["delta"], delta);
+    assert_eq!(events[5]["delta"]["stop_reason"], "tool_use");
+    assert_eq!(events[5]["surety"]["tool_calls"], "hermes");
+    // It cannot be gone on with, so nothing names its places.
+    assert!(!answer.text().contains("\nid: "));
+    // Tools are counted as the template shows them; nothing is made of an answer.
+    let mut counted = with(message("x"), tools());
+    counted.as_object_mut().expect("an object").remove("max_tokens");
+    assert_eq!(site.post(COUNT, &counted.to_string()).await.status, 200);
+    let orders = worker.diary.orders.lock().expect("no panic");
+    assert!(orders[0].1.grammar.as_ref().expect("a grammar").contains("weather"));
 }

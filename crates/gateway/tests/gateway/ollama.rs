@@ -1,7 +1,7 @@
 //! Ollama's protocol, as its clients meet it.
 
 use serde_json::{Value, json};
-use surety_types::{Prompt, Seed};
+use surety_types::{CallFormat, Prompt, Request, Seed, ServedModel};
 
 use crate::{
     fake::{CONTEXT, FakeWorker, manifest, model},
@@ -132,7 +132,7 @@ async fn errors_are_in_ollama_s_shape() {
     let site = Site::start(&[&worker]).await;
     check_error(&site.post("/api/chat", "{").await, 400, "invalid_json");
     check_error(
-        &post(&site, "/api/chat", with(chat("x"), json!({"format": "json"}))).await,
+        &post(&site, "/api/chat", with(chat("x"), json!({"think": "high"}))).await,
         400,
         "unsupported_parameter",
     );
@@ -191,4 +191,30 @@ async fn what_clients_look_at_first_is_there() {
     }
     check_error(&post(&site, "/api/show", json!({"model": "tinny"})).await, 404, "model_unknown");
     check_error(&post(&site, "/api/show", json!({})).await, 400, "invalid_param");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_is_called_and_a_form_is_ordered() {
+    const CALL: &str = r#"<tool_call> {"name": "weather", "arguments": {"place": "Rome"}} </tool_call>"#;
+    let served = ServedModel { calls: Some(CallFormat::Hermes), ..model("tiny", manifest("tiny", true)) };
+    let worker = FakeWorker::serving(1, vec![served]).await;
+    let site = Site::start(&[&worker]).await;
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "weather"}}], "stream": false});
+    let answer = post(&site, "/api/chat", with(chat(CALL), tools)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!((&answer["message"]["content"], &answer["done_reason"]), (&json!(""), &json!("stop")));
+    let call = &answer["message"]["tool_calls"][0];
+    assert_eq!(call["function"], json!({"index": 0, "name": "weather", "arguments": {"place": "Rome"}}));
+    assert_eq!(answer["surety"]["tool_calls"], "hermes");
+
+    let generate = json!({"model": "tiny", "prompt": "{}", "format": {"type": "object"}, "stream": false});
+    assert_eq!(post(&site, "/api/generate", generate).await.status, 200);
+    let shown = site.post("/api/show", r#"{"model":"tiny"}"#).await.json();
+    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
+    let orders = worker.diary.orders.lock().expect("no panic");
+    let Prompt::Chat { tools, .. } = &orders[0].1.prompt else { panic!("not a chat") };
+    assert_eq!(tools[..], [r#"{"function":{"name":"weather"},"type":"function"}"#]);
+    let grammar = orders[1].1.grammar.as_ref().expect("a grammar");
+    assert_eq!(orders[1].0.sampling.grammar, Some(Request::grammar_digest(grammar)));
 }

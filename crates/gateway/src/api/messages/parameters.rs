@@ -43,7 +43,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         BOTH,
         Shape::Any,
         "The conversation: `role` is `user`, `assistant` or `system`; `content` is a text or a list of text blocks, which are \
-         joined as they stand. Messages of one role that follow each other are one turn, with an empty line between them. \
+         joined as they stand; the assistant's may have `tool_use` blocks, the user's begins with their `tool_result`s. Messages of one role that follow each other are one turn, with an empty line between them. \
          The last must not be the assistant's.",
     ),
     taken("system", BOTH, Shape::Any, "A text or a list of text blocks, which are joined as they stand."),
@@ -71,8 +71,20 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
          their keys, operators by 0x and those of their addresses.",
     ),
-    examined("tools", "Only empty, or with `tool_choice: {\"type\": \"none\"}`."),
-    examined("tool_choice", "Only `none`, or `auto` without tools."),
+    taken(
+        "tools",
+        BOTH,
+        Shape::Any,
+        "What the model may call, up to 128, if its chat template shows it any: `name`, `description`, `input_schema`. Tools that \
+         are executed by whoever answers are refused; `strict: true` is for `tool_choice` other than `auto`.",
+    ),
+    taken(
+        "tool_choice",
+        BOTH,
+        Shape::Any,
+        "`type` `auto`; `none`, with which the model is shown no tools; `any`, or `tool` with its `name`, with which the answer is a \
+         call by construction, of an input that meets the schema. `disable_parallel_tool_use`: at most one call.",
+    ),
     examined("thinking", "Only `{\"type\": \"disabled\"}`: thoughts are part of the text here."),
     examined("output_config", "Only without `effort` and `format`."),
     examined("speed", "Only `standard`."),

@@ -3,7 +3,7 @@
 //! In:     the text of a body; today's date, for chat templates that mention it.
 //! Out:    what is asked for, every default filled in, or an error that names the parameter.
 //! Touches: nothing.
-//! Holds:  what is not text is refused by name; turns of one role are one message, as Anthropic has it.
+//! Holds:  what is neither text nor a call of a tool or its result is refused by name; turns of one role are one message, as Anthropic has it.
 //! Absent: which models and workers there are.
 
 use serde_json::value::RawValue;
@@ -15,7 +15,7 @@ use crate::{
         ask::{self, Ask, Form},
         fields::{self, Fields},
         parameters::{self as table, Route},
-        provider,
+        provider, tools,
     },
     error::{ApiError, Code},
     route::preferences::Preferences,
@@ -24,6 +24,8 @@ use crate::{
 const ROLES: [&str; 3] = ["user", "assistant", "system"];
 /// Between messages of one role that are one turn.
 const BETWEEN: &str = "\n\n";
+/// Before what a tool said that failed.
+const FAILED: &str = "Error: ";
 /// To know a prompt's tokens, so many of an answer are ordered, and given up.
 const COUNTED_TOKENS: u32 = 1;
 
@@ -33,7 +35,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
     table::screen(&mut fields, route)?;
     let fields = &mut fields;
     let model = ask::model(fields)?;
-    no_tools(fields)?;
+    let (shown, tools) = tools::offered_in_blocks(fields)?;
     only_plain(fields)?;
     let max_output_tokens = match route {
         Route::CountTokens => COUNTED_TOKENS,
@@ -60,7 +62,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
     };
     Ask {
         model,
-        requests: vec![form.request(Prompt::chat(messages), stop, date.unwrap_or(today))],
+        requests: vec![form.request(Prompt::Chat { messages, tools: shown }, stop, date.unwrap_or(today))],
         choices: 1,
         sampling,
         seed: Seed::Nonce,
@@ -71,7 +73,8 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
         preferences,
         deadline_ms,
         form,
-        tools: None,
+        // Of what is only counted, nothing is made.
+        tools: tools.filter(|_| form != Form::Count),
     }
     .checked()
 }
@@ -102,7 +105,6 @@ fn conversation(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
         };
         let content_path = turn.path("content");
         let raw = turn.take("content").ok_or_else(|| ask::missing(&content_path))?;
-        let content = content(&content_path, raw)?;
         turn.take("cache_control");
         table::nothing_left(&turn, &["role", "content"])?;
         if index == last && role == "assistant" {
@@ -110,49 +112,144 @@ fn conversation(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
                            the model here: end `messages` with what the user says.";
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(role_path));
         }
-        match messages.last_mut() {
-            Some(before) if before.role == role => {
-                before.content.push_str(BETWEEN);
-                before.content.push_str(&content);
-            }
-            _ => messages.push(message(role, content)),
-        }
+        said(&mut messages, role, &content_path, raw)?;
     }
     Ok(messages)
+}
+
+/// Adds a turn: what tools said comes as messages of their own, before what else is said.
+fn said(messages: &mut Vec<Message>, role: &str, path: &str, raw: &RawValue) -> Result<(), ApiError> {
+    let (mut content, mut tool_calls) = (String::new(), Vec::new());
+    let (mut texts, mut results) = (false, false);
+    if fields::first_byte(raw) == b'"' {
+        (content, texts) = (fields::string(path, raw)?, true);
+    } else {
+        for mut block in blocks(path, raw)? {
+            let kind_path = block.fields.path("type");
+            match (block.kind.as_str(), role) {
+                ("text", _) => {
+                    content.push_str(&text(&mut block.fields)?);
+                    texts = true;
+                }
+                ("tool_use", "assistant") => {
+                    tool_calls.push(tools::call_of_block(&mut block.fields)?);
+                    block.fields.take("cache_control");
+                    // By whom it was called; anybody but the model itself would be named.
+                    direct(&mut block.fields)?;
+                    table::nothing_left(&block.fields, &["type", "id", "name", "input"])?;
+                }
+                ("tool_result", "user") if texts => {
+                    let message = format!(
+                        "`{kind_path}` is \"tool_result\" behind text. Send results first, and text behind them."
+                    );
+                    return Err(ApiError::invalid(kind_path, message));
+                }
+                ("tool_result", "user") => {
+                    messages.push(result(&mut block.fields)?);
+                    results = true;
+                }
+                (kind @ ("tool_use" | "tool_result"), _) => {
+                    let of = if kind == "tool_use" { "the assistant" } else { "the user" };
+                    let message = format!("`{kind_path}` is \"{kind}\", which only {of} sends.");
+                    return Err(ApiError::invalid(kind_path, message));
+                }
+                (kind, _) => return Err(no_text(kind_path, kind)),
+            }
+        }
+    }
+    if results && !texts {
+        return Ok(());
+    }
+    match messages.last_mut() {
+        Some(before) if before.role == role => {
+            if !content.is_empty() || tool_calls.is_empty() {
+                if !before.content.is_empty() || before.tool_calls.is_empty() {
+                    before.content.push_str(BETWEEN);
+                }
+                before.content.push_str(&content);
+            }
+            before.tool_calls.append(&mut tool_calls);
+        }
+        _ => messages.push(Message { tool_calls, ..message(role, content) }),
+    }
+    Ok(())
 }
 
 fn message(role: &str, content: String) -> Message {
     Message::text(role, content)
 }
 
+/// What a tool said.
+fn result(block: &mut Fields<'_>) -> Result<Message, ApiError> {
+    let [id_path, path] = ["tool_use_id", "content"].map(|name| block.path(name));
+    let id = block.string("tool_use_id")?.ok_or_else(|| ask::missing(&id_path))?;
+    let mut said = block.take("content").map_or(Ok(String::new()), |raw| content(&path, raw))?;
+    // Templates have no other place for it.
+    if block.boolean("is_error")?.unwrap_or(false) {
+        said.insert_str(0, FAILED);
+    }
+    block.take("cache_control");
+    table::nothing_left(block, &["type", "tool_use_id", "content", "is_error"])?;
+    Ok(Message { tool_call_id: Some(tools::short(&id_path, id)?), ..message("tool", said) })
+}
+
+/// Calls that anybody but the model made are refused.
+fn direct(block: &mut Fields<'_>) -> Result<(), ApiError> {
+    let path = block.path("caller");
+    let Some(mut caller) = block.fields("caller")? else { return Ok(()) };
+    if caller.string("type")?.as_deref() == Some("direct") {
+        return table::nothing_left(&caller, &["type"]);
+    }
+    let message =
+        format!("`{path}` is not supported here: tools are called by the model alone. Leave it out.");
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path))
+}
+
+/// A block of content, whose type was read.
+struct Block<'a> {
+    kind: String,
+    fields: Fields<'a>,
+}
+
+fn blocks<'a>(path: &str, raw: &'a RawValue) -> Result<Vec<Block<'a>>, ApiError> {
+    if fields::first_byte(raw) != b'[' {
+        return Err(fields::wrong_type(path, raw, "a text or a list of blocks"));
+    }
+    let block = |(index, raw)| {
+        let mut fields = Fields::object(format!("{path}[{index}]"), raw)?;
+        let kind = fields.string("type")?.ok_or_else(|| ask::missing(&fields.path("type")))?;
+        Ok(Block { kind, fields })
+    };
+    fields::list(path, raw, ask::PARTS_MAX)?.into_iter().enumerate().map(block).collect()
+}
+
 /// A text, or a list of text blocks joined as they stand.
 fn content(path: &str, raw: &RawValue) -> Result<String, ApiError> {
-    match fields::first_byte(raw) {
-        b'"' => fields::string(path, raw),
-        b'[' => {
-            let mut text = String::new();
-            for (index, raw) in fields::list(path, raw, ask::PARTS_MAX)?.into_iter().enumerate() {
-                let mut block = Fields::object(format!("{path}[{index}]"), raw)?;
-                let kind_path = block.path("type");
-                let kind = block.string("type")?.ok_or_else(|| ask::missing(&kind_path))?;
-                if kind != "text" {
-                    return Err(no_text(kind_path, &kind));
-                }
-                let text_path = block.path("text");
-                text.push_str(&block.string("text")?.ok_or_else(|| ask::missing(&text_path))?);
-                block.take("cache_control");
-                let citations = block.path("citations");
-                if block.take("citations").is_some_and(|raw| raw.get() != "[]") {
-                    let message =
-                        format!("`{citations}` is not supported here. Write what is cited into the text.");
-                    return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(citations));
-                }
-                table::nothing_left(&block, &["type", "text"])?;
-            }
-            Ok(text)
-        }
-        _ => Err(fields::wrong_type(path, raw, "a text or a list of text blocks")),
+    if fields::first_byte(raw) == b'"' {
+        return fields::string(path, raw);
     }
+    let mut joined = String::new();
+    for mut block in blocks(path, raw)? {
+        if block.kind != "text" {
+            return Err(no_text(block.fields.path("type"), &block.kind));
+        }
+        joined.push_str(&text(&mut block.fields)?);
+    }
+    Ok(joined)
+}
+
+/// The text of a text block.
+fn text(block: &mut Fields<'_>) -> Result<String, ApiError> {
+    let text_path = block.path("text");
+    let text = block.string("text")?.ok_or_else(|| ask::missing(&text_path))?;
+    block.take("cache_control");
+    let citations = block.path("citations");
+    if block.take("citations").is_some_and(|raw| raw.get() != "[]") {
+        let message = format!("`{citations}` is not supported here. Write what is cited into the text.");
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(citations));
+    }
+    table::nothing_left(block, &["type", "text"])?;
+    Ok(text)
 }
 
 /// A block that is no text.
@@ -161,38 +258,14 @@ fn no_text(path: String, kind: &str) -> ApiError {
         "image" => "Say in words what it shows.",
         "document" | "search_result" | "container_upload" => "Write what it says into a text block.",
         "thinking" | "redacted_thinking" => "Leave it out: thoughts are part of the text here.",
-        "tool_use" => "Write the call into a text block.",
-        "tool_result" => "Write what the tool said into a text block.",
         _ => "Write it into a text block.",
     };
-    let message =
-        format!("`{path}` is \"{}\". Only \"text\" is supported here. {instead}", fields::quote(kind));
-    ApiError::new(Code::UnsupportedParameter, message).with_param(path)
-}
-
-/// Tools may be named as long as none is to be called.
-fn no_tools(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    let tools = fields.take("tools").is_some_and(|raw| raw.get() != "[]");
-    let choice = match fields.fields("tool_choice")? {
-        None => None,
-        Some(mut choice) => {
-            let kind = choice.string("type")?.ok_or_else(|| ask::missing("tool_choice.type"))?;
-            choice.take("disable_parallel_tool_use");
-            choice.take("name");
-            table::nothing_left(&choice, &["type", "name", "disable_parallel_tool_use"])?;
-            Some(kind)
-        }
-    };
-    let at_fault = match (tools, choice.as_deref()) {
-        (_, Some("none")) | (false, None | Some("auto")) => return Ok(()),
-        (true, _) => "tools",
-        (false, Some(_)) => "tool_choice",
-    };
     let message = format!(
-        "`{at_fault}` is not supported here: answers are text. Leave it out or send `tool_choice: {{\"type\": \"none\"}}`, and \
-         describe in `messages` what may be called.",
+        "`{path}` is \"{}\". Only \"text\" is supported here, and calls of tools with their results in \
+         `messages`. {instead}",
+        fields::quote(kind)
     );
-    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(at_fault))
+    ApiError::new(Code::UnsupportedParameter, message).with_param(path)
 }
 
 /// Answers are plain text, thought of as the model was taught, at the one speed there is.
@@ -300,8 +373,17 @@ mod tests {
         check_refused(&body(r#","temperature":1.5"#), InvalidParam, "temperature");
         check_refused(&body(r#","stop_sequences":[""]"#), InvalidParam, "stop_sequences");
         check_refused(&body(r#","presence_penalty":1"#), UnknownParameter, "presence_penalty");
-        check_refused(&body(r#","tools":[{"name":"f"}]"#), UnsupportedParameter, "tools");
-        check_refused(&body(r#","tool_choice":{"type":"any"}"#), UnsupportedParameter, "tool_choice");
+        check_refused(&body(r#","tools":[{"name":"f"}]"#), InvalidParam, "tools[0].input_schema");
+        check_refused(&body(r#","tool_choice":{"type":"any"}"#), InvalidParam, "tool_choice");
+        check_refused(&body(r#","tool_choice":{"type":"all"}"#), InvalidParam, "tool_choice.type");
+        check_refused(&body(r#","tool_choice":{"type":"tool"}"#), InvalidParam, "tool_choice.name");
+        check_refused(&body(r#","tool_choice":{"type":"tool","name":"g"}"#), InvalidParam, "tool_choice");
+        let tool = |more: &str| body(&format!(r#","tools":[{{"name":"f","input_schema":{{}}{more}}}]"#));
+        check_refused(&tool(r#","type":"web_search_20250305""#), UnsupportedParameter, "tools[0].type");
+        check_refused(&tool(r#","strict":true"#), UnsupportedParameter, "tools[0].strict");
+        check_refused(&tool(r#","defer_loading":true"#), UnsupportedParameter, "tools[0].defer_loading");
+        check_refused(&tool(r#","input_examples":[{}]"#), UnsupportedParameter, "tools[0].input_examples");
+        check_refused(&tool(r#","parameters":{}"#), UnknownParameter, "tools[0].parameters");
         check_refused(
             &body(r#","thinking":{"type":"enabled","budget_tokens":1024}"#),
             UnsupportedParameter,
@@ -317,13 +399,71 @@ mod tests {
         let turn = |content: &str, role: &str| {
             format!(r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"{role}","content":{content}}}]}}"#)
         };
-        for kind in ["image", "document", "thinking", "tool_use", "tool_result", "poem"] {
+        for kind in ["image", "document", "thinking", "server_tool_use", "poem"] {
             let text = turn(&format!(r#"[{{"type":"{kind}"}}]"#), "user");
             check_refused(&text, UnsupportedParameter, "messages[0].content[0].type");
         }
+        let (used, said) =
+            (r#"[{"type":"tool_use"}]"#, r#"[{"type":"text","text":"x"},{"type":"tool_result"}]"#);
+        check_refused(&turn(used, "user"), InvalidParam, "messages[0].content[0].type");
+        check_refused(&turn(said, "user"), InvalidParam, "messages[0].content[1].type");
+        let bare = r#"[{"type":"tool_result"}]"#;
+        check_refused(&turn(bare, "user"), InvalidParam, "messages[0].content[0].tool_use_id");
         check_refused(&turn(r#""The answer is""#, "assistant"), UnsupportedParameter, "messages[0].role");
         check_refused(&turn(r#""x""#, "developer"), InvalidParam, "messages[0].role");
         check_refused(&turn("3", "user"), InvalidParam, "messages[0].content");
+    }
+
+    #[test]
+    fn tools_are_shown_as_templates_know_them() {
+        let tools = r#","tools":[{"type":"custom","name":"f","description":"d","input_schema":{"type": "object"},
+            "cache_control":{"type":"ephemeral"}},{"name":"g","input_schema":{}}]"#;
+        let read = |choice: &str| asked(&body(&format!("{tools}{choice}")));
+        let ask = read("");
+        let Prompt::Chat { tools: shown, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
+        assert_eq!(
+            shown[..],
+            [
+                r#"{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}"#,
+                r#"{"type":"function","function":{"name":"g","parameters":{}}}"#,
+            ]
+        );
+        let made =
+            |ask: Ask| ask.tools.map(|tools| (tools.names.to_vec(), tools.most, tools.forced.is_some()));
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        assert_eq!(made(ask), Some((names(&["f", "g"]), 128, false)));
+        let one = read(r#","tool_choice":{"type":"auto","disable_parallel_tool_use":true}"#);
+        assert_eq!(made(one), Some((names(&["f", "g"]), 1, false)));
+        let any = read(r#","tool_choice":{"type":"any"}"#);
+        assert_eq!(made(any), Some((names(&["f", "g"]), 128, true)));
+        let named = read(r#","tool_choice":{"type":"tool","name":"g"}"#);
+        assert_eq!(made(named), Some((names(&["g"]), 1, true)));
+        let none = read(r#","tool_choice":{"type":"none"}"#);
+        assert_eq!(none.shows_tools(), None);
+        assert_eq!(made(none), None);
+    }
+
+    #[test]
+    fn calls_and_results_are_messages() {
+        let ask = asked(
+            r#"{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"a"},
+                {"role":"assistant","content":[{"type":"text","text":"b"},{"type":"tool_use","id":"1","name":"f","input":{"x": 1}}]},
+                {"role":"assistant","content":[{"type":"tool_use","id":"2","name":"g","input":{},"caller":{"type":"direct"}}]},
+                {"role":"user","content":[{"type":"tool_result","tool_use_id":"1","content":"c"},
+                    {"type":"tool_result","tool_use_id":"2","is_error":true,"content":[{"type":"text","text":"d"}]},
+                    {"type":"text","text":"e"}]}]}"#,
+        );
+        let said = [("user", "a"), ("assistant", "b"), ("tool", "c"), ("tool", "Error: d"), ("user", "e")];
+        assert_eq!(turns(&ask), said);
+        let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("not a chat") };
+        let calls: Vec<(&str, &str, &str)> = messages[1]
+            .tool_calls
+            .iter()
+            .map(|call| (call.id.as_str(), call.name.as_str(), call.arguments.as_str()))
+            .collect();
+        assert_eq!(calls, [("1", "f", r#"{"x":1}"#), ("2", "g", "{}")]);
+        assert_eq!(messages[2].tool_call_id.as_deref(), Some("1"));
+        assert_eq!(ask.shows_tools(), Some("messages"));
     }
 
     #[test]

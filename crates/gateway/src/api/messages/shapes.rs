@@ -6,6 +6,7 @@
 //!         fields those clients ignore.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::api::shapes::{ModelNote, SuretyNote, Usage};
@@ -22,9 +23,10 @@ pub(crate) struct Message<'a> {
     pub(crate) role: &'static str,
     /// The name of the model.
     pub(crate) model: &'a str,
-    /// One text block; none in the message that begins a stream.
-    pub(crate) content: Vec<TextBlock<'a>>,
-    /// `end_turn`, `max_tokens`, `stop_sequence` or `model_context_window_exceeded`.
+    /// One text block, or where tools may be called what was said and called in its order; none in the message that begins a
+    /// stream.
+    pub(crate) content: Vec<ContentBlock<'a>>,
+    /// `end_turn`, `max_tokens`, `stop_sequence`, `tool_use` or `model_context_window_exceeded`.
     pub(crate) stop_reason: Option<&'static str>,
     /// Which stop sequence ended the answer.
     pub(crate) stop_sequence: Option<&'a str>,
@@ -32,6 +34,28 @@ pub(crate) struct Message<'a> {
     /// Who answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) surety: Option<SuretyNote>,
+}
+
+/// A part of an answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ContentBlock<'a> {
+    Text(TextBlock<'a>),
+    ToolUse(ToolUseBlock<'a>),
+}
+
+/// A call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ToolUseBlock<'a> {
+    /// `tool_use`.
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// By which its result names it.
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
+    /// An object, as the model wrote it; empty where the block begins in a stream.
+    #[schema(value_type = Object)]
+    pub(crate) input: &'a RawValue,
 }
 
 /// What was said.
@@ -87,13 +111,13 @@ impl MessageUsage {
 pub(crate) enum MessageEvent<'a> {
     /// First.
     MessageStart { message: Message<'a> },
-    /// Before the text.
-    ContentBlockStart { index: u32, content_block: TextBlock<'a> },
+    /// Before a text or a call.
+    ContentBlockStart { index: u32, content_block: ContentBlock<'a> },
     /// Says that the line is open.
     Ping,
-    /// More of the text.
-    ContentBlockDelta { index: u32, delta: TextDelta<'a> },
-    /// The text is whole.
+    /// More of the text, or of the call's input.
+    ContentBlockDelta { index: u32, delta: BlockDelta<'a> },
+    /// The text or the call is whole.
     ContentBlockStop { index: u32 },
     /// How it ended, and what it took.
     MessageDelta {
@@ -119,6 +143,24 @@ impl MessageEvent<'_> {
             MessageEvent::MessageStop => "message_stop",
         }
     }
+}
+
+/// More of a block.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BlockDelta<'a> {
+    Text(TextDelta<'a>),
+    Input(InputDelta<'a>),
+}
+
+/// More of a call's input.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InputDelta<'a> {
+    /// `input_json_delta`.
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// Put together, they are one JSON object.
+    pub(crate) partial_json: &'a str,
 }
 
 /// More of the text.

@@ -7,18 +7,23 @@
 //! Absent: sending them (`generate`).
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use surety_types::TokenLogprob;
 
 use super::{
-    shapes::{Message, MessageEvent, MessageUsage, StopDelta, TextBlock, TextDelta},
+    shapes::{
+        BlockDelta, ContentBlock, InputDelta, Message, MessageEvent, MessageUsage, StopDelta, TextBlock,
+        TextDelta, ToolUseBlock,
+    },
     stops::Tail,
 };
 use crate::{
     api::{
         ask::Ask,
+        calls::{Calls, Piece},
         dialect,
         shapes::{SuretyNote, Usage},
-        wording::{Heading, Marks, Wording},
+        wording::{self, Heading, Marks, Wording},
     },
     error::ApiError,
 };
@@ -31,6 +36,12 @@ pub(crate) struct MessageWording {
     opened: bool,
     /// What has come and is in no event yet.
     text: String,
+    /// Where tools may be called: what finds the calls, and what was found and is in no event yet.
+    calls: Option<Calls>,
+    pieces: Vec<Piece>,
+    /// Blocks that were begun, and whether the last is a text that has not ended.
+    blocks: u32,
+    in_text: bool,
     marks: Option<Marks>,
     /// What was asked for at most.
     max_output_tokens: Option<u32>,
@@ -46,6 +57,10 @@ impl MessageWording {
             // Whoever goes on has seen the beginning.
             opened: marks.as_ref().is_some_and(|marks| marks.position > 0),
             text: String::new(),
+            calls: wording::callable(&heading, ask).map(Calls::new),
+            pieces: Vec::new(),
+            blocks: 0,
+            in_text: false,
             marks,
             max_output_tokens: ask.max_output_tokens,
             tail: (!stops.is_empty()).then(|| Tail::new(stops.to_vec())),
@@ -53,7 +68,7 @@ impl MessageWording {
         }
     }
 
-    fn message<'a>(&'a self, content: Vec<TextBlock<'a>>, usage: MessageUsage) -> Message<'a> {
+    fn message<'a>(&'a self, content: Vec<ContentBlock<'a>>, usage: MessageUsage) -> Message<'a> {
         Message {
             id: &self.id,
             kind: "message",
@@ -76,6 +91,7 @@ impl MessageWording {
                 (if short { "model_context_window_exceeded" } else { "max_tokens" }, None)
             }
             (_, Some(stop)) => ("stop_sequence", Some(stop)),
+            _ if self.calls.as_ref().is_some_and(|calls| calls.made() > 0) => ("tool_use", None),
             (_, None) => ("end_turn", None),
         }
     }
@@ -88,8 +104,57 @@ impl MessageWording {
         self.opened = true;
         let message = self.message(Vec::new(), MessageUsage::of_prompt(self.heading.prompt_tokens));
         write(events, &MessageEvent::MessageStart { message });
-        write(events, &MessageEvent::ContentBlockStart { index: 0, content_block: block("") });
+        // Where tools may be called, it is not known yet what the first block is.
+        if self.calls.is_none() {
+            write(events, &MessageEvent::ContentBlockStart { index: 0, content_block: text_block("") });
+        }
         write(events, &MessageEvent::Ping);
+    }
+
+    /// What was found where tools may be called: a block for each call, and for what is said between them.
+    fn pieces(&mut self, events: &mut Vec<u8>) {
+        for piece in std::mem::take(&mut self.pieces) {
+            let delta = match &piece {
+                Piece::Text(text) => {
+                    if !self.in_text {
+                        self.begin(events, text_block(""));
+                        self.in_text = true;
+                    }
+                    BlockDelta::Text(TextDelta { kind: "text_delta", text })
+                }
+                Piece::Begins { id, name } => {
+                    self.end_text(events);
+                    self.begin(events, call_block(id, name, nothing()));
+                    continue;
+                }
+                Piece::Arguments(more) => {
+                    BlockDelta::Input(InputDelta { kind: "input_json_delta", partial_json: more })
+                }
+                Piece::Ends => {
+                    write(events, &MessageEvent::ContentBlockStop { index: self.blocks - 1 });
+                    continue;
+                }
+            };
+            write(events, &MessageEvent::ContentBlockDelta { index: self.blocks - 1, delta });
+        }
+    }
+
+    fn begin(&mut self, events: &mut Vec<u8>, content_block: ContentBlock<'_>) {
+        write(events, &MessageEvent::ContentBlockStart { index: self.blocks, content_block });
+        self.blocks += 1;
+    }
+
+    fn end_text(&mut self, events: &mut Vec<u8>) {
+        if std::mem::take(&mut self.in_text) {
+            write(events, &MessageEvent::ContentBlockStop { index: self.blocks - 1 });
+        }
+    }
+
+    /// The text is whole.
+    fn end(&mut self) {
+        if let Some(calls) = &mut self.calls {
+            self.pieces.extend(calls.finish());
+        }
     }
 
     /// What has come and was not sent.
@@ -104,7 +169,7 @@ impl MessageWording {
                 events.extend_from_slice(format!("id: {}:{}\n", marks.request, marks.position).as_bytes());
             }
         }
-        let delta = TextDelta { kind: "text_delta", text: &text };
+        let delta = BlockDelta::Text(TextDelta { kind: "text_delta", text: &text });
         write(events, &MessageEvent::ContentBlockDelta { index: 0, delta });
     }
 }
@@ -113,32 +178,49 @@ impl Wording for MessageWording {
     fn prompt(&mut self, _index: usize, _logprobs: &[TokenLogprob], _first: usize) {}
 
     fn output(&mut self, _index: usize, text: &str, logprobs: &[TokenLogprob]) {
-        self.text.push_str(text);
+        match &mut self.calls {
+            Some(calls) => self.pieces.extend(calls.push(text)),
+            None => self.text.push_str(text),
+        }
         if let Some(tail) = &mut self.tail {
             tail.push(text, logprobs);
         }
     }
 
     fn news(&self) -> Option<usize> {
-        (!self.text.is_empty()).then_some(0)
+        (!self.text.is_empty() || !self.pieces.is_empty()).then_some(0)
     }
 
     fn pending_bytes(&self) -> usize {
-        self.text.len()
+        self.text.len() + self.pieces.iter().map(Piece::bytes).sum::<usize>()
     }
 
     fn events(&mut self, _index: usize) -> Option<Bytes> {
         let mut events = Vec::new();
         self.open(&mut events);
         self.piece(&mut events);
+        self.pieces(&mut events);
         (!events.is_empty()).then(|| Bytes::from(events))
     }
 
     fn finish(&mut self, _index: usize, reason: &'static str, end: Option<(Usage, SuretyNote)>) -> Bytes {
         let mut events = Vec::new();
         self.open(&mut events);
-        self.piece(&mut events);
-        write(&mut events, &MessageEvent::ContentBlockStop { index: 0 });
+        self.end();
+        match self.calls {
+            None => {
+                self.piece(&mut events);
+                write(&mut events, &MessageEvent::ContentBlockStop { index: 0 });
+            }
+            Some(_) => {
+                self.pieces(&mut events);
+                if self.blocks == 0 {
+                    self.begin(&mut events, text_block(""));
+                    self.in_text = true;
+                }
+                self.end_text(&mut events);
+            }
+        }
         let (usage, surety) = end.unzip();
         let (stop_reason, stop_sequence) = self.stop(reason, usage.as_ref());
         let delta = StopDelta { stop_reason, stop_sequence };
@@ -153,20 +235,68 @@ impl Wording for MessageWording {
         dialect::message_frame(failure, &self.heading.request)
     }
 
-    fn document(self: Box<Self>, reasons: &[&'static str], usage: Usage, note: SuretyNote) -> Bytes {
+    fn document(mut self: Box<Self>, reasons: &[&'static str], usage: Usage, note: SuretyNote) -> Bytes {
+        self.end();
+        let pieces = joined(std::mem::take(&mut self.pieces));
+        let content = match self.calls {
+            None => vec![text_block(&self.text)],
+            Some(_) => content(&pieces),
+        };
         let (stop_reason, stop_sequence) = self.stop(reasons.first().unwrap_or(&"stop"), Some(&usage));
         let message = Message {
             stop_reason: Some(stop_reason),
             stop_sequence,
             surety: Some(note),
-            ..self.message(vec![block(&self.text)], MessageUsage::of(&usage))
+            ..self.message(content, MessageUsage::of(&usage))
         };
         Bytes::from(serde_json::to_vec(&message).expect("a message is JSON"))
     }
 }
 
-fn block(text: &str) -> TextBlock<'_> {
-    TextBlock { kind: "text", text, citations: None }
+/// The same pieces, with no two texts behind each other.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match (joined.last_mut(), piece) {
+            (Some(Piece::Text(before)), Piece::Text(more)) => before.push_str(&more),
+            (_, piece) => joined.push(piece),
+        }
+    }
+    joined
+}
+
+/// The blocks of an answer in which calls were looked for; an empty text where nothing was said.
+fn content(pieces: &[Piece]) -> Vec<ContentBlock<'_>> {
+    let mut blocks = Vec::new();
+    let mut called = ("", "");
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => blocks.push(text_block(text)),
+            Piece::Begins { id, name } => called = (id, name),
+            Piece::Arguments(json) => {
+                let input = serde_json::from_str(json).unwrap_or(nothing());
+                blocks.push(call_block(called.0, called.1, input));
+            }
+            Piece::Ends => {}
+        }
+    }
+    if blocks.is_empty() {
+        blocks.push(text_block(""));
+    }
+    blocks
+}
+
+fn text_block(text: &str) -> ContentBlock<'_> {
+    ContentBlock::Text(TextBlock { kind: "text", text, citations: None })
+}
+
+fn call_block<'a>(id: &'a str, name: &'a str, input: &'a RawValue) -> ContentBlock<'a> {
+    ContentBlock::ToolUse(ToolUseBlock { kind: "tool_use", id, name, input })
+}
+
+/// An input that is not known yet.
+fn nothing() -> &'static RawValue {
+    serde_json::from_str("{}").expect("an object")
 }
 
 fn write(events: &mut Vec<u8>, event: &MessageEvent<'_>) {
@@ -180,7 +310,7 @@ fn write(events: &mut Vec<u8>, event: &MessageEvent<'_>) {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use surety_types::CivilDate;
+    use surety_types::{CallFormat, CivilDate};
 
     use super::*;
     use crate::{
@@ -196,7 +326,14 @@ mod tests {
         let request = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
         MessageWording::new(
-            Heading { request, created: 1, model, fingerprint, calls: None, prompt_tokens: 5 },
+            Heading {
+                request,
+                created: 1,
+                model,
+                fingerprint,
+                calls: Some(CallFormat::Hermes),
+                prompt_tokens: 5,
+            },
             &ask,
             None,
         )
@@ -273,6 +410,97 @@ mod tests {
         check("hi", &[b"hi", b"</s>"], "stop", 2, json!(["end_turn", null]));
         check("hi", &[b"hi"], "length", 9, json!(["max_tokens", null]));
         check("hi", &[b"hi"], "length", 3, json!(["model_context_window_exceeded", null]));
+    }
+
+    const TOOLS: &str = r#","tools":[{"name":"weather","input_schema":{"type":"object"}}]"#;
+
+    /// What a stream's events say, as the blocks of a document.
+    fn rebuilt(events: &[Value]) -> Vec<Value> {
+        let mut blocks: Vec<Value> = Vec::new();
+        let (mut open, mut json) = (None, String::new());
+        for event in events {
+            let index = event["index"].as_u64().map(|index| index as usize);
+            match event["type"].as_str().expect("a type") {
+                "content_block_start" => {
+                    assert_eq!((open, index), (None, Some(blocks.len())), "blocks follow each other");
+                    blocks.push(event["content_block"].clone());
+                    open = index;
+                    json.clear();
+                }
+                "content_block_delta" => {
+                    assert_eq!(open, index);
+                    let block = blocks.last_mut().expect("a block");
+                    match event["delta"]["type"].as_str().expect("a type") {
+                        "text_delta" => {
+                            let text = event["delta"]["text"].as_str().expect("a text");
+                            let before = block["text"].as_str().expect("a text block").to_owned();
+                            block["text"] = json!(before + text);
+                        }
+                        "input_json_delta" => {
+                            json.push_str(event["delta"]["partial_json"].as_str().expect("a text"));
+                        }
+                        other => panic!("{other}"),
+                    }
+                }
+                "content_block_stop" => {
+                    assert_eq!(open.take(), index);
+                    let block = blocks.last_mut().expect("a block");
+                    if block["type"] == "tool_use" {
+                        assert_eq!(block["input"], json!({}));
+                        block["input"] = serde_json::from_str(&json).expect("an object");
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(open, None);
+        blocks
+    }
+
+    #[test]
+    fn a_stream_and_a_document_have_the_same_blocks() {
+        const CALL: &str = r#"<tool_call>{"name":"weather","arguments":{"a":"b\n"}}</tool_call>"#;
+        let check = |text: &str, reason: &'static str, expected: Value, ended: &str| {
+            let document = {
+                let mut wording = Box::new(wording(TOOLS));
+                wording.output(0, text, &[]);
+                wording.document(&[reason], usage(9), SuretyNote::default())
+            };
+            let document: Value = serde_json::from_slice(&document).expect("JSON");
+            let kinds: Vec<&Value> =
+                document["content"].as_array().expect("blocks").iter().map(|block| &block["type"]).collect();
+            assert_eq!((json!(kinds), &document["stop_reason"]), (expected, &json!(ended)), "{text}");
+            for size in [1, 7, 1000] {
+                let mut wording = wording(TOOLS);
+                let mut events = Vec::new();
+                let characters: Vec<char> = text.chars().collect();
+                for part in characters.chunks(size) {
+                    wording.output(0, &part.iter().collect::<String>(), &[]);
+                    if wording.news().is_some() {
+                        events.extend(parse(&wording.events(0).expect("news")));
+                    }
+                }
+                events.extend(parse(&wording.finish(0, reason, Some((usage(9), SuretyNote::default())))));
+                assert_eq!(json!(rebuilt(&events)), document["content"], "{text}");
+                let end = &events[events.len() - 2];
+                assert_eq!(end["delta"]["stop_reason"], ended);
+            }
+        };
+        check(
+            &format!("I look. {CALL}\n{CALL}"),
+            "stop",
+            json!(["text", "tool_use", "tool_use"]),
+            "tool_use",
+        );
+        check(
+            &format!("{CALL} and {CALL} then"),
+            "stop",
+            json!(["tool_use", "text", "tool_use", "text"]),
+            "tool_use",
+        );
+        check("no <tool> at all", "stop", json!(["text"]), "end_turn");
+        check("", "stop", json!(["text"]), "end_turn");
+        check("<tool_call>{\"name\":", "length", json!(["text"]), "max_tokens");
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(crate) async fn show(
         modelfile: "",
         details: details(&manifest),
         model_info: header(&manifest, model.context_length),
-        capabilities: vec!["completion"],
+        capabilities: if model.surety.tools { vec!["completion", "tools"] } else { vec!["completion"] },
         modified_at: rfc3339(model.created * 1000),
         surety: model.surety,
     }))

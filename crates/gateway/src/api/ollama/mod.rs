@@ -101,7 +101,7 @@ async fn answer(
 fn load(shared: &Shared, model: String, chat: bool, stream: bool) -> Result<Response, ApiError> {
     shared.workers.resolve(&served(shared, model.clone()))?;
     let rest = OllamaRest { done: true, done_reason: Some("load"), ..OllamaRest::default() };
-    let mut json = wording::object(&model, chat, "", rest);
+    let mut json = wording::object(&model, chat, "", Vec::new(), rest);
     if stream {
         json.push(b'\n');
     }

@@ -51,8 +51,8 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         CHAT,
         Taken,
         Shape::Any,
-        "The conversation: `role` is `system`, `user`, `assistant` or `tool`, `content` a text. The last must not be the \
-         assistant's. None: only whether the model is served is told.",
+        "The conversation: `role` is `system`, `user`, `assistant` or `tool`, `content` a text; the assistant's may \
+         have `tool_calls`, a tool's `tool_name` or `tool_call_id`. The last must not be the assistant's. None: only whether the model is served is told.",
     ),
     row(
         "prompt",
@@ -102,8 +102,21 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
          their keys, operators by 0x and those of their addresses.",
     ),
-    examined("tools", CHAT, "Only empty."),
-    examined("format", BOTH, "Only empty."),
+    row(
+        "tools",
+        CHAT,
+        Taken,
+        Shape::Any,
+        "Functions the model may call, up to 128, if its chat template shows it any.",
+    ),
+    row(
+        "format",
+        BOTH,
+        Taken,
+        Shape::Any,
+        "`\"json\"`, or a JSON Schema: the answer meets it by construction, unless its limit or a stop string cuts it off. Keywords \
+         that are not supported are refused by name.",
+    ),
     examined("think", BOTH, "Only false: thoughts are part of the text here."),
     examined("images", GENERATE, "Only empty."),
     examined("suffix", GENERATE, "Only empty."),

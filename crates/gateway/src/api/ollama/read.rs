@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use serde_json::value::RawValue;
-use surety_types::{CivilDate, Message, Prompt, Sampling, Seed, request::MAX_MESSAGES};
+use surety_types::{CivilDate, Message, Prompt, Request, Sampling, Seed, request::MAX_MESSAGES};
 
 use super::parameters as own;
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         ask::{self, Ask, Form},
         fields::{self, Fields},
         parameters::{self as table, Route},
-        provider,
+        provider, response_format, tools,
     },
     error::{ApiError, Code},
     route::preferences::Preferences,
@@ -59,16 +59,18 @@ pub(super) fn read(text: &str, route: Route, today: CivilDate, began: Instant) -
     let ask::Extras { date, worker, deadline_ms } = ask::extras(fields)?;
     let preferences = Preferences { worker, ..provider::preferences(fields)? };
     let chat = route == Route::OllamaChat;
-    let prompt = if chat { conversation(fields)? } else { prompt(fields)? };
+    let grammar = response_format::format(fields)?;
+    let (shown, tools) = if chat { offered(fields)? } else { (Vec::new(), None) };
+    let prompt = if chat { conversation(fields, shown)? } else { prompt(fields)? };
     assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
     let Some(prompt) = prompt else { return Ok(Asked::Load { model, stream }) };
     let form = Form::Ollama { chat, logprobs, began };
     let ask = Ask {
         model,
-        requests: vec![form.request(prompt, options.stop, date.unwrap_or(today))],
+        sampling: Sampling { grammar: grammar.as_deref().map(Request::grammar_digest), ..options.sampling },
+        requests: vec![Request { grammar, ..form.request(prompt, options.stop, date.unwrap_or(today)) }],
         choices: 1,
-        sampling: options.sampling,
         seed: options.seed,
         max_output_tokens: options.max_output_tokens,
         ignore_end: false,
@@ -77,7 +79,7 @@ pub(super) fn read(text: &str, route: Route, today: CivilDate, began: Instant) -
         preferences,
         deadline_ms,
         form,
-        tools: None,
+        tools,
     };
     ask.checked().map(Box::new).map(Asked::Answer)
 }
@@ -101,8 +103,6 @@ fn is_empty(raw: &RawValue) -> bool {
 /// Refuses what is asked for and cannot be had.
 fn lacking(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     for (name, instead) in [
-        ("tools", "Describe in `messages` what may be called."),
-        ("format", "Describe the form and check the answer."),
         ("think", "Leave it out, or say how much to think: thoughts are part of the text."),
         ("images", "Say in words what they show."),
         ("suffix", "Put the text to be completed at the end of `prompt`."),
@@ -130,8 +130,16 @@ fn logprobs(fields: &mut Fields<'_>) -> Result<Option<u8>, ApiError> {
     Ok(wanted.then_some(top.unwrap_or(0) as u8))
 }
 
+/// What may be called; clients send empty values for nothing.
+fn offered(fields: &mut Fields<'_>) -> Result<tools::Offered, ApiError> {
+    if fields.raw("tools").is_some_and(is_empty) {
+        fields.take("tools");
+    }
+    tools::offered(fields)
+}
+
 /// The prompt of a chat; none if it has no messages.
-fn conversation(fields: &mut Fields<'_>) -> Result<Option<Prompt>, ApiError> {
+fn conversation(fields: &mut Fields<'_>, shown: Vec<String>) -> Result<Option<Prompt>, ApiError> {
     let Some(raw) = fields.take("messages") else { return Ok(None) };
     let turns = fields::list("messages", raw, MAX_MESSAGES)?;
     let last = turns.len().saturating_sub(1);
@@ -149,7 +157,6 @@ fn conversation(fields: &mut Fields<'_>) -> Result<Option<Prompt>, ApiError> {
         let content = turn.string("content")?.unwrap_or_default();
         for (name, instead) in [
             ("images", "Say in words what they show."),
-            ("tool_calls", "Write the call into `content`."),
             ("thinking", "Leave it out, or put it into `content`."),
         ] {
             if turn.take(name).is_some_and(|raw| !is_empty(raw)) {
@@ -158,19 +165,50 @@ fn conversation(fields: &mut Fields<'_>) -> Result<Option<Prompt>, ApiError> {
                 return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
             }
         }
-        // What chat templates never see.
-        for name in ["tool_name", "tool_call_id"] {
-            turn.take(name);
+        if turn.raw("tool_calls").is_some_and(is_empty) {
+            turn.take("tool_calls");
         }
-        table::nothing_left(&turn, &["role", "content"])?;
+        let tool_calls = match role.as_str() {
+            "assistant" => tools::calls_of_objects(index, &mut turn)?,
+            _ => Vec::new(),
+        };
+        let mut named = |name: &str| -> Result<Option<String>, ApiError> {
+            let path = turn.path(name);
+            let text = turn.string(name)?.filter(|text| !text.is_empty() && role == "tool");
+            text.map(|text| tools::short(&path, text)).transpose()
+        };
+        let (name, tool_call_id) = (named("tool_name")?, named("tool_call_id")?);
+        table::nothing_left(&turn, &["role", "content", "tool_calls", "tool_name", "tool_call_id"])?;
         if index == last && role == "assistant" {
             let message = "The last message is the assistant's, which asks for its continuation. Answers cannot be begun for \
                            the model here: end `messages` with what the user says.";
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(role_path));
         }
-        messages.push(Message::text(role, content));
+        messages.push(Message { role, content, name, tool_calls, tool_call_id });
     }
-    Ok((!messages.is_empty()).then(|| Prompt::chat(messages)))
+    answer_calls(&mut messages);
+    Ok((!messages.is_empty()).then_some(Prompt::Chat { messages, tools: shown }))
+}
+
+/// A result that names no call is that of the first call before it that has none yet: of its tool, if it names one.
+fn answer_calls(messages: &mut [Message]) {
+    let mut open: Vec<(String, String)> = Vec::new();
+    for message in messages {
+        if !message.tool_calls.is_empty() {
+            open = message.tool_calls.iter().map(|call| (call.id.clone(), call.name.clone())).collect();
+        }
+        if message.role != "tool" {
+            continue;
+        }
+        let of = open.iter().position(|(id, name)| match (&message.tool_call_id, &message.name) {
+            (Some(named), _) => named == id,
+            (None, Some(named)) => named == name,
+            (None, None) => true,
+        });
+        if let Some(of) = of {
+            message.tool_call_id = Some(open.remove(of).0);
+        }
+    }
 }
 
 /// The prompt of a text; none if it is empty.
@@ -387,8 +425,11 @@ mod tests {
         use Code::{InvalidParam, UnknownParameter, UnsupportedParameter};
         let chat_refused =
             |more: &str, code, param| check_refused(&chat(more), Route::OllamaChat, code, param);
-        chat_refused(r#","format":"json""#, UnsupportedParameter, "format");
-        chat_refused(r#","tools":[{"type":"function"}]"#, UnsupportedParameter, "tools");
+        chat_refused(r#","format":"yaml""#, InvalidParam, "format");
+        chat_refused(r#","format":{"type":"text"}"#, InvalidParam, "format");
+        chat_refused(r#","format":{"pattern":"x"}"#, UnsupportedParameter, "format");
+        chat_refused(r#","tools":[{"type":"function"}]"#, InvalidParam, "tools[0].function");
+        chat_refused(r#","tool_choice":"none""#, UnknownParameter, "tool_choice");
         chat_refused(r#","think":"high""#, UnsupportedParameter, "think");
         chat_refused(r#","temperature":1"#, UnknownParameter, "temperature");
         chat_refused(r#","options":{"temprature":1}"#, UnknownParameter, "options.temprature");
@@ -415,6 +456,49 @@ mod tests {
         };
         turn(r#"{"role":"user","content":"x","images":["aGk="]}"#, "messages[0].images");
         turn(r#"{"role":"assistant","content":"The"}"#, "messages[0].role");
+    }
+
+    #[test]
+    fn formats_become_grammars() {
+        let generate = r#"{"model":"m","prompt":"p","format":{"type": "null"}}"#;
+        for (text, route, expected) in [
+            (chat(r#","format":"json""#), Route::OllamaChat, Some(surety_grammar::json_object())),
+            (
+                generate.to_owned(),
+                Route::OllamaGenerate,
+                surety_grammar::json_schema(r#"{"type":"null"}"#).ok(),
+            ),
+            (chat(r#","format":"""#), Route::OllamaChat, None),
+        ] {
+            let ask = asked(&text, route);
+            assert_eq!(ask.sampling.grammar, expected.as_deref().map(Request::grammar_digest), "{text}");
+            assert_eq!(ask.requests[0].grammar, expected);
+        }
+    }
+
+    #[test]
+    fn calls_and_results_are_messages() {
+        let tool = r#"{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}"#;
+        let ask = asked(
+            &format!(
+                r#"{{"model":"m","tools":[{tool}],"messages":[{{"role":"user","content":"a"}},
+                    {{"role":"assistant","tool_calls":[{{"function":{{"name":"f","arguments":{{"x": 1}}}}}},
+                        {{"id":"own","function":{{"index":1,"name":"g","arguments":{{}}}}}}]}},
+                    {{"role":"tool","content":"d","tool_name":"g"}},{{"role":"tool","content":"c"}}]}}"#
+            ),
+            Route::OllamaChat,
+        );
+        let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("not a chat") };
+        assert_eq!(tools[..], [tool]);
+        assert_eq!(ask.tools.as_ref().map(|tools| (tools.most, tools.forced.is_some())), Some((128, false)));
+        let calls: Vec<(&str, &str)> =
+            messages[1].tool_calls.iter().map(|call| (call.id.as_str(), call.arguments.as_str())).collect();
+        assert_eq!(calls, [("call00100", r#"{"x":1}"#), ("own", "{}")]);
+        assert_eq!(
+            (messages[2].name.as_deref(), messages[2].tool_call_id.as_deref()),
+            (Some("g"), Some("own"))
+        );
+        assert_eq!(messages[3].tool_call_id.as_deref(), Some("call00100"));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use crate::api::shapes::{ChatTokenLogprob, ModelNote, SuretyNote};
@@ -32,6 +32,28 @@ pub(crate) struct OllamaMessage<'a> {
     pub(crate) role: &'static str,
     /// The text, or what is new of it.
     pub(crate) content: &'a str,
+    /// What is called, each whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<OllamaCall>,
+}
+
+/// A call of a tool.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OllamaCall {
+    /// By which its result may name it.
+    pub(crate) id: String,
+    pub(crate) function: OllamaFunction,
+}
+
+/// Which function is called, and with what.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OllamaFunction {
+    /// Its place among the answer's calls.
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// An object, as the model wrote it.
+    #[schema(value_type = Object)]
+    pub(crate) arguments: Box<RawValue>,
 }
 
 /// An answer to a prompt, or a piece of one.
@@ -139,7 +161,7 @@ pub(crate) struct OllamaShow {
     pub(crate) details: OllamaDetails,
     /// What its header says, under the names it has there.
     pub(crate) model_info: BTreeMap<String, Value>,
-    /// `completion`.
+    /// `completion`, and `tools` where its template shows it any.
     pub(crate) capabilities: Vec<&'static str>,
     /// When this gateway started.
     pub(crate) modified_at: String,

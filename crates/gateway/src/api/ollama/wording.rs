@@ -12,17 +12,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use surety_types::TokenLogprob;
+use serde_json::value::RawValue;
+use surety_types::{TokenLogprob, json};
 
-use super::shapes::{OllamaChat, OllamaGeneration, OllamaMessage, OllamaRest, OllamaTook};
+use super::shapes::{
+    OllamaCall, OllamaChat, OllamaFunction, OllamaGeneration, OllamaMessage, OllamaRest, OllamaTook,
+};
 use crate::{
     api::{
         ask::Ask,
+        calls::{Calls, Piece},
         dialect,
         reply::{chat_logprob, scored_bytes},
         shapes::{ChatTokenLogprob, SuretyNote, Usage},
         time::rfc3339_nanoseconds,
-        wording::{Heading, Wording},
+        wording::{self, Heading, Wording},
     },
     error::ApiError,
     id::RequestId,
@@ -39,6 +43,10 @@ pub(crate) struct OllamaWording {
     chat: bool,
     wants_logprobs: bool,
     text: String,
+    /// Where tools may be called: what finds the calls, those that were not told yet, and how many were told.
+    calls: Option<Calls>,
+    called: Vec<OllamaCall>,
+    told: u32,
     logprobs: Vec<ChatTokenLogprob>,
     scored_bytes: usize,
     /// When the request came, when a worker had accepted it, and when the first of the answer was there.
@@ -64,6 +72,9 @@ impl OllamaWording {
             chat: manner.chat,
             wants_logprobs: manner.logprobs,
             text: String::new(),
+            calls: wording::callable(heading, ask).map(Calls::new),
+            called: Vec::new(),
+            told: 0,
             logprobs: Vec::new(),
             scored_bytes: 0,
             began: manner.began,
@@ -90,7 +101,36 @@ impl OllamaWording {
         let text = mem::take(&mut self.text);
         let rest = OllamaRest { logprobs: mem::take(&mut self.logprobs), ..rest };
         self.scored_bytes = 0;
-        object(&self.model, self.chat, &text, rest)
+        let called = mem::take(&mut self.called);
+        self.told += called.len() as u32;
+        object(&self.model, self.chat, &text, called, rest)
+    }
+
+    /// Takes in what is known of the answer.
+    fn take(&mut self, pieces: Vec<Piece>) {
+        let mut begun = None;
+        for piece in pieces {
+            match piece {
+                Piece::Text(more) => self.text.push_str(&more),
+                Piece::Begins { id, name } => begun = Some((id, name)),
+                Piece::Arguments(arguments) => {
+                    // A line has no line breaks in it.
+                    let arguments = RawValue::from_string(json::compact(&arguments)).ok();
+                    let Some(((id, name), arguments)) = begun.take().zip(arguments) else { continue };
+                    let index = self.told + self.called.len() as u32;
+                    self.called.push(OllamaCall { id, function: OllamaFunction { index, name, arguments } });
+                }
+                Piece::Ends => {}
+            }
+        }
+    }
+
+    /// The text is whole.
+    fn end(&mut self) {
+        if let Some(calls) = &mut self.calls {
+            let pieces = calls.finish();
+            self.take(pieces);
+        }
     }
 
     fn line(&mut self, rest: OllamaRest) -> Vec<u8> {
@@ -101,11 +141,17 @@ impl OllamaWording {
 }
 
 /// An answer, or a piece of one.
-pub(super) fn object(model: &str, chat: bool, text: &str, rest: OllamaRest) -> Vec<u8> {
+pub(super) fn object(
+    model: &str,
+    chat: bool,
+    text: &str,
+    tool_calls: Vec<OllamaCall>,
+    rest: OllamaRest,
+) -> Vec<u8> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let created_at = rfc3339_nanoseconds(since.as_nanos());
     let json = if chat {
-        let message = OllamaMessage { role: "assistant", content: text };
+        let message = OllamaMessage { role: "assistant", content: text, tool_calls };
         serde_json::to_vec(&OllamaChat { model, created_at, message, rest })
     } else {
         serde_json::to_vec(&OllamaGeneration { model, created_at, response: text, rest })
@@ -122,7 +168,13 @@ impl Wording for OllamaWording {
 
     fn output(&mut self, _index: usize, text: &str, logprobs: &[TokenLogprob]) {
         self.spoke.get_or_insert_with(Instant::now);
-        self.text.push_str(text);
+        match &mut self.calls {
+            Some(calls) => {
+                let pieces = calls.push(text);
+                self.take(pieces);
+            }
+            None => self.text.push_str(text),
+        }
         if self.wants_logprobs {
             self.scored_bytes += logprobs.iter().map(scored_bytes).sum::<usize>();
             self.logprobs.extend(logprobs.iter().map(chat_logprob));
@@ -130,11 +182,12 @@ impl Wording for OllamaWording {
     }
 
     fn news(&self) -> Option<usize> {
-        (!self.text.is_empty() || !self.logprobs.is_empty()).then_some(0)
+        (!self.text.is_empty() || !self.called.is_empty() || !self.logprobs.is_empty()).then_some(0)
     }
 
     fn pending_bytes(&self) -> usize {
-        self.text.len() + self.scored_bytes
+        let call = |call: &OllamaCall| call.function.arguments.get().len() + call.function.name.len();
+        self.text.len() + self.called.iter().map(call).sum::<usize>() + self.scored_bytes
     }
 
     fn events(&mut self, index: usize) -> Option<Bytes> {
@@ -142,6 +195,7 @@ impl Wording for OllamaWording {
     }
 
     fn finish(&mut self, index: usize, reason: &'static str, end: Option<(Usage, SuretyNote)>) -> Bytes {
+        self.end();
         let mut lines = self.events(index).map_or_else(Vec::new, Vec::from);
         let (usage, surety) = end.unzip();
         let took = usage.map(|usage| self.took(&usage));
@@ -156,6 +210,7 @@ impl Wording for OllamaWording {
     }
 
     fn document(mut self: Box<Self>, reasons: &[&'static str], usage: Usage, note: SuretyNote) -> Bytes {
+        self.end();
         let took = Some(self.took(&usage));
         let done_reason = reasons.first().copied();
         let rest = OllamaRest { done: true, done_reason, took, surety: Some(note), ..OllamaRest::default() };
@@ -174,7 +229,7 @@ impl Wording for OllamaWording {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use surety_types::{Alternative, CivilDate};
+    use surety_types::{Alternative, CallFormat, CivilDate};
 
     use super::*;
     use crate::api::{
@@ -195,7 +250,14 @@ mod tests {
         let Asked::Answer(ask) = read else { panic!("nothing is asked") };
         let request = RequestId::parse(&format!("req_{:032x}", 7)).expect("an id");
         let (model, fingerprint) = ("m".to_owned(), "fp_1".to_owned());
-        let heading = Heading { request, created: 1, model, fingerprint, calls: None, prompt_tokens: 5 };
+        let heading = Heading {
+            request,
+            created: 1,
+            model,
+            fingerprint,
+            calls: Some(CallFormat::Hermes),
+            prompt_tokens: 5,
+        };
         let Form::Ollama { chat, logprobs, began } = ask.form else { panic!("another form") };
         Box::new(OllamaWording::new(&heading, &ask, Manner { chat, logprobs: logprobs.is_some(), began }))
     }
@@ -244,6 +306,39 @@ mod tests {
         assert_eq!((&document["response"], &document["done_reason"]), (&json!("hi"), &json!("length")));
         assert_eq!(document["logprobs"][0]["top_logprobs"][0]["token"], "z");
         assert!(document["created_at"].as_str().expect("a time").ends_with('Z'));
+    }
+
+    #[test]
+    fn a_call_is_told_whole_and_on_one_line() {
+        const TOOLS: &str = r#","tools":[{"type":"function","function":{"name":"f"}}]"#;
+        let text = "Hm.\n<tool_call>{\"name\":\"f\",\"arguments\":{\n\"a\": \"b c\"}}</tool_call>\n<tool_call>{\"name\":\"f\"}</tool_call>";
+        let mut told = Vec::new();
+        let mut stream = wording(TOOLS, Route::OllamaChat);
+        for at in 0..text.len() {
+            stream.output(0, &text[at..=at], &[]);
+            told.extend(stream.events(0).iter().flat_map(|line| lines(line)));
+        }
+        told.extend(lines(&stream.finish(0, "stop", Some((usage(), SuretyNote::default())))));
+        let calls: Vec<Value> = told
+            .iter()
+            .flat_map(|line| line["message"]["tool_calls"].as_array().cloned().unwrap_or_default())
+            .collect();
+        let said: String =
+            told.iter().map(|line| line["message"]["content"].as_str().expect("a text")).collect();
+        assert_eq!(said, "Hm.");
+        let functions: Vec<&Value> = calls.iter().map(|call| &call["function"]).collect();
+        assert_eq!(
+            json!(functions),
+            json!([{"index": 0, "name": "f", "arguments": {"a": "b c"}}, {"index": 1, "name": "f", "arguments": {}}])
+        );
+        let mut whole = wording(TOOLS, Route::OllamaChat);
+        whole.output(0, text, &[]);
+        let whole = whole.document(&["stop"], usage(), SuretyNote::default());
+        let whole: Value = serde_json::from_slice(&whole).expect("JSON");
+        assert_eq!(
+            (&whole["message"]["content"], &whole["message"]["tool_calls"]),
+            (&json!("Hm."), &json!(calls))
+        );
     }
 
     #[test]
