@@ -34,7 +34,7 @@ use crate::{
 /// What anyone may see.
 const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
 /// What asks no model anything, and counts against no limit.
-const UNCOUNTED: [&str; 1] = ["/v1/quote"];
+const UNCOUNTED: [&str; 2] = ["/mcp", "/v1/quote"];
 /// Bytes of a body that make a token, about, before anyone has counted.
 const BYTES_PER_TOKEN: u64 = 4;
 
