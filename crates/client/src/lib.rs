@@ -25,7 +25,9 @@ pub use connection::{Connection, OrderOptions};
 pub use reach::Reach;
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
 pub use surety_net::StatusError;
-pub use surety_proof::{Checked, IdsHasher, TextHasher};
+pub use surety_proof::{
+    Checked, CheckedEvidence, EvidenceFault, Expected, IdsHasher, TextHasher, check_evidence,
+};
 pub use transcript::ProgressProblem;
 
 /// What an order says of the tokens that it resumes from; nothing if there are none.

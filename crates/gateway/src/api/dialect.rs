@@ -13,8 +13,10 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::mcp;
 use crate::{
     error::{ApiError, Code, ErrorMetadata},
     id::RequestId,
@@ -24,6 +26,8 @@ use crate::{
 pub(crate) const VERSION: &str = "anthropic-version";
 /// Where they look for the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// JSON-RPC's, for what is no fault of a message.
+const SERVER_ERROR: i32 = -32000;
 
 /// Whose clients ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,7 @@ pub(crate) enum Dialect {
     OpenAi,
     Anthropic,
     Ollama,
+    Mcp,
 }
 
 impl Dialect {
@@ -41,6 +46,8 @@ impl Dialect {
         };
         if under("/api") {
             Dialect::Ollama
+        } else if under("/mcp") {
+            Dialect::Mcp
         } else if under("/v1/messages") || headers.contains_key(VERSION) {
             Dialect::Anthropic
         } else {
@@ -60,6 +67,7 @@ impl Dialect {
                 serde_json::to_vec(&MessageErrorBody::new(failure, id))
             }
             Dialect::Ollama => serde_json::to_vec(&OllamaErrorBody::new(failure, id)),
+            Dialect::Mcp => serde_json::to_vec(&rpc_error(failure, id)),
         };
         *response.body_mut() = Body::from(body.expect("an error object is JSON"));
         response
@@ -156,6 +164,13 @@ fn family(status: StatusCode) -> &'static str {
     }
 }
 
+/// A failure as JSON-RPC shapes it, with all that is known of it as `data`; whose message it was is not known.
+fn rpc_error(failure: &ApiError, id: &RequestId) -> Value {
+    let code = if failure.code() == Code::InvalidUtf8 { mcp::PARSE_ERROR } else { SERVER_ERROR };
+    let error = failure.body(id).error;
+    json!({"jsonrpc": "2.0", "id": null, "error": {"code": code, "message": error.message.as_str(), "data": error}})
+}
+
 /// A failure as the last event of a stream of messages.
 pub(crate) fn message_frame(failure: &ApiError, id: &RequestId) -> Bytes {
     let json = serde_json::to_string(&MessageErrorBody::new(failure, id)).expect("an error object is JSON");
@@ -188,6 +203,7 @@ mod tests {
             ("/api", &none, Dialect::Ollama),
             ("/api/chat", &version, Dialect::Ollama),
             ("/apis", &none, Dialect::OpenAi),
+            ("/mcp", &version, Dialect::Mcp),
         ] {
             assert_eq!(Dialect::of(path, headers), dialect, "{path}");
         }

@@ -45,11 +45,21 @@ pub(super) async fn explanation(
     State(shared): State<Arc<Shared>>,
     asked: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = path_text(asked)?;
-    let Some(id) = RequestId::parse(&asked) else {
+    let dossier = gathered(&shared, &path_text(asked)?).await?;
+    let json = serde_json::to_vec(&dossier).map_err(unsound)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+fn unsound(_: serde_json::Error) -> ApiError {
+    ApiError::bug("what it keeps of a request is not JSON")
+}
+
+/// What is kept of a request.
+pub(super) async fn gathered(shared: &Shared, asked: &str) -> Result<Dossier, ApiError> {
+    let Some(id) = RequestId::parse(asked) else {
         let message = format!(
             "\"{}\" is not a request id. Ids look like req_ and 32 digits, as in `x-request-id`.",
-            quote(&asked),
+            quote(asked),
         );
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     };
@@ -90,10 +100,7 @@ pub(super) async fn explanation(
         evidence: None,
         ledger: None,
     };
-    let unsound = |_| ApiError::bug("what it keeps of a request is not JSON");
     let evidence = evidence.map(|json| String::from_utf8_lossy(&json).into_owned());
     let evidence = evidence.map(RawValue::from_string).transpose().map_err(unsound)?;
-    let dossier = Dossier { evidence, ..stated.unwrap_or_else(nothing) };
-    let json = serde_json::to_vec(&dossier).map_err(unsound)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    Ok(Dossier { evidence, ..stated.unwrap_or_else(nothing) })
 }

@@ -35,7 +35,7 @@ use crate::{
 /// What anyone may see.
 const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
 /// What asks no model anything, and counts against no limit. A file is no text that could be told again, either.
-const UNCOUNTED: [&str; 2] = ["/v1/files", "/v1/quote"];
+const UNCOUNTED: [&str; 3] = ["/mcp", "/v1/files", "/v1/quote"];
 /// Bytes of a body that make a token, about, before anyone has counted.
 const BYTES_PER_TOKEN: u64 = 4;
 

@@ -20,6 +20,7 @@ mod guard;
 mod last_event;
 mod ledger;
 mod look;
+mod mcp;
 mod messages;
 pub(crate) mod money;
 pub(crate) mod nearest;
@@ -78,6 +79,7 @@ pub(crate) const PATHS: &[&str] = &[
     "/api/tags",
     "/api/version",
     "/health",
+    "/mcp",
     "/metrics",
     "/ready",
     "/openapi.json",
@@ -113,6 +115,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(look::welcome))
         .route("/health", get(look::health))
+        .route("/mcp", post(mcp::serve))
         .route("/metrics", get(look::metrics))
         .route("/ready", get(look::ready))
         .route("/openapi.json", get(openapi::document))

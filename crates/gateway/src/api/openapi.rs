@@ -15,7 +15,7 @@ use utoipa::{
 use super::{
     batches,
     dialect::{MessageErrorBody, OllamaErrorBody},
-    explanation, files, generate, ledger, look,
+    explanation, files, generate, ledger, look, mcp,
     messages::{self, shapes::MessageEvent},
     money, ollama,
     parameters::{self, Route},
@@ -64,6 +64,7 @@ use crate::error::ErrorBody;
         look::receipt,
         ledger::receipt_ledger,
         explanation::explanation,
+        mcp::serve,
         look::network_status,
         look::health,
         look::metrics,

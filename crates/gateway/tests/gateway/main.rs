@@ -15,6 +15,7 @@ mod keys;
 mod ledger;
 mod life;
 mod looks;
+mod mcp;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod messages;
