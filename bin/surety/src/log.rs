@@ -9,11 +9,12 @@
 use std::{
     env,
     io::{self, IsTerminal},
+    time::Duration,
 };
 
 use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -31,6 +32,8 @@ use crate::{
 
 /// Whom to send spans to, in the variables of OpenTelemetry's specification; the exporter reads the rest of them.
 const COLLECTORS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+/// For a collector to take a batch.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The spans that are worth sending; other rooms' are for debugging them.
 const TRACED: &str = "surety_gateway";
 
@@ -70,7 +73,8 @@ pub fn start(cli: &Cli) -> anyhow::Result<Log> {
 }
 
 fn spans() -> anyhow::Result<SdkTracerProvider> {
-    let exporter = SpanExporter::builder().with_http().build().map_err(|error| {
+    let client = surety_client::https::blocking_client_builder().timeout(PATIENCE).build()?;
+    let exporter = SpanExporter::builder().with_http().with_http_client(client).build().map_err(|error| {
         hinted(
             format!("spans cannot be sent: {error}"),
             "name a collector as in http://localhost:4318, or unset the variable",

@@ -11,11 +11,20 @@ use std::sync::{Arc, OnceLock};
 
 /// A client builder whose TLS works on any machine.
 pub fn client_builder() -> reqwest::ClientBuilder {
-    static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
-    reqwest::Client::builder().tls_backend_preconfigured(TLS.get_or_init(tls).clone())
+    reqwest::Client::builder().tls_backend_preconfigured(tls())
+}
+
+/// The same for a client of threads that wait.
+pub fn blocking_client_builder() -> reqwest::blocking::ClientBuilder {
+    reqwest::blocking::Client::builder().tls_backend_preconfigured(tls())
 }
 
 fn tls() -> rustls::ClientConfig {
+    static TLS: OnceLock<rustls::ClientConfig> = OnceLock::new();
+    TLS.get_or_init(trusting).clone()
+}
+
+fn trusting() -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {

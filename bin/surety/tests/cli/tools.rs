@@ -55,7 +55,7 @@ fn a_model_is_shown_tools_and_calls_and_what_it_answers_holds() {
     assert!(tokens(&shown) > tokens(&plain) + 20, "{} and {}", tokens(&shown), tokens(&plain));
     assert_eq!(shown["surety"]["tool_calls"], "hermes");
     // The bundled model calls nothing: all is text.
-    assert_eq!(shown["choices"][0]["finish_reason"], "length");
+    assert_ne!(shown["choices"][0]["finish_reason"], "tool_calls");
     assert!(!shown["choices"][0]["message"]["content"].as_str().unwrap().is_empty());
     let verified = run(dir, &["verify", &request_id(&head), "--recompute"]);
     assert_status(&verified, 0);

@@ -55,7 +55,7 @@ fn unsound(_: serde_json::Error) -> ApiError {
 }
 
 /// What is kept of a request.
-pub(super) async fn gathered(shared: &Shared, asked: &str) -> Result<Dossier, ApiError> {
+pub(super) async fn gathered(shared: &Arc<Shared>, asked: &str) -> Result<Dossier, ApiError> {
     let Some(id) = RequestId::parse(asked) else {
         let message = format!(
             "\"{}\" is not a request id. Ids look like req_ and 32 digits, as in `x-request-id`.",
@@ -83,7 +83,7 @@ pub(super) async fn gathered(shared: &Shared, asked: &str) -> Result<Dossier, Ap
             Some(stated)
         }
         // Of an answer more is known than what the gateway says of it.
-        None if may_see(&shared, id).await? => None,
+        None if may_see(shared, id).await? => None,
         None => return Err(nothing_kept()),
     };
     let receipts = shared.receipts.clone();
