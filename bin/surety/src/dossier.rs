@@ -65,7 +65,7 @@ pub fn read(bytes: &[u8], known: &Known) -> Result<Shown, Box<False>> {
             Dossier::parse(bytes).map_err(|error| Box::new(False { request_id: None, why: chain(&error) }))?
         }
         false => {
-            let verified = verify(bytes, known).map_err(not_verified)?;
+            let verified = verify(bytes, known).map_err(|report| not_verified(*report))?;
             let json = String::from_utf8_lossy(bytes).into_owned();
             let evidence = serde_json::value::RawValue::from_string(json).ok();
             let request_id = verified.report.request_id.clone().unwrap_or_default();
@@ -89,7 +89,9 @@ pub fn read(bytes: &[u8], known: &Known) -> Result<Shown, Box<False>> {
     }
     let evidence = match &dossier.evidence {
         None => None,
-        Some(evidence) => Some(verify(evidence.get().as_bytes(), known).map_err(not_verified)?),
+        Some(evidence) => {
+            Some(verify(evidence.get().as_bytes(), known).map_err(|report| not_verified(*report))?)
+        }
     };
     let statement = match &dossier.statement {
         None => None,
@@ -136,7 +138,7 @@ fn same_request(one: &str, other: &str) -> bool {
     digits(one) == digits(other)
 }
 
-fn not_verified(report: Box<crate::verification::Report>) -> Box<False> {
+fn not_verified(report: crate::verification::Report) -> Box<False> {
     Box::new(False { request_id: report.request_id, why: report.failure.unwrap_or_default() })
 }
 

@@ -108,7 +108,7 @@ fn an_answer_goes_on_elsewhere_and_is_checked_with_the_same_masks() {
     for at in 1..expected.tokens.len() {
         let (said, rest) = expected.tokens.split_at(at);
         let continued = SequenceRequest { output: said.to_vec(), ..ours.clone() };
-        let answer = run(&loaded.model, &executor, limits(), &[continued.clone()]).remove(0);
+        let answer = run(&loaded.model, &executor, limits(), std::slice::from_ref(&continued)).remove(0);
         assert_eq!(answer.tokens, rest, "after {at}");
         assert!(expected.text.ends_with(&answer.text));
         let replayed = replay(&loaded.model, &executor, &continued, rest, &mut |_, _| {}).unwrap();

@@ -427,9 +427,8 @@ impl Network {
         Ok(Judged {
             fault,
             right: right && named_right,
-            accused: !silent && !(right && named_right),
-            charged: !whole && explained["charge"] != again["charge"]
-                || !whole && !is_nothing(&explained["charge"]),
+            accused: !(silent || right && named_right),
+            charged: !whole && (explained["charge"] != again["charge"] || !is_nothing(&explained["charge"])),
             same_offline: explained["verdict"] == again["verdict"]
                 && accountable == text(&again["accountable"]),
             verdict: text(&explained["verdict"]),

@@ -483,7 +483,8 @@ async fn a_killed_gateway_s_responses_go_on_or_fail() {
         let copy = tempfile::tempdir().expect("a directory");
         for entry in std::fs::read_dir(site.directory.path()).expect("a directory") {
             let entry = entry.expect("an entry");
-            if streams || entry.file_name() != "streams.redb" {
+            let is_file = entry.file_type().expect("a type").is_file();
+            if is_file && (streams || entry.file_name() != "streams.redb") {
                 std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
             }
         }
