@@ -3,6 +3,7 @@
 Usage: protocols.py BASE_URL
 """
 
+import json
 import sys
 
 import anthropic
@@ -69,8 +70,15 @@ def ollama_api():
     shown = client.show(MODEL)
     assert shown.details.format == "gguf" and shown.capabilities == ["completion"]
     assert shown.modelinfo["general.parameter_count"] > 0
+    schema = {
+        "type": "object",
+        "properties": {"friend": {"type": "boolean"}, "watch": {"enum": ["first", "second"]}},
+        "required": ["friend", "watch"],
+        "additionalProperties": False,
+    }
+    formed = json.loads(client.chat(MODEL, TURNS, format=schema).message.content)
+    assert formed["friend"] in (True, False) and formed["watch"] in ("first", "second"), formed
     for refused in (
-        lambda: client.chat(MODEL, TURNS, format="json"),
         lambda: client.chat(MODEL, TURNS, options={"mirostat": 2}),
         lambda: list(client.chat("no-such-model", TURNS, stream=True)),
         lambda: client.embed(MODEL, "x"),

@@ -370,6 +370,8 @@ async fn nothing_but_what_is_public_is_told_without_a_key() {
                 );
             } else if path.starts_with("/api/") {
                 assert!(body["error"].is_string(), "{body}");
+            } else if path == "/mcp" {
+                assert_eq!(body["error"]["data"]["code"], "bad_key", "{body}");
             } else {
                 assert_eq!(answer.error()["code"], "bad_key", "{path}");
             }

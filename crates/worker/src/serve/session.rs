@@ -64,6 +64,7 @@ struct Taken {
     place: Place,
     /// What it is paid on, if it is to be paid.
     channel: Option<Digest>,
+    accepted_ms: u64,
 }
 
 /// What the payer's messages act upon.
@@ -264,9 +265,9 @@ impl Session {
         order: &Signed<Order>,
         request: Vec<u8>,
         resumed: Vec<u32>,
-        now_ms: u64,
+        received_ms: u64,
     ) -> Result<Taken, Refusal> {
-        let mut request = read_request(order, &request, now_ms)?;
+        let mut request = read_request(order, &request, received_ms)?;
         if let Some(lie) = &self.shared.lie {
             request = lie.request(request);
         }
@@ -296,12 +297,19 @@ impl Session {
                 "the price of this order cannot be reckoned with",
             ));
         }
-        Ok(Taken { model, admitted, place, channel })
+        // What is accepted behind its deadline would be a fault of this worker's.
+        let accepted_ms = now_ms();
+        if accepted_ms > order.deadline_ms {
+            let message = "the deadline passed while the prompt was looked at";
+            return Err(Refusal::new(FailureCode::DeadlineExceeded, message));
+        }
+        Ok(Taken { model, admitted, place, channel, accepted_ms })
     }
 
     async fn accept(&mut self, taken: &Taken) -> Result<(), Break> {
         let limit = taken.admitted.max_output_tokens;
-        let acceptance = self.account.accept(self.shared.key(), limit, self.shared.region.clone(), now_ms());
+        let region = self.shared.region.clone();
+        let acceptance = self.account.accept(self.shared.key(), limit, region, taken.accepted_ms);
         self.signed_at = Instant::now();
         let acceptance = acceptance.into_parts().1;
         self.evidence.acceptance.clone_from(&acceptance);
@@ -316,7 +324,7 @@ impl Session {
         steering: &Steering,
         place_of: &mut Option<Sequence>,
     ) -> Result<End, Break> {
-        let Taken { model, admitted, place, channel: _ } = taken;
+        let Taken { model, admitted, place, .. } = taken;
         let limit = admitted.max_output_tokens;
         let allowed = match self.tab.clone() {
             Some(tab) => match self.first_cover(&tab, covered_tokens(0, limit), steering).await? {
