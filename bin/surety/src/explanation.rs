@@ -461,16 +461,20 @@ fn stated_verdict(statement: &Statement, parts: &[Part]) -> Verdict {
 /// No worker qualified: who had a hand in that.
 fn nobody_qualified(statement: &Statement, told: &str, next: &str) -> Verdict {
     let removed = statement.decisions.last().map(|last| last.removed.as_slice()).unwrap_or_default();
-    let any = |of: fn(&str) -> bool| removed.iter().any(|kept| of(&kept.constraint));
-    let (accountable, said) = if any(|name| name.starts_with("provider.") || name.starts_with("surety.")) {
+    // Whoever was kept out by something else may have been who was asked for: then it is nobody's doing that is seen here.
+    let all = |of: fn(&str) -> bool| !removed.is_empty() && removed.iter().all(|kept| of(&kept.constraint));
+    let (accountable, said) = if all(|name| name.starts_with("provider.") || name.starts_with("surety.")) {
         (
             Accountable::Caller,
             format!("workers were ready, and the request's own constraints ruled them out: {told}"),
         )
-    } else if any(|name| name == "payment") {
+    } else if all(|name| name == "payment") {
         (Accountable::Gateway, format!("workers were ready, and the gateway could not pay them: {told}"))
     } else {
-        (Accountable::Unknown, format!("no worker was there, and none had promised anything: {told}"))
+        (
+            Accountable::Unknown,
+            format!("no worker that the request allows was there, and none had promised anything: {told}"),
+        )
     };
     Verdict { said, accountable, basis: Basis::GatewaysWord, part: None, next: vec![next.to_owned()] }
 }
@@ -847,8 +851,9 @@ mod tests {
     #[test]
     fn on_a_gateways_word_alone_no_worker_is_named() {
         let worker = whole(0).worker;
-        let ruled_out = |constraint: &str| {
-            let removed = vec![KeptOut { constraint: Text::clipped(constraint), workers: 1 }];
+        let ruled_out = |constraints: &[&str]| {
+            let kept_out = |constraint: &&str| KeptOut { constraint: Text::clipped(*constraint), workers: 1 };
+            let removed = constraints.iter().map(kept_out).collect();
             let decision = Decision { at_ms: 1_000, qualified: 0, best: Vec::new(), removed };
             Statement { decisions: vec![decision], ..statement("no_worker", "unknown", None) }
         };
@@ -900,9 +905,12 @@ mod tests {
             (stood_still(59_000), broke(), Gateway, Basis::GatewaysWord),
             (stood_still(61_000), broke(), Gateway, Basis::GatewaysWord),
             (stood_still(9_000), broke(), Worker, Basis::Signatures),
-            (ruled_out("provider.max_price"), vec![], Caller, Basis::GatewaysWord),
-            (ruled_out("payment"), vec![], Gateway, Basis::GatewaysWord),
-            (ruled_out("unreachable"), vec![], Unknown, Basis::GatewaysWord),
+            (ruled_out(&["provider.max_price", "surety.worker"]), vec![], Caller, Basis::GatewaysWord),
+            (ruled_out(&["surety.worker", "resting"]), vec![], Unknown, Basis::GatewaysWord),
+            (ruled_out(&["payment"]), vec![], Gateway, Basis::GatewaysWord),
+            (ruled_out(&["payment", "unreachable"]), vec![], Unknown, Basis::GatewaysWord),
+            (ruled_out(&["unreachable"]), vec![], Unknown, Basis::GatewaysWord),
+            (ruled_out(&[]), vec![], Unknown, Basis::GatewaysWord),
             (ended(StatedEnd::Left), broke(), Caller, Basis::GatewaysWord),
             (ended(StatedEnd::Stopped), broke(), Gateway, Basis::GatewaysWord),
             (ended(StatedEnd::Answered), vec![], Unknown, Basis::GatewaysWord),
