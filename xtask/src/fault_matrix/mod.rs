@@ -30,6 +30,8 @@ const WORKERS: usize = 2;
 const EXPLAIN_MAX: Duration = Duration::from_secs(1);
 /// Of a hundred verdicts so many are to be right.
 const RIGHT_PERCENT_MIN: usize = 95;
+/// Between two requests to a worker that rests.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Times that a fault is tried again whose answer was whole before it struck.
 const TRIES: usize = 8;
 /// Longer than anything here takes on a busy machine.
@@ -189,6 +191,12 @@ impl Fault {
         }
     }
 
+    /// Whether it strikes an answer that has begun.
+    fn needs_an_answer(self) -> bool {
+        self.must_strike() && self != Fault::CallerLeaves
+            || matches!(self, Fault::WorkerCrashContinued | Fault::GatewayStandsStill)
+    }
+
     /// Whether an answer that is whole was not struck.
     fn must_strike(self) -> bool {
         matches!(
@@ -321,7 +329,7 @@ impl Network {
     }
 
     /// Asks, has the fault strike where there is text, and returns the id and whether the answer came whole.
-    fn strike(&mut self, fault: Fault, victim: usize) -> Result<(String, bool)> {
+    fn strike(&mut self, fault: Fault, victim: usize) -> Result<Option<(String, bool)>> {
         let pinned = self.workers[victim].key.clone();
         let mut body = json!({
             "model": self.model, "stream": true, "ignore_eos": true, "max_tokens": 4000,
@@ -353,7 +361,7 @@ impl Network {
             _ => {}
         }
         if fault == Fault::CallerLeaves {
-            return Ok((leave(&self.host, &body)?, false));
+            return Ok(Some((leave(&self.host, &body)?, false)));
         }
         let progress = Progress::default();
         let host = self.host.clone();
@@ -363,6 +371,11 @@ impl Network {
         while progress.now().text_bytes == 0 && !progress.now().ended {
             ensure!(Instant::now() < until, "no text comes");
             thread::sleep(Duration::from_millis(1));
+        }
+        if fault.needs_an_answer() && progress.now().text_bytes == 0 {
+            // Nobody took it: the worker rests after what it was put through before.
+            asking.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
+            return Ok(None);
         }
         let worker = &mut self.workers[victim];
         match fault {
@@ -390,15 +403,20 @@ impl Network {
         }
         let heard = asking.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
         let id = heard.request_id.context("the answer has no id")?;
-        Ok((id, heard.ended == Ended::Whole))
+        Ok(Some((id, heard.ended == Ended::Whole)))
     }
 
     /// Injects a fault and has it explained.
     fn case(&mut self, fault: Fault, victim: usize) -> Result<Judged> {
         let mut tries = 0;
+        let until = Instant::now() + PATIENCE;
         let (id, whole) = loop {
             self.mend()?;
-            let (id, whole) = self.strike(fault, victim)?;
+            let Some((id, whole)) = self.strike(fault, victim)? else {
+                ensure!(Instant::now() < until, "the worker rests for ever");
+                thread::sleep(PAUSE);
+                continue;
+            };
             tries += 1;
             if !(whole && fault.must_strike()) || tries == TRIES {
                 break (id, whole);
