@@ -191,12 +191,6 @@ impl Fault {
         }
     }
 
-    /// Whether it strikes an answer that has begun.
-    fn needs_an_answer(self) -> bool {
-        self.must_strike() && self != Fault::CallerLeaves
-            || matches!(self, Fault::WorkerCrashContinued | Fault::GatewayStandsStill)
-    }
-
     /// Whether an answer that is whole was not struck.
     fn must_strike(self) -> bool {
         matches!(
@@ -329,7 +323,7 @@ impl Network {
     }
 
     /// Asks, has the fault strike where there is text, and returns the id and whether the answer came whole.
-    fn strike(&mut self, fault: Fault, victim: usize) -> Result<Option<(String, bool)>> {
+    fn strike(&mut self, fault: Fault, victim: usize) -> Result<(String, bool)> {
         let pinned = self.workers[victim].key.clone();
         let mut body = json!({
             "model": self.model, "stream": true, "ignore_eos": true, "max_tokens": 4000,
@@ -361,7 +355,7 @@ impl Network {
             _ => {}
         }
         if fault == Fault::CallerLeaves {
-            return Ok(Some((leave(&self.host, &body)?, false)));
+            return Ok((leave(&self.host, &body)?, false));
         }
         let progress = Progress::default();
         let host = self.host.clone();
@@ -371,11 +365,6 @@ impl Network {
         while progress.now().text_bytes == 0 && !progress.now().ended {
             ensure!(Instant::now() < until, "no text comes");
             thread::sleep(Duration::from_millis(1));
-        }
-        if fault.needs_an_answer() && progress.now().text_bytes == 0 {
-            // Nobody took it: the worker rests after what it was put through before.
-            asking.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
-            return Ok(None);
         }
         let worker = &mut self.workers[victim];
         match fault {
@@ -403,20 +392,32 @@ impl Network {
         }
         let heard = asking.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
         let id = heard.request_id.context("the answer has no id")?;
-        Ok(Some((id, heard.ended == Ended::Whole)))
+        Ok((id, heard.ended == Ended::Whole))
+    }
+
+    /// Waits until a worker answers again that rests after what it was put through before.
+    fn rested(&self, victim: usize) -> Result<()> {
+        let body = json!({
+            "model": self.model, "stream": true, "max_tokens": 1,
+            "messages": [{ "role": "user", "content": "Who goes there?" }],
+            "surety": { "worker": self.workers[victim].key },
+        });
+        let until = Instant::now() + PATIENCE;
+        while wire::ask(&self.host, "/v1/chat/completions", &body, &Progress::default()).ended != Ended::Whole
+        {
+            ensure!(Instant::now() < until, "the worker rests for ever");
+            thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Injects a fault and has it explained.
     fn case(&mut self, fault: Fault, victim: usize) -> Result<Judged> {
         let mut tries = 0;
-        let until = Instant::now() + PATIENCE;
         let (id, whole) = loop {
             self.mend()?;
-            let Some((id, whole)) = self.strike(fault, victim)? else {
-                ensure!(Instant::now() < until, "the worker rests for ever");
-                thread::sleep(PAUSE);
-                continue;
-            };
+            self.rested(victim)?;
+            let (id, whole) = self.strike(fault, victim)?;
             tries += 1;
             if !(whole && fault.must_strike()) || tries == TRIES {
                 break (id, whole);
