@@ -695,7 +695,7 @@ impl Job {
         let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
         note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
         let charge = charge(&finished);
-        let evidence = self.evidence(finished)?;
+        let evidence = self.evidence(finished, charge)?;
         // Whoever finds the receipt after a crash is to know who is charged for it.
         self.hold.on_disk().await;
         let kept = self.shared.receipts.keep(self.id, evidence).await;
@@ -728,8 +728,7 @@ impl Job {
         Ok((usage, note))
     }
 
-    fn evidence(&self, finished: Vec<Finished>) -> Result<Evidence, ApiError> {
-        let charge = charge(&finished);
+    fn evidence(&self, finished: Vec<Finished>, charge: Amount) -> Result<Evidence, ApiError> {
         let shares = finished.into_iter().flat_map(|finished| finished.whole.shares);
         let (parts, answers) = shares.map(|share| (share.part, share.answer)).unzip();
         let first_byte_ms = self.first_byte_ms.unwrap_or_else(unix_ms).max(self.received_ms);
