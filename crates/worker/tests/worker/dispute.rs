@@ -1,8 +1,5 @@
 //! Both sides of a dispute, played against the real ledger in memory: liars with forged files lose, honest workers do not.
 
-#[path = "../../client/tests/memory/mod.rs"]
-mod memory;
-
 use std::{
     num::NonZeroUsize,
     path::Path,
@@ -11,7 +8,7 @@ use std::{
 };
 
 use alloy_primitives::{B256, U256};
-use memory::{CREDIT, MemoryLedger};
+use crate::memory::{CREDIT, MemoryLedger};
 use surety_chain::worker_proof_message;
 use surety_client::{Account, channel::ModuleCall};
 use surety_engine::{

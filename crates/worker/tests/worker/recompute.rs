@@ -1,10 +1,8 @@
 //! Exact re-execution against honest workers and against liars who sign everything properly.
 
-mod liar;
-
 use std::time::Duration;
 
-use liar::{Liar, bundled_file, chat, compute, executor, load, order, serving};
+use crate::liar::{Liar, bundled_file, chat, compute, executor, load, order, serving};
 use surety_client::{Completed, Connection, OrderOptions, SessionEvent};
 use surety_grammar::json_schema;
 use surety_proof::check::{Expected, Fault, check_answer};

@@ -1,12 +1,9 @@
 //! A worker that is paid: the bundled model, real sockets, a scripted payer, and a ledger in memory.
 
-#[path = "../../client/tests/memory/mod.rs"]
-mod memory;
-
 use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, U256};
-use memory::{CREDIT, MemoryLedger, wallet};
+use crate::memory::{CREDIT, MemoryLedger, wallet};
 use surety_client::{
     Account,
     channel::{ModuleCall, view},

@@ -1,8 +1,5 @@
 //! Workers that keep models for pay: real files and sockets, the real rules of the ledger, in memory.
 
-#[path = "../../client/tests/memory/mod.rs"]
-mod memory;
-
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -10,7 +7,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, U256};
-use memory::{CREDIT, MemoryLedger, wallet};
+use crate::memory::{CREDIT, MemoryLedger, wallet};
 use surety_blobs::{HoldLimits, Shelf, View};
 use surety_client::channel::ModuleCall;
 use surety_types::{
