@@ -35,18 +35,19 @@ use crate::{
         responses::{self, Responses, store},
         unix_ms,
     },
+    disk::{OpenStoreError, Writer},
     error::{Accountable, ApiError, Code},
     id::RequestId,
-    journal::{self, Journal, JournalBounds},
+    journal::{Journal, JournalBounds},
     key::{self, KeyError},
     keys::{self, Generation, Keys},
     metrics::Metrics,
-    payer::{Payer, PayerBookError, follow, see_to},
-    receipts::{Bounds, OpenStoreError, Receipts, Writer},
+    payer::{Payer, follow, see_to},
+    receipts::{Bounds, Receipts},
     route::Workers,
     server,
     settings::{GatewaySettings, SettingsError},
-    streams::{self, Streams},
+    streams::Streams,
 };
 
 /// Why a gateway did not start.
@@ -93,7 +94,7 @@ pub enum StartError {
     },
     /// There is no payer's book.
     #[error("the payer's book cannot be opened")]
-    PayerBook(#[from] PayerBookError),
+    PayerBook(#[source] OpenStoreError),
     /// There is no socket to speak to workers from.
     #[error("cannot open a socket towards the workers")]
     Endpoint(#[from] BindError),
@@ -111,6 +112,10 @@ impl StartError {
             StartError::Receipts(error) => error.hint(),
             StartError::Control { .. } => {
                 "check that the data directory is writable and on a file system with sockets, or name another"
+            }
+            StartError::PayerBook(OpenStoreError::File { .. }) => {
+                "check that the data directory is writable and has room; if the file is damaged, move it away: its \
+                 channels can still be withdrawn from on the ledger"
             }
             StartError::PayerBook(error) => error.hint(),
             StartError::Batches(error) => error.hint(),
@@ -257,8 +262,13 @@ impl Gateway {
             age_max: limits.journal_age_max,
         };
         let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
+        let mut writers = vec![writer, stream_writer, response_writer, key_writer, journal_writer];
         let payer = match ledger {
-            Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
+            Some(ledger) => {
+                let (payer, writer) = Payer::open(ledger, &data_dir).map_err(StartError::PayerBook)?;
+                writers.push(writer);
+                Some(payer)
+            }
             None => None,
         };
         let towards = workers.iter().map(|worker| worker.location);
@@ -316,7 +326,7 @@ impl Gateway {
             tasks,
             endpoint,
             making,
-            writers: Some((writer, stream_writer, response_writer, key_writer, journal_writer)),
+            writers,
             control: Some(control),
             payer,
             stop_grace: limits.stop_grace,
@@ -384,7 +394,7 @@ pub struct RunningGateway {
     endpoint: Endpoint,
     /// How many responses are being made, with readers or without.
     making: watch::Receiver<usize>,
-    writers: Option<(Writer, streams::Writer, store::Writer, keys::Writer, journal::Writer)>,
+    writers: Vec<Writer>,
     /// Where commands reach the keys.
     control: Option<keys::Served>,
     payer: Option<Arc<Payer>>,
@@ -422,21 +432,14 @@ impl RunningGateway {
         }
         self.control = None;
         self.tasks.shutdown().await;
-        if let Some(payer) = &self.payer {
+        if let Some(payer) = self.payer.take() {
             payer.stop().await;
         }
         self.endpoint.close().await;
-        if let Some((receipts, streams, responses, keys, journal)) = self.writers.take() {
-            // The last sender went with the last request, so the threads end when all is written.
-            let joined = tokio::task::spawn_blocking(move || {
-                receipts.join();
-                streams.join();
-                responses.join();
-                keys.join();
-                journal.join();
-            });
-            let _ = tokio::time::timeout(LAST_WORDS, joined).await;
-        }
+        let writers = std::mem::take(&mut self.writers);
+        // The last sender went with the last request, so the threads end when all is written.
+        let joined = tokio::task::spawn_blocking(move || writers.into_iter().for_each(Writer::join));
+        let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         info!(address = %self.address, "gateway stopped");
     }
 }

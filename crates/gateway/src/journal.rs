@@ -2,7 +2,7 @@
 //!
 //! In:     what is noted of a request while it runs (`trail`), whose it was, and how it ended.
 //! Out:    a signed statement, and whose it is, with what workers signed about its orders where there is no evidence; until it is old.
-//! Touches: one file, `journal.redb`, and one thread that signs and writes.
+//! Touches: one file, `journal.redb`, by way of `disk`; its thread signs.
 //! Holds:  nothing on a request's path waits for the disk or for a signature; what a killed gateway leaves behind says that it
 //!         ended in the middle of a request; the oldest go when there are too many, they take too much, or are too old. No
 //!         text of a prompt or an answer is in it.
@@ -12,33 +12,24 @@ pub(crate) mod trail;
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use surety_types::{Dossier, Paper, SecretKey, Signed, Statement, statement::DOSSIER_VERSION};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, MissedTickBehavior},
-};
-use tracing::{error, info, warn};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, warn};
 
 use crate::{
-    api::unix_ms,
+    disk::{Disk, FindError, OpenStoreError, Pace, Tables, Writer},
     id::RequestId,
     keys::NOBODY,
-    receipts::{FindError, OpenStoreError, describe, open_private},
 };
 use trail::{Notes, Trail};
 
-const FILE: &str = "journal.redb";
 /// Order of arrival → request id, Unix milliseconds, the file as JSON.
 const ENTRIES: TableDefinition<'_, u64, (u128, u64, &[u8])> = TableDefinition::new("entries");
 /// Request id → order of arrival.
@@ -50,12 +41,6 @@ const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
 const BYTES: &str = "bytes";
 const NEXT: &str = "next";
 
-/// Between two commits.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
-/// Entries waiting to be written; what comes beyond is not kept.
-const WAITING_MAX: usize = 4096;
-/// Memory for redb's pages.
-const CACHE_BYTES: usize = 8 << 20;
 /// Between two looks at whether the gateway itself runs …
 const BEAT: Duration = Duration::from_millis(250);
 /// … and by how much one may be late before it is said that it stood still.
@@ -74,21 +59,11 @@ pub(crate) struct JournalBounds {
 pub(crate) struct Journal(Arc<Inner>);
 
 struct Inner {
-    database: Shared,
-    queue: SyncSender<Job>,
+    disk: Disk<Kept>,
     /// The requests under way.
     trails: Mutex<HashMap<u128, Weak<Notes>>>,
     /// When it was last seen that the gateway runs.
     beat: Mutex<Instant>,
-}
-
-/// The open database; none while it is being reopened after a failure.
-type Shared = Arc<RwLock<Option<Database>>>;
-
-enum Job {
-    Keep(Box<Entry>),
-    /// Tells when all before it is written.
-    Written(oneshot::Sender<()>),
 }
 
 /// A statement to be signed and kept.
@@ -107,10 +82,6 @@ struct Row {
     json: Vec<u8>,
 }
 
-/// The writing thread, to be joined once the last [`Journal`] is gone.
-#[derive(Debug)]
-pub(crate) struct Writer(JoinHandle<()>);
-
 impl fmt::Debug for Journal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Journal").finish_non_exhaustive()
@@ -124,20 +95,9 @@ impl Journal {
         key: SecretKey,
         bounds: JournalBounds,
     ) -> Result<(Journal, Writer), OpenStoreError> {
-        let path = data_dir.join(FILE);
-        let opened = open(&path).map_err(|error| match error {
-            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
-            error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
-        })?;
-        let database: Shared = Arc::new(RwLock::new(Some(opened)));
-        let (queue, jobs) = sync_channel(WAITING_MAX);
-        let shared = Arc::clone(&database);
-        let writer = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || write_all(&jobs, &shared, &path, &key, bounds))
-            .map_err(OpenStoreError::Thread)?;
-        let inner = Inner { database, queue, trails: Mutex::default(), beat: Mutex::new(Instant::now()) };
-        Ok((Journal(Arc::new(inner)), Writer(writer)))
+        let (disk, writer) = Disk::open(data_dir, Kept { key, bounds })?;
+        let inner = Inner { disk, trails: Mutex::default(), beat: Mutex::new(Instant::now()) };
+        Ok((Journal(Arc::new(inner)), writer))
     }
 
     /// What is noted of a request: begun, unless somebody notes already.
@@ -170,7 +130,7 @@ impl Journal {
     }
 
     fn keep(&self, entry: Entry) {
-        if self.0.queue.try_send(Job::Keep(Box::new(entry))).is_err() {
+        if !self.0.disk.offer(Box::new(entry)) {
             warn!("a request is not in the journal: the disk is too slow");
         }
     }
@@ -178,19 +138,10 @@ impl Journal {
     /// What is kept of a request, and the number of the key it came with. Waits until what was handed over before is
     /// written.
     pub(crate) async fn find(&self, id: RequestId) -> Result<Option<(u64, Dossier)>, FindError> {
-        let (written, is_written) = oneshot::channel();
-        if self.0.queue.try_send(Job::Written(written)).is_ok() {
-            // An error means that nothing is written any more; what is there can be read all the same.
-            let _ = is_written.await;
-        }
-        let database = Arc::clone(&self.0.database);
-        let read = tokio::task::spawn_blocking(move || {
-            let guard = database.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(database) = guard.as_ref() else { return Err(redb::Error::DatabaseClosed) };
-            find(database, id)
-        });
-        let found = read.await.map_err(|_| redb::Error::DatabaseClosed).and_then(|found| found);
-        let found = found.map_err(|error| FindError(Box::new(error)))?;
+        self.0.disk.flush().await;
+        let disk = self.0.disk.clone();
+        let read = tokio::task::spawn_blocking(move || disk.read(|transaction| find(transaction, id)));
+        let found = read.await.unwrap_or_else(|_| Err(FindError::closed::<Kept>()))?;
         Ok(found.and_then(|Row { tenant, json, .. }| {
             Dossier::parse(&json)
                 .inspect_err(|error| error!(request = %id, %error, "an entry of the journal cannot be read"))
@@ -227,67 +178,11 @@ impl Journal {
     }
 }
 
-impl Writer {
-    /// Waits for what was handed over to be written.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
-            error!("the thread that writes the journal panicked");
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<Database, redb::Error> {
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(open_private(path)?)?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(ENTRIES)?;
-    transaction.open_table(ARRIVALS)?;
-    transaction.open_table(TENANTS)?;
-    transaction.open_table(TOTALS)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn find(database: &Database, id: RequestId) -> Result<Option<Row>, redb::Error> {
-    let transaction = database.begin_read()?;
+fn find(transaction: &ReadTransaction, id: RequestId) -> Result<Option<Row>, redb::Error> {
     let Some(arrival) = transaction.open_table(ARRIVALS)?.get(id.bits())? else { return Ok(None) };
     let entries = transaction.open_table(ENTRIES)?;
     let tenant = transaction.open_table(TENANTS)?.get(id.bits())?.map_or(NOBODY, |tenant| tenant.value());
     Ok(entries.get(arrival.value())?.map(|entry| Row { id, tenant, json: entry.value().2.to_vec() }))
-}
-
-/// The writing thread: lets what comes gather for a while, signs it, commits it together.
-fn write_all(jobs: &Receiver<Job>, shared: &Shared, path: &Path, key: &SecretKey, bounds: JournalBounds) {
-    let mut ended = false;
-    while !ended {
-        let Ok(first) = jobs.recv() else { break };
-        if matches!(first, Job::Keep(_)) {
-            thread::sleep(COMMIT_INTERVAL);
-        }
-        let mut batch = vec![first];
-        while batch.len() <= WAITING_MAX {
-            match jobs.try_recv() {
-                Ok(job) => batch.push(job),
-                Err(error) => {
-                    ended = error == TryRecvError::Disconnected;
-                    break;
-                }
-            }
-        }
-        let (mut rows, mut waiting) = (Vec::new(), Vec::new());
-        for job in batch {
-            match job {
-                Job::Keep(entry) => rows.extend(row(*entry, key)),
-                Job::Written(written) => waiting.push(written),
-            }
-        }
-        if !rows.is_empty() {
-            write(shared, path, &rows, bounds);
-        }
-        for written in waiting {
-            // Whoever asked may have gone.
-            let _ = written.send(());
-        }
-    }
 }
 
 /// An entry, signed, as it is kept.
@@ -310,40 +205,48 @@ fn row(entry: Entry, key: &SecretKey) -> Option<Row> {
     Some(Row { id, tenant, json: json.ok()? })
 }
 
-/// Commits; on failure the database is opened anew, because redb refuses further work on a failed one.
-fn write(shared: &Shared, path: &Path, rows: &[Row], bounds: JournalBounds) {
-    let outcome = {
-        let guard = shared.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map(|database| commit(database, rows, bounds, unix_ms()))
-    };
-    let failure = match outcome {
-        Some(Ok(())) => return,
-        Some(Err(error)) => describe(&error),
-        None => "the file could not be reopened after a failure".to_owned(),
-    };
-    error!(failure, requests = rows.len(), "requests are not in the journal");
-    let mut guard = shared.write().unwrap_or_else(PoisonError::into_inner);
-    // Closed first: a file that is open here cannot be opened again.
-    *guard = None;
-    match fs::metadata(path).map_err(redb::Error::from).and_then(|_| open(path)) {
-        Ok(database) => {
-            info!("journal reopened after a failed write");
-            *guard = Some(database);
-        }
-        Err(error) => error!(failure = describe(&error), "the journal cannot be reopened"),
-    }
+struct Kept {
+    /// Signs what is written.
+    key: SecretKey,
+    bounds: JournalBounds,
 }
 
-fn commit(database: &Database, rows: &[Row], bounds: JournalBounds, now_ms: u64) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
+impl Tables for Kept {
+    type Change = Box<Entry>;
+    type Outcome = ();
+
+    const NAME: &'static str = "journal";
+    const PACE: Pace = Pace {
+        gather: Duration::from_millis(50),
+        // What comes beyond is not kept.
+        waiting_max: 4096,
+        batch_max: 4096,
+        batch_bytes_max: usize::MAX,
+        cache_bytes: 8 << 20,
+    };
+
+    fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(ARRIVALS)?;
+        transaction.open_table(TENANTS)?;
+        transaction.open_table(TOTALS)?;
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        transaction: &WriteTransaction,
+        changes: Vec<Box<Entry>>,
+        now_ms: u64,
+    ) -> Result<Vec<()>, redb::Error> {
+        let (bounds, outcomes) = (self.bounds, vec![(); changes.len()]);
         let mut entries = transaction.open_table(ENTRIES)?;
         let mut arrivals = transaction.open_table(ARRIVALS)?;
         let mut tenants = transaction.open_table(TENANTS)?;
         let mut totals = transaction.open_table(TOTALS)?;
         let mut next = totals.get(NEXT)?.map_or(0, |next| next.value());
         let mut bytes = totals.get(BYTES)?.map_or(0, |total| total.value());
-        for Row { id, tenant, json } in rows {
+        for Row { id, tenant, json } in changes.into_iter().filter_map(|entry| row(*entry, &self.key)) {
             // What is said last of a request counts.
             let before = arrivals.insert(id.bits(), next)?.map(|before| before.value());
             if let Some(before) = before
@@ -352,7 +255,7 @@ fn commit(database: &Database, rows: &[Row], bounds: JournalBounds, now_ms: u64)
                 bytes -= entry.value().2.len() as u64;
             }
             entries.insert(next, (id.bits(), now_ms, json.as_slice()))?;
-            match *tenant {
+            match tenant {
                 NOBODY => drop(tenants.remove(id.bits())?),
                 key => drop(tenants.insert(id.bits(), key)?),
             }
@@ -374,9 +277,8 @@ fn commit(database: &Database, rows: &[Row], bounds: JournalBounds, now_ms: u64)
         }
         totals.insert(NEXT, next)?;
         totals.insert(BYTES, bytes)?;
+        Ok(outcomes)
     }
-    transaction.commit()?;
-    Ok(())
 }
 
 #[cfg(test)]

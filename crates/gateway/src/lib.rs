@@ -11,11 +11,12 @@
 //!
 //! A request goes through `server` (connections), `api` (HTTP and JSON), `route` (who should answer), `session`
 //! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `keys` says who may
-//! ask, and what each has spent; `streams` has what a stream needs to go on when this process was killed, `journal` what
+//! ask, and what each has spent; `disk` writes what is kept; `streams` has what a stream needs to go on when this process was killed, `journal` what
 //! became of every request, by this gateway's word.
 
 mod api;
 pub mod catalogue;
+mod disk;
 mod error;
 mod gateway;
 mod id;
@@ -33,6 +34,7 @@ mod streams;
 mod telemetry;
 
 pub use api::{money::usage_csv, utc};
+pub use disk::OpenStoreError;
 pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};
 pub use key::KeyError;
@@ -40,8 +42,7 @@ pub use keys::{
     ControlError, Generation, GenerationPart, KeyPrice, KeyReport, KeyTerms, KeysError, KeysOf, Micro,
     TermsError, Totals, UsagePage, credits,
 };
-pub use payer::{GatewayLedger, PayerBookError};
-pub use receipts::OpenStoreError;
+pub use payer::GatewayLedger;
 pub use settings::{GatewaySettings, Limits, SettingsError};
 
 /// Name and version of this software.

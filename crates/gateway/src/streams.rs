@@ -2,33 +2,32 @@
 //!
 //! In:     what was agreed and signed about streams under way, as it comes.
 //! Out:    the same by request id, until the stream is whole, old, or too many came after it.
-//! Touches: one file, `streams.redb`, and one thread that writes it.
-//! Holds:  nothing on a request's path waits for the disk; what is written is written in its order, and a gap ends what
-//!         is read back; prompts are not in it. The file is of use to running streams alone: one that cannot be read is
+//! Touches: one file, `streams.redb`, by way of `disk`.
+//! Holds:  nothing on a request's path waits for the disk; a gap ends what is read back; prompts are not in it. The file is of use to running streams alone: one that cannot be read is
 //!         replaced.
 //! Absent: what the entries mean (`session/restore`).
 
 use std::{
     collections::BTreeSet,
-    fmt,
-    fs::{self, OpenOptions},
+    fmt, fs, io,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use surety_types::{CivilDate, Digest, ModelId};
 use tracing::{error, warn};
 
-use crate::{api::unix_ms, id::RequestId, receipts::OpenStoreError};
+use crate::{
+    api::unix_ms,
+    disk::{Disk, OpenStoreError, Pace, Tables, Writer},
+    id::RequestId,
+};
 
-const FILE: &str = "streams.redb";
 /// Request id, order of arrival → kind, number, two byte strings, text.
 type Row<'a> = (u8, u64, &'a [u8], &'a [u8], &'a str);
 const LOG: TableDefinition<'_, (u128, u64), Row<'_>> = TableDefinition::new("log");
@@ -45,13 +44,6 @@ const STREAMS_MAX: u64 = 4096;
 const BYTES_MAX: u64 = 256 << 20;
 /// For so long after a stream's beginning it can be gone on with.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
-/// Between two commits.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// Entries waiting to be written; what comes beyond is left out, and with it the rest of its stream.
-const WAITING_MAX: usize = 8192;
-/// Memory for redb's pages.
-const CACHE_BYTES: usize = 8 << 20;
-
 /// How a stream began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Begun {
@@ -85,36 +77,23 @@ pub(crate) enum Entry {
     },
 }
 
-/// What the writing thread is told.
-enum Job {
+/// A stream's entry is to be kept, and somebody told of it; or all of a stream is not to be.
+enum Change {
     Keep(u128, Entry, Option<Arc<AtomicBool>>),
     Forget(u128),
 }
 
 /// The kept streams.
-#[derive(Clone)]
-pub(crate) struct Streams {
-    database: Arc<Database>,
-    queue: SyncSender<Job>,
-}
-
-/// The writing thread, to be joined once the last [`Streams`] is gone.
-#[derive(Debug)]
-pub(crate) struct Writer(JoinHandle<()>);
+#[derive(Debug, Clone)]
+pub(crate) struct Streams(Disk<Kept>);
 
 /// One stream's place among them.
 #[derive(Clone)]
 pub(crate) struct StreamLog {
     id: u128,
-    queue: SyncSender<Job>,
+    disk: Disk<Kept>,
     /// Whether its beginning is on the disk.
     kept: Arc<AtomicBool>,
-}
-
-impl fmt::Debug for Streams {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Streams").finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for StreamLog {
@@ -126,26 +105,20 @@ impl fmt::Debug for StreamLog {
 impl Streams {
     /// Opens what is in `data_dir`, or makes it anew.
     pub(crate) fn open(data_dir: &Path) -> Result<(Streams, Writer), OpenStoreError> {
-        let path = data_dir.join(FILE);
-        let opened = open(&path).or_else(|error| match error {
-            redb::Error::DatabaseAlreadyOpen => Err(error),
-            error => {
-                warn!(%error, "what is kept of streams cannot be read, and is thrown away");
-                fs::remove_file(&path)?;
-                open(&path)
+        let open = || Disk::open(data_dir, Kept { bytes_max: BYTES_MAX });
+        let (disk, writer) = open().or_else(|error| match error {
+            OpenStoreError::File { path, source } => {
+                warn!(error = %source, "what is kept of streams cannot be read, and is thrown away");
+                let failed = |error: io::Error| OpenStoreError::File {
+                    path: path.clone(),
+                    source: Box::new(error.into()),
+                };
+                fs::remove_file(&path).map_err(failed)?;
+                open()
             }
-        });
-        let database = Arc::new(opened.map_err(|error| match error {
-            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
-            error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
-        })?);
-        let (queue, jobs) = sync_channel(WAITING_MAX);
-        let shared = Arc::clone(&database);
-        let writer = thread::Builder::new()
-            .name("streams".to_owned())
-            .spawn(move || write_all(&jobs, &shared))
-            .map_err(OpenStoreError::Thread)?;
-        Ok((Streams { database, queue }, Writer(writer)))
+            error => Err(error),
+        })?;
+        Ok((Streams(disk), writer))
     }
 
     /// A stream begins.
@@ -161,12 +134,14 @@ impl Streams {
     }
 
     fn log(&self, id: RequestId, kept: bool) -> StreamLog {
-        StreamLog { id: id.bits(), queue: self.queue.clone(), kept: Arc::new(AtomicBool::new(kept)) }
+        StreamLog { id: id.bits(), disk: self.0.clone(), kept: Arc::new(AtomicBool::new(kept)) }
     }
 
     /// What is kept of a stream. Reads the disk.
     pub(crate) fn find(&self, id: RequestId) -> Option<(Begun, Vec<Entry>)> {
-        let mut entries = read(&self.database, id.bits())
+        let mut entries = self
+            .0
+            .read(|transaction| read(transaction, id.bits()))
             .inspect_err(|error| error!(%error, "what is kept of a stream cannot be read"))
             .ok()?
             .into_iter();
@@ -191,43 +166,17 @@ impl StreamLog {
     /// The stream is whole: nobody goes on with it.
     pub(crate) fn forget(&self) {
         // If it stays, it grows old.
-        let _ = self.queue.try_send(Job::Forget(self.id));
+        self.disk.offer(Change::Forget(self.id));
     }
 
     fn send(&self, entry: Entry, kept: Option<Arc<AtomicBool>>) {
         // Where the disk is too slow, what was lost is seen by its gap.
-        let _ = self.queue.try_send(Job::Keep(self.id, entry, kept));
+        self.disk.offer(Change::Keep(self.id, entry, kept));
     }
 }
 
-impl Writer {
-    /// Waits for what was handed over to be written.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
-            error!("the thread that keeps streams panicked");
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<Database, redb::Error> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(options.open(path)?)?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(LOG)?;
-    transaction.open_table(BEGUN)?;
-    transaction.open_table(TOTALS)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn read(database: &Database, id: u128) -> Result<Vec<Entry>, redb::Error> {
-    let log = database.begin_read()?.open_table(LOG)?;
+fn read(transaction: &ReadTransaction, id: u128) -> Result<Vec<Entry>, redb::Error> {
+    let log = transaction.open_table(LOG)?;
     let mut entries = Vec::new();
     for row in log.range((id, 0)..=(id, u64::MAX))? {
         let (_, row) = row?;
@@ -237,48 +186,48 @@ fn read(database: &Database, id: u128) -> Result<Vec<Entry>, redb::Error> {
     Ok(entries)
 }
 
-/// The writing thread: lets what comes gather for a while, commits it together.
-fn write_all(jobs: &Receiver<Job>, database: &Database) {
-    while let Ok(first) = jobs.recv() {
-        // Asleep, and not waiting for the next: whoever hands a job over on a request's path wakes nobody.
-        thread::sleep(COMMIT_INTERVAL);
-        let (mut batch, mut ended) = (vec![first], false);
-        while batch.len() <= WAITING_MAX {
-            match jobs.try_recv() {
-                Ok(job) => batch.push(job),
-                Err(error) => {
-                    ended = error == TryRecvError::Disconnected;
-                    break;
-                }
-            }
-        }
-        match commit(database, &batch, BYTES_MAX, unix_ms()) {
-            Ok(()) => batch.iter().for_each(|job| {
-                if let Job::Keep(_, _, Some(kept)) = job {
-                    kept.store(true, Ordering::Relaxed);
-                }
-            }),
-            Err(error) => error!(%error, "streams are not kept: none goes on after a restart"),
-        }
-        if ended {
-            return;
-        }
-    }
+struct Kept {
+    bytes_max: u64,
 }
 
-fn commit(database: &Database, jobs: &[Job], bytes_max: u64, now_ms: u64) -> Result<(), redb::Error> {
-    // What came and went between two commits is not written at all.
-    let ended: BTreeSet<u128> = jobs.iter().filter_map(Job::forgets).collect();
-    let transaction = database.begin_write()?;
-    {
+impl Tables for Kept {
+    type Change = Change;
+    /// Who is told that it is kept.
+    type Outcome = Option<Arc<AtomicBool>>;
+
+    const NAME: &'static str = "streams";
+    const PACE: Pace = Pace {
+        gather: Duration::from_millis(100),
+        // What comes beyond is left out, and with it the rest of its stream.
+        waiting_max: 8192,
+        batch_max: 8192,
+        batch_bytes_max: usize::MAX,
+        cache_bytes: 8 << 20,
+    };
+
+    fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(LOG)?;
+        transaction.open_table(BEGUN)?;
+        transaction.open_table(TOTALS)?;
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        transaction: &WriteTransaction,
+        changes: Vec<Change>,
+        now_ms: u64,
+    ) -> Result<Vec<Option<Arc<AtomicBool>>>, redb::Error> {
+        // What came and went between two commits is not written at all.
+        let ended: BTreeSet<u128> = changes.iter().filter_map(Change::forgets).collect();
         let mut log = transaction.open_table(LOG)?;
         let mut begun = transaction.open_table(BEGUN)?;
         let mut totals = transaction.open_table(TOTALS)?;
         let mut bytes = totals.get(BYTES)?.map_or(0, |total| total.value());
         let mut next = totals.get(NEXT)?.map_or(0, |next| next.value());
-        for job in jobs {
-            match job {
-                Job::Keep(id, entry, _) if !ended.contains(id) => {
+        for change in &changes {
+            match change {
+                Change::Keep(id, entry, _) if !ended.contains(id) => {
                     let (kind, number, first, second, text) = entry.row();
                     let row = (kind, number, &first[..], &second[..], text);
                     bytes += row_bytes(&row);
@@ -288,24 +237,29 @@ fn commit(database: &Database, jobs: &[Job], bytes_max: u64, now_ms: u64) -> Res
                     }
                     next += 1;
                 }
-                Job::Keep(..) => {}
-                Job::Forget(id) => bytes -= forget(&mut log, &mut begun, *id)?.min(bytes),
+                Change::Keep(..) => {}
+                Change::Forget(id) => bytes -= forget(&mut log, &mut begun, *id)?.min(bytes),
             }
         }
         loop {
             let oldest = begun.first()?.map(|(_, oldest)| oldest.value());
             let Some((id, at_ms)) = oldest else { break };
             let old = now_ms.saturating_sub(at_ms) >= KEPT_FOR.as_millis() as u64;
-            if !old && begun.len()? <= STREAMS_MAX && bytes <= bytes_max {
+            if !old && begun.len()? <= STREAMS_MAX && bytes <= self.bytes_max {
                 break;
             }
             bytes -= forget(&mut log, &mut begun, id)?.min(bytes);
         }
         totals.insert(BYTES, bytes)?;
         totals.insert(NEXT, next)?;
+        Ok(changes.into_iter().map(Change::told).collect())
     }
-    transaction.commit()?;
-    Ok(())
+
+    fn written(told: &Option<Arc<AtomicBool>>) {
+        if let Some(kept) = told {
+            kept.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Removes a stream; returns what it took.
@@ -329,11 +283,18 @@ fn row_bytes(row: &Row<'_>) -> u64 {
     (row.2.len() + row.3.len() + row.4.len()) as u64
 }
 
-impl Job {
+impl Change {
     fn forgets(&self) -> Option<u128> {
         match self {
-            Job::Forget(id) => Some(*id),
-            Job::Keep(..) => None,
+            Change::Forget(id) => Some(*id),
+            Change::Keep(..) => None,
+        }
+    }
+
+    fn told(self) -> Option<Arc<AtomicBool>> {
+        match self {
+            Change::Keep(_, _, kept) => kept,
+            Change::Forget(_) => None,
         }
     }
 }
@@ -387,6 +348,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::disk::tests::applied;
 
     fn begun(received_ms: u64) -> Begun {
         let date = CivilDate { year: 2026, month: 1, day: 2 };
@@ -442,7 +404,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
-        fs::write(directory.path().join(FILE), vec![b'x'; 10_000]).expect("written");
+        fs::write(directory.path().join("streams.redb"), vec![b'x'; 10_000]).expect("written");
         let (streams, writer) = Streams::open(directory.path()).expect("opened");
         assert_eq!(streams.find(id(1)), None);
         closed(streams, writer);
@@ -451,26 +413,29 @@ mod tests {
     #[test]
     fn the_old_and_the_many_go() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = open(&directory.path().join(FILE)).expect("opened");
-        let keep = |digit: u128, entry| Job::Keep(digit, entry, None);
+        let kept = || Kept { bytes_max: 10_000 };
+        let (disk, _writer) = Disk::open(directory.path(), kept()).expect("opened");
+        let keep = |digit: u128, entry| Change::Keep(digit, entry, None);
         let day_ms = 24 * 3600 * 1000;
         let one = |digit: u128| keep(digit, Entry::Begun(begun(day_ms)));
-        let commit = |jobs: &[Job], now_ms| commit(&database, jobs, 10_000, now_ms).expect("written");
-        commit(&[one(1), one(2)], day_ms);
-        commit(&[one(3)], day_ms + KEPT_FOR.as_millis() as u64 - 1);
-        let there = |digit: u128| !read(&database, digit).expect("read").is_empty();
+        let commit = |changes: Vec<Change>, now_ms| drop(applied(&disk, &kept(), changes, now_ms));
+        commit(vec![one(1), one(2)], day_ms);
+        commit(vec![one(3)], day_ms + KEPT_FOR.as_millis() as u64 - 1);
+        let there =
+            |digit: u128| !disk.read(|transaction| read(transaction, digit)).expect("read").is_empty();
         assert!((1..=3).all(there));
-        commit(&[Job::Forget(9)], day_ms + KEPT_FOR.as_millis() as u64);
+        commit(vec![Change::Forget(9)], day_ms + KEPT_FOR.as_millis() as u64);
         assert_eq!([1, 2, 3].map(there), [false, false, true]);
         // Too much altogether: the oldest goes, and the newest stays.
         let large = || signed(0, vec![], &"x".repeat(5000));
         let now_ms = 3 * day_ms;
-        commit(&[one(4), keep(4, large())], now_ms);
-        commit(&[one(5), keep(5, large())], now_ms);
+        commit(vec![one(4), keep(4, large())], now_ms);
+        commit(vec![one(5), keep(5, large())], now_ms);
         assert_eq!([3, 4, 5].map(there), [false, false, true]);
-        commit(&[Job::Forget(5)], now_ms);
-        let totals = database.begin_read().expect("read").open_table(TOTALS).expect("a table");
-        assert_eq!(totals.get(BYTES).expect("read").map(|total| total.value()), Some(0));
+        commit(vec![Change::Forget(5)], now_ms);
+        let total = disk
+            .read(|transaction| Ok(transaction.open_table(TOTALS)?.get(BYTES)?.map(|total| total.value())));
+        assert_eq!(total.expect("read"), Some(0));
     }
 
     proptest! {

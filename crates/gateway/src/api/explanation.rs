@@ -23,11 +23,11 @@ use super::{
     money::{is_theirs, may_see},
 };
 use crate::{
+    disk::FindError,
     error::{ApiError, Code, ErrorBody},
     gateway::Shared,
     id::RequestId,
     keys::Tenant,
-    receipts::FindError,
     route::chain,
 };
 

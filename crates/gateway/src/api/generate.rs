@@ -707,7 +707,7 @@ impl Job {
             note.note = Some(failure.to_string());
             if let Some(charged) = charged {
                 // If that fails too, it has been logged.
-                let _ = charged.await;
+                let _ = charged.outcome().await;
             }
         }
         self.trail.answered(charge);

@@ -1,7 +1,11 @@
 use surety_types::{Amount, Digest, PublicKey, StatedEnd, What};
 
 use super::*;
-use crate::error::{ApiError, Code};
+use crate::{
+    api::unix_ms,
+    disk::tests::applied,
+    error::{ApiError, Code},
+};
 
 const ROOMY: JournalBounds =
     JournalBounds { count_max: 1000, bytes_max: 1 << 30, age_max: Duration::from_secs(3600) };
@@ -90,14 +94,15 @@ async fn the_oldest_go_first_and_the_old_go() {
         }
     }
     assert_eq!(kept, [1, 4, 5]);
+    let statement = stated(&journal, id(5)).await.expect("kept");
     drop(journal);
     writer.join();
-    let database = open(&directory.path().join(FILE)).expect("opened");
+    let kept = || Kept { key: key(), bounds: ROOMY };
+    let (disk, _writer) = Disk::open(directory.path(), kept()).expect("opened");
     let later = unix_ms() + 2 * 3_600_000;
-    let row = || Row { id: id(9), tenant: 3, json: b"{}".to_vec() };
-    commit(&database, &[row()], ROOMY, later).expect("written");
-    assert_eq!(find(&database, id(5)).expect("read"), None);
-    assert_eq!(find(&database, id(9)).expect("read"), Some(row()));
+    applied(&disk, &kept(), vec![Box::new(Entry { id: id(9), tenant: 3, statement, papers: vec![] })], later);
+    let tenant = |number| disk.read(|transaction| Ok(find(transaction, id(number))?.map(|row| row.tenant)));
+    assert_eq!((tenant(5).expect("read"), tenant(9).expect("read")), (None, Some(3)));
 }
 
 #[tokio::test]

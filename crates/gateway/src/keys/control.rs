@@ -25,8 +25,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Generation, KeyReport, KeyTerms, Keys, KeysError, Totals, Writer};
-use crate::receipts::OpenStoreError;
+use super::{Generation, KeyReport, KeyTerms, Keys, KeysError, Totals};
+use crate::disk::{OpenStoreError, Writer};
 
 const FILE: &str = "control";
 /// A request is complete within this, and so is its answer.

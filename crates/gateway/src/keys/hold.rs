@@ -17,7 +17,6 @@ use std::{
 };
 
 use surety_types::{Price, Prompt, Receipt, Request};
-use tokio::sync::oneshot;
 use tracing::error;
 
 use super::{
@@ -25,7 +24,7 @@ use super::{
     store::{Change, Generation, GenerationPart, NOBODY},
     terms::Micro,
 };
-use crate::{api::unix_ms, error::ApiError, id::RequestId};
+use crate::{api::unix_ms, disk::Written, error::ApiError, id::RequestId};
 
 /// Tokens that a chat template may add to a message or a tool, and to a conversation, before the worker has counted.
 const MESSAGE_TOKENS: u32 = 16;
@@ -56,7 +55,7 @@ struct State {
     /// Whether the disk was told that something is held.
     noted: bool,
     /// Says when that is there.
-    on_disk: Option<oneshot::Receiver<Result<(), String>>>,
+    on_disk: Option<Written<()>>,
     ended: bool,
 }
 
@@ -146,12 +145,8 @@ impl Hold {
     pub(crate) async fn on_disk(&self) {
         let on_disk = self.lock().on_disk.take();
         let Some(on_disk) = on_disk else { return };
-        match on_disk.await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => {
-                error!(request = %self.request, failure, "a crash now would let this request go uncharged");
-            }
-            Err(_) => error!(request = %self.request, "a crash now would let this request go uncharged"),
+        if let Err(failure) = on_disk.outcome().await {
+            error!(request = %self.request, %failure, "a crash now would let this request go uncharged");
         }
     }
 
@@ -162,7 +157,7 @@ impl Hold {
         tokens: [u64; 3],
         first_byte_ms: Option<u64>,
         at_once: bool,
-    ) -> Option<oneshot::Receiver<Result<(), String>>> {
+    ) -> Option<Written<()>> {
         let mut state = self.lock();
         if state.ended {
             return None;
@@ -196,7 +191,7 @@ impl Hold {
         [prompt_tokens, cached_tokens, output_tokens]: [u64; 3],
         first_byte_ms: Option<u64>,
         at_once: bool,
-    ) -> Option<oneshot::Receiver<Result<(), String>>> {
+    ) -> Option<Written<()>> {
         state.ended = true;
         let parts = std::mem::take(&mut state.parts);
         let cost = parts.iter().fold(0u128, |sum, part| sum.saturating_add(part.charge.0));

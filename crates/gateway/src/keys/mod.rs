@@ -26,7 +26,6 @@ use std::{
 };
 
 use surety_types::{Digest, Envelope, Evidence, Receipt, Signed};
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 pub(crate) use account::Account;
@@ -34,16 +33,16 @@ pub(crate) use control::Served;
 pub use control::{ControlError, KeysOf, UsagePage};
 pub(crate) use hold::Hold;
 pub(crate) use limits::{Bucket, Level};
+pub(crate) use store::NOBODY;
 use store::{Change, KeyRow, Store};
 pub use store::{Generation, GenerationPart, Totals};
-pub(crate) use store::{NOBODY, Writer};
 pub use terms::{KeyPrice, KeyReport, KeyTerms, Micro, TermsError};
 
 use crate::{
     api::unix_ms,
+    disk::{OpenStoreError, Writer, Written},
     error::{ApiError, Code},
     id::RequestId,
-    receipts::OpenStoreError,
 };
 
 /// Keys, at most.
@@ -194,11 +193,11 @@ impl Keys {
             state.keys.insert(key, Entry::new(row.clone(), 0, 0, row.created_ms));
             (key, self.store.keep(Change::Key(key, Box::new(row))))
         };
-        let kept = kept.await.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()));
+        let kept = kept.outcome().await;
         let mut state = self.lock();
         if let Err(failure) = kept {
             state.keys.remove(&key);
-            return Err(KeysError::Disk(failure));
+            return Err(KeysError::Disk(failure.to_string()));
         }
         // Nobody knows the secret before it is on the disk.
         state.secrets.insert(digest, key);
@@ -215,8 +214,7 @@ impl Keys {
             let change = Change::Key(key, Box::new(entry.row.clone()));
             (self.store.keep(change), entry.report())
         };
-        let kept = kept.await.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()));
-        kept.map(|()| report).map_err(KeysError::Disk)
+        kept.outcome().await.map(|()| report).map_err(|failure| KeysError::Disk(failure.to_string()))
     }
 
     /// All keys, also those that are refused.
@@ -242,7 +240,7 @@ impl Keys {
     /// Returns once all that was charged by now is on the disk.
     pub(crate) async fn written(&self) {
         // If it cannot be, what is read is what there is.
-        let _ = self.store.keep(Change::Mark).await;
+        self.store.flush().await;
     }
 
     /// A page of a key's usage. Reads the disk.
@@ -572,7 +570,7 @@ impl Tenant {
         self.0.keys.store.post(change);
     }
 
-    fn keep(&self, change: Change) -> oneshot::Receiver<Result<(), String>> {
+    fn keep(&self, change: Change) -> Written<()> {
         self.0.keys.store.keep(change)
     }
 }

@@ -1,32 +1,18 @@
 //! What the gateway must not forget of its keys: their terms, what they were charged for, and who holds what.
 //!
 //! In:     changes, in their order. Out: the same, after a restart; rows of usage.
-//! Touches: `keys.redb` in the data directory, and one thread that writes it.
-//! Holds:  changes reach the disk in the order they were handed over; many share one commit, and a change is whole or not
-//!         there; totals are the sums of the rows that are kept and of those that were dropped for room, per key, always.
+//! Touches: `keys.redb` in the data directory, by way of `disk`.
+//! Holds:  totals are the sums of the rows that are kept and of those that were dropped for room, per key, always.
 //! Absent: what may be spent (`account`).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-use tracing::error;
 
 use super::terms::{KeyPrice, KeyTerms, Micro};
-use crate::receipts::OpenStoreError;
+use crate::disk::{Disk, FindError, OpenStoreError, Pace, Tables, Writer, Written};
 
-const FILE: &str = "keys.redb";
 /// Key → [`KeyRow`].
 const KEYS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("keys");
 /// Key → [`Totals`] of all its generations.
@@ -44,14 +30,6 @@ const ORDER: TableDefinition<'_, u64, (u64, u128)> = TableDefinition::new("order
 
 /// Generations kept; the oldest go first.
 const GENERATIONS_MAX: u64 = 200_000;
-/// What one commit takes at most.
-const BATCH_MAX: usize = 512;
-/// Changes waiting to be written, before whoever hands one over waits.
-const WAITING_MAX: usize = 65_536;
-/// What nobody waits for is gathered for so long.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
-/// Memory for redb's pages.
-const CACHE_BYTES: usize = 8 << 20;
 
 /// What stands for whoever uses an open gateway without a key.
 pub(crate) const NOBODY: u64 = 0;
@@ -138,8 +116,6 @@ type Rows = Vec<(u64, Generation)>;
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Key(u64, Box<KeyRow>),
-    /// Nothing: all before it is on the disk when it is.
-    Mark,
     /// A key holds something for a request.
     Hold {
         request: u128,
@@ -157,11 +133,6 @@ pub(super) enum Change {
     },
 }
 
-struct Job {
-    change: Change,
-    done: Option<oneshot::Sender<Result<(), String>>>,
-}
-
 /// What was on the disk.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -171,62 +142,43 @@ pub(super) struct Kept {
 }
 
 /// The kept keys.
-#[derive(Clone)]
-pub(super) struct Store {
-    database: Arc<Database>,
-    queue: SyncSender<Job>,
-}
-
-/// The writing thread, to be joined once the last sender is gone.
-#[derive(Debug)]
-pub(crate) struct Writer(JoinHandle<()>);
-
-impl fmt::Debug for Store {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Store").finish_non_exhaustive()
-    }
-}
+#[derive(Debug, Clone)]
+pub(super) struct Store(Disk<Tabled>);
 
 impl Store {
     /// Opens what is in `data_dir`, or makes it.
     pub(super) fn open(data_dir: &Path) -> Result<(Store, Writer, Kept), OpenStoreError> {
-        let path = data_dir.join(FILE);
-        let opened = open(&path).and_then(|database| Ok((read(&database)?, database)));
-        let (kept, database) = opened.map_err(|error| match error {
-            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
-            error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
-        })?;
-        let database = Arc::new(database);
-        let (queue, jobs) = sync_channel(WAITING_MAX);
-        let shared = Arc::clone(&database);
-        let writer = thread::Builder::new()
-            .name("keys".to_owned())
-            .spawn(move || write_all(&jobs, &shared))
-            .map_err(OpenStoreError::Thread)?;
-        Ok((Store { database, queue }, Writer(writer), kept))
+        let (disk, writer) = Disk::open(data_dir, Tabled { generations_max: GENERATIONS_MAX })?;
+        let kept = disk.read(read).map_err(|error| error.at_start::<Tabled>(data_dir))?;
+        Ok((Store(disk), writer, kept))
     }
 
     /// Has a change written soon.
     pub(super) fn post(&self, change: Change) {
-        // If the thread has ended, the gateway is at its end too.
-        let _ = self.queue.send(Job { change, done: None });
+        drop(self.0.post(change));
     }
 
     /// Has a change written at once; what is returned says when it is on the disk.
-    pub(super) fn keep(&self, change: Change) -> oneshot::Receiver<Result<(), String>> {
-        let (done, kept) = oneshot::channel();
-        let _ = self.queue.send(Job { change, done: Some(done) });
-        kept
+    pub(super) fn keep(&self, change: Change) -> Written<()> {
+        let written = self.0.post(change);
+        self.0.hurry();
+        written
+    }
+
+    /// Returns once what was handed over by now is on the disk, or is known not to be.
+    pub(super) async fn flush(&self) {
+        self.0.flush().await;
     }
 
     /// What became of a request, and which key asked. Reads the disk.
-    pub(super) fn generation(&self, request: u128) -> Result<Option<(u64, Generation)>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let Some(place) = transaction.open_table(PLACES)?.get(request)? else { return Ok(None) };
-        let (key, arrival) = place.value();
-        let generations = transaction.open_table(GENERATIONS)?;
-        let Some(row) = generations.get((key, arrival))? else { return Ok(None) };
-        Ok(Some((key, parse(row.value())?)))
+    pub(super) fn generation(&self, request: u128) -> Result<Option<(u64, Generation)>, FindError> {
+        self.0.read(|transaction| {
+            let Some(place) = transaction.open_table(PLACES)?.get(request)? else { return Ok(None) };
+            let (key, arrival) = place.value();
+            let generations = transaction.open_table(GENERATIONS)?;
+            let Some(row) = generations.get((key, arrival))? else { return Ok(None) };
+            Ok(Some((key, parse(row.value())?)))
+        })
     }
 
     /// A key's generations in the order they ended, those of the `first` rows skipped, at most so many; and the sums of
@@ -236,26 +188,18 @@ impl Store {
         key: u64,
         first: u64,
         count_max: usize,
-    ) -> Result<(Rows, Totals, Totals), redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let generations = transaction.open_table(GENERATIONS)?;
-        let mut rows = Vec::new();
-        for row in generations.range((key, first)..=(key, u64::MAX))?.take(count_max) {
-            let (place, row) = row?;
-            rows.push((place.value().1, parse(row.value())?));
-        }
-        let dropped = totals_of(&transaction.open_table(DROPPED)?, key)?;
-        let all = totals_of(&transaction.open_table(TOTALS)?, key)?;
-        Ok((rows, dropped, all))
-    }
-}
-
-impl Writer {
-    /// Waits for what was handed over to be written.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
-            error!("the thread that keeps keys panicked");
-        }
+    ) -> Result<(Rows, Totals, Totals), FindError> {
+        self.0.read(|transaction| {
+            let generations = transaction.open_table(GENERATIONS)?;
+            let mut rows = Vec::new();
+            for row in generations.range((key, first)..=(key, u64::MAX))?.take(count_max) {
+                let (place, row) = row?;
+                rows.push((place.value().1, parse(row.value())?));
+            }
+            let dropped = totals_of(&transaction.open_table(DROPPED)?, key)?;
+            let all = totals_of(&transaction.open_table(TOTALS)?, key)?;
+            Ok((rows, dropped, all))
+        })
     }
 }
 
@@ -293,29 +237,7 @@ impl Generation {
     }
 }
 
-fn open(path: &Path) -> Result<Database, redb::Error> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(options.open(path)?)?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(KEYS)?;
-    transaction.open_table(TOTALS)?;
-    transaction.open_table(DROPPED)?;
-    transaction.open_table(HOLDS)?;
-    transaction.open_table(GENERATIONS)?;
-    transaction.open_table(PLACES)?;
-    transaction.open_table(ORDER)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn read(database: &Database) -> Result<Kept, redb::Error> {
-    let transaction = database.begin_read()?;
+fn read(transaction: &ReadTransaction) -> Result<Kept, redb::Error> {
     let mut kept = Kept::default();
     for row in transaction.open_table(KEYS)?.iter()? {
         let (key, row) = row?;
@@ -346,41 +268,40 @@ fn totals_of(table: &impl ReadableTable<u64, &'static [u8]>, key: u64) -> Result
     table.get(key)?.map_or_else(|| Ok(Totals::default()), |row| parse(row.value()))
 }
 
-/// The writing thread: takes what waits, commits it together, tells each.
-fn write_all(jobs: &Receiver<Job>, database: &Database) {
-    while let Ok(first) = jobs.recv() {
-        let mut urgent = first.done.is_some();
-        let (mut batch, until) = (vec![first], Instant::now() + COMMIT_INTERVAL);
-        while batch.len() < BATCH_MAX {
-            let left = if urgent { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
-            match jobs.recv_timeout(left) {
-                Ok(job) => {
-                    urgent |= job.done.is_some();
-                    batch.push(job);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        let result = commit(database, batch.iter().map(|job| &job.change), GENERATIONS_MAX)
-            .map_err(|error| error.to_string());
-        if let Err(failure) = &result {
-            error!(failure, changes = batch.len(), "changes of keys were not kept");
-        }
-        for job in batch {
-            if let Some(done) = job.done {
-                let _ = done.send(result.clone());
-            }
-        }
-    }
+struct Tabled {
+    generations_max: u64,
 }
 
-fn commit<'a>(
-    database: &Database,
-    changes: impl Iterator<Item = &'a Change>,
-    generations_max: u64,
-) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
+impl Tables for Tabled {
+    type Change = Change;
+    type Outcome = ();
+
+    const NAME: &'static str = "keys";
+    const PACE: Pace = Pace {
+        gather: Duration::from_millis(500),
+        waiting_max: 65_536,
+        batch_max: 512,
+        batch_bytes_max: usize::MAX,
+        cache_bytes: 8 << 20,
+    };
+
+    fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(KEYS)?;
+        transaction.open_table(TOTALS)?;
+        transaction.open_table(DROPPED)?;
+        transaction.open_table(HOLDS)?;
+        transaction.open_table(GENERATIONS)?;
+        transaction.open_table(PLACES)?;
+        transaction.open_table(ORDER)?;
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        transaction: &WriteTransaction,
+        changes: Vec<Change>,
+        _now_ms: u64,
+    ) -> Result<Vec<()>, redb::Error> {
         let mut keys = transaction.open_table(KEYS)?;
         let mut totals = transaction.open_table(TOTALS)?;
         let mut dropped = transaction.open_table(DROPPED)?;
@@ -389,12 +310,11 @@ fn commit<'a>(
         let mut places = transaction.open_table(PLACES)?;
         let mut order = transaction.open_table(ORDER)?;
         let mut sums: BTreeMap<u64, Totals> = BTreeMap::new();
-        for change in changes {
+        for change in &changes {
             match change {
                 Change::Key(key, row) => {
                     keys.insert(key, &text(row)?[..])?;
                 }
-                Change::Mark => {}
                 Change::Hold { request, key } => {
                     holds.insert(request, key)?;
                 }
@@ -432,7 +352,7 @@ fn commit<'a>(
                 }
             }
         }
-        while order.len()? > generations_max {
+        while order.len()? > self.generations_max {
             let Some((arrival, oldest)) = order.pop_first()? else { break };
             let (arrival, (key, request)) = (arrival.value(), oldest.value());
             places.remove(request)?;
@@ -445,9 +365,8 @@ fn commit<'a>(
         for (key, sum) in &sums {
             totals.insert(key, &text(sum)?[..])?;
         }
+        Ok(vec![(); changes.len()])
     }
-    transaction.commit()?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -476,18 +395,15 @@ pub(super) mod tests {
         Change::Settle { request, key, generation: Box::new(generation(request, cost)) }
     }
 
-    #[test]
-    fn rows_and_totals_agree_even_when_the_oldest_go() {
+    #[tokio::test]
+    async fn rows_and_totals_agree_even_when_the_oldest_go() {
         let directory = tempfile::tempdir().expect("a directory");
-        let database = open(&directory.path().join(FILE)).expect("a file");
-        let changes: Vec<Change> = (0..20).map(|n| settle(n, 1 + (n % 2) as u64, 10 + n)).collect();
-        for chunk in changes.chunks(3) {
-            commit(&database, chunk.iter(), 7).expect("kept");
-        }
+        let (disk, _writer) = Disk::open(directory.path(), Tabled { generations_max: 7 }).expect("a file");
+        let store = Store(disk);
+        (0..20).for_each(|n| store.post(settle(n, 1 + (n % 2) as u64, 10 + n)));
         // One of those that are there comes again; a release of nothing does nothing.
-        commit(&database, [settle(19, 2, 100), Change::Release { request: 5 }].iter(), 7).expect("kept");
-        let (queue, _jobs) = sync_channel(1);
-        let store = Store { database: Arc::new(database), queue };
+        store.post(settle(19, 2, 100));
+        store.keep(Change::Release { request: 5 }).outcome().await.expect("kept");
         let mut count = 0;
         for (key, expected) in [(1, (0..20).step_by(2)), (2, (1..20).step_by(2))] {
             let (rows, dropped, all) = store.usage(key, 0, 100).expect("rows");
@@ -504,8 +420,8 @@ pub(super) mod tests {
         assert_eq!(store.generation(0).expect("read"), None);
     }
 
-    #[test]
-    fn what_was_kept_is_there_after_a_restart() {
+    #[tokio::test]
+    async fn what_was_kept_is_there_after_a_restart() {
         let directory = tempfile::tempdir().expect("a directory");
         let (store, writer, kept) = Store::open(directory.path()).expect("a store");
         assert!(kept.keys.is_empty() && kept.holds.is_empty());
@@ -521,7 +437,7 @@ pub(super) mod tests {
         }
         store.post(settle(0, 1, 42));
         let on_disk = store.keep(Change::Release { request: 1 });
-        assert_eq!(on_disk.blocking_recv().expect("an answer"), Ok(()));
+        assert_eq!(on_disk.outcome().await, Ok(()));
         assert!(matches!(Store::open(directory.path()), Err(OpenStoreError::InUse { .. })));
         drop(store);
         writer.join();

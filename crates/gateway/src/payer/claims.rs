@@ -30,7 +30,7 @@ use surety_types::{
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{PayChannel, Payer, lock};
+use super::{PayChannel, Payer, lock, unwritten};
 
 /// Between two looks at what is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -282,11 +282,7 @@ impl Payer {
     }
 
     async fn keep_claim(&self, key: ClaimKey, row: ClaimRow) -> Result<(), AccountError> {
-        self.store.keep_claim(key, row.clone()).await.map_err(|message| AccountError {
-            message,
-            hint: "see the disk and the system's log".to_owned(),
-            refused: false,
-        })?;
+        self.store.keep_claim(key, row.clone()).await.map_err(unwritten)?;
         lock(&self.claims).insert(key, row);
         Ok(())
     }

@@ -37,9 +37,9 @@ use surety_types::{
 use tokio::{sync::Semaphore, time::sleep};
 use tracing::{info, warn};
 
+use crate::disk::{OpenStoreError, WriteError, Writer};
 pub(crate) use claims::{ClaimsState, see_to};
 pub(crate) use registry::{Listed, follow};
-pub use store::PayerBookError;
 use store::{Row, Store};
 
 /// A mark is this part of a deposit above what is promised, so that it seldom has to be written.
@@ -139,8 +139,11 @@ impl fmt::Debug for PayChannel {
 
 impl Payer {
     /// Opens the book in `data_dir`.
-    pub(crate) fn open(ledger: GatewayLedger, data_dir: &Path) -> Result<Arc<Payer>, PayerBookError> {
-        let (store, rows, claims) = Store::open(data_dir)?;
+    pub(crate) fn open(
+        ledger: GatewayLedger,
+        data_dir: &Path,
+    ) -> Result<(Arc<Payer>, Writer), OpenStoreError> {
+        let (store, writer, rows, claims) = Store::open(data_dir)?;
         let channels = rows.into_iter().map(|(id, row)| {
             // After a crash all that may have been promised counts as spent.
             let written_off =
@@ -154,7 +157,7 @@ impl Payer {
             };
             (channel.channel.receiver, Arc::new(channel))
         });
-        Ok(Arc::new(Payer {
+        let payer = Payer {
             digests: ChannelDigests::new(ledger.account.chain_id()),
             account: ledger.account,
             deposit: u128::try_from(ledger.deposit).unwrap_or(u128::MAX),
@@ -165,7 +168,8 @@ impl Payer {
             claims: Mutex::new(claims),
             collected: Mutex::default(),
             looks: Semaphore::new(LOOKS_MAX),
-        }))
+        };
+        Ok((Arc::new(payer), writer))
     }
 
     pub(crate) fn account(&self) -> &dyn Account {
@@ -273,12 +277,11 @@ impl Payer {
     async fn make(&self, operator: Address) -> Result<Arc<PayChannel>, AccountError> {
         let params = self.account.params().await?;
         let mut salt = [0; 32];
-        let failed = |message: String| AccountError {
-            message,
-            hint: "see the disk and the system's log".to_owned(),
+        getrandom::fill(&mut salt).map_err(|_| AccountError {
+            message: "the random source failed".to_owned(),
+            hint: "see the system's log".to_owned(),
             refused: false,
-        };
-        getrandom::fill(&mut salt).map_err(|_| failed("the random source failed".to_owned()))?;
+        })?;
         let payer = self.account.address();
         let delay = WITHDRAW_DELAY_S.clamp(params.channel_delay_min_s, params.channel_delay_max_s);
         let channel = Channel {
@@ -292,7 +295,7 @@ impl Payer {
         };
         let id = channel.id(&self.digests);
         let row = Row { channel: channel.clone(), mark: 0, settled: 0, written_off: 0, in_order: true };
-        self.store.keep(id, row).await.map_err(failed)?;
+        self.store.keep(id, row).await.map_err(unwritten)?;
         let channel = Arc::new(PayChannel {
             id,
             channel,
@@ -335,7 +338,7 @@ impl Payer {
             };
             *mark = Mark { wei: row.mark, in_order: true };
             if let Err(error) = self.store.keep(channel.id, row).await {
-                warn!(error, "the payer's book was not left in order: the last mark counts as spent");
+                warn!(%error, "the payer's book was not left in order: the last mark counts as spent");
             }
         }
     }
@@ -355,7 +358,7 @@ impl Payer {
             Row { channel: channel.channel.clone(), mark, settled, written_off, in_order: false }
         };
         let raised = row.mark;
-        self.store.keep(channel.id, row).await.map_err(PurseError::Book)?;
+        self.store.keep(channel.id, row).await.map_err(|failure| PurseError::Book(failure.to_string()))?;
         *mark = Mark { wei: raised, in_order: false };
         Ok(())
     }
@@ -429,6 +432,14 @@ impl Drop for ChannelPurse {
         if !self.ended {
             lock(&self.channel.book).write_off(self.ticket);
         }
+    }
+}
+
+fn unwritten(failure: WriteError) -> AccountError {
+    AccountError {
+        message: format!("the payer's book cannot be written: {failure}"),
+        hint: "see the disk and the system's log".to_owned(),
+        refused: false,
     }
 }
 

@@ -1,9 +1,3 @@
-use std::{
-    io::ErrorKind,
-    sync::atomic::{AtomicBool, Ordering},
-};
-
-use redb::StorageBackend;
 use surety_types::{
     Amount, Answer, Canonical, Digest, Envelope, FinishReason, ModelId, Order, Outcome, Price, Prompt,
     Receipt, Request, Sampling, SecretKey, Seed, Signed, Text, order::ORDER_VERSION,
@@ -11,6 +5,9 @@ use surety_types::{
 };
 
 use super::*;
+use crate::disk::tests::FullDisk;
+
+const FILE: &str = "receipts.redb";
 
 const ROOMY: Bounds = Bounds { count_max: 1000, bytes_max: 1 << 30 };
 
@@ -180,65 +177,30 @@ fn a_damaged_file_is_named() {
     assert!(error.to_string().contains(FILE));
 }
 
-/// A file on a disk that can be full.
-#[derive(Debug)]
-pub(crate) struct FullDisk {
-    file: redb::backends::FileBackend,
-    full: Arc<AtomicBool>,
-}
-
-impl FullDisk {
-    /// Opens a database on one.
-    pub(crate) fn open(path: &Path, full: &Arc<AtomicBool>) -> Result<Database, redb::DatabaseError> {
-        let file = redb::backends::FileBackend::new(open_private(path)?)?;
-        Database::builder().create_with_backend(FullDisk { file, full: Arc::clone(full) })
+#[tokio::test]
+async fn what_is_kept_again_is_kept_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bounds = Bounds { count_max: 2, ..ROOMY };
+    let (receipts, _writer) = Receipts::open(directory.path(), bounds).expect("a new store");
+    for (number, text) in [(1, "a"), (1, "b"), (2, "c")] {
+        receipts.keep(id(number), evidence(id(number), text)).await.expect("kept");
     }
-
-    fn check(&self) -> Result<(), io::Error> {
-        if self.full.load(Ordering::SeqCst) {
-            return Err(io::Error::from(ErrorKind::StorageFull));
-        }
-        Ok(())
-    }
-}
-
-impl StorageBackend for FullDisk {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.file.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.file.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.check()?;
-        self.file.set_len(len)
-    }
-    fn sync_data(&self) -> Result<(), io::Error> {
-        self.file.sync_data()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.check()?;
-        self.file.write(offset, data)
-    }
-    fn close(&self) -> Result<(), io::Error> {
-        self.file.close()
-    }
+    assert_eq!(found(&receipts, 1), Some(evidence(id(1), "b")));
+    assert_eq!(found(&receipts, 2), Some(evidence(id(2), "c")));
 }
 
 #[tokio::test]
 async fn a_full_disk_fails_what_it_meets_and_nothing_else() {
     let directory = tempfile::tempdir().expect("a directory");
-    let full = Arc::new(AtomicBool::new(false));
-    let (path, disk) = (directory.path().join(FILE), Arc::clone(&full));
-    let open = move || FullDisk::open(&path, &disk);
-    let (receipts, _writer) = Receipts::with(directory.path().join(FILE), ROOMY, open).expect("a new store");
+    let (disk, _writer, full) = FullDisk::holding(directory.path(), Kept(ROOMY));
+    let receipts = Receipts(disk);
     receipts.keep(id(1), evidence(id(1), "a")).await.expect("there is room");
-    full.store(true, Ordering::SeqCst);
+    full.set(true);
     for number in [2, 3] {
         let error = receipts.keep(id(number), evidence(id(number), "b")).await.expect_err("full");
         assert!(error.to_string().starts_with("receipt not stored: "), "{error}");
     }
-    full.store(false, Ordering::SeqCst);
+    full.set(false);
     // The first after a failure may find the file closed, and opens it again.
     let _ = receipts.keep(id(4), evidence(id(4), "d")).await;
     receipts.keep(id(5), evidence(id(5), "e")).await.expect("there is room again");

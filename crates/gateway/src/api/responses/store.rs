@@ -2,32 +2,22 @@
 //!
 //! In:     records, by request id: as a response begins, and as it ended.
 //! Out:    the same until they are deleted, old or too many; which of them had not ended.
-//! Touches: one file, `responses.redb`, and one thread that writes it.
-//! Holds:  what `keep` and `forget` returned from is on the disk; many at once share one commit; the oldest go when there
-//!         are too many or they take too much. What was deleted does not come back by ending later. A failed write fails
-//!         those it was for, and no others.
+//! Touches: one file, `responses.redb`, by way of `disk`.
+//! Holds:  what `keep` and `forget` returned from is on the disk; the oldest go when there are too many or they take too
+//!         much. What was deleted does not come back by ending later. A failed write fails those it was for, and no
+//!         others.
 //! Absent: what the records say (`record`), making responses (`live`).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use crate::{
     api::unix_ms,
+    disk::{Disk, FindError, OpenStoreError, Pace, Tables, WriteError, Writer},
     id::RequestId,
-    receipts::{OpenStoreError, describe, open_private},
 };
 
-const FILE: &str = "responses.redb";
 /// Order of arrival → request id, Unix milliseconds, record.
 const RECORDS: TableDefinition<'_, u64, (u128, u64, &[u8])> = TableDefinition::new("records");
 /// Request id → order of arrival.
@@ -38,14 +28,6 @@ const UNFINISHED: TableDefinition<'_, u128, ()> = TableDefinition::new("unfinish
 const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
 const BYTES: &str = "bytes";
 const NEXT: &str = "next";
-/// Changes waiting to be written, before requests have to wait to hand theirs over.
-const WAITING_MAX: usize = 256;
-/// What one commit takes at most, so that the first in it does not wait for ever.
-const BATCH_MAX: usize = 128;
-const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Memory for redb's pages.
-const CACHE_BYTES: usize = 16 << 20;
-
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -58,17 +40,10 @@ pub(crate) struct Bounds {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum KeepError {
     #[error("response not stored: {0}")]
-    Write(String),
+    Write(#[from] WriteError),
     #[error("response not stored: it takes {bytes} bytes, and at most {max} are kept")]
     TooLarge { bytes: usize, max: u64 },
-    #[error("response not stored: the gateway is stopping")]
-    Stopping,
 }
-
-/// What is kept could not be read back.
-#[derive(Debug, thiserror::Error)]
-#[error("responses cannot be read")]
-pub(crate) struct FindError(#[source] Box<redb::Error>);
 
 /// How a record is to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,65 +57,24 @@ pub(crate) enum Keeping {
 }
 
 /// The kept responses.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Store {
-    database: Shared,
-    queue: mpsc::Sender<Job>,
+    disk: Disk<Kept>,
     bounds: Bounds,
 }
 
-/// The open database; none while it is being reopened after a failure.
-type Shared = Arc<RwLock<Option<Database>>>;
-type Open = dyn Fn() -> Result<Database, redb::DatabaseError>;
-
-struct Job {
-    id: RequestId,
-    change: Change,
-    done: oneshot::Sender<Result<bool, KeepError>>,
-}
+struct Kept(Bounds);
 
 enum Change {
     Keep(Keeping, Vec<u8>),
     Forget,
 }
 
-/// The writing thread, to be joined once the last [`Store`] is gone.
-#[derive(Debug)]
-pub(crate) struct Writer(JoinHandle<()>);
-
-impl fmt::Debug for Store {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Store").finish_non_exhaustive()
-    }
-}
-
 impl Store {
     /// Opens what is in `data_dir`, or makes it.
     pub(crate) fn open(data_dir: &Path, bounds: Bounds) -> Result<(Self, Writer), OpenStoreError> {
-        let path = data_dir.join(FILE);
-        let file = path.clone();
-        Self::with(path, bounds, move || {
-            Database::builder().set_cache_size(CACHE_BYTES).create_file(open_private(&file)?)
-        })
-    }
-
-    fn with(
-        path: PathBuf,
-        bounds: Bounds,
-        open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
-    ) -> Result<(Self, Writer), OpenStoreError> {
-        let database = open_checked(&open).map_err(|error| match error {
-            redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
-            error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
-        })?;
-        let database = Arc::new(RwLock::new(Some(database)));
-        let (queue, jobs) = mpsc::channel(WAITING_MAX);
-        let shared = Arc::clone(&database);
-        let writer = thread::Builder::new()
-            .name("responses".to_owned())
-            .spawn(move || write_all(jobs, &shared, bounds, &open))
-            .map_err(OpenStoreError::Thread)?;
-        Ok((Self { database, queue, bounds }, Writer(writer)))
+        let (disk, writer) = Disk::open(data_dir, Kept(bounds))?;
+        Ok((Store { disk, bounds }, writer))
     }
 
     /// Returns once the record is on the disk, in place of what was kept under `id` before; or once it is clear that it was
@@ -154,25 +88,19 @@ impl Store {
         if record.len() as u64 > self.bounds.bytes_max {
             return Err(KeepError::TooLarge { bytes: record.len(), max: self.bounds.bytes_max });
         }
-        self.change(id, Change::Keep(keeping, record)).await.map(drop)
+        self.disk.keep((id, Change::Keep(keeping, record))).await?;
+        Ok(())
     }
 
     /// Deletes what is kept under `id`; returns whether there was anything, once it is gone from the disk.
     pub(crate) async fn forget(&self, id: RequestId) -> Result<bool, KeepError> {
-        self.change(id, Change::Forget).await
-    }
-
-    async fn change(&self, id: RequestId, change: Change) -> Result<bool, KeepError> {
-        let (done, kept) = oneshot::channel();
-        self.queue.send(Job { id, change, done }).await.map_err(|_| KeepError::Stopping)?;
-        kept.await.map_err(|_| KeepError::Stopping)?
+        Ok(self.disk.keep((id, Change::Forget)).await?)
     }
 
     /// What is kept under `id`. Reads the disk.
     pub(crate) fn find(&self, id: RequestId) -> Result<Option<Vec<u8>>, FindError> {
         let oldest_ms = oldest_ms(unix_ms(), self.bounds);
-        self.read(|database| {
-            let transaction = database.begin_read()?;
+        self.disk.read(|transaction| {
             let Some(arrival) = transaction.open_table(ARRIVALS)?.get(id.bits())? else { return Ok(None) };
             let record = transaction.open_table(RECORDS)?.get(arrival.value())?;
             Ok(record.and_then(|record| {
@@ -184,8 +112,7 @@ impl Store {
 
     /// The responses that were begun and had not ended, the oldest first. Reads the disk.
     pub(crate) fn unfinished(&self) -> Result<Vec<(RequestId, Vec<u8>)>, FindError> {
-        self.read(|database| {
-            let transaction = database.begin_read()?;
+        self.disk.read(|transaction| {
             let (arrivals, records) = (transaction.open_table(ARRIVALS)?, transaction.open_table(RECORDS)?);
             let mut found = BTreeMap::new();
             for row in transaction.open_table(UNFINISHED)?.iter()? {
@@ -197,102 +124,50 @@ impl Store {
             Ok(found.into_values().collect())
         })
     }
-
-    fn read<T>(&self, look: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, FindError> {
-        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or_else(|| FindError(Box::new(redb::Error::DatabaseClosed)))?;
-        look(database).map_err(|error| FindError(Box::new(error)))
-    }
 }
 
-impl Writer {
-    /// Waits for what was handed over to be written.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
-            error!("the thread that writes responses panicked");
-        }
-    }
-}
+impl Tables for Kept {
+    type Change = (RequestId, Change);
+    /// Whether there was something under its id.
+    type Outcome = bool;
 
-/// Opens the database and sees that its tables are there.
-fn open_checked(open: &Open) -> Result<Database, redb::Error> {
-    let database = open()?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(RECORDS)?;
-    transaction.open_table(ARRIVALS)?;
-    transaction.open_table(UNFINISHED)?;
-    transaction.open_table(TOTALS)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-/// The writing thread: takes what waits, commits it together, tells each.
-fn write_all(mut jobs: mpsc::Receiver<Job>, shared: &Shared, bounds: Bounds, open: &Open) {
-    while let Some(first) = jobs.blocking_recv() {
-        let mut bytes = first.change.bytes();
-        let mut batch = vec![first];
-        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(job) = jobs.try_recv() else { break };
-            bytes += job.change.bytes();
-            batch.push(job);
-        }
-        match write_batch(shared, &batch, bounds, open) {
-            Ok(outcomes) => {
-                for (job, outcome) in batch.into_iter().zip(outcomes) {
-                    // Nobody may be waiting any more: the client may have left.
-                    let _ = job.done.send(Ok(outcome));
-                }
-            }
-            Err(failure) => {
-                error!(failure, responses = batch.len(), "responses were not stored");
-                for job in batch {
-                    let _ = job.done.send(Err(KeepError::Write(failure.clone())));
-                }
-            }
-        }
-    }
-}
-
-/// Commits a batch; on failure the database is reopened, because redb refuses further work on a failed one.
-fn write_batch(shared: &Shared, batch: &[Job], bounds: Bounds, open: &Open) -> Result<Vec<bool>, String> {
-    let outcome = {
-        let guard = shared.read().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().map(|database| commit(database, batch, bounds, unix_ms()))
+    const NAME: &'static str = "responses";
+    const PACE: Pace = Pace {
+        gather: Duration::ZERO,
+        waiting_max: 256,
+        batch_max: 128,
+        batch_bytes_max: 16 << 20,
+        cache_bytes: 16 << 20,
     };
-    let failure = match outcome {
-        Some(Ok(outcomes)) => return Ok(outcomes),
-        Some(Err(error)) => describe(&error),
-        None => "the file could not be reopened after a failure".to_owned(),
-    };
-    let mut guard = shared.write().unwrap_or_else(PoisonError::into_inner);
-    // Closed first: a file that is open here cannot be opened again.
-    *guard = None;
-    match open_checked(open) {
-        Ok(database) => {
-            info!("responses reopened after a failed write");
-            *guard = Some(database);
-        }
-        Err(error) => error!(failure = describe(&error), "responses cannot be reopened"),
-    }
-    Err(failure)
-}
 
-/// Makes the changes, and what the bounds ask for; says of each whether there was something under its id.
-fn commit(database: &Database, batch: &[Job], bounds: Bounds, now_ms: u64) -> Result<Vec<bool>, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut outcomes = Vec::with_capacity(batch.len());
-    {
+    fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(ARRIVALS)?;
+        transaction.open_table(UNFINISHED)?;
+        transaction.open_table(TOTALS)?;
+        Ok(())
+    }
+
+    /// Makes the changes, and what the bounds ask for.
+    fn apply(
+        &self,
+        transaction: &WriteTransaction,
+        changes: Vec<(RequestId, Change)>,
+        now_ms: u64,
+    ) -> Result<Vec<bool>, redb::Error> {
+        let bounds = self.0;
+        let mut outcomes = Vec::with_capacity(changes.len());
         let mut records = transaction.open_table(RECORDS)?;
         let mut arrivals = transaction.open_table(ARRIVALS)?;
         let mut unfinished = transaction.open_table(UNFINISHED)?;
         let mut totals = transaction.open_table(TOTALS)?;
         let mut bytes = totals.get(BYTES)?.map_or(0, |total| total.value());
         let mut next = totals.get(NEXT)?.map_or(0, |next| next.value());
-        for job in batch {
-            let id = job.id.bits();
+        for (id, change) in &changes {
+            let id = id.bits();
             let there = arrivals.get(id)?.map(|arrival| arrival.value());
             outcomes.push(there.is_some());
-            match &job.change {
+            match change {
                 Change::Forget => {
                     let Some(arrival) = there else { continue };
                     arrivals.remove(id)?;
@@ -337,9 +212,15 @@ fn commit(database: &Database, batch: &[Job], bounds: Bounds, now_ms: u64) -> Re
         }
         totals.insert(BYTES, bytes)?;
         totals.insert(NEXT, next)?;
+        Ok(outcomes)
     }
-    transaction.commit()?;
-    Ok(outcomes)
+
+    fn bytes((_, change): &(RequestId, Change)) -> usize {
+        match change {
+            Change::Keep(_, record) => record.len(),
+            Change::Forget => 0,
+        }
+    }
 }
 
 /// What came before this moment is too old.
@@ -347,21 +228,10 @@ fn oldest_ms(now_ms: u64, bounds: Bounds) -> u64 {
     now_ms.saturating_sub(u64::try_from(bounds.kept_for.as_millis()).unwrap_or(u64::MAX))
 }
 
-impl Change {
-    fn bytes(&self) -> usize {
-        match self {
-            Change::Keep(_, record) => record.len(),
-            Change::Forget => 0,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
-    use crate::receipts::tests::FullDisk;
+    use crate::disk::tests::{FullDisk, applied};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
     const BOUNDS: Bounds = Bounds { count_max: 4, bytes_max: 100, kept_for: DAY };
@@ -446,17 +316,15 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_what_it_meets_and_nothing_else() {
         let directory = tempfile::tempdir().expect("a directory");
-        let full = Arc::new(AtomicBool::new(false));
-        let (path, disk) = (directory.path().join(FILE), Arc::clone(&full));
         let bounds = Bounds { count_max: 100, bytes_max: 1 << 20, kept_for: DAY };
-        let opened = Store::with(path.clone(), bounds, move || FullDisk::open(&path, &disk));
-        let (store, writer) = opened.expect("opened");
+        let (disk, writer, full) = FullDisk::holding(directory.path(), Kept(bounds));
+        let store = Store { disk, bounds };
         keep(&store, 1, Keeping::Begun, "begun 1").await;
-        full.store(true, Ordering::SeqCst);
+        full.set(true);
         let failed = store.keep(id(1), Keeping::Ended, b"ended 1".to_vec()).await.expect_err("full");
         assert!(failed.to_string().starts_with("response not stored: "), "{failed}");
         assert!(store.forget(id(1)).await.is_err());
-        full.store(false, Ordering::SeqCst);
+        full.set(false);
         // The first after a failure may find the file closed, and opens it again.
         let _ = store.keep(id(2), Keeping::Whole, b"whole 2".to_vec()).await;
         keep(&store, 3, Keeping::Whole, "whole 3").await;
@@ -469,19 +337,17 @@ mod tests {
     #[test]
     fn the_old_go() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join(FILE);
-        let open = move || Database::builder().create_file(open_private(&path)?);
-        let database = open_checked(&open).expect("opened");
-        let job = |digit: u128, change| Job { id: id(digit), change, done: oneshot::channel().0 };
-        let whole = || Change::Keep(Keeping::Whole, vec![0; 10]);
+        let (store, writer) = Store::open(directory.path(), BOUNDS).expect("opened");
+        let whole = |digit| (id(digit), Change::Keep(Keeping::Whole, vec![0; 10]));
         let day_ms = DAY.as_millis() as u64;
-        let at = |now_ms, jobs: &[Job]| commit(&database, jobs, BOUNDS, now_ms).expect("written");
-        at(day_ms, &[job(1, whole()), job(2, whole())]);
-        at(day_ms + 5, &[job(3, whole())]);
+        let at = |now_ms, changes| applied(&store.disk, &Kept(BOUNDS), changes, now_ms);
+        at(day_ms, vec![whole(1), whole(2)]);
+        at(day_ms + 5, vec![whole(3)]);
         // Ending later makes nothing younger.
-        at(2 * day_ms, &[job(2, whole())]);
-        assert_eq!(at(2 * day_ms + 1, &[job(9, Change::Forget)]), [false]);
-        let is_there = |digit| at(2 * day_ms + 1, &[job(digit, Change::Forget)])[0];
+        at(2 * day_ms, vec![whole(2)]);
+        assert_eq!(at(2 * day_ms + 1, vec![(id(9), Change::Forget)]), [false]);
+        let is_there = |digit| at(2 * day_ms + 1, vec![(id(digit), Change::Forget)])[0];
         assert_eq!([1, 2, 3].map(is_there), [false, false, true]);
+        close(store, writer);
     }
 }
