@@ -28,6 +28,6 @@ pub use constraint::ConstraintError;
 pub use embedding::EmbeddingError;
 pub use generation::{NonFinite, PastTheEnd, SequenceRequest};
 pub use model::{Bytes, LoadError, Model, PromptError};
-pub use text::{Released, TextStream};
 pub use scheduler::{Event, Scheduler, SchedulerLimits, SequenceId, SubmitError};
 pub use surety_grammar::Grammar;
+pub use text::{Released, TextStream};

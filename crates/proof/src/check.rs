@@ -144,7 +144,9 @@ impl fmt::Display for Check {
             Check::Receipt => "the worker signed this receipt for this order",
             Check::Worker => "the worker is the expected one",
             Check::Parameters => "model, arithmetic and seed are the order's",
-            Check::Word => "the model's name is the order's; the receipt claims no arithmetic (tier `signed`)",
+            Check::Word => {
+                "the model's name is the order's; the receipt claims no arithmetic (tier `signed`)"
+            }
             Check::PromptTokens => "the prompt's tokens are the receipt's",
             Check::Resumed => "the tokens it resumes from are the order's",
             Check::Progress => {
@@ -816,8 +818,14 @@ fn check_word(
         (matches!(request.prompt, Prompt::Tokens(_)), "answers token ids"),
         (request.grammar.is_some(), "answers an order with a grammar"),
         (request.embedding.is_some(), "answers with a vector"),
-        (acceptance.is_some_and(|acceptance| acceptance.prompt_tokens != 0), "was accepted for a counted prompt"),
-        (answer.prompt_ids.is_some() || receipt.prompt_digest != prompt_digest(&[]), "names the prompt's tokens"),
+        (
+            acceptance.is_some_and(|acceptance| acceptance.prompt_tokens != 0),
+            "was accepted for a counted prompt",
+        ),
+        (
+            answer.prompt_ids.is_some() || receipt.prompt_digest != prompt_digest(&[]),
+            "names the prompt's tokens",
+        ),
         (answer.output_ids.iter().any(|id| *id != 0), "names the output's tokens"),
         (receipt.cached_tokens != 0, "counts cached tokens"),
         (receipt.price != Price::ZERO || order.channel.is_some(), "is to be paid"),

@@ -7,7 +7,9 @@ use surety_proof::{
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, Digest, Envelope, Evidence, FailureCode, FinishReason, Message,
     ModelId, OpenError, Order, Outcome, Part, Price, Prompt, PublicKey, Receipt, Request, Sampling,
-    SecretKey, Seed, Signed, Text, digest::domain, order::ORDER_VERSION,
+    SecretKey, Seed, Signed, Text,
+    digest::domain,
+    order::ORDER_VERSION,
     receipt::{ARITHMETIC_VERSION, NO_ARITHMETIC, RECEIPT_VERSION},
 };
 
@@ -472,7 +474,9 @@ fn an_answer_by_word_claims_no_more_than_that() {
         for overstated in [Check::Parameters, Check::PromptTokens, Check::OutputTokens, Check::Salt] {
             assert!(!checked.checked.contains(&overstated), "{overstated}");
         }
-        assert!(checked.unchecked.contains(&Unchecked::Upstream) && checked.unchecked.contains(&Unchecked::Usage));
+        assert!(
+            checked.unchecked.contains(&Unchecked::Upstream) && checked.unchecked.contains(&Unchecked::Usage)
+        );
         assert!(!checked.unchecked.contains(&Unchecked::Computation), "nothing can compute it");
     }
     // An end is the upstream's word.
@@ -497,12 +501,16 @@ fn an_answer_by_word_claims_no_more_than_that() {
     assert!(matches!(fault, Fault::Word("is to be paid")), "{fault}");
 
     // Who has an exact model claims its arithmetic, and who has none claims none.
-    check(honest(), |case| case.receipt.arithmetic = NO_ARITHMETIC, |fault| {
-        matches!(fault, Fault::OtherArithmetic(NO_ARITHMETIC))
-    });
-    check(by_word(), |case| case.receipt.arithmetic = ARITHMETIC_VERSION, |fault| {
-        matches!(fault, Fault::OtherArithmetic(ARITHMETIC_VERSION))
-    });
+    check(
+        honest(),
+        |case| case.receipt.arithmetic = NO_ARITHMETIC,
+        |fault| matches!(fault, Fault::OtherArithmetic(NO_ARITHMETIC)),
+    );
+    check(
+        by_word(),
+        |case| case.receipt.arithmetic = ARITHMETIC_VERSION,
+        |fault| matches!(fault, Fault::OtherArithmetic(ARITHMETIC_VERSION)),
+    );
     // A refusal may come from who does not know the model.
     let mut refusal = refusal();
     refusal.receipt.arithmetic = NO_ARITHMETIC;

@@ -12,12 +12,12 @@ use surety_client::{Completed, Connection, OrderOptions, Refusal, Session, Sessi
 use surety_net::{BindOptions, Endpoint};
 use surety_proof::{Check, Unchecked};
 use surety_types::{
-    Digest, FailureCode, FinishReason, Message, ModelId, Order, Price, Prompt, Request, Sampling,
-    SecretKey, Seed, Signed,
-    order::ORDER_VERSION,
-    receipt::NO_ARITHMETIC,
+    Digest, FailureCode, FinishReason, Message, ModelId, Order, Price, Prompt, Request, Sampling, SecretKey,
+    Seed, Signed, order::ORDER_VERSION, receipt::NO_ARITHMETIC,
 };
-use surety_worker::serve::{self, Extra, RunningWorker, StartError, UpstreamKey, UpstreamSettings, WorkerSettings};
+use surety_worker::serve::{
+    self, Extra, RunningWorker, StartError, UpstreamKey, UpstreamSettings, WorkerSettings,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -59,7 +59,8 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                let (steps, requests, leaving) = (Arc::clone(&steps), Arc::clone(&requests), Arc::clone(&leaving));
+                let (steps, requests, leaving) =
+                    (Arc::clone(&steps), Arc::clone(&requests), Arc::clone(&leaving));
                 tokio::spawn(async move {
                     if Self::serve(stream, &steps, &requests).await {
                         leaving.send_modify(|left| *left += 1);
@@ -89,7 +90,8 @@ impl Server {
             }
         };
         if head.starts_with("GET /v1/models ") {
-            let list = json!({"data": [{"id": "big", "max_model_len": CONTEXT}, {"id": "small"}]}).to_string();
+            let list =
+                json!({"data": [{"id": "big", "max_model_len": CONTEXT}, {"id": "small"}]}).to_string();
             let reply = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{list}",
                 list.len(),
@@ -98,7 +100,9 @@ impl Server {
             return false;
         }
         let length = head.lines().find_map(|line| {
-            line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|length| length.parse::<usize>().ok())
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")
+                .and_then(|length| length.parse::<usize>().ok())
         });
         let length = length.expect("a length");
         while bytes.len() < body_from + length {
@@ -299,7 +303,10 @@ async fn an_answer_is_the_upstreams_text_and_count_and_claims_no_more() {
     let bench = bench().await;
     let status = bench.connection.status().await.unwrap();
     let served = &status.models[0];
-    assert_eq!((served.names.as_slice(), served.context_tokens), (["vendor/big".to_owned()].as_slice(), CONTEXT));
+    assert_eq!(
+        (served.names.as_slice(), served.context_tokens),
+        (["vendor/big".to_owned()].as_slice(), CONTEXT)
+    );
     assert!(served.manifest.is_by_word() && served.manifest.name == "big" && served.calls.is_none());
 
     bench.server.says(stream(&[piece("Good "), piece("day"), finish("stop"), usage(17, 9)]));
@@ -309,12 +316,21 @@ async fn an_answer_is_the_upstreams_text_and_count_and_claims_no_more() {
     let Completed { answer, receipt, checked } = completed(bench.send(order, request).await).await;
     assert_eq!(answer.text, "Good day");
     assert_eq!((receipt.prompt_tokens, receipt.output_tokens, receipt.finish), (17, 9, FinishReason::Stop));
-    assert_eq!((receipt.arithmetic, receipt.state_commitment, receipt.price), (NO_ARITHMETIC, Digest::ZERO, Price::ZERO));
-    assert!(checked.is_by_word() && checked.checked.contains(&Check::Word) && checked.checked.contains(&Check::Text));
+    assert_eq!(
+        (receipt.arithmetic, receipt.state_commitment, receipt.price),
+        (NO_ARITHMETIC, Digest::ZERO, Price::ZERO)
+    );
+    assert!(
+        checked.is_by_word()
+            && checked.checked.contains(&Check::Word)
+            && checked.checked.contains(&Check::Text)
+    );
     for overstated in [Check::Parameters, Check::OutputTokens, Check::Salt, Check::PromptTokens] {
         assert!(!checked.checked.contains(&overstated), "{overstated:?}");
     }
-    assert!(checked.unchecked.contains(&Unchecked::Upstream) && checked.unchecked.contains(&Unchecked::Usage));
+    assert!(
+        checked.unchecked.contains(&Unchecked::Upstream) && checked.unchecked.contains(&Unchecked::Usage)
+    );
 
     let (head, body) = bench.server.asked.lock().unwrap().pop().unwrap();
     assert!(head.starts_with("POST /v1/chat/completions "), "{head}");
@@ -332,10 +348,15 @@ async fn an_answer_is_the_upstreams_text_and_count_and_claims_no_more() {
     // A raw text goes where texts go; as much as there is room for needs no limit; another seed for another choice.
     bench.server.says(stream(&[event(&json!({"choices": [{"text": "day"}]})), finish("length")]));
     let request = Request { prompt: Prompt::Text("Good ".into()), ..chat() };
-    let order = Order { choice: 1, seed: Seed::Caller(5), max_output_tokens: CONTEXT, ..bench.order(&request) };
+    let order =
+        Order { choice: 1, seed: Seed::Caller(5), max_output_tokens: CONTEXT, ..bench.order(&request) };
     let raw = completed(bench.send(order, request).await).await;
     assert_eq!((raw.answer.text.as_str(), raw.receipt.finish), ("day", FinishReason::Length));
-    assert_eq!((raw.receipt.prompt_tokens, raw.receipt.output_tokens), (0, 1), "without a count, what was seen");
+    assert_eq!(
+        (raw.receipt.prompt_tokens, raw.receipt.output_tokens),
+        (0, 1),
+        "without a count, what was seen"
+    );
     let (head, body) = bench.server.asked.lock().unwrap().pop().unwrap();
     assert!(head.starts_with("POST /v1/completions "), "{head}");
     assert_eq!((&body["prompt"], &body["max_tokens"]), (&json!("Good "), &json!(CONTEXT)));
@@ -352,7 +373,14 @@ async fn an_answer_is_the_upstreams_text_and_count_and_claims_no_more() {
 async fn text_ends_before_a_stop_string_that_the_upstream_passed_over() {
     let bench = bench().await;
     let tail = piece(" and more");
-    bench.server.says(stream(&[piece("one E"), piece("N"), piece("D two"), tail, finish("stop"), usage(3, 7)]));
+    bench.server.says(stream(&[
+        piece("one E"),
+        piece("N"),
+        piece("D two"),
+        tail,
+        finish("stop"),
+        usage(3, 7),
+    ]));
     let done = bench.ask(Request { stop: vec!["END".into()], ..chat() }).await;
     assert_eq!((done.answer.text.as_str(), done.receipt.finish), ("one ", FinishReason::Stop));
     assert_eq!(done.receipt.output_tokens, 1, "what was seen of it");
@@ -420,7 +448,8 @@ async fn every_failure_of_the_upstream_is_signed_with_its_code_and_without_the_k
     let bench = bench().await;
     let status = |status: &str, body: &str| {
         vec![Step::Send(
-            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes(),
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+                .into_bytes(),
         )]
     };
     let raw = |bytes: Vec<u8>| vec![head(), Step::Send(bytes)];
@@ -429,19 +458,44 @@ async fn every_failure_of_the_upstream_is_signed_with_its_code_and_without_the_k
     let cases: Vec<(&str, Vec<Step>, FailureCode, &str)> = vec![
         ("hangs", vec![Step::Hang], FailureCode::Internal, "did not begin within"),
         ("hangs up", vec![], FailureCode::Internal, "connection to the operator's upstream broke"),
-        ("falls silent", vec![head(), Step::Send(piece("a")), Step::Hang], FailureCode::Internal, "fell silent"),
+        (
+            "falls silent",
+            vec![head(), Step::Send(piece("a")), Step::Hang],
+            FailureCode::Internal,
+            "fell silent",
+        ),
         ("slow-loris", vec![head(), Step::Trickle], FailureCode::Internal, "fell silent"),
         ("no stream", status("200 OK", "{}"), FailureCode::Internal, "does not stream"),
         ("garbage", raw(b"\xff\xfe\n\n".to_vec()), FailureCode::Internal, "no server-sent event"),
         ("a huge line", raw(vec![b'x'; 3 << 20]), FailureCode::Internal, "more than 1048576 bytes"),
-        ("another model", raw(event(&json!({"model": "tiny"}))), FailureCode::Internal, "answers as \"tiny\""),
+        (
+            "another model",
+            raw(event(&json!({"model": "tiny"}))),
+            FailureCode::Internal,
+            "answers as \"tiny\"",
+        ),
         ("no finish reason", stream(&[piece("a")]), FailureCode::Internal, "without saying why"),
         ("cut off", vec![Step::Send(chunked.to_vec())], FailureCode::Internal, "broke"),
-        ("too much", stream(&[piece(&"x".repeat(100_000)), finish("stop")]), FailureCode::Internal, "more text than"),
-        ("error in mid-answer", raw([piece("a"), event(&json!({"error": {"message": KEY}}))].concat()), FailureCode::Internal, "[key]"),
+        (
+            "too much",
+            stream(&[piece(&"x".repeat(100_000)), finish("stop")]),
+            FailureCode::Internal,
+            "more text than",
+        ),
+        (
+            "error in mid-answer",
+            raw([piece("a"), event(&json!({"error": {"message": KEY}}))].concat()),
+            FailureCode::Internal,
+            "[key]",
+        ),
         ("filtered", raw(finish("content_filter")), FailureCode::Internal, "withheld"),
         ("400", status("400 Bad Request", &leak), FailureCode::BadRequest, "the key [key] is odd"),
-        ("401", status("401 Unauthorized", &leak), FailureCode::Internal, "does not accept the operator's key"),
+        (
+            "401",
+            status("401 Unauthorized", &leak),
+            FailureCode::Internal,
+            "does not accept the operator's key",
+        ),
         ("redirect", status("302 Found", ""), FailureCode::Internal, "points elsewhere"),
         ("429", status("429 Too Many Requests", &leak), FailureCode::Overloaded, "overloaded"),
         ("500", status("500 Internal Server Error", &leak), FailureCode::Internal, "the key [key] is odd"),
@@ -519,7 +573,8 @@ async fn an_upstream_is_asked_for_its_models_before_it_is_fronted() {
     assert!(hint.contains("--upstream-model"), "{hint}");
     let (said, hint) = refused(|settings| settings.model = "small".into()).await;
     assert!(said.contains("how many tokens `small` takes") && hint.contains("--context"), "{said} {hint}");
-    let (said, _) = refused(|settings| settings.url = "http://user:hidden@127.0.0.1:9/v1?key=hidden".into()).await;
+    let (said, _) =
+        refused(|settings| settings.url = "http://user:hidden@127.0.0.1:9/v1?key=hidden".into()).await;
     assert!(said.contains("127.0.0.1:9/v1") && !said.contains("hidden"), "{said}");
     let (said, _) = refused(|settings| settings.url = "http://127.0.0.1:1/v1".into()).await;
     assert!(said.contains("cannot be reached"), "{said}");

@@ -21,7 +21,8 @@ use axum::{
 };
 use bytes::Bytes;
 use surety_types::{
-    Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed, receipt::NO_ARITHMETIC,
+    Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed,
+    receipt::NO_ARITHMETIC,
 };
 use tokio::{
     sync::OwnedSemaphorePermit,

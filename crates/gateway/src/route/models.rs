@@ -34,8 +34,7 @@ const PIN_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
 const NAMES_LISTED: usize = 8;
 
 /// What must be known of a model that an upstream serves.
-pub(crate) const UPSTREAM_NOTE: &str =
-    "the operator's upstream sees the text; nobody can compute its answers again, they are the operator's word";
+pub(crate) const UPSTREAM_NOTE: &str = "the operator's upstream sees the text; nobody can compute its answers again, they are the operator's word";
 
 /// What a name stands for.
 #[derive(Debug, Clone)]

@@ -11,9 +11,7 @@ use std::sync::{
 };
 
 use surety_engine::{NonFinite, SubmitError};
-use surety_types::{
-    CallFormat, Digest, FailureCode, FinishReason, Order, Request, TokenLogprob, Vectors,
-};
+use surety_types::{CallFormat, Digest, FailureCode, FinishReason, Order, Request, TokenLogprob, Vectors};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::admission::{Admitted, Refusal};

@@ -348,7 +348,8 @@ pub async fn start(
     let mut fronted = Vec::new();
     for settings in upstreams {
         let name = settings.name.clone();
-        fronted.push(upstream::front(settings).await.map_err(|source| StartError::Upstream { name, source })?);
+        fronted
+            .push(upstream::front(settings).await.map_err(|source| StartError::Upstream { name, source })?);
     }
     let till = match &ledger {
         Some(ledger) => {
@@ -704,8 +705,7 @@ impl Shared {
             calls: model.engine.calls(),
             vectors: model.engine.vectors(),
         };
-        let sum =
-            |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.engine.gauges())).sum();
+        let sum = |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.engine.gauges())).sum();
         WorkerStatus {
             worker: self.worker(),
             software: Text::clipped(SOFTWARE),

@@ -292,9 +292,8 @@ impl Session {
         // Long prompts take a while; only so many are tokenised at a time.
         let _turn = self.shared.tokenising.acquire().await.expect("never closed");
         let (task_model, task_order) = (model.clone(), order.value().clone());
-        let admitted = tokio::task::spawn_blocking(move || {
-            task_model.engine.admit(&task_order, request, resumed)
-        });
+        let admitted =
+            tokio::task::spawn_blocking(move || task_model.engine.admit(&task_order, request, resumed));
         let admitted = admitted
             .await
             .map_err(|_| Refusal::new(FailureCode::Internal, "the prompt made the worker fail"))??;

@@ -384,6 +384,7 @@ async fn serve_until_stopped(
     let room = args.host_max_bytes.map(|bytes_max| Room { bytes_max, store: models.store().clone() });
     let hosting = HostingSettings { policy: args.hosting.into(), room };
     let upstreams = Vec::from_iter(args.upstream.settings(&args.models, args.engine.context)?);
+    let fronts = !upstreams.is_empty();
     let mut wanted = Vec::new();
     let chosen = match (&upstreams[..], args.models) {
         ([_, ..], _) => Vec::new(),
@@ -509,6 +510,11 @@ async fn serve_until_stopped(
         if let Some(memory) = machine::available_memory_bytes() {
             tracing::info!("{} of memory are free", size(memory));
         }
+    }
+    if fronts {
+        output::note(
+            "its answers are of the tier `signed`: nobody can compute them again, and the upstream sees the text",
+        );
     }
     if paused {
         output::note("paused, as it was when it last ran; `surety worker resume` ends that");

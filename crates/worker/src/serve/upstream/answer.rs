@@ -161,7 +161,10 @@ impl Telling<'_> {
     /// The upstream says no more.
     async fn end(&mut self) -> Result<FinishReason, Stop> {
         let Some(finish) = self.finish else {
-            return Err(Failure::ours("the operator's upstream broke off without saying why the answer ends").into());
+            return Err(Failure::ours(
+                "the operator's upstream broke off without saying why the answer ends",
+            )
+            .into());
         };
         if let Some(stream) = self.text.take() {
             self.tell(&stream.finish()).await?;
@@ -174,7 +177,9 @@ impl Telling<'_> {
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(TEXT_BYTES_MAX));
             let tokens = self.tally.take(piece).map_err(|_| {
-                Failure::ours("the operator's upstream sent more text than the tokens that were asked for can spell")
+                Failure::ours(
+                    "the operator's upstream sent more text than the tokens that were asked for can spell",
+                )
             })?;
             self.send(tokens, piece).await?;
             rest = after;

@@ -41,7 +41,8 @@ pub(super) fn refuse(order: &Order, request: &Request, takes: &[Extra]) -> Resul
     let unsupported = unsupported.map(|(used, what)| (used, what.to_owned()));
     match unsupported.into_iter().chain(extras).find(|(used, _)| *used) {
         Some((_, what)) => {
-            let message = format!("the operator's upstream does not take {what}; leave it out, or ask another model");
+            let message =
+                format!("the operator's upstream does not take {what}; leave it out, or ask another model");
             Err(Refusal::new(FailureCode::BadRequest, message))
         }
         None => Ok(()),

@@ -100,13 +100,17 @@ pub(super) fn of_status(redacting: Redacting<'_>, status: StatusCode, body: &[u8
             Failure::new(code, format!("the operator's upstream refuses the request ({status}){quoted}"))
         }
         // Who is told what a key is wrong with is the operator.
-        401 | 403 => Failure::ours(format!("the operator's upstream does not accept the operator's key ({status})")),
+        401 | 403 => {
+            Failure::ours(format!("the operator's upstream does not accept the operator's key ({status})"))
+        }
         402 => Failure::ours(format!("the operator's account at its upstream is used up ({status})")),
         404 => Failure::ours(format!("the operator's upstream does not have the model ({status})")),
         408 | 425 | 429 | 503 | 529 => {
             Failure::new(FailureCode::Overloaded, format!("the operator's upstream is overloaded ({status})"))
         }
-        300..=399 => Failure::ours(format!("the operator's upstream points elsewhere, which is not followed ({status})")),
+        300..=399 => Failure::ours(format!(
+            "the operator's upstream points elsewhere, which is not followed ({status})"
+        )),
         _ => Failure::ours(format!("the operator's upstream failed ({status}){quoted}")),
     }
 }

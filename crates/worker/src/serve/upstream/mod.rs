@@ -28,9 +28,7 @@ use reqwest::{
 };
 use serde::Deserialize;
 use surety_client::https;
-use surety_types::{
-    CallFormat, FailureCode, Manifest, Order, Request, Vectors, manifest::MAX_NAME_BYTES,
-};
+use surety_types::{CallFormat, FailureCode, Manifest, Order, Request, Vectors, manifest::MAX_NAME_BYTES};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -38,7 +36,7 @@ use super::{
     admission::{Admitted, Refusal},
     engine::{Engine, Gauges, Place, Places, Sequence, Steer},
 };
-use failure::{read_some, Redacting};
+use failure::{Redacting, read_some};
 
 /// For a connection to be there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -195,15 +193,18 @@ impl UpstreamError {
     /// What the operator can do about it, if anything.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Address(_) => "give what stands before /chat/completions, as in http://127.0.0.1:8000/v1, without a \
+            Self::Address(_) => {
+                "give what stands before /chat/completions, as in http://127.0.0.1:8000/v1, without a \
                                  password or a query"
-                .into(),
+                    .into()
+            }
             Self::Name => "name it with --upstream-model".into(),
             Self::Client(_) => return None,
             Self::Unreachable { .. } => "check that it runs and --upstream names it".into(),
             Self::Key(_) => "name the environment variable that holds the key with --upstream-key-env".into(),
             Self::List { .. } => {
-                "--upstream is what stands before /chat/completions; a server without /models needs --context".into()
+                "--upstream is what stands before /chat/completions; a server without /models needs --context"
+                    .into()
             }
             Self::Model { .. } => "name one of its models with --upstream-model".into(),
             Self::Context(_) => "say it with --context".into(),
@@ -260,7 +261,8 @@ pub(super) async fn front(settings: UpstreamSettings) -> Result<(String, Upstrea
             && url.fragment().is_none()
     });
     // An address may hold a password, which is not repeated.
-    let without_secrets = || url.split('@').next_back().unwrap_or_default().split('?').next().unwrap_or_default();
+    let without_secrets =
+        || url.split('@').next_back().unwrap_or_default().split('?').next().unwrap_or_default();
     let base = base.ok_or_else(|| UpstreamError::Address(without_secrets().to_owned()))?;
     let origin = base.origin().ascii_serialization();
     let client = https::client_builder()

@@ -68,7 +68,8 @@ impl<'a> Reader<'a> {
         let mut ended = false;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.line.len() + self.data.len() + piece.len() > EVENT_BYTES_MAX {
-                let message = format!("the operator's upstream sent an event of more than {EVENT_BYTES_MAX} bytes");
+                let message =
+                    format!("the operator's upstream sent an event of more than {EVENT_BYTES_MAX} bytes");
                 return Err(Failure::ours(message));
             }
             self.line.extend_from_slice(piece);
@@ -105,7 +106,8 @@ impl<'a> Reader<'a> {
             self.has_data = true;
             return Ok(());
         }
-        let is_field = [b":".as_slice(), b"event:", b"id:", b"retry:"].iter().any(|field| line.starts_with(field));
+        let is_field =
+            [b":".as_slice(), b"event:", b"id:", b"retry:"].iter().any(|field| line.starts_with(field));
         if is_field { Ok(()) } else { Err(garbage("a line that is no server-sent event")) }
     }
 
@@ -171,11 +173,15 @@ impl<'a> Reader<'a> {
             "stop" => FinishReason::Stop,
             "length" => FinishReason::Length,
             "content_filter" => {
-                return Err(Failure::ours("the operator's upstream withheld the rest of the answer (content_filter)"));
+                return Err(Failure::ours(
+                    "the operator's upstream withheld the rest of the answer (content_filter)",
+                ));
             }
             other => {
                 let other = self.names.redacting.line(other);
-                let message = format!("the operator's upstream ended the answer for a reason unknown here, \"{other}\"");
+                let message = format!(
+                    "the operator's upstream ended the answer for a reason unknown here, \"{other}\""
+                );
                 return Err(Failure::ours(message));
             }
         }));

@@ -11,7 +11,8 @@ use super::{
     tally::Tally,
 };
 
-const NAMES: Names<'_> = Names { model: "m", answers_as: Some("other"), redacting: Redacting(Some("sk-secret")) };
+const NAMES: Names<'_> =
+    Names { model: "m", answers_as: Some("other"), redacting: Redacting(Some("sk-secret")) };
 
 /// Reads bytes in pieces of so many.
 fn read(bytes: &[u8], piece: usize) -> (Vec<Said>, Result<(), Failure>) {
@@ -100,7 +101,12 @@ fn statuses_are_failures_of_whose_they_are() {
     check(503, "", FailureCode::Overloaded, "overloaded");
     check(302, "", FailureCode::Internal, "points elsewhere");
     check(500, "not JSON, sk-secret", FailureCode::Internal, "failed (500 Internal Server Error)");
-    check(500, r#"{"error":"out of secrets"}"#.replace("secrets", "memory").as_str(), FailureCode::Internal, "out of memory");
+    check(
+        500,
+        r#"{"error":"out of secrets"}"#.replace("secrets", "memory").as_str(),
+        FailureCode::Internal,
+        "out of memory",
+    );
 }
 
 #[test]
