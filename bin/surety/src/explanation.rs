@@ -233,6 +233,11 @@ pub fn explain(
     let routing = statement.map(|statement| statement.decisions.clone()).unwrap_or_default();
     let mut explanation = explained(request_id, found, parts, events, envelope.charge);
     (explanation.whole, explanation.routing, explanation.gateway) = (whole, routing, Some(envelope.gateway));
+    if checked.answers.iter().any(Checked::is_by_word) {
+        explanation.next.retain(|next| !next.contains("--recompute"));
+        explanation.not_known.retain(|line| line != COMPUTED);
+        explanation.not_known.push(TOLD.to_owned());
+    }
     explanation
 }
 
@@ -529,6 +534,10 @@ fn choices(parts: &[Part]) -> impl Iterator<Item = (usize, &Part)> {
     parts.iter().enumerate().filter(move |(index, _)| is_last(*index))
 }
 
+const COMPUTED: &str = "whether the answer is what the model gives: only computing it again shows that";
+/// Of an answer that an upstream gave.
+const TOLD: &str = "which model gave the answer: the operator's upstream did, which saw the text, and nobody can compute it again";
+
 fn not_known(parts: &[Part]) -> Vec<String> {
     let mut lines = Vec::new();
     if parts.iter().any(|part| part.ledger.is_none()) {
@@ -537,9 +546,7 @@ fn not_known(parts: &[Part]) -> Vec<String> {
     let passed =
         |part: &Part| part.ledger.as_ref().is_some_and(|ledger| ledger.audit.as_deref() == Some("passed"));
     if !parts.iter().all(passed) {
-        lines.push(
-            "whether the answer is what the model gives: only computing it again shows that".to_owned(),
-        );
+        lines.push(COMPUTED.to_owned());
     }
     if parts.iter().any(|part| part.end == End::BrokeOff { accepted: true }) {
         lines.push(

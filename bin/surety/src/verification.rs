@@ -68,6 +68,8 @@ pub struct AnswerReport {
     pub first_output_token: u32,
     /// Tokens that it signed for.
     pub output_tokens: u32,
+    /// What it reaches by what was signed: `exact`, or `signed` where an upstream gave it; none if it broke off.
+    pub tier: Option<&'static str>,
     /// Why it ended; none if it broke off.
     pub finish: Option<FinishReason>,
     /// Why there is none, if there is none.
@@ -108,6 +110,7 @@ pub fn verify(bytes: &[u8], known: &Known) -> Result<Verified, Box<Report>> {
             prompt_tokens: checked.prompt_tokens(),
             first_output_token: checked.order.resumed_tokens(),
             output_tokens: checked.output_tokens(),
+            tier: checked.is_end().then(|| if checked.is_by_word() { "signed" } else { "exact" }),
             finish: checked.receipt.as_ref().map(|receipt| receipt.finish),
             failed: failure(checked),
             text: answer.text.clone(),
@@ -125,6 +128,11 @@ impl Verified {
     /// The models that answered.
     pub fn models(&self) -> impl Iterator<Item = ModelId> {
         self.checked.answers.iter().map(|answer| answer.order.model)
+    }
+
+    /// Whether an answer is by its worker's word, so that nobody can compute it again.
+    pub fn is_by_word(&self) -> bool {
+        self.checked.answers.iter().any(Checked::is_by_word)
     }
 
     /// What the evidence holds.

@@ -69,6 +69,8 @@ pub struct OrderOptions {
     pub acceptance: Duration,
     /// The context the worker offers for this model, from its status.
     pub context_tokens: Option<u32>,
+    /// The version of the arithmetic in the model's manifest: the receipt must claim that, neither more nor less.
+    pub arithmetic: Option<u32>,
     /// Where the worker says that it is, by its status, if it was chosen for that: then its acceptance must say the same.
     pub region: Option<Region>,
 }
@@ -76,7 +78,7 @@ pub struct OrderOptions {
 impl Default for OrderOptions {
     fn default() -> Self {
         let stall = Duration::from_secs(10);
-        OrderOptions { stall, acceptance: stall, context_tokens: None, region: None }
+        OrderOptions { stall, acceptance: stall, context_tokens: None, arithmetic: None, region: None }
     }
 }
 

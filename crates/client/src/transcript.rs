@@ -31,6 +31,7 @@ pub(crate) struct Transcript {
     channel: Option<Vec<u8>>,
     worker: PublicKey,
     context_tokens: Option<u32>,
+    arithmetic: Option<u32>,
     /// What the acceptance must say, if it matters.
     region: Option<Region>,
     acceptance: Option<Signed<Acceptance>>,
@@ -61,6 +62,7 @@ impl Transcript {
             channel,
             worker,
             context_tokens: options.context_tokens,
+            arithmetic: options.arithmetic,
             region: options.region.clone(),
             acceptance: None,
             prompt_ids: Vec::new(),
@@ -288,6 +290,7 @@ impl Transcript {
             worker: Some(self.worker),
             context_tokens: self.context_tokens,
             cancelled: Some(self.cancelled),
+            arithmetic: self.arithmetic,
         };
         let opened = Opened { order: Some(&self.order), acceptance: self.acceptance.as_ref() };
         let checked = match check_opened_answer(&answer, &expected, opened) {

@@ -49,7 +49,7 @@ async fn outcome_of<F: Future<Output = ()> + Send + 'static>(
         stall: STALL,
         acceptance: STALL,
         context_tokens: Some(worker::CONTEXT_TOKENS),
-        region: None,
+        ..OrderOptions::default()
     };
     let mut session =
         connection.order(Signed::sign(order, &key(2)), request, Vec::new(), options).await.unwrap();

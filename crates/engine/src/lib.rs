@@ -30,3 +30,4 @@ pub use generation::{NonFinite, PastTheEnd, SequenceRequest};
 pub use model::{Bytes, LoadError, Model, PromptError};
 pub use scheduler::{Event, Scheduler, SchedulerLimits, SequenceId, SubmitError};
 pub use surety_grammar::Grammar;
+pub use text::{Released, TextStream};

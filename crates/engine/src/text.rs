@@ -11,15 +11,15 @@ use crate::tokenizer::Detokenizer;
 
 /// What a token added to the text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Released {
+pub struct Released {
     /// Text that may be delivered now; may be empty.
-    pub(crate) text: String,
+    pub text: String,
     /// A stop string was completed: nothing more is to be delivered.
-    pub(crate) stopped: bool,
+    pub stopped: bool,
 }
 
 /// Holds back incomplete characters and everything that may yet become a stop string.
-pub(crate) struct TextStream {
+pub struct TextStream {
     detokenizer: Detokenizer,
     stop: Vec<String>,
     held: String,
@@ -27,20 +27,21 @@ pub(crate) struct TextStream {
 }
 
 impl TextStream {
-    pub(crate) fn new(stop: &[String]) -> Self {
+    /// Text that ends before the first of these.
+    pub fn new(stop: &[String]) -> Self {
         let stop = stop.iter().filter(|stop| !stop.is_empty()).cloned().collect();
         Self { detokenizer: Detokenizer::new(), stop, held: String::new(), stopped: false }
     }
 
     /// Adds the bytes of one token.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Released {
+    pub fn push(&mut self, bytes: &[u8]) -> Released {
         let text = self.detokenizer.push(bytes);
         self.held.push_str(&text);
         self.release()
     }
 
     /// Ends the text: what was held back and is no stop string is released.
-    pub(crate) fn finish(mut self) -> String {
+    pub fn finish(mut self) -> String {
         if self.stopped {
             return String::new();
         }

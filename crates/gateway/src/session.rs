@@ -18,7 +18,7 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{FinishReason, PublicKey, TokenLogprob, What};
+use surety_types::{FinishReason, PublicKey, TokenLogprob, What, receipt::NO_ARITHMETIC};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -118,7 +118,9 @@ fn courses(ask: &Ask) -> Result<Vec<Course>, ApiError> {
     Ok(courses)
 }
 
-async fn begin_with(desk: Desk, courses: Vec<Course>) -> Result<Answering, ApiError> {
+async fn begin_with(desk: Desk, mut courses: Vec<Course>) -> Result<Answering, ApiError> {
+    let by_word = desk.model.arithmetic == NO_ARITHMETIC;
+    courses.iter_mut().for_each(|course| course.by_word = by_word);
     let mut answering = Answering {
         desk: Arc::new(desk),
         waiting: (0..courses.len()).collect(),

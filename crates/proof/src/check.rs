@@ -11,7 +11,7 @@ use surety_types::{
     Acceptance, Amount, Answer, Canonical, DecodeError, Digest, Envelope, Evidence, FinishReason, Invalid,
     OpenError, Order, Price, Progress, Prompt, PublicKey, Receipt, Request, Signed,
     embedding::{vector_digest, vector_of},
-    receipt::ARITHMETIC_VERSION,
+    receipt::{ARITHMETIC_VERSION, NO_ARITHMETIC},
 };
 
 use crate::commit::{output_digest, prompt_digest, state_commitment, text_digest};
@@ -27,6 +27,8 @@ pub struct Expected {
     pub context_tokens: Option<u32>,
     /// Whether the payer cancelled.
     pub cancelled: Option<bool>,
+    /// The version of the arithmetic in the model's manifest, or that it has none. Unknown: the receipt says which.
+    pub arithmetic: Option<u32>,
 }
 
 /// An answer that keeps to everything that was signed about it.
@@ -59,13 +61,20 @@ impl Checked {
 
     /// Tokens that the worker was given, the prompt's and those it resumed from, as it counted them.
     pub fn prompt_tokens(&self) -> u32 {
-        let accepted = self.acceptance.as_ref().map(|acceptance| acceptance.prompt_tokens);
+        // R-13.3: an upstream counts it when it has answered.
+        let accepted = self.acceptance.as_ref().filter(|_| !self.is_by_word());
+        let accepted = accepted.map(|acceptance| acceptance.prompt_tokens);
         accepted.or(self.receipt.as_ref().map(|receipt| receipt.prompt_tokens)).unwrap_or(0)
     }
 
     /// What is to be paid by what was signed (R-6.7).
     pub fn charge(&self) -> Amount {
         self.receipt.as_ref().map_or(Amount::ZERO, |receipt| receipt.charge)
+    }
+
+    /// Whether it is an answer by its worker's word alone (R-13): nobody can compute it again.
+    pub fn is_by_word(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|receipt| receipt.is_by_word())
     }
 
     /// Whether the answer ends here: it is receipted, and no failure.
@@ -91,6 +100,8 @@ pub enum Check {
     Worker,
     /// Seed, model and arithmetic are those of the order.
     Parameters,
+    /// The model is the order's, and no arithmetic is claimed.
+    Word,
     /// The prompt's tokens are the ones in the receipt.
     PromptTokens,
     /// The tokens it resumes from are the ones that were ordered.
@@ -133,6 +144,9 @@ impl fmt::Display for Check {
             Check::Receipt => "the worker signed this receipt for this order",
             Check::Worker => "the worker is the expected one",
             Check::Parameters => "model, arithmetic and seed are the order's",
+            Check::Word => {
+                "the model's name is the order's; the receipt claims no arithmetic (tier `signed`)"
+            }
             Check::PromptTokens => "the prompt's tokens are the receipt's",
             Check::Resumed => "the tokens it resumes from are the order's",
             Check::Progress => {
@@ -179,6 +193,10 @@ pub enum Unchecked {
     Clocks,
     /// What an auditor finds: the payer lets none see it (R-4.9).
     Audit,
+    /// Who computed it, and how (R-13).
+    Upstream,
+    /// How many tokens there were (R-13).
+    Usage,
 }
 
 impl fmt::Display for Unchecked {
@@ -196,6 +214,11 @@ impl fmt::Display for Unchecked {
             Unchecked::Computation => "that the model gives these tokens (needs a recomputation)",
             Unchecked::Vector => "the vector, which is not here",
             Unchecked::Clocks => "that the parties' clocks were right",
+            Unchecked::Upstream => {
+                "which model gave this text, by which parameters: a server of the operator's choice did, and nobody can \
+                 compute it again (the operator's upstream sees the text)"
+            }
+            Unchecked::Usage => "the token counts, which are the upstream's by the operator's word",
             Unchecked::Audit => {
                 "not audited: the payer forbade disclosure (whoever has this evidence can compute the answer again)"
             }
@@ -329,8 +352,11 @@ pub enum Fault {
         found: surety_types::ModelId,
     },
     /// R-6.6
-    #[error("computed by arithmetic version {0}, which this software does not know")]
+    #[error("{}", other_arithmetic(.0))]
     OtherArithmetic(u32),
+    /// R-13.2: more is claimed, or less, than by a receipt of no arithmetic.
+    #[error("the receipt claims no arithmetic, and {0}")]
+    Word(&'static str),
     /// R-6.6
     #[error("the seed is not the one the order prescribes")]
     OtherSeed,
@@ -549,7 +575,11 @@ pub fn check_opened_answer(
     }
 
     check_bindings(&order, acceptance.as_deref(), &receipt, expected)?;
-    checked.extend([Check::Receipt, Check::Parameters]);
+    let by_word = receipt.is_by_word() && receipt.failure().is_none();
+    if by_word {
+        check_word(&order, &request, acceptance.as_deref(), answer, &receipt)?;
+    }
+    checked.extend([Check::Receipt, if by_word { Check::Word } else { Check::Parameters }]);
     match expected.worker {
         Some(_) => checked.push(Check::Worker),
         None => unchecked.push(Unchecked::Worker),
@@ -558,12 +588,17 @@ pub fn check_opened_answer(
     if check_prompt(answer, &request, &receipt)? {
         checked.push(Check::PromptTokens);
     }
-    if !matches!(request.prompt, Prompt::Tokens(_)) {
-        unchecked.push(Unchecked::PromptTokens);
-    }
     check_output(answer, &receipt)?;
-    checked.extend([Check::OutputTokens, Check::Text]);
-    unchecked.push(Unchecked::TextOfTokens);
+    if by_word {
+        checked.push(Check::Text);
+        unchecked.extend([Unchecked::Upstream, Unchecked::Usage]);
+    } else {
+        if !matches!(request.prompt, Prompt::Tokens(_)) {
+            unchecked.push(Unchecked::PromptTokens);
+        }
+        checked.extend([Check::OutputTokens, Check::Text]);
+        unchecked.push(Unchecked::TextOfTokens);
+    }
 
     check_finish(&order, &request, acceptance.as_deref(), &receipt, &answer.text, expected)?;
     checked.push(Check::Finish);
@@ -572,7 +607,7 @@ pub fn check_opened_answer(
     if limit_lowered && expected.context_tokens.is_none() {
         unchecked.push(Unchecked::Limit);
     }
-    if receipt.finish == FinishReason::Stop && !order.ignore_end {
+    if receipt.finish == FinishReason::Stop && !order.ignore_end && !by_word {
         unchecked.push(Unchecked::EndToken);
     }
 
@@ -587,7 +622,7 @@ pub fn check_opened_answer(
         Some(true) => checked.push(Check::Vector),
         Some(false) => unchecked.push(Unchecked::Vector),
     }
-    if receipt.failure().is_none() {
+    if receipt.failure().is_none() && !by_word {
         checked.push(Check::Salt);
         unchecked.push(Unchecked::Computation);
     }
@@ -738,13 +773,20 @@ fn check_bindings(
     if receipt.model != order.model {
         return Err(Fault::OtherModel { ordered: order.model, found: receipt.model });
     }
-    if receipt.arithmetic != ARITHMETIC_VERSION {
+    // A refusal may come from who does not know the model.
+    let expected_arithmetic = expected.arithmetic.filter(|_| receipt.failure().is_none());
+    let is_known = [ARITHMETIC_VERSION, NO_ARITHMETIC].contains(&receipt.arithmetic)
+        && expected_arithmetic.is_none_or(|arithmetic| arithmetic == receipt.arithmetic);
+    if !is_known {
         return Err(Fault::OtherArithmetic(receipt.arithmetic));
     }
     if receipt.seed != order.seed_bytes() {
         return Err(Fault::OtherSeed);
     }
+    // R-13.3: who cannot count the prompt says afterwards what it was told.
+    let counted = !receipt.is_by_word() || receipt.failure().is_some();
     if let Some(acceptance) = acceptance
+        && counted
         && acceptance.prompt_tokens != receipt.prompt_tokens
     {
         return Err(Fault::PromptCount {
@@ -753,6 +795,45 @@ fn check_bindings(
         });
     }
     Ok(())
+}
+
+fn other_arithmetic(found: &u32) -> String {
+    match *found {
+        NO_ARITHMETIC => "the receipt claims no arithmetic, and the model has one".to_owned(),
+        ARITHMETIC_VERSION => "the receipt claims an arithmetic, and the model has none".to_owned(),
+        found => format!("computed by arithmetic version {found}, which this software does not know"),
+    }
+}
+
+/// R-13: an answer by its worker's word claims no token ids, no state, and continues nothing.
+fn check_word(
+    order: &Order,
+    request: &Request,
+    acceptance: Option<&Acceptance>,
+    answer: &Answer,
+    receipt: &Receipt,
+) -> Result<(), Fault> {
+    let claims = [
+        (order.resumed.is_some(), "continues what somebody else began"),
+        (matches!(request.prompt, Prompt::Tokens(_)), "answers token ids"),
+        (request.grammar.is_some(), "answers an order with a grammar"),
+        (request.embedding.is_some(), "answers with a vector"),
+        (
+            acceptance.is_some_and(|acceptance| acceptance.prompt_tokens != 0),
+            "was accepted for a counted prompt",
+        ),
+        (
+            answer.prompt_ids.is_some() || receipt.prompt_digest != prompt_digest(&[]),
+            "names the prompt's tokens",
+        ),
+        (answer.output_ids.iter().any(|id| *id != 0), "names the output's tokens"),
+        (receipt.cached_tokens != 0, "counts cached tokens"),
+        (receipt.price != Price::ZERO || order.channel.is_some(), "is to be paid"),
+    ];
+    match claims.into_iter().find(|(is_so, _)| *is_so) {
+        Some((_, what)) => Err(Fault::Word(what)),
+        None => Ok(()),
+    }
 }
 
 /// R-6.4, for the prompt where its ids are known. Says whether they were.
@@ -814,7 +895,10 @@ fn check_finish(
     if found > limit {
         return Err(Fault::OverLimit { found, limit });
     }
+    let by_word = receipt.is_by_word();
     match receipt.finish {
+        // R-13.4: where an upstream says it ends, it ends.
+        FinishReason::Length | FinishReason::Stop if by_word => {}
         FinishReason::Length if found != limit => return Err(Fault::LimitNotReached { found, limit }),
         FinishReason::Stop if found == 0 && order.resumed.is_none() => return Err(Fault::StoppedAtNothing),
         FinishReason::Stop if order.ignore_end && request.stop.is_empty() => {
@@ -875,6 +959,10 @@ fn check_commitment(answer: &Answer, receipt: &Receipt) -> Result<(), Fault> {
     if receipt.failure().is_some() {
         let none = answer.salt == [0; 32] && receipt.state_commitment == Digest::ZERO;
         return if none { Ok(()) } else { Err(Fault::FailureWithState) };
+    }
+    if receipt.is_by_word() {
+        let none = answer.salt == [0; 32] && receipt.state_commitment == Digest::ZERO;
+        return if none { Ok(()) } else { Err(Fault::Word("commits to a state")) };
     }
     if answer.salt == [0; 32] {
         return Err(Fault::SaltMissing);

@@ -7,7 +7,10 @@ use surety_proof::{
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, Digest, Envelope, Evidence, FailureCode, FinishReason, Message,
     ModelId, OpenError, Order, Outcome, Part, Price, Prompt, PublicKey, Receipt, Request, Sampling,
-    SecretKey, Seed, Signed, Text, digest::domain, order::ORDER_VERSION, receipt::RECEIPT_VERSION,
+    SecretKey, Seed, Signed, Text,
+    digest::domain,
+    order::ORDER_VERSION,
+    receipt::{ARITHMETIC_VERSION, NO_ARITHMETIC, RECEIPT_VERSION},
 };
 
 const ISSUED_MS: u64 = 1_770_000_000_000;
@@ -137,6 +140,7 @@ fn honest() -> Case {
             worker: Some(worker().public()),
             context_tokens: Some(1000),
             cancelled: Some(false),
+            arithmetic: Some(ARITHMETIC_VERSION),
         },
     }
 }
@@ -437,6 +441,80 @@ fn a_receipt_does_not_travel() {
     let answer = Answer { receipt: other.answer().receipt, ..mine.answer() };
     let fault = check_answer(&answer, &mine.expected).unwrap_err();
     assert!(matches!(fault, Fault::ReceiptOfOtherOrder), "{fault:?}");
+}
+
+/// What a worker gives that has an upstream answer.
+fn by_word() -> Case {
+    let mut case = honest();
+    case.expected.arithmetic = Some(NO_ARITHMETIC);
+    (case.prompt_ids, case.output_ids, case.salt) = (None, vec![0; 3], [0; 32]);
+    case.order.price_ceiling = Price::ZERO;
+    let acceptance = case.acceptance.as_mut().expect("accepted");
+    (acceptance.price, acceptance.prompt_tokens) = (Price::ZERO, 0);
+    case.receipt = Receipt {
+        arithmetic: NO_ARITHMETIC,
+        cached_tokens: 0,
+        prompt_digest: prompt_digest(&[]),
+        output_digest: output_digest(&case.output_ids),
+        state_commitment: Digest::ZERO,
+        price: Price::ZERO,
+        charge: Amount::ZERO,
+        ..case.receipt
+    };
+    case.reorder()
+}
+
+#[test]
+fn an_answer_by_word_claims_no_more_than_that() {
+    let case = by_word();
+    for expected in [case.expected, Expected::default()] {
+        let checked = check_answer(&case.answer(), &expected).unwrap();
+        assert!(checked.is_by_word() && checked.checked.contains(&Check::Word));
+        assert!(checked.checked.contains(&Check::Text));
+        for overstated in [Check::Parameters, Check::PromptTokens, Check::OutputTokens, Check::Salt] {
+            assert!(!checked.checked.contains(&overstated), "{overstated}");
+        }
+        assert!(
+            checked.unchecked.contains(&Unchecked::Upstream) && checked.unchecked.contains(&Unchecked::Usage)
+        );
+        assert!(!checked.unchecked.contains(&Unchecked::Computation), "nothing can compute it");
+    }
+    // An end is the upstream's word.
+    let mut ended = by_word();
+    ended.receipt.finish = FinishReason::Length;
+    check_answer(&ended.answer(), &ended.expected).unwrap();
+
+    let word = |change: fn(&mut Case), what: &str| {
+        let expected = what.to_owned();
+        check(by_word(), change, |fault| matches!(fault, Fault::Word(found) if *found == expected));
+    };
+    word(|case| case.salt = SALT, "commits to a state");
+    word(|case| case.receipt.state_commitment = Digest([1; 32]), "commits to a state");
+    word(|case| case.receipt.cached_tokens = 1, "counts cached tokens");
+    word(|case| case.receipt.prompt_digest = prompt_digest(&[1]), "names the prompt's tokens");
+    word(|case| case.output_ids[1] = 60, "names the output's tokens");
+    word(|case| case.acceptance.as_mut().unwrap().prompt_tokens = 5, "was accepted for a counted prompt");
+    let price = Price { output: Amount(1), ..Price::ZERO };
+    let mut paid = by_word();
+    paid.receipt.price = price;
+    let fault = check_answer(&paid.answer(), &paid.expected).unwrap_err();
+    assert!(matches!(fault, Fault::Word("is to be paid")), "{fault}");
+
+    // Who has an exact model claims its arithmetic, and who has none claims none.
+    check(
+        honest(),
+        |case| case.receipt.arithmetic = NO_ARITHMETIC,
+        |fault| matches!(fault, Fault::OtherArithmetic(NO_ARITHMETIC)),
+    );
+    check(
+        by_word(),
+        |case| case.receipt.arithmetic = ARITHMETIC_VERSION,
+        |fault| matches!(fault, Fault::OtherArithmetic(ARITHMETIC_VERSION)),
+    );
+    // A refusal may come from who does not know the model.
+    let mut refusal = refusal();
+    refusal.receipt.arithmetic = NO_ARITHMETIC;
+    check_answer(&refusal.answer(), &refusal.expected).unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::{
     codec::{Canonical, Invalid, at_most},
     digest::{Digest, ModelId, domain},
+    receipt::NO_ARITHMETIC,
 };
 
 /// Files of one model.
@@ -14,6 +15,9 @@ pub const MAX_FILES: usize = 256;
 pub const MAX_FORMATS: usize = 64;
 /// Bytes of a name.
 pub const MAX_NAME_BYTES: usize = 256;
+
+/// What the manifest of a model that an upstream serves calls its architecture.
+const UPSTREAM: &str = "upstream";
 
 /// What a model is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -61,7 +65,7 @@ pub struct Manifest {
     /// Digest of the chat template, if it has one.
     #[n(13)]
     pub template_digest: Option<Digest>,
-    /// The version of the arithmetic.
+    /// The version of the arithmetic, or [`NO_ARITHMETIC`].
     #[n(14)]
     pub arithmetic: u32,
     ///
@@ -107,6 +111,34 @@ impl Manifest {
     pub fn id(&self) -> ModelId {
         ModelId(Digest::of(domain::MODEL, &self.to_cbor()))
     }
+
+    /// That of what an upstream calls `name` and serves with so many positions: nothing else is known of it.
+    pub fn upstream(name: &str, context: u32) -> Manifest {
+        Manifest {
+            name: name.to_owned(),
+            files: Vec::new(),
+            architecture: UPSTREAM.to_owned(),
+            layers: 0,
+            width: 0,
+            heads: 0,
+            kv_heads: 0,
+            head_dim: 0,
+            feed_forward: 0,
+            vocabulary: 0,
+            context,
+            formats: Vec::new(),
+            tokenizer_digest: Digest::ZERO,
+            template_digest: None,
+            arithmetic: NO_ARITHMETIC,
+            rotary_digest: Digest::ZERO,
+            plan: None,
+        }
+    }
+
+    /// Whether answers by it are their worker's word alone, which nobody can compute again.
+    pub fn is_by_word(&self) -> bool {
+        self.arithmetic == NO_ARITHMETIC
+    }
 }
 
 impl Canonical for Manifest {
@@ -126,6 +158,10 @@ impl Canonical for Manifest {
         }
         if !self.formats.windows(2).all(|pair| pair[0].name < pair[1].name) {
             return Err(Invalid::new("formats", "must be in increasing order of name, each once"));
+        }
+        //
+        if self.is_by_word() && *self != Manifest::upstream(&self.name, self.context) {
+            return Err(Invalid::new("arithmetic", "is none: then only name and context are known"));
         }
         Ok(())
     }

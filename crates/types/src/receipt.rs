@@ -18,6 +18,8 @@ use crate::{
 pub const RECEIPT_VERSION: u8 = 1;
 /// The arithmetic this code computes (`docs/spec/arithmetic.md`).
 pub const ARITHMETIC_VERSION: u32 = 0;
+/// In place of a version: no arithmetic is claimed, and nobody can compute the answer again.
+pub const NO_ARITHMETIC: u32 = u32::MAX;
 /// A signed receipt is never longer.
 pub const MAX_SIGNED_RECEIPT_BYTES: usize = 2048;
 
@@ -39,7 +41,7 @@ pub struct Receipt {
     /// The model that answered.
     #[n(3)]
     pub model: ModelId,
-    /// The version of the arithmetic.
+    /// The version of the arithmetic, or [`NO_ARITHMETIC`].
     #[n(4)]
     pub arithmetic: u32,
     /// Tokens of the prompt.
@@ -214,6 +216,11 @@ impl fmt::Display for FailureCode {
 }
 
 impl Receipt {
+    /// Whether it is for an answer that nobody can compute again.
+    pub fn is_by_word(&self) -> bool {
+        self.arithmetic == NO_ARITHMETIC
+    }
+
     /// Code and message, if it is a failure.
     pub fn failure(&self) -> Option<(FailureCode, &str)> {
         match &self.outcome {

@@ -12,7 +12,7 @@ use surety_types::{
     Acceptance, Amount, Digest, FailureCode, FinishReason, Order, Outcome, Price, Progress, PublicKey,
     Receipt, Region, SecretKey, Signed, Text,
     channel::cover_wei,
-    receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
+    receipt::{ARITHMETIC_VERSION, NO_ARITHMETIC, RECEIPT_VERSION},
 };
 
 /// Name and version of this software, as receipts and statuses carry it.
@@ -26,6 +26,7 @@ pub struct Account {
     seed: [u8; 32],
     deadline_ms: u64,
     price: Price,
+    arithmetic: u32,
     accepted: bool,
     accepted_ms: u64,
     first_token_ms: Option<u64>,
@@ -45,6 +46,7 @@ impl Account {
             seed: order.seed_bytes(),
             deadline_ms: order.deadline_ms,
             price,
+            arithmetic: ARITHMETIC_VERSION,
             accepted: false,
             accepted_ms: now_ms,
             first_token_ms: None,
@@ -53,6 +55,16 @@ impl Account {
             output: IdsHasher::output(),
             text: TextHasher::new(),
         }
+    }
+
+    /// The answer will be somebody's word, which no arithmetic bears out and nobody pays for.
+    pub fn by_word(&mut self) {
+        (self.arithmetic, self.price) = (NO_ARITHMETIC, Price::ZERO);
+    }
+
+    /// Whether it will.
+    pub fn is_by_word(&self) -> bool {
+        self.arithmetic == NO_ARITHMETIC
     }
 
     /// Notes the prompt, once it is known.
@@ -154,6 +166,19 @@ impl Account {
         Signed::sign(receipt, key)
     }
 
+    /// The receipt of an answer by an upstream's word, which counted so many tokens of the prompt.
+    pub fn tell(
+        &self,
+        key: &SecretKey,
+        finish: FinishReason,
+        prompt_tokens: u32,
+        now_ms: u64,
+    ) -> Signed<Receipt> {
+        assert!(self.is_by_word(), "what was computed is receipted with its state");
+        let receipt = Receipt { finish, prompt_tokens, ..self.receipt(Outcome::Completed, now_ms) };
+        Signed::sign(receipt, key)
+    }
+
     /// The receipt of a refusal or failure. What was delivered before is accounted for.
     pub fn fail(&self, key: &SecretKey, code: FailureCode, message: &str, now_ms: u64) -> Signed<Receipt> {
         let outcome = Outcome::Failed { code, message: Text::clipped(message) };
@@ -166,7 +191,7 @@ impl Account {
             outcome,
             order: self.order,
             model: self.model,
-            arithmetic: ARITHMETIC_VERSION,
+            arithmetic: self.arithmetic,
             prompt_tokens: self.prompt_tokens,
             cached_tokens: 0,
             output_tokens: self.output.count(),

@@ -235,6 +235,23 @@ def repeated(made: dict[str, Any]) -> dict[str, Any]:
     return forged
 
 
+def by_word(base: dict[str, Any], **edits: Any) -> dict[str, Any]:
+    """The answer as an upstream's (R-13), edited."""
+    count = len(base["answers"][0]["output_ids"])
+    ids, no_ids = (digests.ids(kind, ids) for kind, ids in [(digests.OUTPUT_IDS, [0] * count), (digests.PROMPT_IDS, [])])
+    free = {0: 0, 1: 0, 2: 0}
+    parts = {
+        "order": [put(10, free), put(11, None), lambda order: order.pop(11)],
+        "acceptance": [put(4, free), put(5, 0)],
+        "receipt": [put(4, records.NO_ARITHMETIC), put(6, 0), put(8, no_ids), put(9, ids), put(13, bytes(32)),
+                    put(14, free), put(15, 0)],
+        "envelope": [put(7, 0)],
+        "answer": [put("output_ids", [0] * count), put("prompt_ids", None), put("salt", "00" * 32), put("channel", None)],
+    }
+    made = {name: both(*part, *([edits[name]] if name in edits else [])) for name, part in parts.items()}
+    return forge(base, **{**edits, **made})
+
+
 def cases(base: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Every case by name: the code it must be refused with, and the evidence."""
     text = digests.digest(digests.OUTPUT_TEXT, "Là.\n\n".encode())
@@ -265,6 +282,13 @@ def cases(base: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         "receipt of another order": ("receipt_of_other_order", f(receipt=put(2, zero))),
         "receipt of another model": ("other_model", f(receipt=put(3, zero))),
         "unknown arithmetic": ("other_arithmetic", f(receipt=put(4, 1))),
+        "no arithmetic, and a prompt": ("word", by_word(base, acceptance=put(5, 23))),
+        "no arithmetic, and ids": ("word", by_word(base, answer=put("output_ids", [0, 1, 0]))),
+        "no arithmetic, and prompt ids": ("word", by_word(base, receipt=put(8, zero))),
+        "no arithmetic, and a state": ("word", by_word(base, receipt=put(13, b"\x01" * 32))),
+        "no arithmetic, and a salt": ("word", by_word(base, answer=put("salt", "01" * 32))),
+        "no arithmetic, and a cache": ("word", by_word(base, receipt=put(6, 1))),
+        "no arithmetic, and a channel": ("word", by_word(base, order=put(11, zero))),
         "another seed": ("other_seed", f(receipt=put(12, zero))),
         "another prompt length": ("prompt_count", f(receipt=put(5, 24))),
         "prompt ids too few": ("prompt_tokens", f(answer=put("prompt_ids", [1, 2]))),
@@ -351,8 +375,10 @@ def written() -> str:
     made = [
         {"name": name, "code": code, "edits": difference(base, one, [])} for name, (code, one) in cases(base).items()
     ]
+    word = difference(base, by_word(base), [])
     lines = ",\n".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in made)
-    return f'{{"base":{json.dumps(base, ensure_ascii=False, separators=(",", ":"))},\n"cases":[\n{lines}\n]}}\n'
+    held = json.dumps(word, ensure_ascii=False, separators=(",", ":"))
+    return f'{{"base":{json.dumps(base, ensure_ascii=False, separators=(",", ":"))},\n"by_word":{held},\n"cases":[\n{lines}\n]}}\n'
 
 
 if __name__ == "__main__":

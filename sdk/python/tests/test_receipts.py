@@ -139,6 +139,17 @@ def test_what_is_signed_and_breaks_a_rule_is_refused_by_its_name(case: dict[str,
     assert caught.value.code == case["code"], str(caught.value)
 
 
+def test_an_answer_by_word_holds_and_claims_no_more() -> None:
+    made = copy.deepcopy(REFUSED["base"])
+    for path, value in REFUSED["by_word"]:
+        forge.put(*path, value)(made)
+    report = verify(json.dumps(made))
+    said, open_ = "\n".join(report.checked), "\n".join(report.not_checked)
+    assert "claims no arithmetic" in said and "the text is the receipt's" in said
+    assert "tokens are the receipt's" not in said and "arithmetic and seed" not in said and "salt" not in said
+    assert "the operator's upstream sees the text" in open_ and "operator's word" in open_
+
+
 def test_the_forged_cases_are_those_of_the_generator_and_their_base_holds() -> None:
     message = "run `python sdk/python/tests/forge.py`"
     assert forge.written() == (forge.TESTDATA / "refused.json").read_text(encoding="utf-8"), message

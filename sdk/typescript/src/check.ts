@@ -8,7 +8,17 @@ import { concat, hex, same, utf8 } from "./bytes.js";
 import { ZERO, digest, idsDigest, plain } from "./digests.js";
 import { BindingError, MismatchError, ReceiptError } from "./errors.js";
 import type { Answer, Evidence, Said } from "./evidence.js";
-import { ARITHMETIC_VERSION, type Fields, KINDS, type Prompt, due, grammarDigest, isVector, samplingSeed } from "./records.js";
+import {
+  ARITHMETIC_VERSION,
+  type Fields,
+  KINDS,
+  NO_ARITHMETIC,
+  type Prompt,
+  due,
+  grammarDigest,
+  isVector,
+  samplingSeed,
+} from "./records.js";
 
 export const CHECKS = {
   order_signature: "the order carries its payer's signature",
@@ -17,6 +27,7 @@ export const CHECKS = {
   receipt: "the worker signed this receipt for this order",
   worker: "the worker is the expected one",
   parameters: "model, arithmetic and seed are the order's",
+  word: "the model's name is the order's; the receipt claims no arithmetic (tier `signed`)",
   prompt_tokens: "the prompt's tokens are the receipt's",
   resumed: "the tokens it resumes from are the order's",
   progress: "a worker broke off; the tokens and the text counted for it are those it had signed",
@@ -43,6 +54,10 @@ export const NOT_CHECKED = {
   computation: "that the model gives these tokens (needs a recomputation)",
   vector: "the vector, which is not here",
   clocks: "that the parties' clocks were right",
+  upstream:
+    "which model gave this text, by which parameters: a server of the operator's choice did, " +
+    "and nobody can compute it again (the operator's upstream sees the text)",
+  usage: "the token counts, which are the upstream's by the operator's word",
   audit: "not audited: the payer forbade disclosure (whoever has this evidence can compute the answer again)",
 };
 type Check = keyof typeof CHECKS;
@@ -116,24 +131,28 @@ async function checkAnswer(answer: Answer, worker: Uint8Array | null): Promise<C
   }
 
   checkBindings(order, named, acceptance, receipt, worker);
-  checked.push("receipt", "parameters");
+  const byWord = isByWord(receipt);
+  if (byWord) checkWord(order, acceptance, answer, receipt);
+  checked.push("receipt", byWord ? "word" : "parameters");
   if (worker === null) notChecked.push("worker");
   else checked.push("worker");
   if (checkPrompt(answer, receipt)) checked.push("prompt_tokens");
-  if ((request.prompt as Prompt).choice !== "tokens") notChecked.push("prompt_tokens");
+  if ((request.prompt as Prompt).choice !== "tokens" && !byWord) notChecked.push("prompt_tokens");
 
   const [counted, found] = [receipt.output_tokens as number, answer.outputIds.length];
   require(counted === found, "output_count", `the receipt counts ${counted} output tokens; there are ${found}`, "R-6.4");
   const isOutput = same(idsDigest("output ids", answer.outputIds), receipt.output_digest);
   require(isOutput, "output_digest", "the output's tokens are not the ones in the receipt", "R-6.4");
   require(same(textDigest(answer.text), receipt.text_digest), "text_digest", "the text is not the one in the receipt", "R-6.4");
-  checked.push("output_tokens", "text");
-  notChecked.push("text_of_tokens");
+  if (!byWord) checked.push("output_tokens");
+  checked.push("text");
+  if (byWord) notChecked.push("upstream", "usage");
+  else notChecked.push("text_of_tokens");
 
   checkFinish(order, request, acceptance, receipt, answer.text);
   checked.push("finish");
   if (acceptance !== null && acceptance.max_output_tokens < order.max_output_tokens) notChecked.push("limit");
-  if (receipt.finish === "stop" && !order.ignore_end) notChecked.push("end_token");
+  if (receipt.finish === "stop" && !order.ignore_end && !byWord) notChecked.push("end_token");
 
   const isAccepted = ["prompt", "cached", "output"].every((name) => receipt.price[name] === (acceptance?.price[name] ?? 0n));
   require(isAccepted, "other_price", "the price in the receipt is not the accepted one", "R-6.7");
@@ -151,14 +170,14 @@ async function checkAnswer(answer: Answer, worker: Uint8Array | null): Promise<C
   const hasCommitment = !same(receipt.state_commitment, ZERO);
   if (isFailed) {
     require(!hasSalt && !hasCommitment, "failure_with_state", "a failure that commits to a state", "R-6.10");
-  } else {
+  } else if (!byWord) {
     require(hasSalt, "salt_missing", "the salt of the state commitment is missing", "R-6.9");
     require(hasCommitment, "commitment_missing", "the state commitment is missing", "R-6.9");
   }
   const vector = checkVector(answer, receipt);
   if (vector === true) checked.push("vector");
   if (vector === false) notChecked.push("vector");
-  if (!isFailed) {
+  if (!isFailed && !byWord) {
     checked.push("salt");
     notChecked.push("computation");
   }
@@ -246,11 +265,34 @@ function checkBindings(
   }
   require(same(receipt.order, named), "receipt_of_other_order", "the receipt is for another order", "R-6.6");
   require(same(receipt.model, order.model), "other_model", "the receipt is for another model", "R-6.6");
-  const isKnown = receipt.arithmetic === ARITHMETIC_VERSION;
+  const isKnown = receipt.arithmetic === ARITHMETIC_VERSION || receipt.arithmetic === NO_ARITHMETIC;
   require(isKnown, "other_arithmetic", `arithmetic version ${receipt.arithmetic} is not known here`, "R-6.6");
   require(same(receipt.seed, samplingSeed(order)), "other_seed", "the seed is not the one the order prescribes", "R-6.6");
-  const isCounted = acceptance === null || acceptance.prompt_tokens === receipt.prompt_tokens;
+  const isCounted = acceptance === null || isByWord(receipt) || acceptance.prompt_tokens === receipt.prompt_tokens;
   require(isCounted, "prompt_count", "acceptance and receipt differ in the prompt's length", "R-6.6");
+}
+
+/** R-13.2, of a completed answer. */
+const isByWord = (receipt: Fields): boolean => receipt.arithmetic === NO_ARITHMETIC && receipt.outcome === null;
+
+/** R-13: an answer by its worker's word claims no token ids, no state, and continues nothing. */
+function checkWord(order: Fields, acceptance: Fields | null, answer: Answer, receipt: Fields): void {
+  const { request } = answer;
+  const hasPrompt = answer.promptIds !== null || !same(receipt.prompt_digest, idsDigest("prompt ids", []));
+  const { prompt, cached, output } = receipt.price as Record<string, bigint>;
+  const claims: [string, boolean][] = [
+    ["continues what somebody else began", order.resumed !== null],
+    ["answers token ids", (request.prompt as Prompt).choice === "tokens"],
+    ["answers an order with a grammar", request.grammar !== null],
+    ["answers with a vector", request.embedding !== null],
+    ["was accepted for a counted prompt", acceptance !== null && acceptance.prompt_tokens !== 0],
+    ["names the prompt's tokens", hasPrompt],
+    ["names the output's tokens", answer.outputIds.some((id) => id !== 0)],
+    ["counts cached tokens", receipt.cached_tokens !== 0],
+    ["is to be paid", Boolean(prompt || cached || output) || order.channel !== null],
+    ["commits to a state", !same(answer.salt, ZERO) || !same(receipt.state_commitment, ZERO)],
+  ];
+  for (const [what, isSo] of claims) require(!isSo, "word", `the receipt claims no arithmetic, and ${what}`, "R-13");
 }
 
 /** R-6.4, for the prompt where its ids are known. Says whether they were. */
@@ -284,7 +326,10 @@ function checkFinish(order: Fields, request: Fields, acceptance: Fields | null, 
   const limit = acceptance.max_output_tokens as number;
   const stop = request.stop as string[];
   require(found <= limit, "over_limit", `${found} output tokens are more than the limit of ${limit}`, "R-6.8");
-  if (receipt.finish === "length") {
+  // R-13.4: where an upstream says it ends, it ends.
+  if ((receipt.finish === "length" || receipt.finish === "stop") && isByWord(receipt)) {
+    // Nothing here can say more.
+  } else if (receipt.finish === "length") {
     const fault = `said to have reached the limit of ${limit} tokens with ${found}`;
     require(found === limit, "limit_not_reached", fault, "R-6.8");
   } else if (receipt.finish === "stop") {

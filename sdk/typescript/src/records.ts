@@ -34,6 +34,8 @@ interface Field {
 const MAX_OUTPUT_TOKENS = 2 ** 20;
 const MAX_DIMENSIONS = 2 ** 16;
 export const ARITHMETIC_VERSION = 0;
+/** no arithmetic is claimed. */
+export const NO_ARITHMETIC = 2 ** 32 - 1;
 
 const field = (key: number, name: string, type: Any): Field => ({
   key, name, type, isOptional: false, isHiddenIfAbsent: false,

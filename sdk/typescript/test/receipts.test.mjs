@@ -117,6 +117,16 @@ test("what is signed and breaks a rule is refused by its name", async (t) => {
   }
 });
 
+test("an answer by word holds, and claims no more", async () => {
+  const { base, by_word: edits } = JSON.parse(run("refused"));
+  for (const [path, value] of edits) put(base, path, value);
+  const report = await verify(JSON.stringify(base));
+  const [said, open] = [report.checked.join("\n"), report.notChecked.join("\n")];
+  assert.match(said, /claims no arithmetic[^]*the text is the receipt's/);
+  assert.doesNotMatch(said, /tokens are the receipt's|arithmetic and seed|salt/);
+  assert.match(open, /the operator's upstream sees the text[^]*operator's word/);
+});
+
 test("vectors are read as they say, whole and not in part", async () => {
   const kinds = { resumed_order: "order", confidential_order: "order", refusal: "receipt" };
   const names = ["order", "resumed_order", "confidential_order", "acceptance", "progress", "receipt", "refusal", "envelope"];

@@ -140,6 +140,12 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
             }
             let report = match args.recompute {
                 false => verified.report,
+                true if verified.is_by_word() => {
+                    return Err(hinted(
+                        "the answer cannot be computed again: a server of the operator's choice gave it, and the receipt claims no arithmetic",
+                        "leave --recompute out; what is signed for is checked without it",
+                    ));
+                }
                 true => {
                     let wanted = verified.models().next().context("the evidence holds no answer")?;
                     let executor = model::executor(None, None)?;
@@ -328,6 +334,9 @@ fn print(report: &Report, asked: Option<&str>, args: &Args) -> anyhow::Result<()
         };
         row("", format!("{} tokens after {before}, {ended}", answer.output_tokens))?;
         row("model", answer.model.to_string())?;
+        if answer.tier == Some("signed") {
+            row("tier", "signed: by its operator's word; the operator's upstream sees the text".to_owned())?;
+        }
         row("worker", answer.worker.to_string())?;
     }
     if let Some(gateway) = &report.gateway {
@@ -347,7 +356,7 @@ fn print(report: &Report, asked: Option<&str>, args: &Args) -> anyhow::Result<()
     }
     if report.verified {
         output::line("  - that the answer is true, useful or harmless: no receipt can show that")?;
-        if !report.recomputed {
+        if !report.recomputed && report.answers.iter().all(|answer| answer.tier != Some("signed")) {
             output::note(format_args!("compute it again with: surety verify {} --recompute", args.subject));
         }
     }

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -25,8 +25,12 @@ impl Role {
     /// None if it ends at once.
     pub fn try_start(data_dir: &Path, args: &[&str]) -> Option<Role> {
         let mut command = surety(data_dir);
-        let mut child =
-            command.args(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.args(args);
+        Role::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Option<Role> {
+        let mut child = command.arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -40,6 +44,11 @@ impl Role {
 
     pub fn start(data_dir: &Path, args: &[&str]) -> Role {
         Role::try_start(data_dir, args).unwrap_or_else(|| panic!("{args:?} ended before it was ready"))
+    }
+
+    /// With what else the command was given.
+    pub fn of(command: Command) -> Role {
+        Role::spawn(command).expect("it ended before it was ready")
     }
 
     fn text(&self, name: &str) -> String {

@@ -18,4 +18,5 @@ mod telemetry;
 mod tools;
 mod transfer;
 mod up;
+mod upstream;
 mod validator;

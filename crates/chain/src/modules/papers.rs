@@ -48,6 +48,11 @@ pub(super) fn require_answers(order: &Order, receipt: &Receipt) -> Outcome<()> {
             "a failure commits to no state and charges nothing",
         );
     }
+    //
+    require(
+        !receipt.is_by_word(),
+        "the receipt claims no arithmetic: the answer is its worker's word, which nothing here shows to be false",
+    )?;
     require(receipt.arithmetic == ARITHMETIC_VERSION, "the receipt is of another arithmetic")?;
     require(receipt.seed == order.seed_bytes(), "the seed is not the one the order prescribes")?;
     require(receipt.state_commitment != Digest::ZERO, "the receipt commits to no state")?;

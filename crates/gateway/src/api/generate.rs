@@ -20,7 +20,10 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use surety_types::{Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed};
+use surety_types::{
+    Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed,
+    receipt::NO_ARITHMETIC,
+};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep},
@@ -49,7 +52,7 @@ use crate::{
     id::RequestId,
     journal::trail::{Following, Trail},
     keys::{Hold, Tenant},
-    route::Resolved,
+    route::{Resolved, UPSTREAM_NOTE},
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
     telemetry::{Telemetry, TraceParent},
@@ -270,6 +273,11 @@ async fn begin(
         None => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
+    if model.arithmetic == NO_ARITHMETIC && broken.as_ref().is_some_and(|broken| broken.is_kept) {
+        let message = "An upstream of its operator's began the answer, and nobody can go on with that: it would be another. \
+                       Leave `Last-Event-ID` out to ask anew.";
+        return Err(ApiError::new(Code::NotFound, message).with_param("Last-Event-ID"));
+    }
     let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
     ask.hold_to_calls(model.calls)?;
     guard::screen(&tenant, &mut ask, &model)?;
@@ -400,6 +408,7 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
     }
     embeddings::fits(ask, model)?;
+    by_word(ask, model)?;
     let subject = ask.form.subject();
     let unknown = |token: u32| token >= model.vocabulary;
     if let Some((token, _)) = ask.sampling.logit_bias.iter().find(|(token, _)| unknown(*token)) {
@@ -423,6 +432,36 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Refuses what no upstream is trusted to keep to.
+fn by_word(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
+    if model.arithmetic != NO_ARITHMETIC {
+        return Ok(());
+    }
+    if ask.form == Form::Count {
+        let message = format!(
+            "The tokens of a prompt for \"{}\" cannot be counted before it is answered: an upstream of its operator's counts them. \
+             Send the request itself, or ask a model of which /v1/models says `tier: exact`.",
+            model.name,
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("model"));
+    }
+    let any = |holds: fn(&Request) -> bool| ask.requests.iter().any(holds);
+    let unsupported = [
+        (any(|request| request.grammar.is_some()), "response_format"),
+        (any(|request| request.logprobs.is_some() || request.prompt_logprobs.is_some()), "logprobs"),
+        (!ask.sampling.logit_bias.is_empty(), "logit_bias"),
+        (any(|request| matches!(request.prompt, Prompt::Tokens(_))), ask.form.subject()),
+        (ask.ignore_end, "ignore_eos"),
+    ];
+    let Some((_, param)) = unsupported.into_iter().find(|(used, _)| *used) else { return Ok(()) };
+    let message = format!(
+        "`{param}` is not supported by \"{}\", and not silently ignored: an upstream of its operator's answers, and nothing \
+         shows that it would keep to it. Leave it out, or ask a model of which /v1/models says `tier: exact`.",
+        model.name,
+    );
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param))
 }
 
 /// What the headers of an answer say about it.
@@ -788,6 +827,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         request_id: id.to_string(),
         receipt: Some(receipt_path(id)),
         model: model.id.to_string(),
+        tier: model.tier.name(),
         workers,
         handovers: (shares(finished).count() - finished.len()) as u32,
         waits: finished.iter().flat_map(|finished| &finished.whole.waits).map(wait).collect(),
@@ -795,7 +835,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
         not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
         tool_calls: None,
-        note: None,
+        note: (model.arithmetic == NO_ARITHMETIC).then(|| UPSTREAM_NOTE.to_owned()),
     }
 }
 

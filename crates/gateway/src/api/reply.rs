@@ -604,6 +604,7 @@ mod tests {
             request_id: "req".to_owned(),
             receipt: None,
             model: "blake3:00".to_owned(),
+            tier: "exact",
             workers: vec!["11".to_owned()],
             handovers: 0,
             waits: Vec::new(),

@@ -61,6 +61,8 @@ pub struct SuretyNote {
     pub receipt: Option<String>,
     /// The immutable id of the model that answered.
     pub model: String,
+    /// What the answer reaches, as in `provider.verification`: a promise that can be checked, not a check that was made.
+    pub tier: &'static str,
     /// The keys of the workers that took part, in the order of their tokens.
     pub workers: Vec<String>,
     /// How often another worker went on with an answer.
@@ -366,8 +368,13 @@ pub struct Model {
 pub struct ModelNote {
     /// The immutable id; pin it by asking for `name@<its first 8 or more digits>`.
     pub id: String,
-    /// `llama`, `qwen2`, `qwen3`.
+    /// `llama`, `qwen2`, `qwen3`; or `upstream`, of which no more is known.
     pub architecture: String,
+    /// What its answers reach, as in `provider.verification`: `exact`, or `signed` where an upstream gives them.
+    pub tier: &'static str,
+    /// What must be known before it is asked; null if nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
     /// Bytes of its files.
     pub file_bytes: u64,
     /// Tensor formats.

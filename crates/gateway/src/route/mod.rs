@@ -31,7 +31,7 @@ use surety_net::{Endpoint, WorkerAddress};
 use surety_types::{Price, PublicKey, Region, ServedModel, WEI_PER_MICRO_CREDIT, WorkerStatus};
 
 pub(crate) use health::Outcome;
-pub(crate) use models::Resolved;
+pub(crate) use models::{Resolved, UPSTREAM_NOTE};
 pub(crate) use timing::Timing;
 pub(crate) use worker::{Held, Worker, chain};
 

@@ -13,7 +13,11 @@ use std::{
 
 use surety_types::{CallFormat, Manifest, ModelId, ServedModel, Vectors, WorkerStatus};
 
-use super::{Worker, Workers, choice::Fitness, preferences::Quantization};
+use super::{
+    Worker, Workers,
+    choice::Fitness,
+    preferences::{Quantization, Tier},
+};
 use crate::{
     api::{
         embeddings::EmbeddingNote,
@@ -29,15 +33,22 @@ const PIN_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
 /// Names listed in a message.
 const NAMES_LISTED: usize = 8;
 
+/// What must be known of a model that an upstream serves.
+pub(crate) const UPSTREAM_NOTE: &str = "the operator's upstream sees the text; nobody can compute its answers again, they are the operator's word";
+
 /// What a name stands for.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
     pub(crate) id: ModelId,
     /// The name to answer with.
     pub(crate) name: String,
+    /// The version of its arithmetic, or that it has none.
+    pub(crate) arithmetic: u32,
+    /// What its answers reach.
+    pub(crate) tier: Tier,
     /// Tokens it knows.
     pub(crate) vocabulary: u32,
-    /// Whether it has a chat template.
+    /// Whether it has a chat template, or an upstream that has.
     pub(crate) chat: bool,
     /// How it writes calls of tools, as most of its workers have it; none if its template shows it none.
     pub(crate) calls: Option<CallFormat>,
@@ -74,9 +85,13 @@ impl Workers {
             _ => statuses,
         };
         let offers = Offers::of(&statuses);
-        let named = offers.named(name);
+        let mut named = offers.named(name);
         if named.is_empty() {
             return Err(self.no_such_model(asked, &offers));
+        }
+        // A name that stands for a model which can be computed again stands for that: what is somebody's word must be pinned.
+        if digits.is_none() && named.iter().any(|offer| !offer.model.manifest.is_by_word()) {
+            named.retain(|offer| !offer.model.manifest.is_by_word());
         }
         let pinned =
             |offer: &&Offer<'_>| digits.is_none_or(|digits| offer.model.id.0.to_string().starts_with(digits));
@@ -88,8 +103,10 @@ impl Workers {
                     .names
                     .first()
                     .map_or_else(|| offer.model.id.to_string(), |name| (*name).to_owned()),
+                arithmetic: offer.model.manifest.arithmetic,
+                tier: Tier::of(&offer.model.manifest),
                 vocabulary: offer.model.manifest.vocabulary,
-                chat: offer.model.manifest.template_digest.is_some(),
+                chat: offer.chats(),
                 calls: offer.calls(),
                 quantization: Quantization::of(&offer.model.manifest),
                 width: offer.model.manifest.width,
@@ -216,6 +233,10 @@ impl Offer<'_> {
         self.calls.iter().max_by_key(|(_, workers)| **workers).and_then(|(calls, _)| *calls)
     }
 
+    fn chats(&self) -> bool {
+        self.model.manifest.template_digest.is_some() || self.model.manifest.is_by_word()
+    }
+
     fn describe(&self, name: &str, workers_ready: u32, created: u64) -> Model {
         let manifest = &self.model.manifest;
         Model {
@@ -230,7 +251,9 @@ impl Offer<'_> {
                 file_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
                 formats: manifest.formats.iter().map(|format| format.name.clone()).collect(),
                 vocabulary: manifest.vocabulary,
-                chat: manifest.template_digest.is_some(),
+                tier: Tier::of(manifest).name(),
+                note: manifest.is_by_word().then_some(UPSTREAM_NOTE),
+                chat: self.chats(),
                 tools: self.calls().is_some(),
                 embeddings: self.model.vectors.map(|vectors| EmbeddingNote::of(vectors, manifest.width)),
                 workers_ready,

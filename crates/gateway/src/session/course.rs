@@ -62,6 +62,8 @@ pub(super) struct Course {
     pub(super) request: Arc<Request>,
     pub(super) choice: u32,
     pub(super) nonce: [u8; 32],
+    /// Nobody can go on with what another worker began.
+    pub(super) by_word: bool,
     /// Tokens of the prompt and of the answer at most, as the first worker accepted them.
     agreed: Option<(u32, u32)>,
     /// What the caller has been given.
@@ -153,6 +155,7 @@ impl Course {
             request,
             choice,
             nonce,
+            by_word: false,
             agreed: None,
             ids: Vec::new(),
             text: String::new(),
@@ -199,7 +202,17 @@ impl Course {
     pub(super) fn has_room(&self) -> bool {
         let hurried = !self.failed.is_empty() || self.silent.is_some() || self.began_before;
         let most = if hurried { AT_ONCE_HURRIED } else { AT_ONCE };
-        self.seeking.is_none() && self.at_it.len() < most && self.beside < BESIDE_MAX
+        !self.is_bound() && self.seeking.is_none() && self.at_it.len() < most && self.beside < BESIDE_MAX
+    }
+
+    /// Whether only who began the answer can bring it to its end.
+    fn is_bound(&self) -> bool {
+        self.by_word && !(self.ids.is_empty() && self.text.is_empty())
+    }
+
+    /// What another worker goes on from, where one has broken off.
+    fn resume_from(&mut self, signed: Position) {
+        self.signed = if self.by_word { Position::default() } else { signed };
     }
 
     /// Whether only one that fell silent is at it, and nobody is sought.
@@ -397,7 +410,7 @@ impl Course {
         }
         self.silent = None;
         let (signed, answer) = leg.signed();
-        self.signed = if kept { signed } else { Position::default() };
+        self.resume_from(if kept { signed } else { Position::default() });
         if let Some(answer) = answer {
             self.share(leg, answer, None, Amount::ZERO);
         }
@@ -422,10 +435,10 @@ impl Course {
                 text: answer.text[kept.text..].to_owned(),
             });
         }
-        self.signed = Position {
+        self.resume_from(Position {
             tokens: leg.from.tokens + answer.output_ids.len(),
             text: leg.from.text + answer.text.len(),
-        };
+        });
         self.share(leg, answer, Some(&receipt), receipt.charge);
     }
 
@@ -451,7 +464,7 @@ impl Course {
 
     /// Whether another worker may be asked to go on.
     pub(super) fn may_go_on(&self) -> bool {
-        self.failed.len() < BREAKS_MAX
+        self.failed.len() < BREAKS_MAX && !self.is_bound()
     }
 
     /// The last worker has brought the answer to its end.

@@ -423,6 +423,7 @@ async fn offer(
         stall: manner.stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,
         context_tokens: Some(context_tokens),
+        arithmetic: Some(desk.model.arithmetic),
         region,
     };
     let (request, resumed) = ((*wanted.request).clone(), wanted.resumed.clone());

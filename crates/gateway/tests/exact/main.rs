@@ -1,5 +1,7 @@
 //! Log-likelihoods and vectors through a gateway and a worker are the bare engine's, bit for bit, with the bundled model.
 
+mod upstream;
+
 use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
@@ -108,6 +110,7 @@ fn worker(folder: &Path, seed: u8) -> WorkerSettings {
             name: MODEL.into(),
             file: ModelFile { place: ModelPlace::File(FILE.into()), blake3 },
         }],
+        upstreams: Vec::new(),
         cache: Some(folder.to_owned()),
         backend: None,
         threads: NonZeroUsize::new(1),

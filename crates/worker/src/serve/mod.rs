@@ -10,9 +10,12 @@
 //! Absent: HTTP, and anything OpenAI. That is the gateway's.
 
 mod admission;
+mod computed;
+mod engine;
 mod lie;
 mod sequences;
 mod session;
+mod upstream;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +31,7 @@ use std::{
 };
 
 use surety_blobs::{HoldLimits, View, hold};
-use surety_engine::{Model, SchedulerLimits, chat_template::ChatTemplate};
+use surety_engine::{Model, SchedulerLimits};
 use surety_kernels::{Backend, Executor, ExecutorError, GoldenMismatch, PAGE_POSITIONS, golden};
 use surety_net::{
     BindError, BindOptions, Endpoint, Incoming, ListenLimits, Listener, RelayAddress, RelayError,
@@ -45,10 +48,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use self::lie::{LIES, Lie, UnknownLie};
 use self::{
     admission::Refusal,
-    sequences::{Gauges, Sequences},
+    computed::Computed,
+    engine::{Engine, Gauges},
+    sequences::Sequences,
+};
+pub use self::{
+    lie::{LIES, Lie, UnknownLie},
+    upstream::{Extra, UnknownExtra, UpstreamError, UpstreamKey, UpstreamSettings},
 };
 use crate::{
     audit::{self, Desk, Means, Trickle},
@@ -90,8 +98,10 @@ pub struct WorkerSettings {
     pub relays: Vec<RelayAddress>,
     /// Whether it takes no orders until it is told to ([`Control::resume`]).
     pub paused: bool,
-    /// What it serves; at least one.
+    /// What it computes; at least one, unless it fronts something.
     pub models: Vec<ModelSettings>,
+    /// What it has others compute.
+    pub upstreams: Vec<UpstreamSettings>,
     /// The folder for packed weights; without one they are packed in memory at each start.
     pub cache: Option<PathBuf>,
     /// The kernels to use; detected if not given.
@@ -162,6 +172,18 @@ pub enum StartError {
         #[source]
         source: OpenError,
     },
+    /// An upstream cannot be fronted.
+    #[error("model {name} cannot be served by its upstream")]
+    Upstream {
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: UpstreamError,
+    },
+    /// Nobody is paid for what nobody can prove false (D-2.1).
+    #[error("an upstream's answers cannot be disputed, so a worker on the ledger does not front one")]
+    UpstreamOnLedger,
     /// Not even one sequence's keys and values fit.
     #[error("model {name} needs {needed_bytes} bytes for keys and values; {there_bytes} are set aside")]
     NoRoom {
@@ -201,6 +223,10 @@ impl StartError {
             Self::Bind { .. } => "choose another port with --listen, or 0 for any".into(),
             Self::Relay(_) => "check the relay's address and that it runs (`surety relay run`), or name another with --relay".into(),
             Self::Model { source, .. } => return source.hint(),
+            Self::Upstream { source, .. } => return source.hint(),
+            Self::UpstreamOnLedger => {
+                "run another worker without --genesis for the upstream, and name it to gateways by its address".into()
+            }
             Self::Book(error) => error.hint().into(),
             Self::Price => "prices are micro-credits per million tokens; ask less".into(),
             Self::NoRoom { .. } | Self::Scheduler { .. } => {
@@ -217,8 +243,8 @@ pub struct Served {
     pub id: ModelId,
     /// What it is called here.
     pub names: Vec<String>,
-    /// The file it was loaded from.
-    pub file: ModelFile,
+    /// The file it was loaded from; none if an upstream has it.
+    pub file: Option<ModelFile>,
     /// Positions of a sequence, at most.
     pub context_tokens: u32,
 }
@@ -248,10 +274,16 @@ struct ServedModel {
     /// As which it is served.
     manifest: Manifest,
     names: Vec<String>,
+    context_tokens: u32,
+    engine: Box<dyn Engine>,
+    /// What is on this machine, if it is.
+    own: Option<Own>,
+}
+
+/// A model that is on this machine.
+struct Own {
     file: ModelFile,
     model: Arc<Model>,
-    context_tokens: u32,
-    sequences: Sequences,
 }
 
 /// What a worker takes on.
@@ -292,6 +324,7 @@ pub async fn start(
         relays,
         paused,
         models,
+        upstreams,
         cache,
         backend,
         threads,
@@ -306,8 +339,17 @@ pub async fn start(
     if let Some(lie) = &lie {
         tracing::warn!("this worker lies on purpose: {lie}");
     }
-    if models.is_empty() {
+    if models.is_empty() && upstreams.is_empty() {
         return Err(StartError::NoModels);
+    }
+    if ledger.is_some() && !upstreams.is_empty() {
+        return Err(StartError::UpstreamOnLedger);
+    }
+    let mut fronted = Vec::new();
+    for settings in upstreams {
+        let name = settings.name.clone();
+        fronted
+            .push(upstream::front(settings).await.map_err(|source| StartError::Upstream { name, source })?);
     }
     let till = match &ledger {
         Some(ledger) => {
@@ -358,12 +400,15 @@ pub async fn start(
     let loading = blocking(move || {
         let room =
             kv_bytes.unwrap_or_else(|| machine::available_memory_bytes().map_or(KV_BYTES_UNKNOWN, |b| b / 2));
-        let room = room / models.len() as u64;
+        let room = room / models.len().max(1) as u64;
         let mut served: BTreeMap<ModelId, ServedModel> = BTreeMap::new();
         let loader = Loader { cache: cache.as_deref(), context_tokens, executor: &executor };
         for ModelSettings { name, file } in models {
             // One file under several names is one model.
-            if let Some(same) = served.values_mut().find(|model| model.file.blake3 == file.blake3) {
+            let is_same = |model: &&mut ServedModel| {
+                model.own.as_ref().is_some_and(|own| own.file.blake3 == file.blake3)
+            };
+            if let Some(same) = served.values_mut().find(is_same) {
                 same.names.push(name);
                 continue;
             }
@@ -382,7 +427,17 @@ pub async fn start(
             let context_tokens = limits.context_tokens;
             tracing::info!(name, model = %id, context_tokens, "serving");
             let names = vec![name];
-            served.insert(id, ServedModel { manifest, names, file, model, context_tokens, sequences });
+            let engine =
+                Box::new(Computed { model: model.clone(), context_tokens, sequences, lie: lie.clone() });
+            let own = Some(Own { file, model });
+            served.insert(id, ServedModel { manifest, names, context_tokens, engine, own });
+        }
+        for (name, engine) in fronted {
+            let (manifest, context_tokens) = (engine.manifest(), engine.context_tokens());
+            let id = manifest.id();
+            tracing::info!(name, model = %id, context_tokens, "serving what an upstream computes");
+            let engine: Box<dyn Engine> = Box::new(engine);
+            served.insert(id, ServedModel { manifest, names: vec![name], context_tokens, engine, own: None });
         }
         Ok(served.into_iter().map(|(id, model)| (id, Arc::new(model))).collect())
     });
@@ -410,7 +465,7 @@ pub async fn start(
     tasks.spawn(trickle(shared.clone(), backend, of_trickle));
     let duty = match (ledger, till) {
         (Some(ledger), Some(till)) => {
-            let models = shared.models().map(|served| (served.model.id(), served.model.clone()));
+            let models = shared.own().map(|(_, own)| (own.model.id(), own.model.clone()));
             let (serving, key) = (shared.clone(), shared.worker());
             let (contests, contested) = mpsc::unbounded_channel();
             let means = Means {
@@ -422,15 +477,15 @@ pub async fn start(
                 busy: Arc::new(move || serving.is_busy()),
                 contests,
             };
-            let defended = |served: &Arc<ServedModel>| {
-                let (manifest, file) = (served.manifest.clone(), served.file.clone());
-                (manifest.id(), Defended { manifest, model: served.model.clone(), file })
+            let defended = |(served, own): (&Arc<ServedModel>, &Own)| {
+                let (manifest, file) = (served.manifest.clone(), own.file.clone());
+                (manifest.id(), Defended { manifest, model: own.model.clone(), file })
             };
             let disputes = DisputeDuty {
                 account: ledger.account.clone(),
                 till: till.clone(),
                 key,
-                models: shared.models().map(defended).collect(),
+                models: shared.own().map(defended).collect(),
                 lie: for_defence,
                 folder: for_traces,
                 turn: Mutex::new(()),
@@ -473,7 +528,7 @@ impl RunningWorker {
         let served = |model: &Arc<ServedModel>| Served {
             id: model.manifest.id(),
             names: model.names.clone(),
-            file: model.file.clone(),
+            file: model.own.as_ref().map(|own| own.file.clone()),
             context_tokens: model.context_tokens,
         };
         self.shared.models().map(served).collect()
@@ -528,7 +583,7 @@ impl RunningWorker {
     async fn close(&mut self, grace: Duration) {
         self.shared.phase.send_replace(Phase::Draining);
         let quiet = async {
-            while self.shared.models().any(|model| model.sequences.taken() > 0) {
+            while self.shared.models().any(|model| model.engine.places().taken() > 0) {
                 sleep(QUIET_INTERVAL).await;
             }
         };
@@ -603,7 +658,12 @@ impl Shared {
 
     /// Whether orders are being served.
     fn is_busy(&self) -> bool {
-        self.models().any(|model| model.sequences.taken() > 0)
+        self.models().any(|model| model.engine.places().taken() > 0)
+    }
+
+    /// Those of the models that are on this machine.
+    fn own(&self) -> impl Iterator<Item = (&Arc<ServedModel>, &Own)> {
+        self.models().filter_map(|served| Some((served, served.own.as_ref()?)))
     }
 
     /// The model an order asks for, if this worker takes orders for it.
@@ -639,14 +699,13 @@ impl Shared {
             names: model.names.clone(),
             manifest: model.manifest.clone(),
             context_tokens: model.context_tokens,
-            prefill_tokens_per_second: model.sequences.gauges().prefill_tokens_per_second(),
-            decode_tokens_per_second: model.sequences.gauges().decode_tokens_per_second(),
+            prefill_tokens_per_second: model.engine.gauges().prefill_tokens_per_second(),
+            decode_tokens_per_second: model.engine.gauges().decode_tokens_per_second(),
             price: self.till.as_ref().map_or(surety_types::Price::ZERO, |till| till.price()),
-            calls: model.model.template().and_then(ChatTemplate::calls),
-            vectors: model.model.vectors(),
+            calls: model.engine.calls(),
+            vectors: model.engine.vectors(),
         };
-        let sum =
-            |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.sequences.gauges())).sum();
+        let sum = |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.engine.gauges())).sum();
         WorkerStatus {
             worker: self.worker(),
             software: Text::clipped(SOFTWARE),
@@ -674,7 +733,8 @@ async fn trickle(shared: Arc<Shared>, backend: Backend, failed: mpsc::UnboundedS
         }
         let Some((id, case)) = shared.trickle.take() else { continue };
         let Some(served) = shared.models.get().and_then(|models| models.get(&id)).cloned() else { continue };
-        let (model, serving) = (served.model.clone(), shared.clone());
+        let Some(own) = &served.own else { continue };
+        let (model, serving) = (own.model.clone(), shared.clone());
         let wait = move || {
             while serving.is_busy() && *serving.phase.borrow() == Phase::Ready {
                 std::thread::sleep(QUIET_INTERVAL);

@@ -20,13 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use surety_engine::{
-    Event, Model, NonFinite, Scheduler, SchedulerLimits, SequenceId, SequenceRequest, SubmitError,
-};
+use surety_engine::{Event, Model, Scheduler, SchedulerLimits, SequenceId, SequenceRequest};
 use surety_kernels::{Executor, OutOfMemory};
-use surety_types::{Digest, FinishReason, Sampling, TokenLogprob};
+use surety_types::{FinishReason, Sampling};
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
+
+use super::engine::{Gauges, Place, Places, Sequence, SequenceEvent, Steer};
 
 /// Tokens of the prompt that a model's speed is first measured with.
 const MEASURE_PROMPT_TOKENS: usize = 64;
@@ -37,37 +37,6 @@ const PREFILL_SAMPLE_TOKENS: usize = 48;
 
 /// How long the thread rests where all that could be computed waits for memory.
 const REST: Duration = Duration::from_millis(1);
-
-/// What happens to a sequence, as its receiver sees it.
-#[derive(Debug)]
-pub enum SequenceEvent {
-    /// Log-probabilities of the prompt; once, before the first token, if asked for.
-    Prompt(Vec<TokenLogprob>),
-    /// The vector of the prompt, if asked for; no token follows.
-    Embedding(Vec<f32>),
-    /// A token, with the text it releases.
-    Token {
-        /// The token.
-        token: u32,
-        /// What it adds to the text.
-        text: String,
-        /// Its log-probability, if asked for.
-        logprob: Option<TokenLogprob>,
-    },
-    /// Last: it ended.
-    Ended {
-        /// Why.
-        finish: FinishReason,
-        /// The rest of the text.
-        text: String,
-        ///
-        state_digest: Digest,
-    },
-    /// Last: it failed.
-    Failed(NonFinite),
-    /// Last: the scheduler would not take it, although there was a place for it.
-    Refused(SubmitError),
-}
 
 enum Command {
     Submit {
@@ -84,41 +53,6 @@ enum Command {
     Cancel {
         ticket: u64,
     },
-}
-
-/// A place in the queue; the next order may have it when this is dropped.
-#[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
-
-/// What the status tells of a model, updated by its thread.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    running: AtomicU32,
-    waiting: AtomicU32,
-    prefill: AtomicU32,
-    decode: AtomicU32,
-}
-
-impl Gauges {
-    /// Sequences being computed.
-    pub fn running(&self) -> u32 {
-        self.running.load(Ordering::Relaxed)
-    }
-
-    /// Sequences waiting for room.
-    pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Prompt tokens a second, of one sequence alone; 0 if not measured yet.
-    pub fn prefill_tokens_per_second(&self) -> u32 {
-        self.prefill.load(Ordering::Relaxed)
-    }
-
-    /// Output tokens a second, of one sequence alone; 0 if not measured yet.
-    pub fn decode_tokens_per_second(&self) -> u32 {
-        self.decode.load(Ordering::Relaxed)
-    }
 }
 
 /// Why a scheduler could not be started.
@@ -150,21 +84,13 @@ impl Drop for Obituary {
 #[derive(Clone)]
 pub struct Sequences {
     commands: commands::Sender<Command>,
-    places: Arc<Semaphore>,
-    places_all: u32,
+    places: Places,
     gauges: Arc<Gauges>,
     tickets: Arc<AtomicU64>,
 }
 
-/// One sequence, as whoever asked for it holds it. Dropping it cancels it.
-pub struct Sequence {
-    events: mpsc::Receiver<SequenceEvent>,
-    cancel: Cancel,
-}
-
-/// Cancels a sequence, or lets it go on, from wherever.
-#[derive(Clone)]
-pub struct Cancel {
+/// Steers one sequence of the thread's.
+struct Ticket {
     commands: commands::Sender<Command>,
     ticket: u64,
 }
@@ -196,24 +122,18 @@ impl Sequences {
             runner.run();
         };
         thread::Builder::new().name("scheduler".into()).spawn(run).map_err(ThreadError::Thread)?;
-        let places = Arc::new(Semaphore::new(limits.waiting_max as usize));
-        let places_all = limits.waiting_max;
-        Ok(Self { commands: sender, places, places_all, gauges, tickets: Arc::default() })
+        let places = Places::new(limits.waiting_max);
+        Ok(Self { commands: sender, places, gauges, tickets: Arc::default() })
     }
 
-    /// Places that are taken.
-    pub fn taken(&self) -> u32 {
-        self.places_all - self.places.available_permits() as u32
+    /// Room for orders.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// What the status tells of it.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
-    }
-
-    /// A place in the queue, if there is one.
-    pub fn place(&self) -> Option<Place> {
-        self.places.clone().try_acquire_owned().ok().map(Place)
     }
 
     /// Computes a sequence, up to `allowed` output tokens until more are allowed.
@@ -224,42 +144,17 @@ impl Sequences {
         let request = Box::new(request);
         // If the thread is gone, the channel of events is closed, which is how the caller learns of it.
         let _ = self.commands.send(Command::Submit { request, ticket, events: sender, place, allowed });
-        Sequence { events, cancel: Cancel { commands: self.commands.clone(), ticket } }
+        Sequence::new(events, Arc::new(Ticket { commands: self.commands.clone(), ticket }))
     }
 }
 
-impl Sequence {
-    /// The next event; `None` after the last, or if the thread is gone.
-    pub async fn next(&mut self) -> Option<SequenceEvent> {
-        self.events.recv().await
-    }
-
-    /// The next event, if it is here already.
-    pub fn try_next(&mut self) -> Option<SequenceEvent> {
-        self.events.try_recv().ok()
-    }
-
-    /// What cancels it, or lets it go on.
-    pub fn canceller(&self) -> Cancel {
-        self.cancel.clone()
-    }
-}
-
-impl Drop for Sequence {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-    }
-}
-
-impl Cancel {
-    /// Lets the sequence be computed up to so many output tokens, if that is more than before.
-    pub fn allow(&self, tokens: u32) {
+impl Steer for Ticket {
+    fn allow(&self, tokens: u32) {
         let _ = self.commands.send(Command::Allow { ticket: self.ticket, tokens });
     }
 
-    /// Ends the sequence before the next step, with `Ended` and what it has produced. Without effect if it has
-    /// ended already.
-    pub fn cancel(&self) {
+    /// Before the next step, with `Ended`.
+    fn cancel(&self) {
         let _ = self.commands.send(Command::Cancel { ticket: self.ticket });
     }
 }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use surety_engine::{SequenceRequest, SubmitError};
+use surety_engine::SubmitError;
 use surety_net::{CloseCode, ReceiveError, Receiver, Sender, ServeStream};
 use surety_types::{
     AuditEvidence, Digest, FailureCode, FinishReason, FromWorker, Order, Price, Receipt, Signed, ToWorker,
@@ -33,8 +33,8 @@ use tokio::{
 
 use super::{
     ServedModel, Shared,
-    admission::{Admitted, Refusal, admit, read_request},
-    sequences::{Cancel, Place, Sequence, SequenceEvent},
+    admission::{Admitted, Refusal, read_request},
+    engine::{Place, Sequence, SequenceEvent, Steer},
 };
 use crate::{
     clock::now_ms,
@@ -54,6 +54,9 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(PROGRESS_IDLE_MS);
 /// A request of more bytes is not kept where no ledger asks for it.
 const UNAUDITED_BYTES_MAX: usize = 64 << 10;
 
+/// In a frame, where nobody knows a token's id.
+const UNKNOWN_ID: u32 = 0;
+
 /// For the next voucher to come, where without it nothing more is delivered.
 const UNPAID_WAIT: Duration = Duration::from_secs(5);
 
@@ -71,7 +74,7 @@ struct Taken {
 #[derive(Default)]
 struct Steering {
     cancelled: AtomicBool,
-    sequence: OnceLock<Cancel>,
+    sequence: OnceLock<Arc<dyn Steer>>,
     changed: Notify,
 }
 
@@ -92,7 +95,24 @@ impl Steering {
 /// How a sequence ended that did not fail.
 struct End {
     finish: FinishReason,
-    state_digest: Digest,
+    basis: Basis,
+}
+
+/// What an answer rests on.
+enum Basis {
+    /// The arithmetic, by the digest of its states.
+    States(Digest),
+    /// The word of an upstream, which counted so many tokens of the prompt.
+    Word { prompt_tokens: u32 },
+}
+
+impl End {
+    fn state_digest(&self) -> Digest {
+        match self.basis {
+            Basis::States(digest) => digest,
+            Basis::Word { .. } => Digest::ZERO,
+        }
+    }
 }
 
 /// Why a sequence was not brought to its end.
@@ -226,22 +246,6 @@ async fn gone(
     }
 }
 
-fn sequence_request(order: &Order, admitted: Admitted) -> SequenceRequest {
-    SequenceRequest {
-        max_output_tokens: order.resumed_tokens() + admitted.max_output_tokens,
-        prompt: admitted.prompt,
-        output: admitted.resumed,
-        sampling: order.sampling.clone(),
-        seed: order.seed_bytes(),
-        stop: admitted.request.stop,
-        ignore_end: order.ignore_end,
-        logprobs: admitted.request.logprobs,
-        prompt_logprobs: admitted.request.prompt_logprobs,
-        embedding: admitted.request.embedding,
-        grammar: admitted.grammar,
-    }
-}
-
 struct Session {
     /// What an audit of the answer will need, as far as there is any.
     evidence: AuditEvidence,
@@ -272,21 +276,24 @@ impl Session {
             request = lie.request(request);
         }
         let model = self.shared.model(order.model)?;
-        let channel = match &self.shared.till {
+        if model.manifest.is_by_word() {
+            self.account.by_word();
+        }
+        let till = self.shared.till.as_ref().filter(|_| !self.account.is_by_word());
+        let channel = match till {
             Some(till) => till.channel_of(order).map_err(|(code, message)| Refusal::new(code, message))?,
             None => None,
         };
-        let place = model.sequences.place().ok_or_else(|| {
-            let message =
-                format!("{} requests are being answered or waiting here already", model.sequences.taken());
+        let places = model.engine.places();
+        let place = places.take().ok_or_else(|| {
+            let message = format!("{} requests are being answered or waiting here already", places.taken());
             Refusal::new(FailureCode::Overloaded, message)
         })?;
         // Long prompts take a while; only so many are tokenised at a time.
         let _turn = self.shared.tokenising.acquire().await.expect("never closed");
         let (task_model, task_order) = (model.clone(), order.value().clone());
-        let admitted = tokio::task::spawn_blocking(move || {
-            admit(&task_order, request, resumed, &task_model.model, task_model.context_tokens)
-        });
+        let admitted =
+            tokio::task::spawn_blocking(move || task_model.engine.admit(&task_order, request, resumed));
         let admitted = admitted
             .await
             .map_err(|_| Refusal::new(FailureCode::Internal, "the prompt made the worker fail"))??;
@@ -335,12 +342,8 @@ impl Session {
             },
             None => u32::MAX,
         };
-        let mut request = sequence_request(order, admitted);
-        if let Some(lie) = &self.shared.lie {
-            request = lie.sequence(request);
-        }
-        let sequence = place_of.insert(model.sequences.submit(request, place, allowed));
-        let control = steering.sequence.get_or_init(|| sequence.canceller());
+        let sequence = place_of.insert(model.engine.submit(order, admitted, place, allowed));
+        let control = steering.sequence.get_or_init(|| sequence.steer());
         // What came in between was not passed on.
         if steering.is_cancelled() {
             control.cancel();
@@ -438,7 +441,7 @@ impl Session {
                     () = more(covered.as_mut()), if paid_up => continue,
                     () = sleep_until(unpaid_at.unwrap_or(self.deadline)), if unpaid_at.is_some() => {
                         unpaid = true;
-                        sequence.canceller().cancel();
+                        sequence.steer().cancel();
                         continue;
                     }
                     () = sleep_until(self.deadline) => {
@@ -482,8 +485,16 @@ impl Session {
                         unpaid && finish == FinishReason::Cancelled && !steering.is_cancelled();
                     let finish = if stopped_here { FinishReason::Unpaid } else { finish };
                     let finish = self.shared.lie.as_ref().map_or(finish, |lie| lie.finish(finish));
-                    return Ok(End { finish, state_digest });
+                    return Ok(End { finish, basis: Basis::States(state_digest) });
                 }
+                SequenceEvent::Text { tokens, text } => {
+                    let tokens = vec![UNKNOWN_ID; tokens as usize];
+                    self.send_frame(Frame { tokens, text, logprobs: Vec::new() }).await?;
+                }
+                SequenceEvent::Told { finish, prompt_tokens } => {
+                    return Ok(End { finish, basis: Basis::Word { prompt_tokens } });
+                }
+                SequenceEvent::Broken { code, message } => return Err(Break::failed(code, message)),
                 SequenceEvent::Failed(error) => {
                     return Err(Break::failed(FailureCode::NonFinite, error.to_string()));
                 }
@@ -562,7 +573,7 @@ impl Session {
             Err(Break::Failed(refusal)) => return self.refuse(refusal).await,
             Err(Break::Gone) => return self.sender.reset(CloseCode::Timeout),
         };
-        let state_digest = end.state_digest;
+        let state_digest = end.state_digest();
         let (receipt, salt) = self.complete(end, now_ms);
         match self.keep(&receipt, salt, state_digest).await {
             Ok(()) => self.send_receipt(receipt, salt).await,
@@ -580,7 +591,7 @@ impl Session {
     async fn abandon(mut self, sequence: Option<Sequence>) {
         self.sender.reset(CloseCode::Timeout);
         let (Some(_), Some(mut sequence)) = (&self.tab, sequence) else { return };
-        sequence.canceller().cancel();
+        sequence.steer().cancel();
         let end = loop {
             match sequence.next().await {
                 Some(SequenceEvent::Token { token, text, .. }) => {
@@ -588,17 +599,25 @@ impl Session {
                 }
                 Some(SequenceEvent::Ended { finish, text, state_digest }) => {
                     self.note(&[], &text);
-                    break End { finish, state_digest };
+                    break End { finish, basis: Basis::States(state_digest) };
                 }
                 Some(SequenceEvent::Prompt(_) | SequenceEvent::Embedding(_)) => {}
-                Some(SequenceEvent::Failed(_) | SequenceEvent::Refused(_)) | None => return,
+                // What an upstream gives is not paid.
+                Some(
+                    SequenceEvent::Failed(_)
+                    | SequenceEvent::Refused(_)
+                    | SequenceEvent::Text { .. }
+                    | SequenceEvent::Told { .. }
+                    | SequenceEvent::Broken { .. },
+                )
+                | None => return,
             }
         };
         let now_ms = now_ms();
         if self.account.output_tokens() == 0 || self.account.is_late(now_ms) {
             return;
         }
-        let state_digest = end.state_digest;
+        let state_digest = end.state_digest();
         let (receipt, salt) = self.complete(end, now_ms);
         if let Err(error) = self.keep(&receipt, salt, state_digest).await {
             tracing::error!(error, "an answer whose payer left could not be charged");
@@ -606,9 +625,15 @@ impl Session {
     }
 
     fn complete(&self, end: End, now_ms: u64) -> (Signed<Receipt>, [u8; 32]) {
-        let mut salt = [0; 32];
-        getrandom::fill(&mut salt).expect("the system has randomness");
-        (self.account.complete(self.shared.key(), end.finish, &end.state_digest, &salt, now_ms), salt)
+        let (key, mut salt) = (self.shared.key(), [0; 32]);
+        let receipt = match end.basis {
+            Basis::States(state_digest) => {
+                getrandom::fill(&mut salt).expect("the system has randomness");
+                self.account.complete(key, end.finish, &state_digest, &salt, now_ms)
+            }
+            Basis::Word { prompt_tokens } => self.account.tell(key, end.finish, prompt_tokens, now_ms),
+        };
+        (receipt, salt)
     }
 
     /// Returns when a receipt's charge, its leaf and what an audit of it needs are on the disk, where there is a book.
@@ -618,6 +643,10 @@ impl Session {
         salt: [u8; 32],
         state_digest: Digest,
     ) -> Result<(), String> {
+        // nobody can audit it, and nothing is paid for it.
+        if self.account.is_by_word() {
+            return Ok(());
+        }
         let mut evidence = std::mem::take(&mut self.evidence);
         evidence.receipt = receipt.bytes().to_vec();
         let case = Case { evidence, salt, state_digest };

@@ -161,6 +161,7 @@ impl Case {
             worker: Some(self.liar.worker.public()),
             context_tokens: Some(self.liar.model.context_tokens()),
             cancelled: Some(false),
+            arithmetic: Some(surety_types::receipt::ARITHMETIC_VERSION),
         };
         let checked = check_answer(answer, &expected).map_err(Refused::Check)?;
         recompute(&self.liar.model, &self.liar.executor, &checked, answer, &mut |_, _| {})

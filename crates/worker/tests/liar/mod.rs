@@ -96,6 +96,7 @@ pub async fn serving(file: &'static [u8], seed: u8) -> (serve::RunningWorker, Co
                 blake3: Digest(*blake3::hash(file).as_bytes()),
             },
         }],
+        upstreams: Vec::new(),
         cache: None,
         backend: None,
         threads: None,

@@ -81,6 +81,7 @@ impl Settings<'_> {
             relays: Vec::new(),
             paused: false,
             models: models.clone(),
+            upstreams: Vec::new(),
             cache: None,
             backend: None,
             threads: NonZeroUsize::new(1),

@@ -54,6 +54,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
             name: "demo".into(),
             file: ModelFile { place: ModelPlace::File(MODEL.into()), blake3 },
         }],
+        upstreams: Vec::new(),
         cache: None,
         backend: None,
         threads: NonZeroUsize::new(1),

@@ -52,6 +52,7 @@ fn settings(cache: Option<&Path>) -> WorkerSettings {
             ModelSettings { name: "demo".into(), file: file() },
             ModelSettings { name: "alias".into(), file: file() },
         ],
+        upstreams: Vec::new(),
         cache: cache.map(Path::to_owned),
         backend: None,
         threads: NonZeroUsize::new(1),
@@ -124,7 +125,7 @@ impl Bench {
 
     async fn send(&self, order: Order, request: Request) -> Session {
         let order = Signed::sign(order, &self.payer);
-        let options = OrderOptions { stall: TIME, acceptance: TIME, context_tokens: None, region: None };
+        let options = OrderOptions { stall: TIME, acceptance: TIME, ..OrderOptions::default() };
         self.connection.order(order, request, Vec::new(), options).await.unwrap()
     }
 

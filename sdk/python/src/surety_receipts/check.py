@@ -21,6 +21,7 @@ CHECKS = {
     "receipt": "the worker signed this receipt for this order",
     "worker": "the worker is the expected one",
     "parameters": "model, arithmetic and seed are the order's",
+    "word": "the model's name is the order's; the receipt claims no arithmetic (tier `signed`)",
     "prompt_tokens": "the prompt's tokens are the receipt's",
     "resumed": "the tokens it resumes from are the order's",
     "progress": "a worker broke off; the tokens and the text counted for it are those it had signed",
@@ -48,6 +49,11 @@ NOT_CHECKED = {
     "computation": "that the model gives these tokens (needs a recomputation)",
     "vector": "the vector, which is not here",
     "clocks": "that the parties' clocks were right",
+    "upstream": (
+        "which model gave this text, by which parameters: a server of the operator's choice did, "
+        "and nobody can compute it again (the operator's upstream sees the text)"
+    ),
+    "usage": "the token counts, which are the upstream's by the operator's word",
     "audit": (
         "not audited: the payer forbade disclosure (whoever has this evidence can compute the answer again)"
     ),
@@ -74,13 +80,20 @@ class Checked:
     @property
     def prompt_tokens(self) -> int:
         """Tokens that the worker was given."""
-        counted = self.acceptance or self.receipt
+        # R-13.3: an upstream counts it when it has answered.
+        by_word = self.receipt is not None and _is_by_word(self.receipt)
+        counted = self.receipt if by_word else self.acceptance or self.receipt
         return counted["prompt_tokens"] if counted else 0
 
     @property
     def is_end(self) -> bool:
         """Whether the answer ends here: it is receipted, and no failure."""
         return self.receipt is not None and self.receipt["outcome"] is None
+
+
+def _is_by_word(receipt: records.Record) -> bool:
+    """R-13.2, of a completed answer."""
+    return receipt["arithmetic"] == records.NO_ARITHMETIC and receipt["outcome"] is None
 
 
 def _resumed_tokens(order: records.Record) -> int:
@@ -136,11 +149,14 @@ def check_answer(answer: Answer, worker: bytes | None) -> Checked:
         _require(failed, "acceptance_missing", "the order was answered without having been accepted", "R-5.1")
 
     _check_bindings(order, digest, acceptance, receipt, worker)
-    checked += ["receipt", "parameters"]
+    by_word = _is_by_word(receipt)
+    if by_word:
+        _check_word(order, acceptance, answer, receipt)
+    checked += ["receipt", "word" if by_word else "parameters"]
     (not_checked if worker is None else checked).append("worker")
     if _check_prompt(answer, receipt):
         checked.append("prompt_tokens")
-    if request["prompt"][0] != "tokens":
+    if request["prompt"][0] != "tokens" and not by_word:
         not_checked.append("prompt_tokens")
 
     counted, found = receipt["output_tokens"], len(answer.output_ids)
@@ -151,14 +167,14 @@ def check_answer(answer: Answer, worker: bytes | None) -> Checked:
     _require(same, "output_digest", "the output's tokens are not the ones in the receipt", "R-6.4")
     same = _text_digest(answer.text) == receipt["text_digest"]
     _require(same, "text_digest", "the text is not the one in the receipt", "R-6.4")
-    checked += ["output_tokens", "text"]
-    not_checked.append("text_of_tokens")
+    checked += ["text"] if by_word else ["output_tokens", "text"]
+    not_checked += ["upstream", "usage"] if by_word else ["text_of_tokens"]
 
     _check_finish(order, request, acceptance, receipt, answer.text)
     checked.append("finish")
     if acceptance and acceptance["max_output_tokens"] < order["max_output_tokens"]:
         not_checked.append("limit")
-    if receipt["finish"] == "stop" and not order["ignore_end"]:
+    if receipt["finish"] == "stop" and not order["ignore_end"] and not by_word:
         not_checked.append("end_token")
 
     accepted = acceptance["price"] if acceptance else {"prompt": 0, "cached": 0, "output": 0}
@@ -179,13 +195,13 @@ def check_answer(answer: Answer, worker: bytes | None) -> Checked:
     if failed:
         none = answer.salt == ZERO and commitment == ZERO
         _require(none, "failure_with_state", "a failure that commits to a state", "R-6.10")
-    else:
+    elif not by_word:
         _require(answer.salt != ZERO, "salt_missing", "the salt of the state commitment is missing", "R-6.9")
         _require(commitment != ZERO, "commitment_missing", "the state commitment is missing", "R-6.9")
     vector = _check_vector(answer, receipt)
     if vector is not None:
         (checked if vector else not_checked).append("vector")
-    if not failed:
+    if not failed and not by_word:
         checked.append("salt")
         not_checked.append("computation")
     return Checked(order, acceptance, receipt, receipt["worker"], counted, checked, not_checked)
@@ -272,13 +288,34 @@ def _check_bindings(
         raise MismatchError("other_worker", message, "R-6.6")
     _require(receipt["order"] == digest, "receipt_of_other_order", "the receipt is for another order", "R-6.6")
     _require(receipt["model"] == order["model"], "other_model", "the receipt is for another model", "R-6.6")
-    known = receipt["arithmetic"] == records.ARITHMETIC_VERSION
+    known = receipt["arithmetic"] in (records.ARITHMETIC_VERSION, records.NO_ARITHMETIC)
     _require(known, "other_arithmetic", f"arithmetic version {receipt['arithmetic']} is not known here", "R-6.6")
     same = receipt["seed"] == records.sampling_seed(order)
     _require(same, "other_seed", "the seed is not the one the order prescribes", "R-6.6")
-    if acceptance:
+    if acceptance and not _is_by_word(receipt):
         same = acceptance["prompt_tokens"] == receipt["prompt_tokens"]
         _require(same, "prompt_count", "acceptance and receipt differ in the prompt's length", "R-6.6")
+
+
+def _check_word(
+    order: records.Record, acceptance: records.Record | None, answer: Answer, receipt: records.Record
+) -> None:
+    """R-13: an answer by its worker's word claims no token ids, no state, and continues nothing."""
+    claims = {
+        "continues what somebody else began": order["resumed"] is not None,
+        "answers token ids": answer.request["prompt"][0] == "tokens",
+        "answers an order with a grammar": answer.request["grammar"] is not None,
+        "answers with a vector": answer.request["embedding"] is not None,
+        "was accepted for a counted prompt": acceptance is not None and acceptance["prompt_tokens"] != 0,
+        "names the prompt's tokens": answer.prompt_ids is not None
+        or receipt["prompt_digest"] != digests.ids(digests.PROMPT_IDS, []),
+        "names the output's tokens": any(answer.output_ids),
+        "counts cached tokens": receipt["cached_tokens"] != 0,
+        "is to be paid": any(receipt["price"].values()) or order["channel"] is not None,
+        "commits to a state": answer.salt != ZERO or receipt["state_commitment"] != ZERO,
+    }
+    for what, is_so in claims.items():
+        _require(not is_so, "word", f"the receipt claims no arithmetic, and {what}", "R-13")
 
 
 def _check_prompt(answer: Answer, receipt: records.Record) -> bool:
@@ -317,7 +354,10 @@ def _check_finish(
         return
     limit = acceptance["max_output_tokens"]
     _require(found <= limit, "over_limit", f"{found} output tokens are more than the limit of {limit}", "R-6.8")
-    if finish == "length":
+    # R-13.4: where an upstream says it ends, it ends.
+    if finish in ("length", "stop") and _is_by_word(receipt):
+        pass
+    elif finish == "length":
         message = f"said to have reached the limit of {limit} tokens with {found}"
         _require(found == limit, "limit_not_reached", message, "R-6.8")
     elif finish == "stop":

@@ -23,6 +23,8 @@ Record = dict[str, Any]
 MAX_OUTPUT_TOKENS = 1 << 20
 MAX_DIMENSIONS = 1 << 16
 ARITHMETIC_VERSION = 0
+# no arithmetic is claimed.
+NO_ARITHMETIC = 2**32 - 1
 
 
 class Type(NamedTuple):

@@ -22,7 +22,7 @@ use surety_types::{Digest, Region};
 use surety_worker::{
     WorkerLedger, machine,
     money::{Claims, Duties, HostingPolicy, HostingSettings, Room},
-    serve::{self, Lie, Sharing, WorkerSettings},
+    serve::{self, Extra, Lie, Sharing, UpstreamKey, UpstreamSettings, WorkerSettings},
     store::Reference,
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -113,6 +113,8 @@ pub struct ServeArgs {
     passphrase: PassphraseArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    upstream: UpstreamArgs,
     /// Bytes for the KV caches of all answers under way [default: half of the free memory].
     #[arg(long, value_name = "BYTES")]
     kv_bytes: Option<u64>,
@@ -146,6 +148,88 @@ pub struct ServeArgs {
     lies: LieArgs,
     #[command(flatten)]
     pub child: ChildArgs,
+}
+
+/// A server of somebody else's that a worker fronts, instead of computing by itself. Its answers are of the tier `signed`: the
+/// worker's word, which nobody can compute again, and nobody pays for on the ledger. The upstream sees the text.
+#[derive(Debug, clap::Args)]
+pub struct UpstreamArgs {
+    /// Front an OpenAI-compatible server (vLLM, llama.cpp's, a vendor's): the address before /chat/completions, as in
+    /// http://127.0.0.1:8000/v1. Then --model is only the name to serve it by [default: the upstream's], --context the tokens that it
+    /// takes [default: what its /models says], and answers are of the tier `signed`. It sees every prompt.
+    #[arg(
+        long = "upstream",
+        value_name = "URL",
+        requires = "upstream_model",
+        conflicts_with_all = ["genesis", "kv_bytes", "threads", "backend", "lie", "pose_as", "host_max_bytes"]
+    )]
+    upstream: Option<String>,
+    /// What the upstream calls the model.
+    #[arg(long, value_name = "NAME", requires = "upstream")]
+    upstream_model: Option<String>,
+    /// The environment variable that holds the key which the upstream wants.
+    #[arg(long, value_name = "VAR", requires = "upstream")]
+    upstream_key_env: Option<String>,
+    /// As which the upstream may answer besides, where its name for the model stands for another.
+    #[arg(long, value_name = "NAME", requires = "upstream")]
+    upstream_answers_as: Option<String>,
+    /// Parameters beyond OpenAI's that the upstream takes: top_k, min_p, repetition_penalty (vLLM takes all three). Requests with
+    /// others are refused.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "upstream")]
+    upstream_takes: Vec<Extra>,
+    /// Orders that the upstream gets at once, at most.
+    #[arg(long, value_name = "N", default_value = "32", requires = "upstream",
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    upstream_orders: u32,
+    /// Seconds for the upstream to begin an answer, and then to say something.
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "upstream",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    upstream_patience: u64,
+}
+
+impl UpstreamArgs {
+    /// The upstream, if there is one, under the one name it is to have.
+    fn settings(
+        &self,
+        names: &[ModelArg],
+        context_tokens: Option<u32>,
+    ) -> anyhow::Result<Option<UpstreamSettings>> {
+        let (Some(url), Some(model)) = (&self.upstream, &self.upstream_model) else { return Ok(None) };
+        let name = match names {
+            [] => model.clone(),
+            [ModelArg { alias: None, reference }] => reference.to_string(),
+            _ => {
+                return Err(hinted(
+                    "a worker fronts one model of an upstream, under one name",
+                    "give one --model NAME, without `=`, and run a worker for each further one",
+                ));
+            }
+        };
+        let key = match &self.upstream_key_env {
+            None => None,
+            Some(variable) => {
+                let value = std::env::var(variable).unwrap_or_default();
+                let key = UpstreamKey::new(&value).ok_or_else(|| {
+                    hinted(
+                        format!("the environment variable {variable} holds no key"),
+                        format!("set {variable} to the key that the upstream gave you"),
+                    )
+                })?;
+                Some(key)
+            }
+        };
+        Ok(Some(UpstreamSettings {
+            name,
+            url: url.clone(),
+            model: model.clone(),
+            answers_as: self.upstream_answers_as.clone(),
+            key,
+            context_tokens,
+            takes: self.upstream_takes.clone(),
+            orders_max: self.upstream_orders,
+            patience: Duration::from_secs(self.upstream_patience),
+        }))
+    }
 }
 
 /// How a worker deceives, for `surety demo liar` and for tests: it loses its bond by it.
@@ -299,8 +383,15 @@ async fn serve_until_stopped(
     }
     let room = args.host_max_bytes.map(|bytes_max| Room { bytes_max, store: models.store().clone() });
     let hosting = HostingSettings { policy: args.hosting.into(), room };
+    let upstreams = Vec::from_iter(args.upstream.settings(&args.models, args.engine.context)?);
+    let fronts = !upstreams.is_empty();
     let mut wanted = Vec::new();
-    for arg in if args.models.is_empty() { vec![ModelArg::default()] } else { args.models } {
+    let chosen = match (&upstreams[..], args.models) {
+        ([_, ..], _) => Vec::new(),
+        ([], models) if models.is_empty() => vec![ModelArg::default()],
+        ([], models) => models,
+    };
+    for arg in chosen {
         models.find_or_download(&arg.reference).await?;
         wanted.push(models.settings(&arg)?);
     }
@@ -340,6 +431,7 @@ async fn serve_until_stopped(
         relays: reached.relays.clone(),
         paused,
         models: wanted,
+        upstreams,
         cache: Some(data_dir.cache()),
         backend: args.engine.backend,
         threads: args.engine.threads,
@@ -387,7 +479,9 @@ async fn serve_until_stopped(
     let served = worker.models();
     // Whoever lies about a model does not tell its own store.
     for model in served.iter().filter(|_| !lies) {
-        models.store().note_model(model.file.blake3, model.id);
+        if let Some(file) = &model.file {
+            models.store().note_model(file.blake3, model.id);
+        }
     }
     let ready = Ready {
         ready: true,
@@ -416,6 +510,11 @@ async fn serve_until_stopped(
         if let Some(memory) = machine::available_memory_bytes() {
             tracing::info!("{} of memory are free", size(memory));
         }
+    }
+    if fronts {
+        output::note(
+            "its answers are of the tier `signed`: nobody can compute them again, and the upstream sees the text",
+        );
     }
     if paused {
         output::note("paused, as it was when it last ran; `surety worker resume` ends that");

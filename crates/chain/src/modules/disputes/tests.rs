@@ -26,6 +26,7 @@ use surety_types::{
         IOperators, IStaking, Module,
     },
     digest::domain,
+    receipt::NO_ARITHMETIC,
 };
 
 use crate::{
@@ -601,6 +602,12 @@ fn two_answers_to_one_order_convict_each_other() {
         receipt.finish = FinishReason::Length;
     });
     refused(call(&mut chain, 8, two(&first, &again)), "the receipts do not contradict each other");
+    // not even by contradicting each other.
+    let told = [1, 2].map(|id| {
+        answered(&chain, |_, receipt, output| (receipt.arithmetic, output[0]) = (NO_ARITHMETIC, id))
+    });
+    refused(call(&mut chain, 8, two(&told[0], &told[1])), "the receipt claims no arithmetic");
+    assert_eq!(stake(&chain), credits(100));
     refused(call(&mut chain, 8, two(&first, &cut)), "the receipts do not contradict each other");
     refused(call(&mut chain, 8, two(&first, &shorter)), "the receipts do not contradict each other");
     // While a dispute about one of them is under way.
@@ -793,6 +800,10 @@ fn papers_of_something_else_open_nothing() {
     );
     check(&|papers| papers.receipt = with(|r| r.charge.0 += 1), "the charge is not what the price says");
     check(&|papers| papers.receipt = with(|r| r.prompt_tokens = 1 << 20), "the charge is not what");
+    check(
+        &|papers| papers.receipt = with(|r| r.arithmetic = NO_ARITHMETIC),
+        "the receipt claims no arithmetic: the answer is its worker's word",
+    );
     check(&|papers| papers.manifest = manifest().to_cbor().into(), "the manifest is not the model's");
     let wrong = |papers: &mut Papers| {
         let mut plan = papers.plan.to_vec();

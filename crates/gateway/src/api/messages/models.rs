@@ -165,6 +165,8 @@ mod tests {
             architecture: "llama".to_owned(),
             file_bytes: 1,
             formats: Vec::new(),
+            tier: "exact",
+            note: None,
             vocabulary: 9,
             chat: true,
             tools: false,

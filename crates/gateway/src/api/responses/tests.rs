@@ -37,6 +37,7 @@ fn end(status: Status) -> End {
                 request_id: "req".to_owned(),
                 receipt: None,
                 model: "m".to_owned(),
+                tier: "exact",
                 workers: vec!["w".to_owned()],
                 handovers: 0,
                 waits: Vec::new(),
