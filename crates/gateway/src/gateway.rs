@@ -42,6 +42,7 @@ use crate::{
     keys::{self, Generation, Keys},
     metrics::Metrics,
     payer::{Payer, PayerBookError, follow, see_to},
+    payments::{self, Payments},
     receipts::{Bounds, OpenStoreError, Receipts, Writer},
     route::Workers,
     server,
@@ -152,6 +153,8 @@ pub(crate) struct Shared {
     pub(crate) batches: Batches,
     pub(crate) responses: Responses,
     pub(crate) keys: Arc<Keys>,
+    /// What whoever shows no key pays with, where they may.
+    pub(crate) payments: Option<Arc<Payments>>,
     pub(crate) once: Arc<Once>,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
@@ -230,8 +233,18 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, require_key, data_dir, workers, nearby, ledger, aliases, limits } =
-            settings;
+        let GatewaySettings {
+            listen,
+            open,
+            require_key,
+            data_dir,
+            workers,
+            nearby,
+            ledger,
+            x402,
+            aliases,
+            limits,
+        } = settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -248,7 +261,7 @@ impl Gateway {
         };
         let (kept_responses, response_writer) = store::Store::open(&data_dir, bounds)?;
         let (keys, key_writer) =
-            Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
+            Keys::open(&data_dir, require_key || x402, Some(&|request| answered(&receipts, request)))?;
         let control = keys::Served::start(&data_dir, Arc::clone(&keys))
             .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let bounds = JournalBounds {
@@ -257,6 +270,17 @@ impl Gateway {
             age_max: limits.journal_age_max,
         };
         let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
+        let payments = match ledger.as_ref().filter(|_| x402) {
+            Some(ledger) => Some(Payments::open(
+                Arc::clone(&ledger.account),
+                Arc::clone(&keys),
+                limits.answer_timeout,
+                &data_dir,
+                &|request| answered(&receipts, request).map(|generation| generation.cost.0),
+            )?),
+            None => None,
+        };
+        let (payments, payment_writer) = payments.unzip();
         let payer = match ledger {
             Some(ledger) => Some(Payer::open(ledger, &data_dir)?),
             None => None,
@@ -276,6 +300,9 @@ impl Gateway {
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
             tasks.spawn(see_to(Arc::clone(payer)));
         }
+        if let Some(payments) = &payments {
+            tasks.spawn(Arc::clone(payments).run());
+        }
         let (phase, phases) = watch::channel(Phase::Open);
         let public = key.public();
         let shared = Arc::new(Shared {
@@ -290,6 +317,7 @@ impl Gateway {
             batches,
             responses: Responses::new(kept_responses, limits.reader_grace),
             keys,
+            payments,
             once: Arc::default(),
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
@@ -319,6 +347,7 @@ impl Gateway {
             writers: Some((writer, stream_writer, response_writer, key_writer, journal_writer)),
             control: Some(control),
             payer,
+            payment_writer,
             stop_grace: limits.stop_grace,
         })
     }
@@ -388,6 +417,7 @@ pub struct RunningGateway {
     /// Where commands reach the keys.
     control: Option<keys::Served>,
     payer: Option<Arc<Payer>>,
+    payment_writer: Option<payments::Writer>,
     stop_grace: Duration,
 }
 
@@ -426,6 +456,7 @@ impl RunningGateway {
             payer.stop().await;
         }
         self.endpoint.close().await;
+        let payments = self.payment_writer.take();
         if let Some((receipts, streams, responses, keys, journal)) = self.writers.take() {
             // The last sender went with the last request, so the threads end when all is written.
             let joined = tokio::task::spawn_blocking(move || {
@@ -434,6 +465,9 @@ impl RunningGateway {
                 responses.join();
                 keys.join();
                 journal.join();
+                if let Some(payments) = payments {
+                    payments.join();
+                }
             });
             let _ = tokio::time::timeout(LAST_WORDS, joined).await;
         }

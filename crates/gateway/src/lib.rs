@@ -11,7 +11,7 @@
 //!
 //! A request goes through `server` (connections), `api` (HTTP and JSON), `route` (who should answer), `session`
 //! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `keys` says who may
-//! ask, and what each has spent; `streams` has what a stream needs to go on when this process was killed, `journal` what
+//! ask, and what each has spent; `payments` takes what callers pay by themselves; `streams` has what a stream needs to go on when this process was killed, `journal` what
 //! became of every request, by this gateway's word.
 
 mod api;
@@ -24,6 +24,7 @@ mod key;
 mod keys;
 mod metrics;
 mod payer;
+mod payments;
 mod receipts;
 mod route;
 mod server;
