@@ -21,7 +21,7 @@ use crate::{
     execute::{Header, believed, surroundings},
     host::Own,
     ledger::{HISTORY_STORAGE_ADDRESS, Ledger},
-    modules::{self, staking},
+    modules::{self, credit, staking},
     params::{PARAMETERS, Params, ParamsError},
     regenesis::Origin,
     spec::ChainSpec,
@@ -316,6 +316,7 @@ pub fn genesis_writes(genesis: &Genesis) -> Result<Vec<(StateKey, StateValue)>, 
     let surroundings = surroundings(&genesis.spec(), &header, genesis.params.clone());
     let mut own = Own { surroundings: &surroundings, ledger: &mut ledger };
     believed(modules::params::store(&mut own, &genesis.params));
+    believed(credit::store_supply(&mut own, genesis.supply().unwrap_or_default()));
     for validator in &genesis.validators {
         believed(staking::bond_at_genesis(&mut own, validator.operator, validator.stake));
         believed(staking::register_at_genesis(&mut own, validator.operator, B256::from(validator.key.0)));

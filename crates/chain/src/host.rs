@@ -124,8 +124,10 @@ pub(crate) trait Host {
     fn charge(&mut self, gas: u64) -> Outcome<()>;
     fn load(&mut self, slot: Slot) -> Outcome<U256>;
     fn store(&mut self, slot: Slot, value: U256) -> Outcome<()>;
-    /// Moves money out of a module's account; runs nobody's code.
-    fn pay(&mut self, module: Address, to: Address, amount: U256) -> Outcome<()>;
+    /// Moves money from one account to another: out of a module's own, or by the word of whose it is; runs nobody's code.
+    fn pay(&mut self, from: Address, to: Address, amount: U256) -> Outcome<()>;
+    /// What an account has.
+    fn balance(&mut self, account: Address) -> Outcome<U256>;
     fn log(&mut self, module: Address, data: LogData) -> Outcome<()>;
 }
 
@@ -292,13 +294,18 @@ impl Host for Metered<'_, '_> {
         Ok(())
     }
 
-    fn pay(&mut self, module: Address, to: Address, amount: U256) -> Outcome<()> {
+    fn pay(&mut self, from: Address, to: Address, amount: U256) -> Outcome<()> {
         require(!self.is_static, "a static call changes nothing")?;
         self.charge(GAS_PAY)?;
-        match infallible(self.internals.transfer(module, to, amount)) {
+        match infallible(self.internals.transfer(from, to, amount)) {
             None => Ok(()),
             Some(error) => refuse(format!("payment failed: {error:?}")),
         }
+    }
+
+    fn balance(&mut self, account: Address) -> Outcome<U256> {
+        self.charge(GAS_LOAD)?;
+        Ok(infallible(self.internals.load_account(account)).data.info.balance)
     }
 
     fn log(&mut self, module: Address, data: LogData) -> Outcome<()> {
@@ -335,6 +342,10 @@ impl Host for Own<'_, '_> {
 
     fn pay(&mut self, _: Address, _: Address, _: U256) -> Outcome<()> {
         refuse("the chain itself pays nobody")
+    }
+
+    fn balance(&mut self, account: Address) -> Outcome<U256> {
+        Ok(self.ledger.account(account).unwrap_or_default().balance)
     }
 
     fn log(&mut self, _: Address, _: LogData) -> Outcome<()> {

@@ -23,7 +23,7 @@ use crate::{
     genesis::{Genesis, GenesisError, GenesisValidator},
     host::{Outcome, Own, Stop},
     ledger::{HISTORY_BLOCKS, HISTORY_STORAGE_ADDRESS, Ledger},
-    modules::{CODE, channels, params, staking},
+    modules::{CODE, channels, credit, params, staking},
     params::{PARAMETERS, Params, ParamsError},
     spec::STATE_VALUE_BYTES_MAX,
     state::{AccountState, MemoryState, StateKey, StateValue, decode_slot},
@@ -276,6 +276,7 @@ impl Exported {
         here.params = params.clone();
         let mut own = Own { surroundings: &here, ledger };
         obeyed(params::store(&mut own, &params))?;
+        obeyed(credit::store_supply(&mut own, self.origin.supply))?;
         let set = obeyed(staking::begin_anew(&mut own, epoch, validators))?;
         let earlier = obeyed(channels::earlier_chains(&mut own))?;
         if earlier.contains(&genesis.chain_id) {

@@ -361,6 +361,10 @@ impl Host for Stage {
         Ok(())
     }
 
+    fn balance(&mut self, _: Address) -> Outcome<U256> {
+        Ok(U256::ZERO)
+    }
+
     fn log(&mut self, _: Address, _: LogData) -> Outcome<()> {
         Ok(())
     }

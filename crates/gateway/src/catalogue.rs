@@ -140,6 +140,20 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
             "Ask for fewer tokens, wait for requests under way to end, or have whoever runs the gateway raise the budget. \
              `GET /v1/credits` shows what is left; `POST /v1/quote` says beforehand what a request may cost.",
         ),
+        Code::PaymentRequired => (
+            "This gateway answers whoever shows a key or pays for the request itself, and the request did neither; or credits were to be \
+             bought. `PAYMENT-REQUIRED` says, as x402 (version 2) has it, what is to be paid, where and in what. Nothing was computed.",
+            "Whoever sent the request.",
+            "Send the same request with a `PAYMENT-SIGNATURE`; clients for x402 do that by themselves. Or show a key.",
+        ),
+        Code::PaymentRefused => (
+            "The payment that came with the request does not pay for it: it was used before, is too small, goes elsewhere, is of another \
+             chain or asset, is not good now, is not signed by its payer, or its payer has not enough. The message says which, and \
+             `error` in `PAYMENT-REQUIRED` says it in x402's words. Nothing was taken.",
+            "Whoever sent the request.",
+            "Sign another payment for what `accepts` in `PAYMENT-REQUIRED` asks for. What is signed is the most that is taken: the \
+             receipt's charge is, and nothing if the request fails.",
+        ),
         Code::Policy => (
             "The key is good, and its terms do not admit this: a model that is not among its models, or a price above its limit.",
             "Whoever sent the request.",

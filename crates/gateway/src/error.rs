@@ -46,6 +46,10 @@ pub enum Code {
     BadKey,
     /// The key's budget does not cover the request.
     BudgetExhausted,
+    /// Nothing pays for the request; `PAYMENT-REQUIRED` says what would.
+    PaymentRequired,
+    /// What was to pay for the request does not.
+    PaymentRefused,
     /// The key may not do this.
     Policy,
     /// The `Idempotency-Key` was used for another request.
@@ -137,7 +141,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 30] = [
+    pub const ALL: [Code; 32] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,
@@ -149,6 +153,8 @@ impl Code {
         Code::UnsupportedMediaType,
         Code::BadKey,
         Code::BudgetExhausted,
+        Code::PaymentRequired,
+        Code::PaymentRefused,
         Code::Policy,
         Code::IdempotencyMismatch,
         Code::RateLimited,
@@ -239,6 +245,20 @@ impl Code {
                 "budget_exhausted",
                 StatusCode::PAYMENT_REQUIRED,
                 "budget_error",
+                Caller,
+                Retry::Useless,
+            ),
+            Code::PaymentRequired => entry(
+                "payment_required",
+                StatusCode::PAYMENT_REQUIRED,
+                "payment_error",
+                Caller,
+                Retry::Useless,
+            ),
+            Code::PaymentRefused => entry(
+                "payment_refused",
+                StatusCode::PAYMENT_REQUIRED,
+                "payment_error",
                 Caller,
                 Retry::Useless,
             ),

@@ -43,6 +43,7 @@ use crate::{
     keys::{self, Generation, Keys},
     metrics::Metrics,
     payer::{Payer, follow, see_to},
+    payments::Payments,
     receipts::{Bounds, Receipts},
     route::Workers,
     server,
@@ -157,6 +158,8 @@ pub(crate) struct Shared {
     pub(crate) batches: Batches,
     pub(crate) responses: Responses,
     pub(crate) keys: Arc<Keys>,
+    /// What whoever shows no key pays with, where they may.
+    pub(crate) payments: Option<Arc<Payments>>,
     pub(crate) once: Arc<Once>,
     pub(crate) intake: Intake,
     pub(crate) active: Arc<ActiveSet>,
@@ -235,8 +238,18 @@ impl Gateway {
     /// Starts a gateway; when this returns it listens. Needs a Tokio runtime.
     pub async fn start(settings: GatewaySettings) -> Result<RunningGateway, StartError> {
         settings.check()?;
-        let GatewaySettings { listen, open, require_key, data_dir, workers, nearby, ledger, aliases, limits } =
-            settings;
+        let GatewaySettings {
+            listen,
+            open,
+            require_key,
+            data_dir,
+            workers,
+            nearby,
+            ledger,
+            x402,
+            aliases,
+            limits,
+        } = settings;
         make_private(&data_dir).map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -253,7 +266,7 @@ impl Gateway {
         };
         let (kept_responses, response_writer) = store::Store::open(&data_dir, bounds)?;
         let (keys, key_writer) =
-            Keys::open(&data_dir, require_key, Some(&|request| answered(&receipts, request)))?;
+            Keys::open(&data_dir, require_key || x402, Some(&|request| answered(&receipts, request)))?;
         let control = keys::Served::start(&data_dir, Arc::clone(&keys))
             .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let bounds = JournalBounds {
@@ -263,6 +276,20 @@ impl Gateway {
         };
         let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
         let mut writers = vec![writer, stream_writer, response_writer, key_writer, journal_writer];
+        let payments = match ledger.as_ref().filter(|_| x402) {
+            Some(ledger) => {
+                let (payments, writer) = Payments::open(
+                    Arc::clone(&ledger.account),
+                    Arc::clone(&keys),
+                    limits.answer_timeout,
+                    &data_dir,
+                    &|request| answered(&receipts, request).map(|generation| generation.cost.0),
+                )?;
+                writers.push(writer);
+                Some(payments)
+            }
+            None => None,
+        };
         let payer = match ledger {
             Some(ledger) => {
                 let (payer, writer) = Payer::open(ledger, &data_dir).map_err(StartError::PayerBook)?;
@@ -286,6 +313,9 @@ impl Gateway {
             tasks.spawn(follow(Arc::clone(payer), Arc::clone(&workers), reach));
             tasks.spawn(see_to(Arc::clone(payer)));
         }
+        if let Some(payments) = &payments {
+            tasks.spawn(Arc::clone(payments).run());
+        }
         let (phase, phases) = watch::channel(Phase::Open);
         let public = key.public();
         let shared = Arc::new(Shared {
@@ -300,6 +330,7 @@ impl Gateway {
             batches,
             responses: Responses::new(kept_responses, limits.reader_grace),
             keys,
+            payments,
             once: Arc::default(),
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),

@@ -11,7 +11,8 @@
 //!
 //! A request goes through `server` (connections), `api` (HTTP and JSON), `route` (who should answer), `session`
 //! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `keys` says who may
-//! ask, and what each has spent; `disk` writes what is kept; `streams` has what a stream needs to go on when this process was killed, `journal` what
+//! ask, and what each has spent; `payments` takes what callers pay by themselves; `disk` writes what is kept; `streams` has
+//! what a stream needs to go on when this process was killed, `journal` what
 //! became of every request, by this gateway's word.
 
 mod api;
@@ -25,6 +26,7 @@ mod key;
 mod keys;
 mod metrics;
 mod payer;
+mod payments;
 mod receipts;
 mod route;
 mod server;

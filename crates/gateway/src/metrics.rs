@@ -77,6 +77,11 @@ struct StateLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 /// An answer that has ended, or a request whose worker had accepted and that failed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended<'a> {
@@ -107,6 +112,8 @@ pub(crate) struct Metrics {
     charged: Counter,
     active: Gauge<u64, AtomicU64>,
     workers: Family<StateLabels, Gauge<u64, AtomicU64>>,
+    keys: Family<KindLabels, Gauge<u64, AtomicU64>>,
+    payments: Family<KindLabels, Gauge<u64, AtomicU64>>,
     models: Mutex<HashSet<String>>,
 }
 
@@ -153,6 +160,18 @@ impl Default for Metrics {
         registry.register("surety_requests_active", "Requests being answered", active.clone());
         let workers = Family::default();
         registry.register("surety_workers", "Workers known, by how they are", workers.clone());
+        let keys = Family::default();
+        registry.register(
+            "surety_key_micro_credits",
+            "Of all keys with a budget: granted and bought is together used, reserved and left",
+            keys.clone(),
+        );
+        let payments = Family::default();
+        registry.register(
+            "surety_payment_micro_credits",
+            "What callers signed for (held), owe (due), and since the start paid (settled) or could not pay (lost)",
+            payments.clone(),
+        );
         Self {
             registry,
             http,
@@ -165,6 +184,8 @@ impl Default for Metrics {
             charged,
             active,
             workers,
+            keys,
+            payments,
             models: Mutex::default(),
         }
     }
@@ -226,10 +247,17 @@ impl Metrics {
         &self,
         active: u64,
         workers: &[(&'static str, u64)],
+        keys: &[(&'static str, u128)],
+        payments: &[(&'static str, u128)],
     ) -> Result<String, std::fmt::Error> {
         self.active.set(active);
         for (state, count) in workers {
             self.workers.get_or_create(&StateLabels { state }).set(*count);
+        }
+        for (family, sums) in [(&self.keys, keys), (&self.payments, payments)] {
+            for (kind, sum) in sums {
+                family.get_or_create(&KindLabels { kind }).set(u64::try_from(*sum).unwrap_or(u64::MAX));
+            }
         }
         let mut page = String::new();
         text::encode(&mut page, &self.registry)?;
@@ -278,7 +306,7 @@ mod tests {
             charge_micro_credits: 0,
             ..ended("tiny")
         });
-        let page = metrics.text(3, &[("ready", 2), ("draining", 0)]).expect("text");
+        let page = metrics.text(3, &[("ready", 2), ("draining", 0)], &[], &[]).expect("text");
         let model = "gen_ai_operation_name=\"chat\",gen_ai_response_model=\"tiny\"";
         for line in [
             "surety_http_requests_total{method=\"GET\",path=\"/health\",status=\"200\"} 1".to_owned(),
@@ -306,7 +334,7 @@ mod tests {
         for index in 0..3 * MODELS_MAX {
             metrics.ended(ended(&format!("model{index}")));
         }
-        let page = metrics.text(0, &[]).expect("text");
+        let page = metrics.text(0, &[], &[], &[]).expect("text");
         let count = |line: &&str| line.starts_with("gen_ai_server_request_duration_seconds_count");
         assert_eq!(page.lines().filter(count).count(), MODELS_MAX + 1);
     }

@@ -34,6 +34,8 @@ pub struct GatewaySettings {
     pub nearby: Option<watch::Receiver<Vec<WorkerAddress>>>,
     /// How further workers are found, and how all are paid; without this, only those that ask nothing are used.
     pub ledger: Option<GatewayLedger>,
+    /// Whether whoever shows no key may pay for each request by itself (x402), and everyone else shows one. Needs `ledger`.
+    pub x402: bool,
     /// Further names for models: what callers may ask for, and the served name or id that is meant.
     pub aliases: BTreeMap<String, String>,
     /// Bounds and times.
@@ -144,6 +146,9 @@ pub enum SettingsError {
         /// The alias.
         alias: String,
     },
+    /// Nowhere to be paid.
+    #[error("without a ledger nobody can pay for requests (x402)")]
+    NoLedger,
     /// Nothing would be put into channels, or more than there can be.
     #[error("a channel's deposit must be from 1 to 2^127 wei")]
     Deposit,
@@ -165,6 +170,7 @@ impl SettingsError {
             SettingsError::WorkerTwice { .. } => "name each worker once",
             SettingsError::MixedFamilies => "name all workers by addresses of one family",
             SettingsError::Alias { .. } => "write an alias as NAME=SERVED-NAME",
+            SettingsError::NoLedger => "name the ledger and the account that is paid, or leave x402 out",
             SettingsError::Deposit => "set a deposit of a credit or a few",
             SettingsError::ZeroLimit { .. } => "leave the limit out, or set it to at least 1",
         }
@@ -182,6 +188,7 @@ impl GatewaySettings {
             workers: Vec::new(),
             nearby: None,
             ledger: None,
+            x402: false,
             aliases: BTreeMap::new(),
             limits: Limits::default(),
         }
@@ -189,7 +196,10 @@ impl GatewaySettings {
 
     /// Finds the first thing that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
-        if !self.listen.ip().is_loopback() && !self.open && !self.require_key {
+        if self.x402 && self.ledger.is_none() {
+            return Err(SettingsError::NoLedger);
+        }
+        if !self.listen.ip().is_loopback() && !self.open && !self.require_key && !self.x402 {
             return Err(SettingsError::NotLoopback { listen: self.listen });
         }
         for (index, worker) in self.workers.iter().enumerate() {

@@ -17,6 +17,7 @@ pub mod bundle;
 pub mod channel;
 pub mod codec;
 pub mod cose;
+pub mod credit;
 pub mod detokenizer;
 pub mod digest;
 pub mod embedding;

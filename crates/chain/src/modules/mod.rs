@@ -2,7 +2,8 @@
 //!
 //! In:     calls with Solidity's ABI, from transactions and contracts.
 //! Out:    changes of their own storage and balance, events, or a revert with `Error(string)`.
-//! Touches: the storage and balance of module accounts, through [`Host`]; nobody's code is ever called.
+//! Touches: the storage and balance of module accounts, through [`Host`], and other balances by their owners' word alone
+//!         (`credit`); nobody's code is ever called.
 //! Holds:  a call through delegatecall or callcode is refused, so is value where none is taken; the code of module
 //!         accounts is one invalid instruction, so that they look like contracts and execute like none.
 //! Absent: the EVM itself (`machine`).
@@ -11,6 +12,7 @@ pub(crate) mod audits;
 pub(crate) mod beacon;
 pub(crate) mod channels;
 pub(crate) mod claims;
+pub(crate) mod credit;
 pub(crate) mod disputes;
 pub(crate) mod governance;
 pub(crate) mod hosting;
@@ -103,6 +105,7 @@ pub(crate) fn run(module: Module, host: &mut dyn Host, call: &Call<'_>) -> Outco
         Module::Disputes => disputes::call(host, call),
         Module::Claims => claims::call(host, call),
         Module::Audits => audits::call(host, call),
+        Module::Credit => credit::call(host, call),
     }
 }
 

@@ -38,6 +38,8 @@ const OPERATOR: Who = Who::Party("operator, for its own workers and offers");
 const RECEIVER: Who = Who::Party("receiver of the channel or its authorizer");
 const CHALLENGER: Who = Who::Party("challenger of the dispute");
 const PAYER: Who = Who::Party("payer of the channel or its authorizer");
+const SPENDER: Who = Who::Party("spender that the account has approved");
+const PAYEE: Who = Who::Party("payee of what the payer has signed for");
 const PROPOSER: Who = Who::Party("account with the proposal's minimum stake");
 
 /// Every function of every module.
@@ -183,6 +185,26 @@ pub const POWERS: &[Power] = &[
     power(Module::Audits, "standingOf", Who::Reader),
     power(Module::Audits, "exposureOf", Who::Reader),
     power(Module::Audits, "payOf", Who::Reader),
+    power(Module::Credit, "name", Who::Reader),
+    power(Module::Credit, "symbol", Who::Reader),
+    power(Module::Credit, "version", Who::Reader),
+    power(Module::Credit, "decimals", Who::Reader),
+    power(Module::Credit, "totalSupply", Who::Reader),
+    power(Module::Credit, "balanceOf", Who::Reader),
+    power(Module::Credit, "allowance", Who::Reader),
+    power(Module::Credit, "DOMAIN_SEPARATOR", Who::Reader),
+    power(Module::Credit, "authorizationState", Who::Reader),
+    power(Module::Credit, "authorizationUse", Who::Reader),
+    power(Module::Credit, "transfer", Who::Anyone),
+    power(Module::Credit, "approve", Who::Anyone),
+    power(Module::Credit, "transferFrom", SPENDER),
+    power(Module::Credit, "transferWithAuthorization", Who::Anyone),
+    power(Module::Credit, "transferWithAuthorization", Who::Anyone),
+    power(Module::Credit, "receiveWithAuthorization", PAYEE),
+    power(Module::Credit, "receiveWithAuthorization", PAYEE),
+    power(Module::Credit, "cancelAuthorization", Who::Anyone),
+    power(Module::Credit, "cancelAuthorization", Who::Anyone),
+    power(Module::Credit, "drawWithAuthorization", PAYEE),
 ];
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ impl ModuleCall {
 /// What came of a call that landed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Noted {
+    /// Of its transaction.
+    pub hash: B256,
     /// What it noted.
     pub logs: Vec<Log>,
     /// What it cost, in wei.

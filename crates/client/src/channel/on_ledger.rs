@@ -107,7 +107,7 @@ impl Account for OnLedger {
             });
             let landed = self.ledger.submit(&self.wallet, calls.collect()).await.map_err(told)?;
             let noted = |landed: Landed| match landed.success {
-                true => Ok(Noted { logs: landed.logs, fee: landed.fee }),
+                true => Ok(Noted { hash: landed.hash, logs: landed.logs, fee: landed.fee }),
                 false => Err(refused(landed.revert_reason)),
             };
             landed.into_iter().map(noted).collect()

@@ -119,6 +119,11 @@ impl MemoryLedger {
         self.0.lock().unwrap().away = away;
     }
 
+    /// Its time, Unix seconds.
+    pub fn now_s(&self) -> u64 {
+        self.0.lock().unwrap().header.timestamp_ms / 1_000
+    }
+
     pub fn epoch(&self) -> u64 {
         let chain = self.0.lock().unwrap();
         chain.spec.epoch(chain.header.number)
@@ -330,14 +335,14 @@ impl Account for MemoryAccount {
                     access_list: Default::default(),
                     input: call.input.into(),
                 };
-                let (_, bytes) = self.wallet.sign_transaction(transaction);
+                let (hash, bytes) = self.wallet.sign_transaction(transaction);
                 let transaction = Recovered::decode(&bytes).expect("a transaction");
                 let receipt = chain.block(&[transaction]).remove(0);
                 if !receipt.envelope.status() {
                     return Err(refused(String::from_utf8_lossy(&receipt.output).into_owned()));
                 }
                 let fee = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
-                noted.push(Noted { logs: receipt.envelope.logs().to_vec(), fee });
+                noted.push(Noted { hash, logs: receipt.envelope.logs().to_vec(), fee });
             }
             Ok(noted)
         })

@@ -22,13 +22,13 @@ use super::{
     body::Text,
     fields::quote,
     once::{self, Connection, Said, Turn},
-    utc,
+    utc, x402,
 };
 use crate::{
     error::{Accountable, ApiError, Code},
     gateway::Shared,
     id::RequestId,
-    keys::{Level, Room, Tenant},
+    keys::{Level, Room, SECRET_PREFIX, Tenant},
     route::{Resolved, preferences::MaxPrice},
 };
 
@@ -47,7 +47,19 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     }
     let counted = request.method() == Method::POST && !UNCOUNTED.contains(&path);
     let tokens = counted.then(|| about_tokens(body_bytes(request.headers())));
-    let tenant = match shared.keys.admit(secret(request.headers()), tokens) {
+    let shown = secret(request.headers());
+    if let Some(payments) = &shared.payments
+        && !shown.is_some_and(|secret| secret.starts_with(SECRET_PREFIX))
+    {
+        // Clients that must be given a key are given any by whoever pays for each request.
+        if let Some(route) = x402::paid(request.method(), path) {
+            return x402::serve(&shared, payments, route, request, next).await;
+        }
+        if x402::is_open(request.method(), path) {
+            return Tenant::payer(&shared.keys).scope(next.run(request)).await;
+        }
+    }
+    let tenant = match shared.keys.admit(shown, tokens) {
         Ok(tenant) => tenant,
         Err((error, room)) => {
             let mut response = error.into_response();
@@ -91,7 +103,7 @@ fn secret(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(own).filter(|secret| !secret.is_empty())
 }
 
-async fn answer_once(
+pub(super) async fn answer_once(
     shared: &Arc<Shared>,
     tenant: Tenant,
     request: Request,
@@ -106,7 +118,7 @@ async fn answer_once(
     // Whoever handles it takes its share anew.
     drop(share);
     let request = Request::from_parts(parts, Body::from(text));
-    match shared.once.turn(tenant.key(), said, digest).await? {
+    match shared.once.turn(tenant.number(), said, digest).await? {
         Turn::Again(record) => Ok(record.response(connection).await),
         Turn::First(record) => {
             let response = Arc::clone(&record).response(connection);
@@ -123,8 +135,11 @@ async fn answer_once(
     }
 }
 
-/// Applies a key's terms to what is asked: other models are refused, dearer workers left out.
+/// Applies a key's terms to what is asked: other models are refused, dearer workers left out; or a payment's time.
 pub(super) fn screen(tenant: &Tenant, ask: &mut Ask, model: &Resolved) -> Result<(), ApiError> {
+    if let Some(most) = tenant.patience_ms() {
+        ask.deadline_ms = Some(ask.deadline_ms.map_or(most, |own| own.min(most)));
+    }
     let Some(terms) = tenant.terms() else { return Ok(()) };
     let id = model.id.to_string();
     if !terms.admits_model(&[&ask.model, &model.name, &id]) {

@@ -77,7 +77,13 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Heal
 /// What the gateway has done, in numbers, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "state", responses((status = 200, description = "OpenMetrics text.", body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
-    let page = shared.metrics.text(shared.active.count() as u64, &shared.workers.census());
+    let payments = shared.payments.as_ref().map(|payments| payments.sums().named()).unwrap_or_default();
+    let page = shared.metrics.text(
+        shared.active.count() as u64,
+        &shared.workers.census(),
+        &shared.keys.sums(),
+        &payments,
+    );
     let page = page.map_err(|_| ApiError::bug("the metrics cannot be written"))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }

@@ -37,6 +37,7 @@ pub(crate) mod sse;
 mod time;
 mod tools;
 mod wording;
+mod x402;
 
 use std::{
     net::IpAddr,
@@ -150,7 +151,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
-        .route("/v1/credits", get(money::credits))
+        .route("/v1/credits", get(money::credits).post(x402::buy))
         .route("/v1/generations/{id}", get(money::generation))
         .route("/v1/quote", post(money::quote_answer))
         .route("/v1/usage", get(money::usage))
@@ -180,6 +181,7 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
         Ok(()) => shielded(next.run(request)).await,
     };
     let room = response.extensions_mut().remove::<Room>();
+    let paying = response.extensions_mut().remove::<x402::Told>();
     // Not to be ready is an answer, not a failure.
     if let Some(failure) = response.extensions().get::<ApiError>().filter(|_| path != "/ready") {
         trail.failed(failure);
@@ -197,6 +199,9 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
     headers.insert(REQUEST_ID, text);
     if let Some(room) = room {
         guard::tell(headers, &room);
+    }
+    if let Some(x402::Told(name, value)) = paying {
+        headers.insert(name, value);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

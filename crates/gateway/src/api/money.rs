@@ -36,7 +36,7 @@ use crate::{
         Generation, NOBODY, Tenant, Totals, UsagePage,
         hold::{charge_max, prompt_tokens_bound, worst_charge},
     },
-    route::Demand,
+    route::{Candidate, Demand, Resolved},
 };
 
 /// Rows of usage in one answer.
@@ -46,15 +46,28 @@ const BYTES_PER_TOKEN: u32 = 4;
 /// Tokens that an answer has, about, where nothing bounds it.
 const OUTPUT_TOKENS_USUAL: u32 = 512;
 
-/// What a key may still spend. Amounts are micro-credits, as decimal texts.
+/// Credits as OpenRouter tells them: numbers, and only about right beyond nine digits or so.
+#[derive(Debug, Serialize, ToSchema)]
+struct CreditsData {
+    /// The budget and what was bought; none if nothing bounds it.
+    total_credits: Option<f64>,
+    /// What was charged.
+    total_usage: f64,
+}
+
+/// What a key may still spend. Amounts are micro-credits, as decimal texts, but for `data`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CreditsReport {
     /// `credits`.
     object: &'static str,
+    /// In credits.
+    data: CreditsData,
     /// The key's name; none where the gateway asks for none.
     key: Option<String>,
-    /// All it may ever spend; none if nothing bounds it.
+    /// All it was granted; none if nothing bounds it.
     budget: Option<String>,
+    /// What was paid in beside it.
+    bought: String,
     /// What it was charged.
     used: String,
     /// What is set aside for answers under way.
@@ -65,34 +78,47 @@ pub(super) struct CreditsReport {
     requests: u64,
 }
 
-/// Budget, used, reserved, left.
+/// Budget, bought, used, reserved, left.
 #[utoipa::path(get, path = "/v1/credits", tag = "money", responses(
     (status = 200, description = "How the account of the key stands.", body = CreditsReport),
     (status = 401, description = "The key is missing or refused.", body = ErrorBody),
 ))]
 pub(super) async fn credits(State(shared): State<Arc<Shared>>) -> Result<Json<CreditsReport>, ApiError> {
+    credits_of(&shared).await.map(Json)
+}
+
+/// How the account of whoever asks stands.
+pub(super) async fn credits_of(shared: &Arc<Shared>) -> Result<CreditsReport, ApiError> {
     let tenant = Tenant::current(&shared.keys)?;
+    let in_credits = |micro: u128| micro as f64 / 1e6;
     if let Some((report, account)) = shared.keys.account(tenant.key()) {
-        return Ok(Json(CreditsReport {
+        return Ok(CreditsReport {
             object: "credits",
+            data: CreditsData {
+                total_credits: account.all().map(in_credits),
+                total_usage: in_credits(account.used),
+            },
             key: Some(report.terms.name),
             budget: account.budget.map(|budget| budget.to_string()),
+            bought: account.bought.to_string(),
             used: account.used.to_string(),
             reserved: account.reserved.to_string(),
             left: account.left().map(|left| left.to_string()),
             requests: report.requests,
-        }));
+        });
     }
-    let UsagePage { total, .. } = read_usage(&shared, NOBODY, 0, 0).await?;
-    Ok(Json(CreditsReport {
+    let UsagePage { total, .. } = read_usage(shared, NOBODY, 0, 0).await?;
+    Ok(CreditsReport {
         object: "credits",
+        data: CreditsData { total_credits: None, total_usage: in_credits(total.cost.0) },
         key: None,
         budget: None,
+        bought: "0".to_owned(),
         used: total.cost.to_string(),
         reserved: "0".to_owned(),
         left: None,
         requests: total.requests,
-    }))
+    })
 }
 
 /// What a key was charged for, oldest first. Amounts are micro-credits, as decimal texts.
@@ -362,34 +388,11 @@ pub(super) async fn quote_answer(
     let mut ask = parsed.map_err(|_| ApiError::bug("reading the body panicked"))??;
     let model = shared.workers.resolve(&ask.model)?;
     guard::screen(&tenant, &mut ask, &model)?;
-    let demand = Demand {
-        model: &model,
-        preferences: &ask.preferences,
-        max_output_tokens: ask.max_output_tokens,
-        context_tokens_min: None,
-        without: &[],
-        affinity: Some(tenant.affinity(ask.affinity())),
-        orders: ask.answers() as u32,
-        trail: None,
-    };
-    let candidates = shared.workers.quoted(&demand)?;
+    let (candidates, costs) = weigh(&shared, &ask, &model, tenant.affinity(ask.affinity()))?;
+    let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
     let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
         ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
     };
-    let choices = u128::from(ask.choices);
-    let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
-    let expected = |request: &surety_types::Request| prompt_tokens_bound(request).div_ceil(BYTES_PER_TOKEN);
-    let costs: Vec<(u128, u128)> = candidates
-        .iter()
-        .map(|candidate| {
-            let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
-            let worst = each(&|request| {
-                worst_charge(request, 0, ask.max_output_tokens, candidate.context_tokens, &price)
-            });
-            let usual = each(&|request| charge_max(&price, expected(request), output));
-            (worst.saturating_mul(choices), usual.saturating_mul(choices))
-        })
-        .collect();
     let workers = candidates.iter().zip(&costs).map(|(candidate, (worst, usual))| {
         let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
         WorkerQuote {
@@ -419,6 +422,46 @@ pub(super) async fn quote_answer(
         left: left.map(|left| left.to_string()),
         workers,
     }))
+}
+
+/// Tokens of a prompt, about.
+fn expected(request: &surety_types::Request) -> u32 {
+    prompt_tokens_bound(request).div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Who would be asked, in this order, and what each would charge at most and about, in micro-credits.
+pub(super) fn weigh(
+    shared: &Shared,
+    ask: &Ask,
+    model: &Resolved,
+    affinity: u64,
+) -> Result<(Vec<Candidate>, Vec<(u128, u128)>), ApiError> {
+    let demand = Demand {
+        model,
+        preferences: &ask.preferences,
+        max_output_tokens: ask.max_output_tokens,
+        context_tokens_min: None,
+        without: &[],
+        affinity: Some(affinity),
+        orders: ask.answers() as u32,
+        trail: None,
+    };
+    let candidates = shared.workers.quoted(&demand)?;
+    let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
+        ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
+    };
+    let choices = u128::from(ask.choices);
+    let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
+    let cost = |candidate: &Candidate| {
+        let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
+        let worst = each(&|request| {
+            worst_charge(request, 0, ask.max_output_tokens, candidate.context_tokens, &price)
+        });
+        let usual = each(&|request| charge_max(&price, expected(request), output));
+        (worst.saturating_mul(choices), usual.saturating_mul(choices))
+    };
+    let costs = candidates.iter().map(cost).collect();
+    Ok((candidates, costs))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::{
     parameters::{self, Route},
     responses,
     shapes::{ChatCompletionChunk, Completion},
+    x402,
 };
 use crate::error::ErrorBody;
 
@@ -73,6 +74,7 @@ use crate::error::ErrorBody;
         money::usage,
         money::generation,
         money::quote_answer,
+        x402::buy,
     ),
     components(schemas(
         ChatCompletionRequest,

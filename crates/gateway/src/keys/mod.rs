@@ -1,9 +1,11 @@
 //! Keys: who may use the gateway, how fast, and for how much; and what each has used.
 //!
-//! In:     secrets that callers show; what requests set aside and are charged. Out: tenants, or why not; usage.
+//! In:     secrets that callers show; what requests set aside and are charged; credits that are paid in. Out: tenants, or why
+//!         not; usage.
 //! Touches: `keys.redb` in the data directory; a control socket beside it, for `surety apikey`.
 //! Holds:  a gateway without keys is open, unless it is to require one; once there is a key, nobody gets in without one that
-//!         is known, not expired and not revoked. Of each budget, used and reserved are never more than all of it. What a
+//!         is known, not expired and not revoked, or pays for the request itself (`payments`). Of each budget and what was paid
+//!         in beside it, used and reserved are never more than all of it; a payment is credited once. What a
 //!         crash left reserved is charged if there is a receipt for it, and else given back.
 //! Absent: HTTP (`api`), prices and orders (`route`, `session`).
 
@@ -33,9 +35,10 @@ pub(crate) use control::Served;
 pub use control::{ControlError, KeysOf, UsagePage};
 pub(crate) use hold::Hold;
 pub(crate) use limits::{Bucket, Level};
-pub(crate) use store::NOBODY;
-use store::{Change, KeyRow, Store};
+use store::{Change, Deposit, KeyRow, Store};
 pub use store::{Generation, GenerationPart, Totals};
+pub(crate) use store::{NOBODY, PAYER};
+pub(crate) use terms::SECRET_PREFIX;
 pub use terms::{KeyPrice, KeyReport, KeyTerms, Micro, TermsError};
 
 use crate::{
@@ -43,6 +46,7 @@ use crate::{
     disk::{OpenStoreError, Writer, Written},
     error::{ApiError, Code},
     id::RequestId,
+    payments::{Payment, PaymentId},
 };
 
 /// Keys, at most.
@@ -161,8 +165,10 @@ impl Keys {
                 continue;
             };
             let sum = totals.remove(&key).unwrap_or_default();
+            let mut entry = Entry::new(row, sum.cost.0, sum.requests, now_ms);
+            entry.account.buy(kept.bought.get(&key).copied().unwrap_or(0));
             state.secrets.insert(digest, key);
-            state.keys.insert(key, Entry::new(row, sum.cost.0, sum.requests, now_ms));
+            state.keys.insert(key, entry);
         }
         Ok((Arc::new(Keys { state: Mutex::new(state), store, required }), writer))
     }
@@ -235,6 +241,45 @@ impl Keys {
     /// How a key's account stands; none of nobody's.
     pub(crate) fn account(&self, key: u64) -> Option<(KeyReport, Account)> {
         self.lock().keys.get(&key).map(|entry| (entry.report(), entry.account))
+    }
+
+    /// Credits a key with what a payment brought, once, however often it is told; returns when that is on the disk. Reads the
+    /// disk. One payment at a time.
+    pub(crate) async fn deposit(
+        &self,
+        key: u64,
+        (payer, nonce): PaymentId,
+        amount: u128,
+    ) -> Result<(), String> {
+        let mut payment = [0; 52];
+        payment[..20].copy_from_slice(payer.as_slice());
+        payment[20..].copy_from_slice(nonce.as_slice());
+        let store = self.store.clone();
+        let known = tokio::task::spawn_blocking(move || store.has_deposit(&payment)).await;
+        let known = known.map_err(|_| "reading the deposits panicked".to_owned())?;
+        if known.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        let deposit = Deposit { key, amount: Micro(amount), at_ms: unix_ms() };
+        let kept = self.store.keep(Change::Deposit { payment, deposit });
+        kept.outcome().await.map_err(|error| error.to_string())?;
+        if let Some(entry) = self.lock().keys.get_mut(&key) {
+            entry.account.buy(amount);
+        }
+        Ok(())
+    }
+
+    /// Of all keys that are bounded: granted, bought, used, set aside and left, in micro-credits.
+    pub(crate) fn sums(&self) -> [(&'static str, u128); 5] {
+        let mut sums = [("granted", 0u128), ("bought", 0), ("used", 0), ("reserved", 0), ("left", 0)];
+        for entry in self.lock().keys.values() {
+            let Account { budget: Some(budget), bought, used, reserved } = entry.account else { continue };
+            let parts = [budget, bought, used, reserved, entry.account.left().unwrap_or(0)];
+            for ((_, sum), part) in sums.iter_mut().zip(parts) {
+                *sum = sum.saturating_add(part);
+            }
+        }
+        sums
     }
 
     /// Returns once all that was charged by now is on the disk.
@@ -331,7 +376,7 @@ impl Entry {
         let bucket = |limit: Option<u32>| limit.map(|limit| Bucket::new(limit, now_ms));
         let terms = &row.terms;
         Entry {
-            account: Account { budget: terms.budget.map(|budget| budget.0), used, reserved: 0 },
+            account: Account { budget: terms.budget.map(|budget| budget.0), bought: 0, used, reserved: 0 },
             requests,
             rpm: bucket(terms.rpm),
             tpm: bucket(terms.tpm),
@@ -393,6 +438,7 @@ impl Entry {
             state: self.state(unix_ms()).to_owned(),
             created_ms: self.row.created_ms,
             revoked_ms: self.row.revoked_ms,
+            bought: Micro(self.account.bought),
             used: Micro(self.account.used),
             reserved: Micro(self.account.reserved),
             left: self.account.left().map(Micro),
@@ -413,6 +459,8 @@ struct Inner {
     /// Tokens that were taken of the limit before they were counted.
     estimate: AtomicU64,
     failed: AtomicBool,
+    /// What pays for the request, where no key does.
+    payment: Option<Arc<Payment>>,
 }
 
 tokio::task_local! {
@@ -427,6 +475,24 @@ impl Tenant {
             name,
             estimate: AtomicU64::new(estimate),
             failed: AtomicBool::new(false),
+            payment: None,
+        }))
+    }
+
+    /// Whoever pays for requests by themselves, and has a look.
+    pub(crate) fn payer(keys: &Arc<Keys>) -> Tenant {
+        Tenant::new(keys, PAYER, None, 0)
+    }
+
+    /// Who pays for one request by this.
+    pub(crate) fn paying(keys: &Arc<Keys>, payment: Arc<Payment>) -> Tenant {
+        Tenant(Arc::new(Inner {
+            keys: Arc::clone(keys),
+            key: PAYER,
+            name: None,
+            estimate: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            payment: Some(payment),
         }))
     }
 
@@ -483,6 +549,16 @@ impl Tenant {
         self.0.name.as_deref()
     }
 
+    /// The key's number, or the payer's: the same for all that one of them asks, and for nobody else.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.payment.as_ref().map_or(self.0.key, |payment| payment.authorization().payer_number())
+    }
+
+    /// Milliseconds that an answer may take, where what pays for it is good for so long only.
+    pub(crate) fn patience_ms(&self) -> Option<u64> {
+        self.0.payment.as_ref().map(|payment| payment.patience_ms())
+    }
+
     /// The terms, if there are any.
     pub(crate) fn terms(&self) -> Option<KeyTerms> {
         self.0.keys.lock().keys.get(&self.0.key).map(|entry| entry.row.terms.clone())
@@ -500,12 +576,12 @@ impl Tenant {
     /// The same number for the same beginning of one tenant's requests, and another for another's: what one tenant asks does
     /// not lead another to where it is cached.
     pub(crate) fn affinity(&self, beginning: u64) -> u64 {
-        match self.0.key {
+        match self.number() {
             NOBODY => beginning,
-            key => {
+            number => {
                 let digest = Digest::of(
                     "surety 2026 affinity",
-                    &[key.to_le_bytes(), beginning.to_le_bytes()].concat(),
+                    &[number.to_le_bytes(), beginning.to_le_bytes()].concat(),
                 );
                 u64::from_le_bytes(*digest.as_bytes().first_chunk().expect("32 bytes"))
             }
@@ -523,10 +599,16 @@ impl Tenant {
     }
 
     fn failed(&self) {
+        if let Some(payment) = &self.0.payment {
+            payment.give_up();
+        }
         self.0.failed.store(true, Ordering::Release);
     }
 
     fn reserve(&self, amount: u128) -> Result<(), ApiError> {
+        if let Some(payment) = &self.0.payment {
+            return payment.reserve(amount);
+        }
         let mut state = self.0.keys.lock();
         let Some(entry) = state.keys.get_mut(&self.0.key) else { return Ok(()) };
         entry.account.reserve(amount).map_err(|short| {
@@ -534,10 +616,11 @@ impl Tenant {
             let message = format!(
                 "The key `{}` has {} credits left of its budget of {}, and {} more are needed to be sure to cover this \
                  request: {} are used, {} set aside for answers under way. Nothing was charged. Ask for fewer tokens \
-                 (`max_tokens`), wait until those answers have ended, or have the budget raised: it does not renew itself.",
+                 (`max_tokens`), wait until those answers have ended, or have the budget raised: it does not renew itself. Where \
+                 the gateway sells credits, `POST /v1/credits` buys more.",
                 entry.row.terms.name,
                 credits(short.left),
-                credits(account.budget.unwrap_or(0)),
+                credits(account.all().unwrap_or(0)),
                 credits(short.needed),
                 credits(account.used),
                 credits(account.reserved),
@@ -547,12 +630,18 @@ impl Tenant {
     }
 
     fn release(&self, amount: u128) {
+        if let Some(payment) = &self.0.payment {
+            return payment.release(amount);
+        }
         if let Some(entry) = self.0.keys.lock().keys.get_mut(&self.0.key) {
             entry.account.release(amount);
         }
     }
 
     fn settle(&self, reserved: u128, cost: u128, tokens: u64) {
+        if let Some(payment) = &self.0.payment {
+            return payment.charge(reserved, cost);
+        }
         let estimate = self.0.estimate.swap(0, Ordering::AcqRel);
         if let Some(entry) = self.0.keys.lock().keys.get_mut(&self.0.key) {
             entry.account.release(reserved);

@@ -28,11 +28,22 @@ const PLACES: TableDefinition<'_, u128, (u64, u64)> = TableDefinition::new("plac
 /// Order of arrival → key, request id.
 const ORDER: TableDefinition<'_, u64, (u64, u128)> = TableDefinition::new("order");
 
+/// Payer ‖ nonce of a payment → its place among [`DEPOSITS`].
+const DEPOSIT_PLACES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("deposit places");
+/// Order of arrival → payer ‖ nonce, [`Deposit`].
+const DEPOSITS: TableDefinition<'_, u64, (&[u8], &[u8])> = TableDefinition::new("deposits");
+/// Key → micro-credits of all its deposits, also of those that are kept no more.
+const BOUGHT: TableDefinition<'_, u64, u128> = TableDefinition::new("bought");
+
+/// Deposits kept; the oldest go first.
+const DEPOSITS_MAX: u64 = 200_000;
 /// Generations kept; the oldest go first.
 const GENERATIONS_MAX: u64 = 200_000;
 
 /// What stands for whoever uses an open gateway without a key.
 pub(crate) const NOBODY: u64 = 0;
+/// What stands for all who pay for each request by itself.
+pub(crate) const PAYER: u64 = u64::MAX;
 
 /// What is kept of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +120,16 @@ pub struct Generation {
     pub done_ms: u64,
 }
 
+/// Credits that were paid in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Deposit {
+    pub(super) key: u64,
+    /// Micro-credits.
+    pub(super) amount: Micro,
+    /// Unix milliseconds.
+    pub(super) at_ms: u64,
+}
+
 /// Generations, each with its order of arrival.
 type Rows = Vec<(u64, Generation)>;
 
@@ -116,6 +137,11 @@ type Rows = Vec<(u64, Generation)>;
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Key(u64, Box<KeyRow>),
+    /// A payment, by payer ‖ nonce, was taken for credits of a key; each counts once.
+    Deposit {
+        payment: [u8; 52],
+        deposit: Deposit,
+    },
     /// A key holds something for a request.
     Hold {
         request: u128,
@@ -139,6 +165,8 @@ pub(super) struct Kept {
     pub(super) keys: BTreeMap<u64, KeyRow>,
     pub(super) totals: BTreeMap<u64, Totals>,
     pub(super) holds: Vec<(u128, u64)>,
+    /// Micro-credits paid in.
+    pub(super) bought: BTreeMap<u64, u128>,
 }
 
 /// The kept keys.
@@ -168,6 +196,11 @@ impl Store {
     /// Returns once what was handed over by now is on the disk, or is known not to be.
     pub(super) async fn flush(&self) {
         self.0.flush().await;
+    }
+
+    /// Whether a payment's credits were counted. Reads the disk.
+    pub(super) fn has_deposit(&self, payment: &[u8; 52]) -> Result<bool, FindError> {
+        self.0.read(|transaction| Ok(transaction.open_table(DEPOSIT_PLACES)?.get(&payment[..])?.is_some()))
     }
 
     /// What became of a request, and which key asked. Reads the disk.
@@ -251,6 +284,10 @@ fn read(transaction: &ReadTransaction) -> Result<Kept, redb::Error> {
         let (request, key) = row?;
         kept.holds.push((request.value(), key.value()));
     }
+    for row in transaction.open_table(BOUGHT)?.iter()? {
+        let (key, amount) = row?;
+        kept.bought.insert(key.value(), amount.value());
+    }
     Ok(kept)
 }
 
@@ -293,6 +330,9 @@ impl Tables for Tabled {
         transaction.open_table(GENERATIONS)?;
         transaction.open_table(PLACES)?;
         transaction.open_table(ORDER)?;
+        transaction.open_table(DEPOSIT_PLACES)?;
+        transaction.open_table(DEPOSITS)?;
+        transaction.open_table(BOUGHT)?;
         Ok(())
     }
 
@@ -309,11 +349,24 @@ impl Tables for Tabled {
         let mut generations = transaction.open_table(GENERATIONS)?;
         let mut places = transaction.open_table(PLACES)?;
         let mut order = transaction.open_table(ORDER)?;
+        let mut deposit_places = transaction.open_table(DEPOSIT_PLACES)?;
+        let mut deposits = transaction.open_table(DEPOSITS)?;
+        let mut bought = transaction.open_table(BOUGHT)?;
         let mut sums: BTreeMap<u64, Totals> = BTreeMap::new();
         for change in &changes {
             match change {
                 Change::Key(key, row) => {
                     keys.insert(key, &text(row)?[..])?;
+                }
+                Change::Deposit { payment, deposit } => {
+                    if deposit_places.get(&payment[..])?.is_some() {
+                        continue;
+                    }
+                    let next = deposits.last()?.map_or(0, |(arrival, _)| arrival.value() + 1);
+                    deposit_places.insert(&payment[..], next)?;
+                    deposits.insert(next, (&payment[..], &text(deposit)?[..]))?;
+                    let before = bought.get(deposit.key)?.map_or(0, |amount| amount.value());
+                    bought.insert(deposit.key, before.saturating_add(deposit.amount.0))?;
                 }
                 Change::Hold { request, key } => {
                     holds.insert(request, key)?;
@@ -361,6 +414,10 @@ impl Tables for Tabled {
                 sum.add(&parse(row.value())?);
                 dropped.insert(key, &text(&sum)?[..])?;
             }
+        }
+        while deposits.len()? > DEPOSITS_MAX {
+            let Some((_, oldest)) = deposits.pop_first()? else { break };
+            deposit_places.remove(oldest.value().0)?;
         }
         for (key, sum) in &sums {
             totals.insert(key, &text(sum)?[..])?;
@@ -418,6 +475,27 @@ pub(super) mod tests {
         let (key, row) = store.generation(19).expect("read").expect("kept");
         assert_eq!((key, row.cost, row.output_tokens), (2, Micro(129), 10));
         assert_eq!(store.generation(0).expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn a_payment_is_credited_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, writer, _) = Store::open(directory.path()).expect("a store");
+        let deposit = |payment: u8, key, amount| Change::Deposit {
+            payment: [payment; 52],
+            deposit: Deposit { key, amount: Micro(amount), at_ms: 1 },
+        };
+        for change in
+            [deposit(1, 7, 10), deposit(1, 7, 10), deposit(2, 7, 5), deposit(2, 8, 5), deposit(3, 8, 1)]
+        {
+            store.post(change);
+        }
+        store.flush().await;
+        assert!(store.has_deposit(&[2; 52]).expect("read") && !store.has_deposit(&[4; 52]).expect("read"));
+        drop(store);
+        writer.join();
+        let (_, _, kept) = Store::open(directory.path()).expect("a store");
+        assert_eq!(kept.bought, BTreeMap::from([(7, 15), (8, 1)]));
     }
 
     #[tokio::test]

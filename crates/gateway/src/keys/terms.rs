@@ -183,11 +183,14 @@ pub struct KeyReport {
     /// Unix milliseconds, if it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_ms: Option<u64>,
+    /// Micro-credits paid in, beside the budget.
+    #[serde(default)]
+    pub bought: Micro,
     /// Micro-credits charged.
     pub used: Micro,
     /// Micro-credits set aside for answers under way.
     pub reserved: Micro,
-    /// Micro-credits of the budget that are neither used nor reserved.
+    /// Micro-credits of the budget and what was bought that are neither used nor reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Micro>,
     /// Answers it was charged for, or given for nothing.

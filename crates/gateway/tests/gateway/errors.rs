@@ -543,13 +543,14 @@ async fn bad_starts_are_explained() {
 
 #[test]
 fn every_code_is_triggered_by_a_test() {
-    const TESTS: [&str; 7] = [
+    const TESTS: [&str; 8] = [
         include_str!("errors.rs"),
         include_str!("keys.rs"),
         include_str!("ledger.rs"),
         include_str!("life.rs"),
         include_str!("once.rs"),
         include_str!("routes.rs"),
+        include_str!("x402.rs"),
         include_str!("../../src/api/mod.rs"),
     ];
     for known in surety_gateway::catalogue::all() {

@@ -9,6 +9,7 @@
 pub mod audits;
 pub mod channels;
 pub mod claims;
+pub mod credit;
 pub mod disputes;
 pub mod governance;
 pub mod hosting;
@@ -24,6 +25,7 @@ use alloy_primitives::Address;
 pub use audits::IAudits;
 pub use channels::IChannels;
 pub use claims::IClaims;
+pub use credit::ICredit;
 pub use disputes::IDisputes;
 pub use governance::IGovernance;
 pub use hosting::IHosting;
@@ -59,6 +61,8 @@ pub mod address {
     pub const CLAIMS: Address = address!("0x000000000000000000000000000000000000080c");
     /// Receipts that are computed again.
     pub const AUDITS: Address = address!("0x000000000000000000000000000000000000080d");
+    /// The native credit as an ERC-20.
+    pub const CREDIT: Address = address!("0x000000000000000000000000000000000000080e");
 }
 
 /// A module of the ledger.
@@ -86,11 +90,13 @@ pub enum Module {
     Claims,
     /// Receipts that are computed again.
     Audits,
+    /// The native credit as an ERC-20.
+    Credit,
 }
 
 impl Module {
     /// Every module, by address.
-    pub const ALL: [Module; 11] = [
+    pub const ALL: [Module; 12] = [
         Module::Staking,
         Module::Operators,
         Module::Models,
@@ -102,6 +108,7 @@ impl Module {
         Module::Disputes,
         Module::Claims,
         Module::Audits,
+        Module::Credit,
     ];
 
     /// Where it lives.
@@ -118,6 +125,7 @@ impl Module {
             Module::Disputes => address::DISPUTES,
             Module::Claims => address::CLAIMS,
             Module::Audits => address::AUDITS,
+            Module::Credit => address::CREDIT,
         }
     }
 
@@ -140,6 +148,7 @@ impl Module {
             Module::Disputes => "disputes",
             Module::Claims => "claims",
             Module::Audits => "audits",
+            Module::Credit => "credit",
         }
     }
 
@@ -157,6 +166,7 @@ impl Module {
             Module::Disputes => disputes::IDisputes::abi::contract(),
             Module::Claims => claims::IClaims::abi::contract(),
             Module::Audits => audits::IAudits::abi::contract(),
+            Module::Credit => credit::ICredit::abi::contract(),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{B256, U256};
 use crate::memory::{CREDIT, MemoryLedger};
+use alloy_primitives::{B256, U256};
 use surety_chain::worker_proof_message;
 use surety_client::{Account, channel::ModuleCall};
 use surety_engine::{

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::{Address, B256, U256};
 use crate::memory::{CREDIT, MemoryLedger, wallet};
+use alloy_primitives::{Address, B256, U256};
 use surety_blobs::{HoldLimits, Shelf, View};
 use surety_client::channel::ModuleCall;
 use surety_types::{

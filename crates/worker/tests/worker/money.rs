@@ -2,8 +2,8 @@
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, U256};
 use crate::memory::{CREDIT, MemoryLedger, wallet};
+use alloy_primitives::{Address, B256, U256};
 use surety_client::{
     Account,
     channel::{ModuleCall, view},
