@@ -139,6 +139,16 @@ def test_what_is_signed_and_breaks_a_rule_is_refused_by_its_name(case: dict[str,
     assert caught.value.code == case["code"], str(caught.value)
 
 
+@pytest.mark.parametrize("case", REFUSED["held"], ids=lambda case: case["name"])
+def test_what_is_signed_and_keeps_the_rules_holds(case: dict[str, Any]) -> None:
+    made = copy.deepcopy(REFUSED["base"])
+    for path, value in case["edits"]:
+        forge.put(*path, value)(made)
+    report = verify(json.dumps(made))
+    assert case["checked"] in report.checked
+    assert [one.get("check", False) for one in report.to_dict()["answers"]] == [False, True]
+
+
 def test_the_forged_cases_are_those_of_the_generator_and_their_base_holds() -> None:
     message = "run `python sdk/python/tests/forge.py`"
     assert forge.written() == (forge.TESTDATA / "refused.json").read_text(encoding="utf-8"), message

@@ -36,7 +36,7 @@ use crate::{
         Generation, NOBODY, Tenant, Totals, UsagePage,
         hold::{charge_max, prompt_tokens_bound, worst_charge},
     },
-    route::Demand,
+    route::{Candidate, Demand},
 };
 
 /// Rows of usage in one answer.
@@ -311,9 +311,9 @@ pub(super) struct Quote {
     output_tokens_max: Option<u64>,
     /// The same, about: 512 each, unless less was asked for.
     output_tokens_expected: u64,
-    /// What the dearest of the workers may charge at most: what is set aside.
+    /// What the dearest of the workers may charge at most, and of those that check, if one is to: what is set aside.
     cost_max: String,
-    /// What the first of the workers charges, about.
+    /// What the first of both charges, about.
     cost_expected: String,
     /// What the key has left; none if nothing bounds it.
     left: Option<String>,
@@ -321,6 +321,9 @@ pub(super) struct Quote {
     within_budget: bool,
     /// Who would be asked, in this order.
     workers: Vec<WorkerQuote>,
+    /// Who would be asked to compute the answer too, if that is wanted and the first of `workers` answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checked_by: Vec<WorkerQuote>,
 }
 
 /// What one worker would charge. Amounts are micro-credits, as decimal texts.
@@ -368,42 +371,61 @@ pub(super) async fn quote_answer(
         max_output_tokens: ask.max_output_tokens,
         context_tokens_min: None,
         without: &[],
+        apart: &[],
         affinity: Some(tenant.affinity(ask.affinity())),
         orders: ask.answers() as u32,
         trail: None,
     };
-    let candidates = shared.workers.quoted(&demand)?;
+    let (candidates, checkers) = match ask.preferences.checked {
+        true => shared.workers.has_others(&demand, &ask.preferences.of_check())?,
+        false => (shared.workers.quoted(&demand)?, Vec::new()),
+    };
     let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
         ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
     };
     let choices = u128::from(ask.choices);
     let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
     let expected = |request: &surety_types::Request| prompt_tokens_bound(request).div_ceil(BYTES_PER_TOKEN);
-    let costs: Vec<(u128, u128)> = candidates
-        .iter()
-        .map(|candidate| {
-            let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
-            let worst = each(&|request| {
-                worst_charge(request, 0, ask.max_output_tokens, candidate.context_tokens, &price)
-            });
-            let usual = each(&|request| charge_max(&price, expected(request), output));
-            (worst.saturating_mul(choices), usual.saturating_mul(choices))
-        })
-        .collect();
-    let workers = candidates.iter().zip(&costs).map(|(candidate, (worst, usual))| {
+    let cost = |candidate: &Candidate| {
         let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
-        WorkerQuote {
-            worker: candidate.worker.key().to_string(),
-            price_prompt: price.prompt.to_string(),
-            price_cached: price.cached.to_string(),
-            price_output: price.output.to_string(),
-            cost_max: worst.to_string(),
-            cost_expected: usual.to_string(),
-        }
-    });
-    let workers = workers.collect();
+        let worst = each(&|request| {
+            worst_charge(request, 0, ask.max_output_tokens, candidate.context_tokens, &price)
+        });
+        let usual = each(&|request| charge_max(&price, expected(request), output));
+        (worst.saturating_mul(choices), usual.saturating_mul(choices))
+    };
+    let quotes = |candidates: &[Candidate], costs: &[(u128, u128)]| {
+        let quoted = candidates.iter().zip(costs).map(|(candidate, (worst, usual))| {
+            let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
+            WorkerQuote {
+                worker: candidate.worker.key().to_string(),
+                price_prompt: price.prompt.to_string(),
+                price_cached: price.cached.to_string(),
+                price_output: price.output.to_string(),
+                cost_max: worst.to_string(),
+                cost_expected: usual.to_string(),
+            }
+        });
+        quoted.collect::<Vec<_>>()
+    };
+    let [costs, check_costs] =
+        [&candidates, &checkers].map(|candidates| candidates.iter().map(cost).collect::<Vec<_>>());
+    let (workers, checked_by) = (quotes(&candidates, &costs), quotes(&checkers, &check_costs));
     let left = shared.keys.account(tenant.key()).and_then(|(_, account)| account.left());
-    let cheapest = costs.iter().map(|(worst, _)| *worst).min().unwrap_or(0);
+    // What is checked is charged twice, each by another operator.
+    let worsts: Vec<u128> = match checkers[..] {
+        [] => costs.iter().map(|(worst, _)| *worst).collect(),
+        _ => {
+            let may_check = || checkers.iter().zip(&check_costs).chain(candidates.iter().zip(&costs));
+            let both = |(candidate, (worst, _)): (&Candidate, &(u128, u128))| {
+                let others = may_check().filter(|(other, _)| !candidate.worker.is_kin(&other.worker));
+                others.map(|(_, (check, _))| worst.saturating_add(*check)).collect::<Vec<_>>()
+            };
+            candidates.iter().zip(&costs).flat_map(both).collect()
+        }
+    };
+    let first = |costs: &[(u128, u128)]| costs.first().map_or(0, |(_, usual)| *usual);
+    let cheapest = worsts.iter().min().copied().unwrap_or(0);
     let answers = ask.answers() as u64;
     Ok(Json(Quote {
         object: "quote",
@@ -413,11 +435,12 @@ pub(super) async fn quote_answer(
         prompt_tokens_expected: each(&|request| u128::from(expected(request))) as u64,
         output_tokens_max: ask.max_output_tokens.map(|tokens| u64::from(tokens) * answers),
         output_tokens_expected: u64::from(output) * answers,
-        cost_max: costs.iter().map(|(worst, _)| *worst).max().unwrap_or(0).to_string(),
-        cost_expected: costs.first().map_or(0, |(_, usual)| *usual).to_string(),
+        cost_max: worsts.iter().max().copied().unwrap_or(0).to_string(),
+        cost_expected: first(&costs).saturating_add(first(&check_costs)).to_string(),
         within_budget: left.is_none_or(|left| cheapest <= left),
         left: left.map(|left| left.to_string()),
         workers,
+        checked_by,
     }))
 }
 

@@ -27,3 +27,4 @@ mod resume;
 mod routes;
 mod tenants;
 mod tools;
+mod verified;

@@ -38,6 +38,8 @@ fn end(status: Status) -> End {
                 receipt: None,
                 model: "m".to_owned(),
                 workers: vec!["w".to_owned()],
+                verification: "not-requested",
+                checked_by: Vec::new(),
                 handovers: 0,
                 waits: Vec::new(),
                 cost: "0".to_owned(),
