@@ -136,6 +136,8 @@ pub struct Part {
     pub model: ModelId,
     /// Which of the answers of the request, from zero.
     pub choice: u32,
+    /// Whether it computed the answer once more, to be compared with it.
+    pub check: bool,
     /// Index of its first token in the answer, and tokens that it signed for.
     pub first_output_token: u32,
     pub output_tokens: u32,
@@ -176,7 +178,9 @@ pub fn explain(
     mut ledger: impl FnMut(&Checked) -> Option<OnLedger>,
 ) -> Explanation {
     let envelope = &checked.envelope;
-    let parts: Vec<Part> = checked.answers.iter().map(|answer| part(answer, ledger(answer))).collect();
+    let named = checked.answers.iter().zip(&envelope.parts);
+    let parts: Vec<Part> =
+        named.map(|(answer, named)| part(answer, named.is_check(), ledger(answer))).collect();
     let mut found = verdict(request_id, &parts);
     let broke = found.part.is_some_and(|index| matches!(parts[index].end, End::BrokeOff { .. }));
     if broke && found.basis == Basis::Signatures && statement.is_some_and(|statement| stood_still(statement))
@@ -204,9 +208,10 @@ pub fn explain(
                 0 => String::new(),
                 from => format!(", to go on after {from} tokens of another"),
             };
+            let check = if part.check { ", to compute the answer once more" } else { "" };
             events.push(told(
                 acceptance.accepted_ms,
-                format!("accepted {} prompt tokens{from}", part_prompt(answer)),
+                format!("accepted {} prompt tokens{check}{from}", part_prompt(answer)),
             ));
         }
         if let Some(receipt) = &answer.receipt {
@@ -364,6 +369,9 @@ fn stated(event: &StatedEvent, received_ms: u64) -> Event {
         What::Slow => format!("{who} is slow{why}; another is asked beside it"),
         What::Finished => format!("{who} brought it to its end"),
         What::StoodStill => format!("the gateway itself stood still{why}"),
+        What::Compared => {
+            format!("what {who} computed was compared with the answer, after {tokens} tokens{why}")
+        }
     };
     Event { after_ms: event.at_ms as i64 - received_ms as i64, worker: None, what }
 }
@@ -496,6 +504,8 @@ fn part_of_papers(papers: &Papers, ledger: Option<OnLedger>) -> Part {
         worker: papers.worker,
         model: papers.order.model,
         choice: papers.order.choice,
+        // Its gateway's envelope would say so, and there is none.
+        check: false,
         first_output_token: papers.order.resumed_tokens(),
         output_tokens: papers.receipt.as_ref().map_or(signed, |receipt| receipt.output_tokens),
         end,
@@ -508,7 +518,7 @@ fn part_prompt(answer: &Checked) -> u32 {
     answer.prompt_tokens().saturating_sub(answer.order.resumed_tokens())
 }
 
-fn part(answer: &Checked, ledger: Option<OnLedger>) -> Part {
+fn part(answer: &Checked, check: bool, ledger: Option<OnLedger>) -> Part {
     let end = match &answer.receipt {
         None => End::BrokeOff { accepted: answer.acceptance.is_some() },
         Some(receipt) => match receipt.failure() {
@@ -520,6 +530,7 @@ fn part(answer: &Checked, ledger: Option<OnLedger>) -> Part {
         worker: answer.worker,
         model: answer.order.model,
         choice: answer.order.choice,
+        check,
         first_output_token: answer.order.resumed_tokens(),
         output_tokens: answer.output_tokens(),
         end,
@@ -530,11 +541,13 @@ fn part(answer: &Checked, ledger: Option<OnLedger>) -> Part {
 
 /// The last part of each answer: what it ended with.
 fn choices(parts: &[Part]) -> impl Iterator<Item = (usize, &Part)> {
-    let is_last = |index: usize| parts.get(index + 1).is_none_or(|next| next.choice != parts[index].choice);
+    let of = |part: &Part| (part.choice, part.check);
+    let is_last = |index: usize| parts.get(index + 1).is_none_or(|next| of(next) != of(&parts[index]));
     parts.iter().enumerate().filter(move |(index, _)| is_last(*index))
 }
 
 const COMPUTED: &str = "whether the answer is what the model gives: only computing it again shows that";
+const COMPUTED_YOURSELF: &str = "whether the answer is what the model gives, and not what two workers agreed on: computing it again yourself shows that";
 /// Of an answer that an upstream gave (R-13).
 const TOLD: &str = "which model gave the answer: the operator's upstream did, which saw the text, and nobody can compute it again";
 
@@ -546,7 +559,8 @@ fn not_known(parts: &[Part]) -> Vec<String> {
     let passed =
         |part: &Part| part.ledger.as_ref().is_some_and(|ledger| ledger.audit.as_deref() == Some("passed"));
     if !parts.iter().all(passed) {
-        lines.push(COMPUTED.to_owned());
+        let agreed = parts.iter().any(|part| part.check);
+        lines.push(if agreed { COMPUTED_YOURSELF } else { COMPUTED }.to_owned());
     }
     if parts.iter().any(|part| part.end == End::BrokeOff { accepted: true }) {
         lines.push(
@@ -747,7 +761,13 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
         },
         None => Verdict {
             basis: Basis::Signatures,
-            said: "the answer is whole, and nothing is known against anybody".to_owned(),
+            said: if parts.iter().any(|part| part.check) {
+                "the answer is whole, a second worker computed the same before its end was sent, and nothing is known against \
+                 anybody"
+            } else {
+                "the answer is whole, and nothing is known against anybody"
+            }
+            .to_owned(),
             accountable: Accountable::Nobody,
             part: None,
             next: recompute,
@@ -766,6 +786,7 @@ mod tests {
             worker: PublicKey([choice as u8 + 1; 32]),
             model: ModelId(Digest::ZERO),
             choice,
+            check: false,
             first_output_token: 0,
             output_tokens: 7,
             end,

@@ -76,6 +76,9 @@ pub struct AnswerReport {
     pub failed: Option<String>,
     /// The text.
     pub text: String,
+    /// Whether it is an answer once more, by another worker, to be compared with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
 }
 
 /// Evidence whose signatures and bindings hold.
@@ -103,7 +106,8 @@ pub fn verify(bytes: &[u8], known: &Known) -> Result<Verified, Box<Report>> {
         not_checked: Vec::new(),
         failure: None,
     };
-    for (answer, checked) in evidence.answers.iter().zip(&checked.answers) {
+    let parts = evidence.answers.iter().zip(&checked.answers).zip(&checked.envelope.parts);
+    for ((answer, checked), part) in parts {
         report.answers.push(AnswerReport {
             model: checked.order.model,
             worker: checked.worker,
@@ -114,6 +118,7 @@ pub fn verify(bytes: &[u8], known: &Known) -> Result<Verified, Box<Report>> {
             finish: checked.receipt.as_ref().map(|receipt| receipt.finish),
             failed: failure(checked),
             text: answer.text.clone(),
+            check: part.is_check(),
         });
         add(&mut report.checked, checked.checked.iter());
         add(&mut report.not_checked, checked.unchecked.iter());

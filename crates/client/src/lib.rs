@@ -26,7 +26,7 @@ pub use reach::Reach;
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
 pub use surety_net::StatusError;
 pub use surety_proof::{
-    Checked, CheckedEvidence, EvidenceFault, Expected, IdsHasher, TextHasher, check_evidence,
+    Check, Checked, CheckedEvidence, EvidenceFault, Expected, IdsHasher, TextHasher, check_evidence,
 };
 pub use transcript::ProgressProblem;
 

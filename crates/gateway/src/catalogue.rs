@@ -247,8 +247,9 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
              would fail alike.",
         ),
         Code::VerificationFailed => (
-            "What a worker signed and what it sent are not the same, or two workers gave different answers to one order. The answer \
-             was withheld or cut off there.",
+            "What a worker signed and what it sent are not the same, or two workers gave different answers to one order: one \
+             that went on where the other had left off, or the one that checked what was asked for as `:verified`. The answer was \
+             withheld or cut off there.",
             "The worker whose signature does not fit; where two disagree, it is not known which of them.",
             "Do not rely on what came before. Send it again: another worker is asked.",
         ),

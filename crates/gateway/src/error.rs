@@ -387,6 +387,12 @@ impl ApiError {
         Self::new(Code::GatewayBug, message)
     }
 
+    /// Says it otherwise.
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// Names the parameter at fault.
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
         self.0.param = Some(param.into());
@@ -515,6 +521,9 @@ impl ApiError {
             let ms = after.as_millis() as u64;
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
             headers.insert("retry-after-ms", HeaderValue::from(ms));
+        }
+        if self.0.code == Code::VerificationFailed {
+            headers.insert("x-surety-verification", HeaderValue::from_static("failed"));
         }
         if self.0.code == Code::BadKey {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

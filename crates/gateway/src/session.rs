@@ -3,6 +3,7 @@
 //! In:     what is asked; the workers that could answer.
 //! Out:    pieces of answers as they come; at the end each answer with the evidence of every worker's part in it.
 //! Touches: the network, through `client`.
+//! Holds:  what is wanted checked is ordered of two operators, and told as far as both have said the same (`pairs`).
 //! Holds: : an answer whose worker is lost, stalls, errs or breaks the protocol is continued by another, with the same
 //!         tokens, as long as there is one; what the caller was given is never taken back or given twice. A worker slow to
 //!         begin, or silent where a sign of life was due, has another asked beside it, and that one a third if it is slow
@@ -11,6 +12,7 @@
 
 mod course;
 mod failure;
+mod pairs;
 mod place;
 mod restore;
 
@@ -18,15 +20,18 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{FinishReason, PublicKey, TokenLogprob, What, receipt::NO_ARITHMETIC};
+use surety_types::{
+    Answer, FinishReason, PublicKey, Receipt, Signed, TokenLogprob, What, receipt::NO_ARITHMETIC,
+};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tracing::{info, warn};
 
 use course::Course;
 pub(crate) use course::{Share, Waited, Whole};
+use pairs::{Difference, Pair};
 pub(crate) use place::Desk;
 use place::Leg;
 pub(crate) use restore::{Again, Restored};
@@ -55,6 +60,8 @@ pub(crate) struct Finished {
     /// `stop` or `length`.
     pub(crate) reason: &'static str,
     pub(crate) whole: Box<Whole>,
+    /// The same once more, by others, if that was wanted: it was compared.
+    pub(crate) check: Option<Box<Whole>>,
 }
 
 impl Finished {
@@ -67,7 +74,14 @@ impl Finished {
 /// The answers to one request.
 pub(crate) struct Answering {
     desk: Arc<Desk>,
+    /// The answers; behind them, in the same order, the checks, if there are any.
     courses: Vec<Course>,
+    /// For each answer that is checked.
+    pairs: Vec<Pair>,
+    /// What may be told.
+    told: VecDeque<(usize, Event)>,
+    /// Two answers that should be the same are not: what their workers sign is waited for, until then.
+    differing: Option<(ApiError, Instant)>,
     running: FuturesUnordered<Step>,
     waiting: VecDeque<usize>,
     /// Who accepted first, for each answer that was begun with.
@@ -121,10 +135,20 @@ fn courses(ask: &Ask) -> Result<Vec<Course>, ApiError> {
 async fn begin_with(desk: Desk, mut courses: Vec<Course>) -> Result<Answering, ApiError> {
     let by_word = desk.model.arithmetic == NO_ARITHMETIC;
     courses.iter_mut().for_each(|course| course.by_word = by_word);
+    let waiting: VecDeque<usize> = (0..courses.len()).collect();
+    let mut pairs = Vec::new();
+    if desk.checking.is_some() {
+        place::has_others(&desk)?;
+        courses.extend(courses.iter().map(Course::repeated).collect::<Vec<_>>());
+        pairs.resize_with(waiting.len(), Pair::default);
+    }
     let mut answering = Answering {
         desk: Arc::new(desk),
-        waiting: (0..courses.len()).collect(),
+        waiting,
         courses,
+        pairs,
+        told: VecDeque::new(),
+        differing: None,
         running: FuturesUnordered::new(),
         workers: Vec::new(),
         paid: false,
@@ -132,23 +156,32 @@ async fn begin_with(desk: Desk, mut courses: Vec<Course>) -> Result<Answering, A
     };
     let first = answering.waiting.len().min(ORDERS_AT_ONCE);
     (0..first).for_each(|_| answering.begin_next());
-    let mut accepted = Vec::with_capacity(first);
-    while accepted.len() < first {
+    let legs = if answering.pairs.is_empty() { first } else { 2 * first };
+    let mut accepted = Vec::with_capacity(legs);
+    while accepted.len() < legs {
         match answering.running.next().await {
             Some(Stepped::Placed(index, _, Ok(leg))) => {
                 answering.courses[index].sought();
                 answering.courses[index].joined(&leg);
-                answering.courses[index].accepted(&leg)?;
                 answering.paid |= leg.paid;
+                let agreed = answering.courses[index].accepted(&leg);
                 accepted.push((index, leg));
+                if let Err(error) = agreed {
+                    answering.abandon(accepted);
+                    return Err(error);
+                }
+                answering.begin_check(index);
             }
-            Some(Stepped::Placed(_, _, Err(error))) => return Err(error),
+            Some(Stepped::Placed(index, _, Err(error))) => {
+                answering.abandon(accepted);
+                return Err(answering.not_placed(index, error));
+            }
             _ => return Err(ApiError::bug("an answer went on before it began")),
         }
     }
     accepted.sort_by_key(|(index, _)| *index);
     for (index, leg) in accepted {
-        if !answering.workers.contains(&leg.worker()) {
+        if !answering.courses[index].check && !answering.workers.contains(&leg.worker()) {
             answering.workers.push(leg.worker());
         }
         answering.go_on(index, leg);
@@ -187,6 +220,16 @@ impl Answering {
     /// What comes next, and of which answer; `None` when all are whole. May be cancelled.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         loop {
+            if let Some(told) = self.told.pop_front() {
+                return Some(Ok(told));
+            }
+            if let Some((_, until)) = self.differing {
+                match timeout_at(until, self.running.next()).await {
+                    Ok(Some(stepped)) => self.parts(stepped),
+                    Ok(None) | Err(_) => return self.differing.take().map(|(error, _)| Err(error)),
+                }
+                continue;
+            }
             let event = match self.running.next().await? {
                 Stepped::Said(index, leg, event) => self.said(index, leg, event).map(|event| (index, event)),
                 Stepped::Slow(index, leg) => {
@@ -212,7 +255,8 @@ impl Answering {
                         continue;
                     }
                     // That somebody broke the answer off matters more than that nobody went on with it.
-                    Err(self.courses[index].broke.take().unwrap_or(error))
+                    let error = self.courses[index].broke.take().unwrap_or(error);
+                    Err(self.not_placed(index, error))
                 }
                 Stepped::LetGo(index, leg) => {
                     self.let_go(index, leg);
@@ -220,11 +264,115 @@ impl Answering {
                 }
             };
             match event {
+                Ok((index, event)) if !self.pairs.is_empty() => self.paired(index, event),
                 Ok((index, Some(event))) => return Some(Ok((index, event))),
                 Ok((_, None)) => {}
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    /// The course of the same answer, if it is computed twice.
+    fn partner(&self, index: usize) -> Option<usize> {
+        let answers = self.pairs.len();
+        (answers > 0).then(|| if index < answers { index + answers } else { index - answers })
+    }
+
+    /// Takes in what came of an answer that is checked, or of its check.
+    fn paired(&mut self, index: usize, event: Option<Event>) {
+        let answers = self.pairs.len();
+        let at = index % answers;
+        let (pair, answer, check) = (&mut self.pairs[at], &self.courses[at], &self.courses[at + answers]);
+        match event {
+            Some(event) if index < answers => pair.hold(answer, event),
+            Some(event) => pair.check(event),
+            None => {}
+        }
+        let mut told = Vec::new();
+        let compared = pair.compare(answer, check, &mut told);
+        let is_whole = matches!(told.last(), Some(Event::Finished(_)));
+        self.told.extend(told.into_iter().map(|event| (at, event)));
+        let (Some(worker), Some(checker)) = (answer.said_by, check.said_by) else { return };
+        let trail = &self.desk.trail;
+        let noted = |what: &str, tokens| trail.noted(What::Compared, checker, None, tokens, what);
+        match compared {
+            Ok(()) if is_whole => noted("it is the same", answer.said().0.len()),
+            Ok(()) => {}
+            Err(Difference { what, tokens }) => {
+                noted(&what, tokens);
+                for share in self.pairs[at].ended().flat_map(|whole| whole.shares) {
+                    trail.signed(share.part.order, &share.answer, None);
+                }
+                let error = failure::differs(worker, checker, &what);
+                self.differing = Some((error, Instant::now() + LAST_RECEIPTS));
+                self.leave.send_replace(true);
+            }
+        }
+    }
+
+    /// Hears the workers out whose answers differ: what they sign is kept.
+    fn parts(&mut self, stepped: Stepped) {
+        match stepped {
+            Stepped::Said(index, leg, Ok(event)) => match event {
+                SessionEvent::Finished(completed) => self.signed(&leg, &completed.answer, &completed.receipt),
+                SessionEvent::Refused(refusal) => self.signed(&leg, &refusal.answer, &refusal.receipt),
+                _ => self.leave_leg(index, leg),
+            },
+            Stepped::Said(_, leg, Err(error)) => {
+                if let Some(answer) = leg.session.so_far() {
+                    self.desk.trail.signed(leg.session.order().digest(), &answer, None);
+                }
+                if is_silence(&error) {
+                    leg.unreceipted();
+                }
+            }
+            Stepped::Slow(index, leg) | Stepped::Alive(index, leg) => self.leave_leg(index, leg),
+            Stepped::Placed(_, _, Ok(leg)) => let_go(leg, false),
+            Stepped::Placed(..) | Stepped::LetGo(..) => {}
+        }
+    }
+
+    fn signed(&self, leg: &Leg, answer: &Answer, receipt: &Signed<Receipt>) {
+        self.desk.trail.signed(leg.session.order().digest(), answer, Some(receipt.bytes()));
+    }
+
+    /// Has a leg stop, and hears it to its receipt.
+    fn leave_leg(&self, index: usize, mut leg: Box<Leg>) {
+        // Nobody is asked beside it any more.
+        leg.hedge_at = None;
+        leg.silence = LAST_RECEIPTS;
+        let (leader, leave) = (self.courses[index].leader.subscribe(), self.leave.subscribe());
+        self.running.push(Box::pin(async move {
+            leg.session.cancel().await;
+            step(index, leg, leader, leave).await
+        }));
+    }
+
+    /// Seeks another operator's worker for an answer that was accepted and is to be checked, once.
+    fn begin_check(&mut self, index: usize) {
+        let Some(pair) = self.pairs.get_mut(index) else { return };
+        if std::mem::replace(&mut pair.begun, true) {
+            return;
+        }
+        let check = index + self.pairs.len();
+        let agreed = self.courses[index].agreed();
+        self.courses[check].agree(agreed);
+        self.place(check);
+    }
+
+    /// Tells whoever has accepted that nobody wants it. What they signed of the prompt is kept.
+    fn abandon(&self, accepted: Vec<(usize, Box<Leg>)>) {
+        for (_, leg) in accepted {
+            if let Some(answer) = leg.session.so_far() {
+                self.desk.trail.signed(leg.session.order().digest(), &answer, None);
+            }
+            let_go(leg, false);
+        }
+    }
+
+    /// Why nobody is found for an answer, or for its check.
+    fn not_placed(&self, index: usize, error: ApiError) -> ApiError {
+        if self.courses[index].check { failure::unchecked(error) } else { error }
     }
 
     /// Takes in what a worker said.
@@ -274,8 +422,10 @@ impl Answering {
                 };
                 leg.hold.charge(&completed.receipt);
                 let whole = Box::new(course.end(&leg, *completed)?);
-                self.begin_next();
-                Ok(Some(Event::Finished(Finished { reason, whole })))
+                if !course.check {
+                    self.begin_next();
+                }
+                Ok(Some(Event::Finished(Finished { reason, whole, check: None })))
             }
             Ok(SessionEvent::Refused(refusal)) => {
                 let error = failure::refused(leg.worker(), &refusal);
@@ -334,8 +484,9 @@ impl Answering {
 
     /// Seeks a worker for an answer, or the rest of it; perhaps beside those that are at it.
     fn place(&mut self, index: usize) {
+        let apart = self.partner(index).map(|partner| self.courses[partner].workers()).unwrap_or_default();
         let course = &mut self.courses[index];
-        let (placement, ended) = course.seek();
+        let (placement, ended) = course.seek(apart);
         let beside = placement.beside;
         let (desk, mut leader) = (Arc::clone(&self.desk), course.leader.subscribe());
         self.running.push(Box::pin(async move {
@@ -352,9 +503,13 @@ impl Answering {
 
     /// A worker has accepted an answer, or the rest of it.
     fn placed(&mut self, index: usize, leg: Box<Leg>) -> Result<(), ApiError> {
+        let is_kin = self.partner(index).is_some_and(|partner| {
+            self.desk.workers.kin(&self.courses[partner].workers()).contains(&leg.worker())
+        });
         let course = &mut self.courses[index];
         self.paid |= leg.paid;
-        if course.leader.borrow().is_some() {
+        // Who was sought for an answer and for its check at once may be the same.
+        if course.leader.borrow().is_some() || is_kin {
             let_go(leg, false);
             self.let_go(index, None);
             return Ok(());
@@ -365,6 +520,7 @@ impl Answering {
         info!(worker = leg.worker().short(), from = leg.from.tokens, "worker accepted");
         noted(&self.desk, &leg, What::HandedOver, "");
         self.go_on(index, leg);
+        self.begin_check(index);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, DecodeError, Digest, Envelope, Evidence, FinishReason, Invalid,
-    OpenError, Order, Price, Progress, Prompt, PublicKey, Receipt, Request, Signed,
+    OpenError, Order, Part, Price, Progress, Prompt, PublicKey, Receipt, Request, Signed,
     embedding::{vector_digest, vector_of},
     receipt::{ARITHMETIC_VERSION, NO_ARITHMETIC},
 };
@@ -132,6 +132,8 @@ pub enum Check {
     Parts,
     /// Each part of an answer goes on where those before it ended, under the same order.
     Continuation,
+    /// Another worker was ordered the same answer, and gave it.
+    Repeated,
 }
 
 impl fmt::Display for Check {
@@ -153,6 +155,7 @@ impl fmt::Display for Check {
                 "a worker broke off; the tokens and the text counted for it are those it had signed"
             }
             Check::Continuation => "each part of the answer goes on where the one before it ended",
+            Check::Repeated => "another worker, ordered the same answer, signed for the same tokens and text",
             Check::OutputTokens => "the output's tokens are the receipt's",
             Check::Text => "the text is the receipt's, to the byte",
             Check::Vector => "the vector is the one the receipt commits to, to the bit",
@@ -1062,6 +1065,18 @@ pub enum EvidenceFault {
     ///
     #[error("the last answer is not brought to its end")]
     Unfinished,
+    ///
+    #[error("answer {index} is named as a check, and repeats no answer before it")]
+    CheckOfNothing {
+        /// Which, from 0.
+        index: usize,
+    },
+    ///
+    #[error("answer {index} is named as a check of another, and is not the same or not by others")]
+    CheckDiffers {
+        /// Which, from 0.
+        index: usize,
+    },
     ///
     #[error("the envelope charges {found}; its receipts charge {due}")]
     Charge {
@@ -1098,14 +1113,18 @@ pub fn check_evidence(
 
     let mut answers: Vec<Checked> = Vec::new();
     let mut due = Amount::ZERO;
-    let mut course = Course::default();
+    let (mut course, mut wholes) = (Course::default(), Vec::<Whole>::new());
     for (index, (part, answer)) in envelope.parts.iter().zip(&evidence.answers).enumerate() {
         let checked =
             check_answer(answer, expected).map_err(|fault| EvidenceFault::Answer { index, fault })?;
-        //
+        //
+        let before = index.checked_sub(1).map(|before| &envelope.parts[before]);
         let goes_on = match answers.last() {
-            Some(last) if !last.is_end() => course.continues(&last.order, &checked.order, answer),
-            _ => checked.order.resumed.is_none(),
+            Some(last) if !last.is_end() => {
+                course.continues(&last.order, &checked.order, answer)
+                    && before.is_none_or(|before| before.purpose == part.purpose)
+            }
+            _ => checked.order.resumed.is_none() && (part.is_check() || !before.is_some_and(Part::is_check)),
         };
         if !goes_on {
             return Err(EvidenceFault::NotAContinuation { index });
@@ -1120,7 +1139,14 @@ pub fn check_evidence(
             return Err(EvidenceFault::OtherPart { index });
         }
         due = due.checked_add(checked.charge()).unwrap_or(Amount(u128::MAX));
-        course.extend(&checked, answer);
+        if let Some(whole) = course.extend(&checked, answer) {
+            match wholes.iter().find(|other| is_same_answer(&other.order, &whole.order)) {
+                _ if !part.is_check() => wholes.push(whole),
+                None => return Err(EvidenceFault::CheckOfNothing { index }),
+                Some(other) if !whole.repeats(other) => return Err(EvidenceFault::CheckDiffers { index }),
+                Some(_) => {}
+            }
+        }
         answers.push(checked);
     }
     // A failure may stand alone, as the whole of what came.
@@ -1131,6 +1157,9 @@ pub fn check_evidence(
     checked.push(Check::Parts);
     if answers.iter().any(|answer| answer.order.resumed.is_some()) {
         checked.push(Check::Continuation);
+    }
+    if envelope.parts.iter().any(Part::is_check) {
+        checked.push(Check::Repeated);
     }
     //
     if envelope.charge != due {
@@ -1143,6 +1172,8 @@ pub fn check_evidence(
 #[derive(Default)]
 struct Course {
     ids: Vec<u32>,
+    text: String,
+    workers: Vec<PublicKey>,
     /// Output tokens of the whole answer, at most, by the first acceptance that an end came after.
     limit: Option<u32>,
 }
@@ -1151,15 +1182,7 @@ impl Course {
     /// whether an order asks for the rest of what `before` asked for.
     fn continues(&self, before: &Order, order: &Order, answer: &Answer) -> bool {
         let resumed = &answer.resumed_ids;
-        let same = Order {
-            channel: before.channel,
-            price_ceiling: before.price_ceiling,
-            deadline_ms: before.deadline_ms,
-            issued_ms: before.issued_ms,
-            max_output_tokens: before.max_output_tokens,
-            resumed: before.resumed,
-            ..order.clone()
-        } == *before;
+        let same = is_same_answer(before, order);
         // Nothing that was not signed is resumed from; starting anew resumes from nothing.
         let prefix = resumed.is_empty() || *resumed == self.ids;
         let rest = self
@@ -1168,14 +1191,56 @@ impl Course {
         same && prefix && rest
     }
 
-    fn extend(&mut self, checked: &Checked, answer: &Answer) {
-        if checked.is_end() {
-            return *self = Course::default();
+    /// Takes in a part; the answer, if this brought it to its end.
+    fn extend(&mut self, checked: &Checked, answer: &Answer) -> Option<Whole> {
+        if checked.order.resumed.is_none() {
+            self.text.clear();
         }
         self.ids.truncate(checked.order.resumed_tokens() as usize);
         self.ids.extend(&answer.output_ids);
+        self.text.push_str(&answer.text);
+        self.workers.push(checked.worker);
+        if let Some(receipt) = checked.receipt.as_ref().filter(|_| checked.is_end()) {
+            let Course { ids, text, workers, limit: _ } = std::mem::take(self);
+            let (order, vector) = (Order::clone(&checked.order), answer.embedding.clone());
+            return Some(Whole { order, ids, text, finish: receipt.finish, vector, workers });
+        }
         if let Some(acceptance) = &checked.acceptance {
             self.limit.get_or_insert(checked.order.resumed_tokens() + acceptance.max_output_tokens);
         }
+        None
     }
+}
+
+/// An answer that was brought to its end.
+struct Whole {
+    /// By the last order of it.
+    order: Order,
+    ids: Vec<u32>,
+    text: String,
+    finish: FinishReason,
+    vector: Option<Vec<u8>>,
+    workers: Vec<PublicKey>,
+}
+
+impl Whole {
+    /// whether it is the same as another, and by nobody who gave that.
+    fn repeats(&self, other: &Whole) -> bool {
+        (&self.ids, &self.text, self.finish, &self.vector)
+            == (&other.ids, &other.text, other.finish, &other.vector)
+            && self.workers.iter().all(|worker| !other.workers.contains(worker))
+    }
+}
+
+/// Whether two orders are for one answer: of one worker after another, or of two to be compared.
+fn is_same_answer(one: &Order, other: &Order) -> bool {
+    Order {
+        channel: one.channel,
+        price_ceiling: one.price_ceiling,
+        deadline_ms: one.deadline_ms,
+        issued_ms: one.issued_ms,
+        max_output_tokens: one.max_output_tokens,
+        resumed: one.resumed,
+        ..other.clone()
+    } == *one
 }

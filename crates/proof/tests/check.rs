@@ -6,7 +6,7 @@ use surety_proof::{
 };
 use surety_types::{
     Acceptance, Amount, Answer, Canonical, Digest, Envelope, Evidence, FailureCode, FinishReason, Message,
-    ModelId, OpenError, Order, Outcome, Part, Price, Prompt, PublicKey, Receipt, Request, Sampling,
+    ModelId, OpenError, Order, Outcome, Part, Price, Prompt, PublicKey, Purpose, Receipt, Request, Sampling,
     SecretKey, Seed, Signed, Text,
     digest::domain,
     order::ORDER_VERSION,
@@ -622,6 +622,7 @@ fn evidence_of(cases: &[Case], change: impl FnOnce(&mut Envelope)) -> Evidence {
                 worker: case.receipt.worker,
                 first_output_token: 0,
                 output_tokens: case.receipt.output_tokens,
+                purpose: None,
             })
             .collect(),
         received_ms: ISSUED_MS,
@@ -651,6 +652,67 @@ fn whole_evidence_holds() {
 
     let checked = check_evidence(&evidence, None, &Expected::default()).unwrap();
     assert_eq!(checked.unchecked, [Unchecked::Gateway]);
+}
+
+/// The same answer by another worker, ordered at another price.
+fn repeated() -> Case {
+    let mut case = honest();
+    case.worker = stranger();
+    case.acceptor = stranger();
+    case.order.price_ceiling.output = Amount(600_000);
+    case.order.issued_ms += 1;
+    case.expected = Expected::default();
+    case = case.reorder();
+    case.receipt.worker = stranger().public();
+    if let Some(acceptance) = &mut case.acceptance {
+        acceptance.worker = stranger().public();
+    }
+    case.receipt.state_commitment = state_commitment(&stranger().public(), &SALT, &state_digest());
+    case
+}
+
+fn named_as_checks(from: usize) -> impl Fn(&mut Envelope) {
+    move |envelope| {
+        envelope.parts[from..].iter_mut().for_each(|part| part.purpose = Some(Purpose::Check));
+    }
+}
+
+#[test]
+fn a_check_repeats_an_answer_by_another_worker() {
+    let fault = |cases: &[Case], from: usize| {
+        let evidence = evidence_of(cases, named_as_checks(from));
+        check_evidence(&evidence, None, &Expected::default()).map(|checked| checked.checked)
+    };
+    let checked = fault(&[honest(), repeated()], 1).expect("it repeats it");
+    assert!(checked.contains(&Check::Repeated));
+    // Two answers of which neither is said to check the other are two answers.
+    let checked = fault(&[honest(), repeated()], 2).expect("two answers");
+    assert!(!checked.contains(&Check::Repeated));
+
+    let by_the_same = honest();
+    assert!(matches!(fault(&[honest(), by_the_same], 1), Err(EvidenceFault::CheckDiffers { index: 1 })));
+    let mut otherwise = repeated();
+    otherwise.output_ids[1] = 77;
+    otherwise.receipt.output_digest = output_digest(&otherwise.output_ids);
+    assert!(matches!(fault(&[honest(), otherwise], 1), Err(EvidenceFault::CheckDiffers { index: 1 })));
+    let mut other_text = repeated();
+    other_text.text.push('!');
+    other_text.receipt.text_digest = text_digest(&other_text.text);
+    assert!(matches!(fault(&[honest(), other_text], 1), Err(EvidenceFault::CheckDiffers { index: 1 })));
+    let mut of_another = repeated();
+    of_another.order.nonce = [9; 32];
+    let mut of_another = of_another.reorder();
+    of_another.receipt.seed = of_another.order.seed_bytes();
+    assert!(matches!(fault(&[honest(), of_another], 1), Err(EvidenceFault::CheckOfNothing { index: 1 })));
+    assert!(matches!(fault(&[honest(), repeated()], 0), Err(EvidenceFault::CheckOfNothing { index: 0 })));
+    // Answers come first.
+    let mut second = honest();
+    second.order.choice = 1;
+    let evidence = evidence_of(&[honest(), repeated(), second.reorder()], |envelope| {
+        envelope.parts[1].purpose = Some(Purpose::Check);
+    });
+    let fault = check_evidence(&evidence, None, &Expected::default()).expect_err("an answer behind a check");
+    assert!(matches!(fault, EvidenceFault::NotAContinuation { index: 2 }), "{fault:?}");
 }
 
 /// A gateway that orders something else than it was asked for signs evidence that holds, and that says so: the request in it is

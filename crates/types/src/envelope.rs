@@ -65,6 +65,27 @@ pub struct Part {
     /// How many it answers for.
     #[n(4)]
     pub output_tokens: u32,
+    /// What it was ordered for, if not to be given to the caller.
+    #[n(5)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
+}
+
+/// What a part was ordered for besides the answer itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cbor(index_only)]
+pub enum Purpose {
+    /// The same answer, computed by another worker, to be compared with it.
+    #[n(0)]
+    Check,
+}
+
+impl Part {
+    /// Whether it was ordered to be compared with the answer, and is no answer itself.
+    pub fn is_check(&self) -> bool {
+        self.purpose.is_some()
+    }
 }
 
 impl Canonical for Envelope {

@@ -54,7 +54,7 @@ pub use cose::{Kind, OpenError, Signable, Signed};
 pub use detokenizer::Detokenizer;
 pub use digest::{Digest, ModelId};
 pub use embedding::{Embedding, Pooling, Vectors};
-pub use envelope::{Envelope, Part};
+pub use envelope::{Envelope, Part, Purpose};
 pub use evidence::{Answer, Evidence, EvidenceError};
 pub use key::{PublicKey, SecretKey};
 pub use manifest::{FileDigest, FormatSummary, Manifest};

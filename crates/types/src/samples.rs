@@ -265,6 +265,7 @@ pub(crate) fn envelope(receipt: &Signed<Receipt>) -> Envelope {
             worker: worker().public(),
             first_output_token: 0,
             output_tokens: 3,
+            purpose: None,
         }],
         received_ms: 1_770_000_000_000,
         first_byte_ms: 1_770_000_000_101,

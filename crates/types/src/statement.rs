@@ -194,6 +194,9 @@ pub enum What {
     /// The gateway itself stood still, by its own clock.
     #[n(8)]
     StoodStill,
+    /// What it computed was compared with the answer; `why` says what came of it.
+    #[n(9)]
+    Compared,
 }
 
 impl Canonical for Statement {

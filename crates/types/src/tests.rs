@@ -263,7 +263,12 @@ fn every_kind_fits_its_bound() {
     assert!(dearest.try_to_cbor().is_ok());
     let receipt = Signed::sign(samples::receipt(), &samples::worker());
     let envelope = samples::envelope(&receipt);
-    let part = Part { first_output_token: u32::MAX, output_tokens: u32::MAX, ..envelope.parts[0].clone() };
+    let part = Part {
+        first_output_token: u32::MAX,
+        output_tokens: u32::MAX,
+        purpose: Some(Purpose::Check),
+        ..envelope.parts[0].clone()
+    };
     check(
         Envelope {
             request_id: "x".repeat(256),

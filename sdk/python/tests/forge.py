@@ -99,6 +99,7 @@ def forge(
     answer: Edit = nothing,
     progress: bool = False,
     worker: Ed25519PrivateKey = WORKER,
+    acceptor: Ed25519PrivateKey = WORKER,
 ) -> dict[str, Any]:
     """The base, edited, linked and signed anew."""
     made = copy.deepcopy(base)
@@ -139,7 +140,7 @@ def forge(
     made["envelope"] = shown(sign("envelope", encode(e), GATEWAY))
     one["request"] = shown(request_data)
     one["order"] = shown(sign("order", order_data, PAYER))
-    one["acceptance"] = shown(sign("acceptance", encode(a), WORKER))
+    one["acceptance"] = shown(sign("acceptance", encode(a), acceptor))
     one["receipt"] = shown(receipt_message)
     if progress:
         said = {0: order_digest, 1: p[7], 2: p[9], 3: p[10], 4: p[18], 5: p[20]}
@@ -250,6 +251,33 @@ def by_word(base: dict[str, Any], **edits: Any) -> dict[str, Any]:
     }
     made = {name: both(*part, *([edits[name]] if name in edits else [])) for name, part in parts.items()}
     return forge(base, **{**edits, **made})
+def by_another(made: dict[str, Any], **edits: Any) -> dict[str, Any]:
+    """The same, accepted and computed by another worker; perhaps edited."""
+    own = {"acceptance": put(2, public(OTHER)), "receipt": put(20, public(OTHER)), "envelope": put(3, 0, 2, public(OTHER))}
+    both_edits = {name: both(edit, edits.pop(name, nothing)) for name, edit in own.items()}
+    return forge(made, **both_edits, **edits, worker=OTHER, acceptor=OTHER)
+
+
+def together(*several: dict[str, Any], checks: tuple[int, ...]) -> dict[str, Any]:
+    """The answers of several, of which these are named as checks, under one envelope."""
+    made = copy.deepcopy(several[0])
+    envelopes = [decode(decode_message(base64.b64decode(one["envelope"]))) for one in several]
+    parts = [envelope[3][0] for envelope in envelopes]
+    for at in checks:
+        parts[at][5] = 0
+    envelopes[0][3] = parts
+    made["envelope"] = base64.b64encode(sign("envelope", encode(envelopes[0]), GATEWAY)).decode()
+    made["answers"] = [one["answers"][0] for one in several]
+    made["view"] = view(made)
+    return made
+
+
+def held(base: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every case by name: a line of what is checked of it, and the evidence, which holds."""
+    repeated = "another worker, ordered the same answer, signed for the same tokens and text"
+    return {
+        "check": (repeated, together(base, by_another(base, order=put(10, {0: 9, 1: 9, 2: 9})), checks=(1,))),
+    }
 
 
 def cases(base: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -348,6 +376,20 @@ def cases(base: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         "missing field": ("malformed", f(order=drop(5))),
         "integer in a long form": ("not_canonical", long_integer(base)),
         "repeated key": ("not_canonical", repeated(base)),
+        "check by the same": ("check_differs", together(base, base, checks=(1,))),
+        "check with another text": (
+            "check_differs",
+            together(
+                base,
+                by_another(base, answer=put("text", "La."), receipt=put(10, digests.digest(digests.OUTPUT_TEXT, b"La."))),
+                checks=(1,),
+            ),
+        ),
+        "check of nothing": ("check_of_nothing", together(base, by_another(base, order=put(3, zero)), checks=(1,))),
+        "only a check": ("check_of_nothing", together(base, checks=(0,))),
+        "answer behind a check": (
+            "not_a_continuation", together(base, by_another(base), by_another(base, order=put(3, zero)), checks=(1,))),
+        "another purpose": ("malformed", f(envelope=put(3, 0, 5, 1))),
     }
 
 
@@ -377,8 +419,13 @@ def written() -> str:
     ]
     word = difference(base, by_word(base), [])
     lines = ",\n".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in made)
-    held = json.dumps(word, ensure_ascii=False, separators=(",", ":"))
-    return f'{{"base":{json.dumps(base, ensure_ascii=False, separators=(",", ":"))},\n"by_word":{held},\n"cases":[\n{lines}\n]}}\n'
+    word = json.dumps(word, ensure_ascii=False, separators=(",", ":"))
+    holds = [
+        {"name": name, "checked": line, "edits": difference(base, one, [])} for name, (line, one) in held(base).items()
+    ]
+    more = ",\n".join(json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in holds)
+    text = json.dumps(base, ensure_ascii=False, separators=(",", ":"))
+    return f'{{"base":{text},\n"by_word":{word},\n"held":[\n{more}\n],\n"cases":[\n{lines}\n]}}\n'
 
 
 if __name__ == "__main__":

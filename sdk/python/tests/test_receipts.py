@@ -150,6 +150,16 @@ def test_an_answer_by_word_holds_and_claims_no_more() -> None:
     assert "the operator's upstream sees the text" in open_ and "operator's word" in open_
 
 
+@pytest.mark.parametrize("case", REFUSED["held"], ids=lambda case: case["name"])
+def test_what_is_signed_and_keeps_the_rules_holds(case: dict[str, Any]) -> None:
+    made = copy.deepcopy(REFUSED["base"])
+    for path, value in case["edits"]:
+        forge.put(*path, value)(made)
+    report = verify(json.dumps(made))
+    assert case["checked"] in report.checked
+    assert [one.get("check", False) for one in report.to_dict()["answers"]] == [False, True]
+
+
 def test_the_forged_cases_are_those_of_the_generator_and_their_base_holds() -> None:
     message = "run `python sdk/python/tests/forge.py`"
     assert forge.written() == (forge.TESTDATA / "refused.json").read_text(encoding="utf-8"), message

@@ -42,6 +42,7 @@ export const CHECKS = {
   envelope: "the envelope carries its gateway's signature",
   gateway: "the gateway is the expected one",
   parts: "the envelope names exactly these receipts",
+  repeated: "another worker, ordered the same answer, signed for the same tokens and text",
 };
 export const NOT_CHECKED = {
   payer: "who holds the payer's key",
@@ -384,29 +385,57 @@ function isEqual(a: unknown, b: unknown): boolean {
   return a === b;
 }
 
+/** Whether two orders are for one answer: of one worker after another (R-5.8), or of two to be compared (R-7.6). */
+function isSameAnswer(one: Fields, other: Fields): boolean {
+  return Object.keys(other).every((name) => MAY_DIFFER.includes(name) || isEqual(other[name], one[name]));
+}
+
+/** An answer that was brought to its end. */
+interface Whole {
+  order: Fields;
+  said: unknown[];
+  workers: Uint8Array[];
+}
+
+/** R-7.6: whether an answer is the same as another, and by nobody who gave that. */
+function repeats(whole: Whole, other: Whole): boolean {
+  const isByOthers = whole.workers.every((worker) => !other.workers.some((theirs) => same(worker, theirs)));
+  return isByOthers && isEqual(whole.said, other.said);
+}
+
 /** What the parts of one answer have given so far. */
 class Course {
   #ids: number[] = [];
+  #text = "";
+  #workers: Uint8Array[] = [];
   #limit: number | null = null;
 
   /** R-7.5: whether an order asks for the rest of what `before` asked for. */
   continues(before: Fields, order: Fields, answer: Answer): boolean {
-    const isSame = Object.keys(order).every((name) => MAY_DIFFER.includes(name) || isEqual(order[name], before[name]));
+    const isSame = isSameAnswer(before, order);
     // Nothing that was not signed is resumed from; starting anew resumes from nothing.
     const isPrefix = answer.resumedIds.length === 0 || isSameIds(answer.resumedIds, this.#ids);
     const isRest = this.#limit === null || this.#limit - resumedTokens(order) === order.max_output_tokens;
     return isSame && isPrefix && isRest;
   }
 
-  /** Adds a part. */
-  extend(one: Checked, answer: Answer): void {
-    if (isEnd(one)) {
-      this.#ids = [];
-      this.#limit = null;
-      return;
-    }
+  /** Adds a part; returns the answer, if this brought it to its end. */
+  extend(one: Checked, answer: Answer): Whole | null {
+    if (resumedTokens(one.order) === 0) this.#text = "";
     this.#ids = this.#ids.slice(0, resumedTokens(one.order)).concat(answer.outputIds);
+    this.#text += answer.text;
+    this.#workers.push(one.worker);
+    if (isEnd(one)) {
+      const said = [this.#ids, this.#text, one.receipt?.finish, answer.embedding];
+      const whole = { order: one.order, said, workers: this.#workers };
+      this.#ids = [];
+      this.#text = "";
+      this.#workers = [];
+      this.#limit = null;
+      return whole;
+    }
     if (one.acceptance !== null) this.#limit ??= resumedTokens(one.order) + one.acceptance.max_output_tokens;
+    return null;
   }
 }
 
@@ -432,13 +461,18 @@ export async function checkEvidence(
 
   const answers: Checked[] = [];
   const course = new Course();
+  const wholes: Whole[] = [];
   let total = 0n;
   for (const [index, answer] of evidence.answers.entries()) {
     try {
       const one = await checkAnswer(answer, worker);
       const last = answers.at(-1);
+      const { purpose } = parts[index] as Fields;
+      const before = index > 0 ? (parts[index - 1] as Fields).purpose : null;
       const goesOn =
-        last !== undefined && !isEnd(last) ? course.continues(last.order, one.order, answer) : one.order.resumed === null;
+        last !== undefined && !isEnd(last)
+          ? course.continues(last.order, one.order, answer) && before === purpose
+          : one.order.resumed === null && (purpose !== null || before === null);
       require(goesOn, "not_a_continuation", "it does not go on where the one before it ended", "R-7.5");
       const named = {
         order: orderDigest(answer),
@@ -446,10 +480,19 @@ export async function checkEvidence(
         worker: one.worker,
         first_output_token: resumedTokens(one.order),
         output_tokens: one.outputTokens,
+        purpose,
       };
       require(isEqual(parts[index], named), "other_part", "it is not the one the envelope names", "R-7.3");
       total += (one.receipt?.charge as bigint | undefined) ?? 0n;
-      course.extend(one, answer);
+      const whole = course.extend(one, answer);
+      if (whole !== null && purpose !== null) {
+        const of = wholes.find((other) => isSameAnswer(other.order, whole.order));
+        require(of !== undefined, "check_of_nothing", "it is named as a check, and repeats no answer", "R-7.6");
+        const fault = "it is named as a check of another, and is not the same or not by others";
+        require(of !== undefined && repeats(whole, of), "check_differs", fault, "R-7.6");
+      } else if (whole !== null) {
+        wholes.push(whole);
+      }
       answers.push(one);
     } catch (error) {
       throw error instanceof ReceiptError ? error.inAnswer(index) : error;
@@ -461,6 +504,7 @@ export async function checkEvidence(
   require(ends, "unfinished", "the last answer is not brought to its end", "R-7.5");
   checked.push("parts");
   if (answers.some((one) => one.order.resumed !== null)) checked.push("continuation");
+  if (parts.some((part) => part.purpose !== null)) checked.push("repeated");
   const most = (1n << 128n) - 1n;
   if (total > most) total = most;
   const fault = `the envelope charges ${envelope.charge}; its receipts charge ${total}`;

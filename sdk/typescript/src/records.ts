@@ -362,6 +362,7 @@ const ENVELOPE = record(
           field(2, "worker", BYTES_32),
           field(3, "first_output_token", U32),
           field(4, "output_tokens", U32),
+          { ...optional(5, "purpose", bare("check")), isHiddenIfAbsent: true },
         ]),
       ),
     ),

@@ -31,6 +31,8 @@ export interface AnswerReport {
   finish: string | null;
   failed: string | null;
   text: string;
+  /** It is an answer once more, by another worker, to be compared with it. */
+  check?: true;
 }
 
 /** What holds, and what nobody looked at. */
@@ -68,7 +70,7 @@ export async function verify(evidenceJson: string | Uint8Array, known: Known = {
   const report: Report = {
     requestId: evidence.requestId,
     gateway: hex(found.envelope.gateway),
-    answers: found.answers.map((one, at) => answerReport(one, evidence.answers[at]?.text ?? "")),
+    answers: found.answers.map((one, at) => answerReport(one, evidence.answers[at]?.text ?? "", isCheck(found.envelope, at))),
     charge: String(found.envelope.charge),
     checked: [...checked],
     notChecked: [...notChecked],
@@ -144,7 +146,11 @@ function key(name: string, digits: string | undefined): Uint8Array | null {
   return fromHex(digits);
 }
 
-function answerReport(one: Checked, text: string): AnswerReport {
+function isCheck(envelope: Fields, at: number): boolean {
+  return (envelope.parts as Fields[])[at]?.purpose === "check";
+}
+
+function answerReport(one: Checked, text: string, isCheck: boolean): AnswerReport {
   const failure = one.receipt?.outcome as Fields | null | undefined;
   return {
     model: `blake3:${hex(one.order.model)}`,
@@ -158,6 +164,7 @@ function answerReport(one: Checked, text: string): AnswerReport {
         ? "broke off without a receipt"
         : failure && `${String(failure.code).replaceAll("_", " ")}: ${failure.message}`,
     text,
+    ...(isCheck ? { check: true } : {}),
   };
 }
 

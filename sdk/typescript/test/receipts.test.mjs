@@ -105,8 +105,15 @@ test("edits are refused", async () => {
 });
 
 test("what is signed and breaks a rule is refused by its name", async (t) => {
-  const { base, cases } = JSON.parse(run("refused"));
+  const { base, held, cases } = JSON.parse(run("refused"));
   await verify(JSON.stringify(base));
+  for (const { checked, edits } of held) {
+    const made = structuredClone(base);
+    for (const [path, value] of edits) put(made, path, value);
+    const report = await verify(JSON.stringify(made));
+    assert.ok(report.checked.includes(checked));
+    assert.deepEqual(report.answers.map(({ check }) => check ?? false), [false, true]);
+  }
   assert.ok(cases.length > 60);
   for (const { name, code, edits } of cases) {
     await t.test(name, async () => {

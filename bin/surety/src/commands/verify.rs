@@ -318,6 +318,7 @@ fn print(report: &Report, asked: Option<&str>, args: &Args) -> anyhow::Result<()
     for answer in &report.answers {
         let finish = serde_json::to_value(answer.finish)?;
         match &answer.failed {
+            _ if answer.check => row("check", "the same answer, computed by another worker".to_owned())?,
             Some(failed) if answer.output_tokens == 0 => {
                 row("answer", format!("none: {}", output::printable(failed)))?;
             }

@@ -199,7 +199,7 @@ impl Ask {
         let stream = fields.boolean("stream")?.unwrap_or(false);
         let include_usage = stream_options(&mut fields)?;
         let Extras { date, worker, deadline_ms } = extras(&mut fields)?;
-        let preferences = Preferences { worker, ..provider::preferences(&mut fields)? };
+        let preferences = Preferences { worker, ..provider::preferences(&mut fields, &model)? };
         let grammar = match route {
             Route::Chat => response_format(&mut fields)?,
             _ => None,
@@ -250,12 +250,16 @@ impl Ask {
 
     pub(super) fn check(&self) -> Result<(), ApiError> {
         let subject = self.form.subject();
-        if self.answers() > ANSWERS_MAX {
+        // What is checked is ordered twice.
+        let computed = if self.preferences.checked { 2 } else { 1 };
+        let answers_max = ANSWERS_MAX / computed;
+        if self.answers() > answers_max {
             let message = format!(
-                "{} prompts times `n` {} are {} answers. Ask for at most {ANSWERS_MAX} at once.",
+                "{} prompts times `n` {} are {} answers. Ask for at most {answers_max} at once{}.",
                 self.requests.len(),
                 self.choices,
                 self.answers(),
+                if computed > 1 { ", where each is computed twice" } else { "" },
             );
             return Err(ApiError::invalid(subject, message));
         }
@@ -273,7 +277,7 @@ impl Ask {
                     ApiError::invalid(invalid.field, format!("{invalid}."))
                 }
             })?;
-            ordered_bytes += bytes.len() * self.choices as usize;
+            ordered_bytes += bytes.len() * self.choices as usize * computed;
         }
         if ordered_bytes > ORDERED_BYTES_MAX {
             let message = format!(

@@ -20,6 +20,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use surety_client::Check;
 use surety_types::{
     Amount, CivilDate, Envelope, Evidence, Prompt, PublicKey, Receipt, Request, Signed,
     receipt::NO_ARITHMETIC,
@@ -64,6 +65,8 @@ const QUICK_BYTES: usize = 128 << 10;
 const PENDING_BYTES_MAX: usize = 4 << 20;
 /// Between two looks for a model whose workers may not have been heard yet.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(50);
+/// What is said where nobody was asked to compute the answer again.
+const NOT_REQUESTED: &str = "not-requested";
 /// Digits of a model's id in `system_fingerprint`.
 const FINGERPRINT_DIGITS: usize = 16;
 
@@ -287,12 +290,15 @@ async fn begin(
     };
     let active = shared.admit(id)?;
     let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
+    // Where only tokens are counted there is nothing to compare.
+    let checking = (ask.preferences.checked && ask.form != Form::Count).then(|| ask.preferences.of_check());
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
         workers: Arc::clone(&shared.workers),
         key: shared.key.clone(),
         model: model.clone(),
         preferences: ask.preferences.clone(),
+        checking,
         sampling: ask.sampling.clone(),
         seed: ask.seed,
         max_output_tokens: ask.max_output_tokens,
@@ -447,6 +453,13 @@ fn by_word(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("model"));
     }
+    if ask.preferences.checked {
+        let message = format!(
+            "\"{}\" cannot be asked for as verified: upstreams of its operators answer, and two of them need not give the same. Leave              `:verified` out, or ask a model of which /v1/models says `tier: exact`.",
+            model.name,
+        );
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("model"));
+    }
     let any = |holds: fn(&Request) -> bool| ask.requests.iter().any(holds);
     let unsupported = [
         (any(|request| request.grammar.is_some()), "response_format"),
@@ -480,9 +493,14 @@ impl Labels {
             receipt: note.receipt,
             model: note.model,
             workers: Some(note.workers.join(", ")),
-            verification: "signature",
+            verification: note.verification,
             cost: Some(note.cost),
         }
+    }
+
+    /// What is said of the check of an answer that has just begun.
+    pub(super) fn verification(checked: bool) -> &'static str {
+        if checked { "pending" } else { NOT_REQUESTED }
     }
 
     pub(super) fn stick(self, response: &mut Response) {
@@ -534,7 +552,7 @@ impl Job {
             receipt: Some(receipt_path(self.id)),
             model: self.model.id.to_string(),
             workers: Some(keys(self.answering.workers().iter())),
-            verification: "pending",
+            verification: Labels::verification(self.ask.preferences.checked),
             // A stream's cost is known at its end, and is in its last event.
             cost: self.answering.is_free().then(|| "0".to_owned()),
         }
@@ -768,7 +786,10 @@ impl Job {
     }
 
     fn evidence(&self, finished: Vec<Finished>, charge: Amount) -> Result<Evidence, ApiError> {
-        let shares = finished.into_iter().flat_map(|finished| finished.whole.shares);
+        let (wholes, checks): (Vec<_>, Vec<_>) =
+            finished.into_iter().map(|finished| (finished.whole, finished.check)).unzip();
+        //
+        let shares = wholes.into_iter().chain(checks.into_iter().flatten()).flat_map(|whole| whole.shares);
         let (parts, answers) = shares.map(|share| (share.part, share.answer)).unzip();
         let first_byte_ms = self.first_byte_ms.unwrap_or_else(unix_ms).max(self.received_ms);
         let envelope = Envelope {
@@ -806,7 +827,7 @@ fn usage(finished: &[Finished], choices: usize) -> Usage {
 
 /// What the answers cost, in micro-credits. No sum of amounts that were paid overflows.
 fn charge(finished: &[Finished]) -> Amount {
-    let charges = shares(finished).map(|share| share.charge);
+    let charges = shares(finished).chain(checks(finished)).map(|share| share.charge);
     charges.fold(Amount::ZERO, |sum, charge| Amount(sum.0.saturating_add(charge.0)))
 }
 
@@ -814,26 +835,44 @@ fn shares(finished: &[Finished]) -> impl Iterator<Item = &Share> {
     finished.iter().flat_map(|finished| &finished.whole.shares)
 }
 
-/// What is known about the answers, of which each was checked alike.
-fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
-    let checks = finished.first().map(|finished| &finished.whole.checked);
+/// The parts of who computed the answers again, to have them compared.
+fn checks(finished: &[Finished]) -> impl Iterator<Item = &Share> {
+    finished.iter().filter_map(|finished| finished.check.as_ref()).flat_map(|whole| &whole.shares)
+}
+
+/// The workers of some parts, each once, in the order of their tokens.
+fn workers<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<String> {
     let mut workers: Vec<String> = Vec::new();
-    for worker in shares(finished).map(|share| share.part.worker.to_string()) {
+    for worker in shares.map(|share| share.part.worker.to_string()) {
         if !workers.contains(&worker) {
             workers.push(worker);
         }
+    }
+    workers
+}
+
+/// What is known about the answers, of which each was checked alike.
+fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
+    let looked = finished.first().map(|finished| &finished.whole.checked);
+    let mut checked: Vec<String> =
+        looked.iter().flat_map(|looked| &looked.checked).map(ToString::to_string).collect();
+    let checked_by = workers(checks(finished));
+    if !checked_by.is_empty() {
+        checked.push(Check::Repeated.to_string());
     }
     SuretyNote {
         request_id: id.to_string(),
         receipt: Some(receipt_path(id)),
         model: model.id.to_string(),
         tier: model.tier.name(),
-        workers,
+        workers: workers(shares(finished)),
+        verification: if checked_by.is_empty() { NOT_REQUESTED } else { "passed" },
+        checked_by,
         handovers: (shares(finished).count() - finished.len()) as u32,
         waits: finished.iter().flat_map(|finished| &finished.whole.waits).map(wait).collect(),
         cost: charge(finished).to_string(),
-        checked: checks.iter().flat_map(|checks| &checks.checked).map(ToString::to_string).collect(),
-        not_checked: checks.iter().flat_map(|checks| &checks.unchecked).map(ToString::to_string).collect(),
+        checked,
+        not_checked: looked.iter().flat_map(|looked| &looked.unchecked).map(ToString::to_string).collect(),
         tool_calls: None,
         note: (model.arithmetic == NO_ARITHMETIC).then(|| UPSTREAM_NOTE.to_owned()),
     }

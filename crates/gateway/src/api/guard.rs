@@ -22,7 +22,7 @@ use super::{
     body::Text,
     fields::quote,
     once::{self, Connection, Said, Turn},
-    utc, x402,
+    suffix, utc, x402,
 };
 use crate::{
     error::{Accountable, ApiError, Code},
@@ -142,7 +142,7 @@ pub(super) fn screen(tenant: &Tenant, ask: &mut Ask, model: &Resolved) -> Result
     }
     let Some(terms) = tenant.terms() else { return Ok(()) };
     let id = model.id.to_string();
-    if !terms.admits_model(&[&ask.model, &model.name, &id]) {
+    if !terms.admits_model(&[&suffix::split(&ask.model).0, &model.name, &id]) {
         let message = format!(
             "The key `{}` may not ask for \"{}\". It may ask for {}. Ask for one of these, or whoever runs the gateway for \
              another key.",

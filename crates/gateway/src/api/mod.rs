@@ -34,6 +34,7 @@ mod response_format;
 pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+pub(crate) mod suffix;
 mod time;
 mod tools;
 mod wording;

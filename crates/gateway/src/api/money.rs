@@ -337,9 +337,9 @@ pub(super) struct Quote {
     output_tokens_max: Option<u64>,
     /// The same, about: 512 each, unless less was asked for.
     output_tokens_expected: u64,
-    /// What the dearest of the workers may charge at most: what is set aside.
+    /// What the dearest of the workers may charge at most, and of those that check, if one is to: what is set aside.
     cost_max: String,
-    /// What the first of the workers charges, about.
+    /// What the first of both charges, about.
     cost_expected: String,
     /// What the key has left; none if nothing bounds it.
     left: Option<String>,
@@ -347,6 +347,9 @@ pub(super) struct Quote {
     within_budget: bool,
     /// Who would be asked, in this order.
     workers: Vec<WorkerQuote>,
+    /// Who would be asked to compute the answer too, if that is wanted and the first of `workers` answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checked_by: Vec<WorkerQuote>,
 }
 
 /// What one worker would charge. Amounts are micro-credits, as decimal texts.
@@ -388,25 +391,30 @@ pub(super) async fn quote_answer(
     let mut ask = parsed.map_err(|_| ApiError::bug("reading the body panicked"))??;
     let model = shared.workers.resolve(&ask.model)?;
     guard::screen(&tenant, &mut ask, &model)?;
-    let (candidates, costs) = weigh(&shared, &ask, &model, tenant.affinity(ask.affinity()))?;
+    let weighed = weigh(&shared, &ask, &model, tenant.affinity(ask.affinity()))?;
     let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
     let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
         ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
     };
-    let workers = candidates.iter().zip(&costs).map(|(candidate, (worst, usual))| {
-        let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
-        WorkerQuote {
-            worker: candidate.worker.key().to_string(),
-            price_prompt: price.prompt.to_string(),
-            price_cached: price.cached.to_string(),
-            price_output: price.output.to_string(),
-            cost_max: worst.to_string(),
-            cost_expected: usual.to_string(),
-        }
-    });
-    let workers = workers.collect();
+    let quotes = |weighed: &[(Candidate, Cost)]| {
+        let quoted = weighed.iter().map(|(candidate, cost)| {
+            let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
+            WorkerQuote {
+                worker: candidate.worker.key().to_string(),
+                price_prompt: price.prompt.to_string(),
+                price_cached: price.cached.to_string(),
+                price_output: price.output.to_string(),
+                cost_max: cost.worst.to_string(),
+                cost_expected: cost.usual.to_string(),
+            }
+        });
+        quoted.collect::<Vec<_>>()
+    };
+    let (workers, checked_by) = (quotes(&weighed.answers), quotes(&weighed.checks));
     let left = shared.keys.account(tenant.key()).and_then(|(_, account)| account.left());
-    let cheapest = costs.iter().map(|(worst, _)| *worst).min().unwrap_or(0);
+    let worsts = weighed.worsts();
+    let first = |weighed: &[(Candidate, Cost)]| weighed.first().map_or(0, |(_, cost)| cost.usual);
+    let cheapest = worsts.iter().min().copied().unwrap_or(0);
     let answers = ask.answers() as u64;
     Ok(Json(Quote {
         object: "quote",
@@ -416,11 +424,12 @@ pub(super) async fn quote_answer(
         prompt_tokens_expected: each(&|request| u128::from(expected(request))) as u64,
         output_tokens_max: ask.max_output_tokens.map(|tokens| u64::from(tokens) * answers),
         output_tokens_expected: u64::from(output) * answers,
-        cost_max: costs.iter().map(|(worst, _)| *worst).max().unwrap_or(0).to_string(),
-        cost_expected: costs.first().map_or(0, |(_, usual)| *usual).to_string(),
+        cost_max: worsts.iter().max().copied().unwrap_or(0).to_string(),
+        cost_expected: first(&weighed.answers).saturating_add(first(&weighed.checks)).to_string(),
         within_budget: left.is_none_or(|left| cheapest <= left),
         left: left.map(|left| left.to_string()),
         workers,
+        checked_by,
     }))
 }
 
@@ -429,39 +438,71 @@ fn expected(request: &surety_types::Request) -> u32 {
     prompt_tokens_bound(request).div_ceil(BYTES_PER_TOKEN)
 }
 
+/// What a worker would charge for all that is asked of it, in micro-credits: at worst, and as such requests go.
+pub(super) struct Cost {
+    worst: u128,
+    usual: u128,
+}
+
+/// Who may answer, best first, and who may check the first of them, if somebody is to.
+pub(super) struct Weighed {
+    answers: Vec<(Candidate, Cost)>,
+    checks: Vec<(Candidate, Cost)>,
+}
+
+impl Weighed {
+    /// The worst that each way of having it answered costs; what is checked is charged twice, each by another operator.
+    pub(super) fn worsts(&self) -> Vec<u128> {
+        if self.checks.is_empty() {
+            return self.answers.iter().map(|(_, cost)| cost.worst).collect();
+        }
+        let pairs = self.answers.iter().flat_map(|(candidate, cost)| {
+            let others = self.checks.iter().chain(&self.answers);
+            let others = others.filter(|(other, _)| !candidate.worker.is_kin(&other.worker));
+            others.map(|(_, check)| cost.worst.saturating_add(check.worst))
+        });
+        pairs.collect()
+    }
+}
+
 /// Who would be asked, in this order, and what each would charge at most and about, in micro-credits.
 pub(super) fn weigh(
     shared: &Shared,
     ask: &Ask,
     model: &Resolved,
     affinity: u64,
-) -> Result<(Vec<Candidate>, Vec<(u128, u128)>), ApiError> {
+) -> Result<Weighed, ApiError> {
     let demand = Demand {
         model,
         preferences: &ask.preferences,
         max_output_tokens: ask.max_output_tokens,
         context_tokens_min: None,
         without: &[],
+        apart: &[],
         affinity: Some(affinity),
         orders: ask.answers() as u32,
         trail: None,
     };
-    let candidates = shared.workers.quoted(&demand)?;
+    let (answers, checks) = match ask.preferences.checked {
+        true => shared.workers.has_others(&demand, &ask.preferences.of_check())?,
+        false => (shared.workers.quoted(&demand)?, Vec::new()),
+    };
     let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
         ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
     };
     let choices = u128::from(ask.choices);
     let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
-    let cost = |candidate: &Candidate| {
+    let cost = |candidate: Candidate| {
         let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
         let worst = each(&|request| {
             worst_charge(request, 0, ask.max_output_tokens, candidate.context_tokens, &price)
         });
         let usual = each(&|request| charge_max(&price, expected(request), output));
-        (worst.saturating_mul(choices), usual.saturating_mul(choices))
+        let cost = Cost { worst: worst.saturating_mul(choices), usual: usual.saturating_mul(choices) };
+        (candidate, cost)
     };
-    let costs = candidates.iter().map(cost).collect();
-    Ok((candidates, costs))
+    let [answers, checks] = [answers, checks].map(|candidates| candidates.into_iter().map(cost).collect());
+    Ok(Weighed { answers, checks })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use surety_types::{Amount, Disclosure, Region, WEI_PER_MICRO_CREDIT};
 
 use super::{
     fields::{self, Fields},
-    parameters as table,
+    parameters as table, suffix,
 };
 use crate::{
     error::{ApiError, Code},
@@ -71,14 +71,26 @@ pub(crate) const MEMBERS: &[(&str, &str)] = &[
         "The least tier: exact, statistical, attested, proved or signed. Every model is exact, but for those of upstreams, which are signed.",
     ),
     (
+        "verification_mode",
+        "`after` (the default): what is signed is checked before the end, and the computation by audits, later. `before`: a worker \
+         of another operator computes the answer too, and nothing is told that it did not give as well; that costs both. The same \
+         as `:verified` behind the model's name.",
+    ),
+    (
         "disclosure",
         "`allow` (the default) or `deny`: whether the worker may show request and answer to an auditor that the ledger draws. \
          With `deny` nobody but you audits it.",
     ),
 ];
 
-/// Reads `provider`.
-pub(crate) fn preferences(fields: &mut Fields<'_>) -> Result<Preferences, ApiError> {
+/// Reads `provider`, and what is wished for behind the name of the model.
+pub(crate) fn preferences(fields: &mut Fields<'_>, model: &str) -> Result<Preferences, ApiError> {
+    let mut preferences = provider(fields)?;
+    suffix::split(model).1.add_to(&mut preferences)?;
+    Ok(preferences)
+}
+
+fn provider(fields: &mut Fields<'_>) -> Result<Preferences, ApiError> {
     let Some(mut provider) = fields.fields("provider")? else { return Ok(Preferences::default()) };
     let provider = &mut provider;
     promises(provider)?;
@@ -98,6 +110,10 @@ pub(crate) fn preferences(fields: &mut Fields<'_>) -> Result<Preferences, ApiErr
         verification: match provider.string("verification")? {
             None => None,
             Some(text) => Some(one_of("provider.verification", &text, &Tier::ALL)?),
+        },
+        checked: match provider.string("verification_mode")? {
+            None => false,
+            Some(text) => one_of("provider.verification_mode", &text, &[("after", false), ("before", true)])?,
         },
         disclosure: match provider.string("disclosure")?.as_deref() {
             None => None,
@@ -335,7 +351,7 @@ mod tests {
     fn read(provider: &str) -> Result<Preferences, ApiError> {
         let body = format!(r#"{{"provider":{provider}}}"#);
         let mut fields = Fields::body(&body).expect("JSON");
-        let preferences = preferences(&mut fields);
+        let preferences = preferences(&mut fields, "tiny");
         assert_eq!(fields.names().next(), None);
         preferences
     }
@@ -354,7 +370,8 @@ mod tests {
                 "require_parameters":true,"disclosure":"deny","data_collection":"allow","zdr":false,"enforce_distillable_text":false,
                 "quantizations":["int8","fp16"],"sort":{"by":"throughput","partition":"none"},
                 "max_price":{"prompt":1.9,"completion":"2e6","request":0,"image":"1","audio":3},
-                "preferred_min_throughput":50,"preferred_max_latency":{"p50":1,"p99":5.5},"verification":"exact"}"#,
+                "preferred_min_throughput":50,"preferred_max_latency":{"p50":1,"p99":5.5},"verification":"exact",
+                "verification_mode":"before"}"#,
         )
         .expect("all of them");
         let expected = Preferences {
@@ -372,8 +389,10 @@ mod tests {
             max_latency: Cutoffs([Some(1.0), None, None, Some(5.5)]),
             verification: Some(Tier::Exact),
             disclosure: Some(Disclosure::Payer),
+            checked: true,
         };
         assert_eq!(preferences, expected);
+        assert!(!read(r#"{"verification_mode":"after"}"#).expect("the default").checked);
         assert_eq!(read("{}").expect("nothing"), Preferences::default());
         assert_eq!(read("null").expect("nothing"), Preferences::default());
         assert_eq!(read(r#"{"sort":"price"}"#).expect("a sort").sort, Some(Sort::Price));
@@ -429,6 +448,8 @@ mod tests {
                 "between 0",
             ),
             (r#"{"verification":"sure"}"#, InvalidParam, "provider.verification", "`proved`"),
+            (r#"{"verification_mode":"never"}"#, InvalidParam, "provider.verification_mode", "`before`"),
+            (r#"{"verification_mode":true}"#, InvalidParam, "provider.verification_mode", "a string"),
         ] {
             check_refused(provider, code, param, words);
         }

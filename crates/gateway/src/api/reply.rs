@@ -606,6 +606,8 @@ mod tests {
             model: "blake3:00".to_owned(),
             tier: "exact",
             workers: vec!["11".to_owned()],
+            verification: "not-requested",
+            checked_by: Vec::new(),
             handovers: 0,
             waits: Vec::new(),
             cost: "0".to_owned(),

@@ -65,6 +65,12 @@ pub struct SuretyNote {
     pub tier: &'static str,
     /// The keys of the workers that took part, in the order of their tokens.
     pub workers: Vec<String>,
+    /// `passed`: workers of other operators computed the answer too, and gave the same, before its end was sent.
+    /// `not-requested`: nobody did; audits may, later.
+    pub verification: &'static str,
+    /// The keys of those workers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checked_by: Vec<String>,
     /// How often another worker went on with an answer.
     pub handovers: u32,
     /// Where the time went, whenever another worker went on.

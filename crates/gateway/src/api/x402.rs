@@ -178,8 +178,8 @@ async fn bill(shared: &Shared, route: Route, text: &str) -> Result<Bill, ApiErro
     let model = shared.workers.resolve(&ask.model)?;
     generate::fits(&ask, &model)?;
     ask.hold_to_calls(model.calls)?;
-    let (_, costs) = money::weigh(shared, &ask, &model, ask.affinity())?;
-    let worst = || costs.iter().map(|(worst, _)| *worst);
+    let worsts = money::weigh(shared, &ask, &model, ask.affinity())?.worsts();
+    let worst = || worsts.iter().copied();
     // Nobody signs for nothing.
     let bill = |micro: Option<u128>| micro.unwrap_or(0).max(1);
     Ok(Bill { least: bill(worst().min()), most: bill(worst().max()), stream: ask.stream })

@@ -46,8 +46,8 @@ pub(crate) struct Hold {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the nonce of each answer.
-    courses: BTreeMap<[u8; 32], CourseHold>,
+    /// By answer.
+    courses: BTreeMap<HeldFor, CourseHold>,
     /// The sum of what the courses need: what the account has set aside.
     reserved: u128,
     /// What was charged.
@@ -57,6 +57,15 @@ struct State {
     /// Says when that is there.
     on_disk: Option<Written<()>>,
     ended: bool,
+}
+
+/// What an order is for: what is ordered for the same is charged once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HeldFor {
+    /// The answer's.
+    pub(crate) nonce: [u8; 32],
+    /// It is computed again, to be compared: that is charged beside the answer.
+    pub(crate) check: bool,
 }
 
 /// What is set aside for one answer.
@@ -79,7 +88,7 @@ impl CourseHold {
 #[derive(Debug)]
 pub(crate) struct LegHold {
     hold: Arc<Hold>,
-    course: [u8; 32],
+    course: HeldFor,
     id: u64,
 }
 
@@ -101,8 +110,8 @@ impl Hold {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets aside what an order for the answer with this nonce may cost at most, in micro-credits.
-    pub(crate) fn leg(self: &Arc<Self>, course: [u8; 32], amount: u128) -> Result<LegHold, ApiError> {
+    /// Sets aside what an order may cost at most, in micro-credits.
+    pub(crate) fn leg(self: &Arc<Self>, course: HeldFor, amount: u128) -> Result<LegHold, ApiError> {
         let id = NEXT_LEG.fetch_add(1, Ordering::Relaxed);
         let leg = LegHold { hold: Arc::clone(self), course, id };
         leg.set(amount)?;
@@ -110,7 +119,7 @@ impl Hold {
     }
 
     /// Changes what a course needs. Err: there is not enough, and nothing was changed.
-    fn change(&self, course: [u8; 32], change: impl FnOnce(&mut CourseHold)) -> Result<(), ApiError> {
+    fn change(&self, course: HeldFor, change: impl FnOnce(&mut CourseHold)) -> Result<(), ApiError> {
         let mut state = self.lock();
         let state = &mut *state;
         if state.ended {
@@ -232,8 +241,8 @@ impl Drop for Hold {
             self.give_back(&mut state);
             return;
         }
-        let sum =
-            |count: fn(&GenerationPart) -> u32| state.parts.iter().map(|part| u64::from(count(part))).sum();
+        let answers = || state.parts.iter().filter(|part| !part.check);
+        let sum = |count: fn(&GenerationPart) -> u32| answers().map(|part| u64::from(count(part))).sum();
         let tokens =
             [sum(|part| part.prompt_tokens), sum(|part| part.cached_tokens), sum(|part| part.output_tokens)];
         self.settle(&mut state, "cancelled", tokens, None, false);
@@ -261,7 +270,7 @@ impl LegHold {
         }
         let mut state = self.hold.lock();
         if !state.ended {
-            state.parts.push(part_of(receipt));
+            state.parts.push(part_of(receipt, self.course.check));
         }
     }
 }
@@ -273,10 +282,11 @@ impl Drop for LegHold {
     }
 }
 
-/// What a receipt says of a part.
-pub(crate) fn part_of(receipt: &Receipt) -> GenerationPart {
+/// What a receipt says of a part; `check`: it was ordered to be compared with the answer.
+pub(crate) fn part_of(receipt: &Receipt, check: bool) -> GenerationPart {
     GenerationPart {
         worker: receipt.worker.to_string(),
+        check,
         price: Some(receipt.price.into()),
         prompt_tokens: receipt.prompt_tokens,
         cached_tokens: receipt.cached_tokens,

@@ -681,12 +681,13 @@ impl Drop for Inner {
 pub(crate) fn of_evidence(json: &[u8]) -> Option<Generation> {
     let evidence = Evidence::parse(json).ok()?;
     let (envelope, _) = Signed::<Envelope>::peek_value(&evidence.envelope).ok()?;
-    let receipts = evidence.answers.iter().filter_map(|answer| answer.receipt.as_ref());
+    let named = envelope.parts.iter().zip(&evidence.answers);
+    let receipts = named.filter_map(|(part, answer)| Some((part.is_check(), answer.receipt.as_ref()?)));
     let mut parts = Vec::new();
     let (mut prompts, mut tokens) = (Vec::new(), [0u64; 3]);
-    for receipt in receipts {
+    for (is_check, receipt) in receipts {
         let (receipt, _) = Signed::<Receipt>::peek_value(receipt).ok()?;
-        if receipt.failure().is_none() {
+        if receipt.failure().is_none() && !is_check {
             // Each prompt counts once, however many answers there are to it.
             if !prompts.contains(&receipt.prompt_digest) {
                 prompts.push(receipt.prompt_digest);
@@ -695,7 +696,7 @@ pub(crate) fn of_evidence(json: &[u8]) -> Option<Generation> {
             }
             tokens[2] += u64::from(receipt.output_tokens);
         }
-        parts.push(hold::part_of(&receipt));
+        parts.push(hold::part_of(&receipt, is_check));
     }
     let [prompt_tokens, cached_tokens, output_tokens] = tokens;
     Some(Generation {
@@ -703,7 +704,7 @@ pub(crate) fn of_evidence(json: &[u8]) -> Option<Generation> {
         key: None,
         model: envelope.model_name.clone(),
         status: "recovered".to_owned(),
-        choices: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+        choices: parts.iter().filter(|part| !part.check).count() as u32,
         prompt_tokens,
         cached_tokens,
         output_tokens,

@@ -75,6 +75,9 @@ pub struct Totals {
 pub struct GenerationPart {
     /// Its key.
     pub worker: String,
+    /// Whether it computed the answer again, to be compared: its tokens are not the answer's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
     /// Micro-credits per million tokens, as it accepted; none where it signed no receipt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<KeyPrice>,

@@ -8,7 +8,9 @@ use surety_types::{
 };
 
 use super::*;
-use crate::keys::hold::LegHold;
+use crate::keys::hold::{HeldFor, LegHold};
+
+const ANSWER: HeldFor = HeldFor { nonce: [0; 32], check: false };
 
 fn receipt(worker: PublicKey, charge: u128) -> Receipt {
     Receipt {
@@ -119,7 +121,7 @@ proptest! {
                 Step::Begin(worst) => {
                     let id = number as u128;
                     let hold = tenant().hold(RequestId::of_bits(id), "tiny", 1, 1);
-                    if let Ok(leg) = hold.leg([0; 32], worst) {
+                    if let Ok(leg) = hold.leg(ANSWER, worst) {
                         block_on(hold.on_disk());
                         running.push(Running { id, hold, legs: vec![(leg, worst)], charged: 0, receipted: false });
                     }
@@ -127,7 +129,7 @@ proptest! {
                 Step::Beside(which, worst) => {
                     if let Some(at) = pick(which)
                         && !running[at].receipted
-                        && let Ok(leg) = running[at].hold.leg([0; 32], worst)
+                        && let Ok(leg) = running[at].hold.leg(ANSWER, worst)
                     {
                         running[at].legs.push((leg, worst));
                     }
@@ -225,7 +227,7 @@ fn threads_never_overspend_together() {
                 let tenant = keys.admit(Some(secret), Some(1)).map_err(|_| "refused").expect("a tenant");
                 let hold = tenant.hold(RequestId::of_bits(number), "tiny", 1, 1);
                 barrier.wait();
-                let leg = hold.leg([0; 32], 50);
+                let leg = hold.leg(ANSWER, 50);
                 barrier.wait();
                 match leg {
                     Ok(leg) => {

@@ -107,6 +107,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) context_tokens_min: Option<u32>,
     /// Tried and failed already.
     pub(crate) without: &'a [PublicKey],
+    /// Of the operators of the other of two answers that are to be compared.
+    pub(crate) apart: &'a [PublicKey],
     pub(crate) affinity: Option<u64>,
     pub(crate) orders: u32,
 }
@@ -125,6 +127,7 @@ pub(crate) enum Constraint {
     Region,
     MinStake,
     Verification,
+    Apart,
     MaxPrice,
     Context,
     Tried,
@@ -296,6 +299,9 @@ fn constraint(worker: &Standing, wanted: &Wanted<'_>) -> Option<Constraint> {
     if preferences.verification.is_some_and(|tier| !serves.tier.reaches(tier)) {
         return Some(Constraint::Verification);
     }
+    if wanted.apart.contains(&worker.key) {
+        return Some(Constraint::Apart);
+    }
     if worker.price.is_ok_and(|price| !preferences.max_price.admits(&price)) {
         return Some(Constraint::MaxPrice);
     }
@@ -422,6 +428,7 @@ impl Constraint {
             Constraint::Region => "provider.region",
             Constraint::MinStake => "provider.min_stake",
             Constraint::Verification => "provider.verification",
+            Constraint::Apart => "provider.verification_mode",
             Constraint::MaxPrice => "provider.max_price",
             Constraint::Context => "context",
             Constraint::Tried => "tried",
@@ -442,6 +449,7 @@ impl Constraint {
             Constraint::Region => "not within `provider.region` by their own word".to_owned(),
             Constraint::MinStake => "with less bonded than `provider.min_stake`".to_owned(),
             Constraint::Verification => "below `provider.verification`".to_owned(),
+            Constraint::Apart => "of the operator whose answer is to be compared".to_owned(),
             Constraint::MaxPrice => "above `provider.max_price`".to_owned(),
             Constraint::Context => "with too short a context window".to_owned(),
             Constraint::Tried => "tried without success".to_owned(),

@@ -71,6 +71,8 @@ pub(crate) struct Demand<'a> {
     pub(crate) context_tokens_min: Option<u32>,
     /// Tried and failed already.
     pub(crate) without: &'a [PublicKey],
+    /// Of the operators of the other of two answers that are to be compared.
+    pub(crate) apart: &'a [PublicKey],
     /// A hash of the request's beginning: requests that begin alike are best answered by one worker, which keeps it.
     pub(crate) affinity: Option<u64>,
     /// How many orders it is to get.
@@ -162,6 +164,36 @@ impl Workers {
         }
     }
 
+    /// The workers that may answer, best first, if one of another operator than the first's may compute the same under the
+    /// preferences of a check; and those that may. None of them is asked. Err: what kept how many out.
+    pub(crate) fn has_others(
+        &self,
+        demand: &Demand<'_>,
+        checking: &Preferences,
+    ) -> Result<(Vec<Candidate>, Vec<Candidate>), ApiError> {
+        let answers = self.quoted(demand)?;
+        let first: Vec<PublicKey> = answers.iter().take(1).map(|first| first.worker.key()).collect();
+        let apart = self.kin(&first);
+        let checks = self.quoted(&Demand { preferences: checking, apart: &apart, ..*demand })?;
+        Ok((answers, checks))
+    }
+
+    /// All workers of those workers' operators, with themselves. A worker that no ledger lists stands for itself alone.
+    pub(crate) fn kin(&self, of: &[PublicKey]) -> Vec<PublicKey> {
+        if of.is_empty() {
+            return Vec::new();
+        }
+        let all = self.all();
+        let operators: BTreeSet<Address> = all
+            .iter()
+            .filter(|worker| of.contains(&worker.key()))
+            .filter_map(|worker| worker.operator())
+            .collect();
+        let theirs =
+            all.iter().filter(|worker| worker.operator().is_some_and(|own| operators.contains(&own)));
+        of.iter().copied().chain(theirs.map(|worker| worker.key())).collect()
+    }
+
     pub(crate) fn payer(&self) -> Option<&Arc<Payer>> {
         self.payer.as_ref()
     }
@@ -188,6 +220,7 @@ impl Workers {
             preferences: demand.preferences,
             context_tokens_min: demand.context_tokens_min,
             without: demand.without,
+            apart: demand.apart,
             affinity: demand.affinity,
             orders: demand.orders,
         };
@@ -315,13 +348,14 @@ impl Workers {
     fn nobody(&self, demand: &Demand<'_>, standings: &[Standing], choice: &Choice) -> ApiError {
         let counts = choice.counts();
         let name = &demand.model.name;
+        let what = if demand.apart.is_empty() { "for" } else { "to check an answer of" };
         let message = if standings.is_empty() {
-            format!("No worker qualifies for \"{name}\": {}. Add one.", self.census_in_words())
+            format!("No worker qualifies {what} \"{name}\": {}. Add one.", self.census_in_words())
         } else {
             let parts: Vec<String> =
                 counts.iter().map(|(constraint, count)| format!("{count} {}", constraint.words())).collect();
             format!(
-                "No worker qualifies for \"{name}\". Of {}: {}. {}",
+                "No worker qualifies {what} \"{name}\". Of {}: {}. {}",
                 standings.len(),
                 parts.join(", "),
                 advice(demand.preferences, standings, choice),
@@ -403,6 +437,11 @@ fn advice(preferences: &Preferences, standings: &[Standing], choice: &Choice) ->
         let removed = choice.removed.iter().filter(move |(_, constraint)| *constraint == wanted);
         removed.map(|(index, _)| &standings[*index])
     };
+    if of(Constraint::Apart).next().is_some() {
+        return "`:verified` takes workers of two operators: ask without it, and what is signed is checked, the computation \
+                is not; or try again when another operator serves the model."
+            .to_owned();
+    }
     let cheapest = of(Constraint::MaxPrice)
         .filter_map(|standing| standing.price.ok())
         .min_by_key(|price| (price.prompt.0.saturating_add(price.output.0), price.prompt));

@@ -24,6 +24,7 @@ use crate::{
         fields::quote,
         nearest::nearest,
         shapes::{Model, ModelNote},
+        suffix,
     },
     error::{ApiError, Code},
 };
@@ -61,13 +62,20 @@ pub(crate) struct Resolved {
 }
 
 impl Workers {
-    /// What `asked` stands for: a served name, an alias, `name@digits`, or an id.
+    /// What `asked` stands for: a served name, an alias, `name@digits`, or an id, whatever its suffixes wish for.
     pub(crate) fn resolve(&self, asked: &str) -> Result<Resolved, ApiError> {
+        let bare = suffix::split(asked).0;
+        let asked = &*bare;
         let (name, pin) = match asked.split_once('@') {
             Some((name, pin)) => (name, Some(pin)),
             None => (asked, None),
         };
         let name = self.aliases.get(name).map_or(name, String::as_str);
+        if pin.is_some_and(|pin| pin.starts_with("sha256:")) {
+            let message = "`model` pins a SHA-256 digest. Models are known by BLAKE3 here: pin `name@blake3:` and the first 8 to \
+                           64 digits of the id that /v1/models gives.";
+            return Err(ApiError::invalid("model", message));
+        }
         let digits = match pin.map(|pin| pin.strip_prefix("blake3:").unwrap_or(pin)) {
             Some(digits) if !PIN_DIGITS.contains(&digits.len()) => {
                 let message = format!(

@@ -44,6 +44,8 @@ pub(crate) struct Preferences {
     pub(crate) verification: Option<Tier>,
     /// What the order says of auditors; it keeps no worker out.
     pub(crate) disclosure: Option<Disclosure>,
+    /// A worker of another operator computes the answer too, before the caller has all of it.
+    pub(crate) checked: bool,
 }
 
 impl Default for Preferences {
@@ -63,6 +65,7 @@ impl Default for Preferences {
             max_latency: Cutoffs::default(),
             verification: None,
             disclosure: None,
+            checked: false,
         }
     }
 }
@@ -71,6 +74,12 @@ impl Preferences {
     /// Whether the best is for us to say, so that now and then a newcomer may be tried.
     pub(crate) fn leave_order_open(&self) -> bool {
         self.order.is_empty() && self.allow_fallbacks && self.sort.is_none() && !self.have_cutoffs()
+    }
+
+    /// The same of whoever checks the answer: another than the one that alone may give it.
+    pub(crate) fn of_check(&self) -> Preferences {
+        let allow_fallbacks = self.allow_fallbacks || self.order.is_empty();
+        Preferences { worker: None, allow_fallbacks, ..self.clone() }
     }
 
     /// The same once a worker has begun: where nobody but the best may answer, it is the one.

@@ -44,7 +44,7 @@ fn name(digit: u8) -> Name {
 }
 
 fn wanted(preferences: &Preferences) -> Wanted<'_> {
-    Wanted { preferences, context_tokens_min: None, without: &[], affinity: None, orders: 1 }
+    Wanted { preferences, context_tokens_min: None, without: &[], apart: &[], affinity: None, orders: 1 }
 }
 
 /// The order in which workers are listed, in a turn that explores nothing.
@@ -407,11 +407,12 @@ proptest! {
         preferences in any_preferences(),
         context_tokens_min in prop::option::weighted(0.3, select(vec![1000u32, 4096, 20_000])),
         without in prop::collection::vec((0u8..12).prop_map(|key| PublicKey([key.wrapping_mul(17); 32])), 0..3),
+        apart in prop::collection::vec((0u8..12).prop_map(|key| PublicKey([key.wrapping_mul(17); 32])), 0..3),
         affinity in prop::option::of(any::<u64>()),
         orders in 1u32..20,
         turn in any::<usize>(),
     ) {
-        let wanted = Wanted { preferences: &preferences, context_tokens_min, without: &without, affinity, orders };
+        let wanted = Wanted { preferences: &preferences, context_tokens_min, without: &without, apart: &apart, affinity, orders };
         let choice = choose(&workers, &wanted, turn);
         let Choice { listed, trial, removed } = &choice;
 

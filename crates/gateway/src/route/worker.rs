@@ -137,6 +137,14 @@ impl Worker {
         lock(&self.listed).as_ref().map(|listed| listed.operator)
     }
 
+    /// Whether both are of one operator, as far as a ledger says; else each is its own.
+    pub(crate) fn is_kin(&self, other: &Worker) -> bool {
+        match (self.operator(), other.operator()) {
+            (Some(own), Some(theirs)) => own == theirs,
+            _ => self.key() == other.key(),
+        }
+    }
+
     pub(super) fn set_listed(&self, listed: Option<Listed>) {
         *lock(&self.listed) = listed;
     }

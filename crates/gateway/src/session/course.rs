@@ -10,7 +10,9 @@
 use std::{sync::Arc, time::Duration};
 
 use surety_client::{Checked, Completed, Refusal, SessionError};
-use surety_types::{Amount, Answer, FailureCode, Part, PublicKey, Receipt, Request, Signed, TokenLogprob};
+use surety_types::{
+    Amount, Answer, FailureCode, Part, PublicKey, Purpose, Receipt, Request, Signed, TokenLogprob,
+};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -64,6 +66,8 @@ pub(super) struct Course {
     pub(super) nonce: [u8; 32],
     /// Nobody can go on with what another worker began.
     pub(super) by_word: bool,
+    /// It is to be compared with the answer, and not given to the caller.
+    pub(super) check: bool,
     /// Tokens of the prompt and of the answer at most, as the first worker accepted them.
     agreed: Option<(u32, u32)>,
     /// What the caller has been given.
@@ -78,6 +82,10 @@ pub(super) struct Course {
     /// Workers that are not asked again.
     banned: Vec<PublicKey>,
     pub(super) ended: bool,
+    /// Whose parts an answer that has ended is made of.
+    ended_by: Vec<PublicKey>,
+    /// Who said something of it last.
+    pub(super) said_by: Option<PublicKey>,
     /// Those that fell silent, of the workers that failed.
     stalls: u32,
     /// Why it was broken off last.
@@ -156,6 +164,7 @@ impl Course {
             choice,
             nonce,
             by_word: false,
+            check: false,
             agreed: None,
             ids: Vec::new(),
             text: String::new(),
@@ -165,6 +174,8 @@ impl Course {
             failed: Vec::new(),
             banned: Vec::new(),
             ended: false,
+            ended_by: Vec::new(),
+            said_by: None,
             stalls: 0,
             broke: None,
             at_it: Vec::new(),
@@ -177,6 +188,33 @@ impl Course {
             delivered_at: Instant::now(),
             waits: Vec::new(),
         }
+    }
+
+    /// The same answer once more, to be compared with it.
+    pub(super) fn repeated(&self) -> Course {
+        Course { check: true, ..Course::new(Arc::clone(&self.request), self.choice, self.nonce) }
+    }
+
+    /// Who has a part in it so far, or may have: whoever has signed something of it, or is at it.
+    pub(super) fn workers(&self) -> Vec<PublicKey> {
+        let signed = self.shares.iter().map(|share| share.part.worker);
+        let at_it = self.at_it.iter().map(|(_, worker)| *worker);
+        signed.chain(at_it).chain(self.ended_by.iter().copied()).collect()
+    }
+
+    /// The ids and the text that it has come to.
+    pub(super) fn said(&self) -> (&[u32], &str) {
+        (&self.ids, &self.text)
+    }
+
+    /// Tokens of the prompt and of the answer at most, as the first worker accepted them.
+    pub(super) fn agreed(&self) -> Option<(u32, u32)> {
+        self.agreed
+    }
+
+    /// Settles them before one has.
+    pub(super) fn agree(&mut self, agreed: Option<(u32, u32)>) {
+        self.agreed = agreed;
     }
 
     /// An answer that was begun before.
@@ -252,8 +290,8 @@ impl Course {
     }
 
     /// A worker is sought from now on: what is to be asked of it, and what ends when it is to be sought anew. Those that are
-    /// at it are not asked again.
-    pub(super) fn seek(&mut self) -> (Placement, oneshot::Receiver<()>) {
+    /// at it are not asked again, nor is anyone of the operators of those in `apart`.
+    pub(super) fn seek(&mut self, apart: Vec<PublicKey>) -> (Placement, oneshot::Receiver<()>) {
         let from = self.signed;
         let beside = !self.at_it.is_empty();
         let (go_on, ended) = oneshot::channel();
@@ -264,6 +302,7 @@ impl Course {
                 request: Arc::clone(&self.request),
                 choice: self.choice,
                 nonce: self.nonce,
+                check: self.check,
                 resumed: self.ids[..from.tokens].to_vec(),
                 limit: self.agreed.map(|(_, limit)| limit - from.tokens as u32),
             },
@@ -271,6 +310,7 @@ impl Course {
             from,
             without: self.failed.iter().map(|(worker, _)| *worker).collect(),
             never: self.banned.iter().copied().chain(self.at_it.iter().map(|(_, worker)| *worker)).collect(),
+            apart,
             breaks: self.failed.len() as u32 + u32::from(self.began_before),
             stalls: self.stalls,
             beside,
@@ -285,7 +325,7 @@ impl Course {
         }
         let (signed, answer) = leg.signed();
         let Some(answer) = answer else { return };
-        let part = part(leg, &answer, None);
+        let part = part(leg, &answer, None, self.check);
         let share = Share { answer, part, charge: Amount::ZERO };
         let (worker, sent) = (Arc::clone(&leg.worker), leg.timing.sent());
         self.silent = Some(Silent { leg: leg.id, worker, sent, share });
@@ -338,6 +378,9 @@ impl Course {
         let (agreed, _) = *self.agreed.get_or_insert((prompt, limit));
         if agreed != prompt {
             let what = format!("a prompt of {prompt} tokens where {agreed} were counted");
+            if self.check && self.before().is_none() {
+                return Err(failure::miscounts(leg.worker(), &what));
+            }
             return Err(failure::disagreement(leg.worker(), self.before(), &what));
         }
         Ok(())
@@ -376,6 +419,7 @@ impl Course {
         };
         self.ids.extend(&tokens[known..]);
         self.text.push_str(fresh);
+        self.said_by = Some(leg.worker());
         leg.at.tokens += tokens.len();
         leg.at.text += text.len();
         let logprobs = if logprobs.is_empty() { logprobs } else { logprobs.split_off(known) };
@@ -458,7 +502,7 @@ impl Course {
     }
 
     fn share(&mut self, leg: &Leg, answer: Answer, receipt: Option<&Signed<Receipt>>, charge: Amount) {
-        let part = part(leg, &answer, receipt);
+        let part = part(leg, &answer, receipt, self.check);
         self.shares.push(Share { answer, part, charge });
     }
 
@@ -475,8 +519,10 @@ impl Course {
             return Err(failure::disagreement(leg.worker(), self.before(), &what));
         }
         self.ended = true;
+        self.said_by = Some(leg.worker());
         let Completed { answer, receipt, checked } = completed;
         self.share(leg, answer, Some(&receipt), receipt.charge);
+        self.ended_by = self.shares.iter().map(|share| share.part.worker).collect();
         let prompt_tokens = receipt.prompt_tokens.saturating_sub(leg.from.tokens as u32);
         Ok(Whole {
             shares: std::mem::take(&mut self.shares),
@@ -489,12 +535,13 @@ impl Course {
     }
 }
 
-fn part(leg: &Leg, answer: &Answer, receipt: Option<&Signed<Receipt>>) -> Part {
+fn part(leg: &Leg, answer: &Answer, receipt: Option<&Signed<Receipt>>, check: bool) -> Part {
     Part {
         order: leg.session.order().digest(),
         receipt: receipt.map(Signed::digest),
         worker: leg.worker(),
         first_output_token: leg.from.tokens as u32,
         output_tokens: answer.output_ids.len() as u32,
+        purpose: check.then_some(Purpose::Check),
     }
 }

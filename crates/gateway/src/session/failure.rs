@@ -167,6 +167,32 @@ pub(super) fn cut_short(worker: PublicKey, finish: FinishReason, problem: Option
     told(worker, Code::Overloaded, message).with_accountable(Accountable::Gateway)
 }
 
+/// An answer and its check, by workers of two operators, that are not the same.
+pub(super) fn differs(worker: PublicKey, checker: PublicKey, what: &str) -> ApiError {
+    let message = format!(
+        "The check before the end found that the answer is not what a worker of another operator computes: worker {} gives {what};          the answer is worker {}'s. One of the two does not compute the model, and which is not known. Do not rely on what came so          far; nothing is charged for it. Send the request again.",
+        checker.short(),
+        worker.short(),
+    );
+    ApiError::new(Code::VerificationFailed, message).with_accountable(Accountable::Unknown)
+}
+
+/// A worker that was to check an answer, and was given another prompt by its own count.
+pub(super) fn miscounts(checker: PublicKey, what: &str) -> ApiError {
+    let message = format!(
+        "Worker {} was to compute the answer too, and counts {what}. It or the worker that answers does not tokenise as the model          prescribes, and which is not known. Nothing is charged. Send the request again.",
+        checker.short(),
+    );
+    ApiError::new(Code::VerificationFailed, message).with_accountable(Accountable::Unknown)
+}
+
+/// Nobody is there, or left, to check an answer that is only wanted checked.
+pub(super) fn unchecked(error: ApiError) -> ApiError {
+    let message =
+        format!("The answer could not be checked before its end, and is not charged. {}", error.message());
+    error.with_message(message)
+}
+
 /// Two workers that gave different answers to one order.
 pub(super) fn disagreement(worker: PublicKey, before: Option<PublicKey>, what: &str) -> ApiError {
     let before =

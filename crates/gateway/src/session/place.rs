@@ -32,7 +32,7 @@ use crate::{
     api::unix_ms,
     error::{ApiError, Code},
     journal::trail::Trail,
-    keys::hold::{Hold, LegHold, charge_max, worst_charge},
+    keys::hold::{HeldFor, Hold, LegHold, charge_max, worst_charge},
     payer::Payer,
     route::{Candidate, Demand, Held, Resolved, Timing, Worker, Workers, chain, preferences::Preferences},
     streams::{Entry, StreamLog},
@@ -66,6 +66,8 @@ pub(crate) struct Desk {
     pub(crate) key: SecretKey,
     pub(crate) model: Resolved,
     pub(crate) preferences: Preferences,
+    /// The same of whoever computes an answer again, to have it compared; none where that is not wanted.
+    pub(crate) checking: Option<Preferences>,
     pub(crate) sampling: Sampling,
     pub(crate) seed: Seed,
     pub(crate) max_output_tokens: Option<u32>,
@@ -92,6 +94,8 @@ pub(super) struct Wanted {
     pub(super) request: Arc<Request>,
     pub(super) choice: u32,
     pub(super) nonce: [u8; 32],
+    /// It is to be compared with the answer, and not given to the caller.
+    pub(super) check: bool,
     /// What of it is there already.
     pub(super) resumed: Vec<u32>,
     /// Output tokens after those, at most, if that is settled.
@@ -109,6 +113,8 @@ pub(super) struct Placement {
     pub(super) without: Vec<PublicKey>,
     /// … and who is not asked at all.
     pub(super) never: Vec<PublicKey>,
+    /// Nor is anyone of the same operator as these.
+    pub(super) apart: Vec<PublicKey>,
     /// Workers that broke it off, and those of them that fell silent.
     pub(super) breaks: u32,
     pub(super) stalls: u32,
@@ -236,14 +242,32 @@ impl Declined {
     }
 }
 
+/// Whether anybody could answer, and anybody of another operator compute the same. Nobody is asked.
+pub(super) fn has_others(desk: &Desk) -> Result<(), ApiError> {
+    let Some(checking) = &desk.checking else { return Ok(()) };
+    let demand = Demand {
+        model: &desk.model,
+        preferences: &desk.preferences,
+        max_output_tokens: desk.max_output_tokens,
+        context_tokens_min: None,
+        without: &[],
+        apart: &[],
+        affinity: desk.affinity,
+        orders: 1,
+        trail: Some(&desk.trail),
+    };
+    desk.workers.has_others(&demand, checking).map(drop)
+}
+
 /// Finds a worker; returns when it has accepted.
 pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, ApiError> {
-    let Placement { wanted, context_tokens_min, from, mut without, never, breaks, stalls, beside } =
+    let Placement { wanted, context_tokens_min, from, mut without, never, apart, breaks, stalls, beside } =
         placement;
     without.extend(&never);
+    let wished = desk.checking.as_ref().filter(|_| wanted.check).unwrap_or(&desk.preferences);
     let preferences = match without.first() {
-        Some(began) => desk.preferences.begun_by(began),
-        None => Cow::Borrowed(&desk.preferences),
+        Some(began) => wished.begun_by(began),
+        None => Cow::Borrowed(wished),
     };
     let began = Instant::now();
     let give_up = began + desk.search;
@@ -256,12 +280,14 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
     let manner = Manner { hurried: breaks > 0 || beside, stall, patience, sought: began };
     let (mut last, mut no_room): (Option<ApiError>, bool) = (None, false);
     loop {
+        let apart = desk.workers.kin(&apart);
         let demand = Demand {
             model: &desk.model,
             preferences: &preferences,
             max_output_tokens: wanted.limit.or(desk.max_output_tokens),
             context_tokens_min,
             without: &without,
+            apart: &apart,
             affinity: desk.affinity,
             orders: 1,
             trail: Some(&desk.trail),
@@ -411,14 +437,17 @@ async fn offer(
     let output_tokens = wanted.limit.or(desk.max_output_tokens);
     let worst = worst_charge(&wanted.request, wanted.resumed.len(), output_tokens, context_tokens, &price);
     // Somebody cheaper may be within the budget.
-    let hold = desk.hold.leg(wanted.nonce, worst).map_err(Declined::ByThisWorker)?;
+    let hold = desk
+        .hold
+        .leg(HeldFor { nonce: wanted.nonce, check: wanted.check }, worst)
+        .map_err(Declined::ByThisWorker)?;
     let order =
         order(desk, wanted, context_tokens, terms.as_ref().map(|terms| (&terms.price, terms.channel.id())))
             .map_err(Declined::ByAll)?;
     let held = worker.hold(1);
     let digest = order.digest();
     let noted = |what, why: String| desk.trail.noted(what, worker.key(), Some(digest), from.tokens, why);
-    noted(What::Ordered, String::new());
+    noted(What::Ordered, if wanted.check { "to be compared with the answer" } else { "" }.to_owned());
     let options = OrderOptions {
         stall: manner.stall,
         acceptance: desk.stall * ACCEPTANCE_STALLS,

@@ -114,6 +114,7 @@ impl Restored {
             worker: leg.acceptance.worker,
             first_output_token: leg.from.tokens as u32,
             output_tokens: leg.ids.len() as u32,
+            purpose: None,
         };
         self.ids.extend(&leg.ids);
         self.text.push_str(&leg.text);

@@ -1,4 +1,7 @@
-//! Log-likelihoods and vectors through a gateway and a worker are the bare engine's, bit for bit, with the bundled model.
+//! Real workers with the bundled model: log-likelihoods and vectors through a gateway and a worker are the bare engine's,
+//! bit for bit; what two of them compute is compared.
+
+mod checked;
 
 mod upstream;
 

@@ -51,7 +51,7 @@ async fn a_chat_is_answered_whole() {
     assert_eq!(answer.header("x-surety-receipt"), Some(format!("/v1/receipts/{id}").as_str()));
     assert_eq!(answer.header("x-surety-model"), body["surety"]["model"].as_str());
     assert_eq!(answer.header("x-surety-workers"), Some(worker.key().as_str()));
-    assert_eq!(answer.header("x-surety-verification"), Some("signature"));
+    assert_eq!(answer.header("x-surety-verification"), Some("not-requested"));
     assert_eq!(answer.header("x-surety-cost"), Some("0"));
 }
 
@@ -62,7 +62,7 @@ async fn a_stream_says_the_same_and_ends_with_done() {
     let answer = site.chat(with(chat("Hello HOLD-BACK there world"), json!({"stream": true}))).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
-    assert_eq!(answer.header("x-surety-verification"), Some("pending"));
+    assert_eq!(answer.header("x-surety-verification"), Some("not-requested"));
     let chunks = answer.chunks();
     assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
     let text: String =

@@ -27,4 +27,5 @@ mod resume;
 mod routes;
 mod tenants;
 mod tools;
+mod verified;
 mod x402;

@@ -81,7 +81,7 @@ async fn a_message_is_answered_whole() {
         json!({"input_tokens": 21, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 1, "output_tokens": 4})
     );
     assert_eq!(body["surety"]["workers"], json!([worker.key()]));
-    assert_eq!(answer.header("x-surety-verification"), Some("signature"));
+    assert_eq!(answer.header("x-surety-verification"), Some("not-requested"));
     // The evidence is found under Anthropic's id too.
     let path = format!("/v1/receipts/{}", body["id"].as_str().expect("an id"));
     assert_eq!(site.get(&path).await.status, 200);

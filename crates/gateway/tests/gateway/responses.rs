@@ -123,7 +123,7 @@ async fn a_response_is_given_and_kept() {
     assert_eq!(usage["input_tokens_details"], json!({"cached_tokens": 1, "cache_write_tokens": 0}));
     assert_eq!(response["surety"]["workers"], json!([worker.key()]));
     assert_eq!(answer.header("x-surety-workers"), Some(worker.key().as_str()));
-    assert_eq!(answer.header("x-surety-verification"), Some("signature"));
+    assert_eq!(answer.header("x-surety-verification"), Some("not-requested"));
     let kept = site.get(&format!("{PATH}/{}", id(&response))).await;
     assert_eq!(kept.json(), response);
     // The receipt is found by the response's id as well.

@@ -35,6 +35,7 @@ fn kept(case: &Case, claim: &Computed) -> String {
             worker: receipt.worker,
             first_output_token: 0,
             output_tokens: receipt.output_tokens,
+            purpose: None,
         }],
         received_ms: case.order.issued_ms,
         first_byte_ms: case.order.issued_ms,

@@ -36,6 +36,7 @@ CHECKS = {
     "envelope": "the envelope carries its gateway's signature",
     "gateway": "the gateway is the expected one",
     "parts": "the envelope names exactly these receipts",
+    "repeated": "another worker, ordered the same answer, signed for the same tokens and text",
 }
 
 NOT_CHECKED = {
@@ -402,30 +403,57 @@ class CheckedEvidence:
     not_checked: list[str]
 
 
+def _is_same_answer(one: records.Record, other: records.Record) -> bool:
+    """Whether two orders are for one answer: of one worker after another (R-5.8), or of two to be compared (R-7.6)."""
+    may_differ = ("channel", "price_ceiling", "deadline_ms", "issued_ms", "max_output_tokens", "resumed")
+    return all(other[name] == one[name] for name in other if name not in may_differ)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An answer that was brought to its end."""
+
+    order: records.Record
+    said: tuple[list[int], str, str, bytes | None]
+    workers: list[bytes]
+
+    def repeats(self, other: _Whole) -> bool:
+        """R-7.6: whether it is the same as another, and by nobody who gave that."""
+        return self.said == other.said and not set(self.workers) & set(other.workers)
+
+
 class _Course:
     """What the parts of one answer have given so far."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.text = ""
+        self.workers: list[bytes] = []
         self.limit: int | None = None
 
     def continues(self, before: records.Record, order: records.Record, answer: Answer) -> bool:
         """R-7.5: whether an order asks for the rest of what `before` asked for."""
-        may_differ = ("channel", "price_ceiling", "deadline_ms", "issued_ms", "max_output_tokens", "resumed")
-        same = all(order[name] == before[name] for name in order if name not in may_differ)
+        same = _is_same_answer(before, order)
         # Nothing that was not signed is resumed from; starting anew resumes from nothing.
         prefix = not answer.resumed_ids or answer.resumed_ids == self.ids
         rest = self.limit is None or self.limit - _resumed_tokens(order) == order["max_output_tokens"]
         return same and prefix and rest
 
-    def extend(self, checked: Checked, answer: Answer) -> None:
-        """Adds a part."""
-        if checked.is_end:
-            self.ids, self.limit = [], None
-            return
+    def extend(self, checked: Checked, answer: Answer) -> _Whole | None:
+        """Adds a part; returns the answer, if this brought it to its end."""
+        if not checked.resumed_tokens:
+            self.text = ""
         self.ids = self.ids[: checked.resumed_tokens] + answer.output_ids
+        self.text += answer.text
+        self.workers.append(checked.worker)
+        if checked.is_end and checked.receipt:
+            said = (self.ids, self.text, checked.receipt["finish"], answer.embedding)
+            whole = _Whole(checked.order, said, self.workers)
+            self.ids, self.text, self.workers, self.limit = [], "", [], None
+            return whole
         if checked.acceptance and self.limit is None:
             self.limit = checked.resumed_tokens + checked.acceptance["max_output_tokens"]
+        return None
 
 
 def check_evidence(evidence: Evidence, gateway: bytes | None, worker: bytes | None) -> CheckedEvidence:
@@ -444,14 +472,15 @@ def check_evidence(evidence: Evidence, gateway: bytes | None, worker: bytes | No
     _require(len(parts) == len(evidence.answers), "part_count", message, "R-7.3")
 
     answers: list[Checked] = []
-    course, total = _Course(), 0
+    course, wholes, total = _Course(), list[_Whole](), 0
     for index, (part, answer) in enumerate(zip(parts, evidence.answers)):
         try:
             one = check_answer(answer, worker)
+            before, is_check = parts[index - 1]["purpose"] if index else None, part["purpose"] is not None
             if answers and not answers[-1].is_end:
-                goes_on = course.continues(answers[-1].order, one.order, answer)
+                goes_on = course.continues(answers[-1].order, one.order, answer) and before == part["purpose"]
             else:
-                goes_on = one.order["resumed"] is None
+                goes_on = one.order["resumed"] is None and (is_check or before is None)
             message = "it does not go on where the one before it ended"
             _require(goes_on, "not_a_continuation", message, "R-7.5")
             named: dict[str, Any] = {
@@ -460,13 +489,22 @@ def check_evidence(evidence: Evidence, gateway: bytes | None, worker: bytes | No
                 "worker": one.worker,
                 "first_output_token": one.resumed_tokens,
                 "output_tokens": one.output_tokens,
+                "purpose": part["purpose"],
             }
             _require(part == named, "other_part", "it is not the one the envelope names", "R-7.3")
+            whole = course.extend(one, answer)
+            if whole and is_check:
+                of = next((other for other in wholes if _is_same_answer(other.order, whole.order)), None)
+                _require(of is not None, "check_of_nothing", "it is named as a check, and repeats no answer", "R-7.6")
+                repeats = of is not None and whole.repeats(of)
+                message = "it is named as a check of another, and is not the same or not by others"
+                _require(repeats, "check_differs", message, "R-7.6")
+            elif whole:
+                wholes.append(whole)
         except ReceiptError as error:
             error.answer = index
             raise
         total += one.receipt["charge"] if one.receipt else 0
-        course.extend(one, answer)
         answers.append(one)
     # A failure may stand alone, as the whole of what came.
     last = answers[-1]
@@ -475,6 +513,8 @@ def check_evidence(evidence: Evidence, gateway: bytes | None, worker: bytes | No
     checked.append("parts")
     if any(answer.order["resumed"] for answer in answers):
         checked.append("continuation")
+    if any(part["purpose"] for part in parts):
+        checked.append("repeated")
     total = min(total, (1 << 128) - 1)
     message = f"the envelope charges {envelope['charge']}; its receipts charge {total}"
     _require(envelope["charge"] == total, "envelope_charge", message, "R-7.4")

@@ -431,6 +431,7 @@ PART = record(
     Field(2, "worker", BYTES_32),
     Field(3, "first_output_token", U32),
     Field(4, "output_tokens", U32),
+    Field(5, "purpose", bare("check"), is_optional=True, is_hidden_if_absent=True),
 )
 
 

@@ -31,6 +31,8 @@ class AnswerReport:
     finish: str | None
     failed: str | None
     text: str
+    check: bool = False
+    """It is an answer once more, by another worker, to be compared with it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,12 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. The charge is a decimal string, as everywhere."""
-        return {**asdict(self), "charge": str(self.charge)}
+        answers = [asdict(one) for one in self.answers]
+        for one in answers:
+            # As the binary says it: only of a check.
+            if not one["check"]:
+                del one["check"]
+        return {**asdict(self), "answers": answers, "charge": str(self.charge)}
 
 
 def verify(
@@ -79,7 +86,10 @@ def verify(
     report = Report(
         request_id=evidence.request_id,
         gateway=checked.envelope["gateway"].hex(),
-        answers=[_answer(answer, one.text) for answer, one in zip(checked.answers, evidence.answers)],
+        answers=[
+            _answer(answer, one.text, part["purpose"] is not None)
+            for answer, one, part in zip(checked.answers, evidence.answers, checked.envelope["parts"])
+        ],
         charge=checked.envelope["charge"],
     )
     for one in checked.answers:
@@ -139,7 +149,7 @@ def _key(name: str, digits: str) -> bytes:
     return bytes.fromhex(digits)
 
 
-def _answer(one: Checked, text: str) -> AnswerReport:
+def _answer(one: Checked, text: str, check: bool) -> AnswerReport:
     if one.receipt is None:
         failed: str | None = "broke off without a receipt"
     elif one.receipt["outcome"] is not None:
@@ -156,6 +166,7 @@ def _answer(one: Checked, text: str) -> AnswerReport:
         finish=one.receipt["finish"] if one.receipt else None,
         failed=failed,
         text=text,
+        check=check,
     )
 
 

@@ -240,6 +240,7 @@ async fn prepare(
             max_output_tokens: ask.max_output_tokens,
             context_tokens_min: None,
             without: &[],
+            apart: &[],
             affinity: None,
             orders: ask.answers() as u32,
             trail: None,
@@ -288,6 +289,13 @@ impl Request {
         if ask.stream {
             let message = "`stream` is true; the answers of a batch are in a file. Leave it out.";
             return Err(ApiError::invalid("stream", message));
+        }
+        if ask.preferences.checked {
+            let message = "The answers of a batch are not computed twice: they are made where workers are idle, and their checks \
+                           would not be. Leave out `:verified` and `provider.verification_mode`, or send the request by itself.";
+            return Err(
+                ApiError::new(Code::UnsupportedParameter, message).with_param("provider.verification_mode")
+            );
         }
         // What is signed for of an answer that is streamed is kept, so that the next gateway can go on with it.
         ask.stream = true;

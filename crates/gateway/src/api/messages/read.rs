@@ -52,7 +52,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
     let stop = ask::stop(fields, "stop_sequences")?;
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let ask::Extras { date, worker, deadline_ms } = ask::extras(fields)?;
-    let preferences = Preferences { worker, ..provider::preferences(fields)? };
+    let preferences = Preferences { worker, ..provider::preferences(fields, &model)? };
     let messages = conversation(fields)?;
     assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 

@@ -32,7 +32,7 @@ use super::{
     generate::{self, Call},
     openapi::{OllamaChatRequest, OllamaGenerateRequest},
     parameters::Route,
-    unix_ms,
+    suffix, unix_ms,
 };
 use crate::{
     error::{ApiError, Code},
@@ -113,8 +113,10 @@ fn load(shared: &Shared, model: String, chat: bool, stream: bool) -> Result<Resp
 
 /// The name under which a model is served, of one that may have Ollama's tag.
 fn served(shared: &Shared, name: String) -> String {
-    match name.strip_suffix(TAG) {
-        Some(plain) if shared.workers.resolve(&name).is_err() && shared.workers.resolve(plain).is_ok() => {
+    let bare = suffix::split(&name).0;
+    match bare.strip_suffix(TAG) {
+        Some(plain) if shared.workers.resolve(&bare).is_err() && shared.workers.resolve(plain).is_ok() => {
+            // What suffixes wish for has been read.
             plain.to_owned()
         }
         _ => name,

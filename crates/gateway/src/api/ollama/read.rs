@@ -57,7 +57,7 @@ pub(super) fn read(text: &str, route: Route, today: CivilDate, began: Instant) -
     let logprobs = logprobs(fields)?;
     let stream = fields.boolean("stream")?.unwrap_or(true);
     let ask::Extras { date, worker, deadline_ms } = ask::extras(fields)?;
-    let preferences = Preferences { worker, ..provider::preferences(fields)? };
+    let preferences = Preferences { worker, ..provider::preferences(fields, &model)? };
     let chat = route == Route::OllamaChat;
     let grammar = response_format::format(fields)?;
     let (shown, tools) = if chat { offered(fields)? } else { (Vec::new(), None) };

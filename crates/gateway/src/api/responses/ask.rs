@@ -126,6 +126,7 @@ impl Asked {
         }
         only_text(fields)?;
         let Extras { date, worker, deadline_ms } = ask::extras(fields)?;
+        let preferences = Preferences { worker, ..provider::preferences(fields, &model)? };
         let asked = Asked {
             model,
             instructions: fields.string("instructions")?,
@@ -147,10 +148,15 @@ impl Asked {
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
             date,
             deadline_ms,
-            preferences: Preferences { worker, ..provider::preferences(fields)? },
+            preferences,
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
         Ok(asked)
+    }
+
+    /// Whether a second worker is to compute it, too, before it is whole.
+    pub(super) fn checked(&self) -> bool {
+        self.preferences.checked
     }
 
     /// Whether it is kept from its beginning, so that whoever lost it finds it.

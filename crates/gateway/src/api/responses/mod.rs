@@ -107,7 +107,7 @@ pub(super) async fn create(
             receipt: Some(receipt_path(id)),
             model: model.id.to_string(),
             workers: None,
-            verification: "pending",
+            verification: Labels::verification(asked.checked()),
             cost: None,
         };
         (labels, Source::Order(Box::new(Order { call, ask, broken, tenant })), kept)

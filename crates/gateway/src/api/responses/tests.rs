@@ -39,6 +39,8 @@ fn end(status: Status) -> End {
                 model: "m".to_owned(),
                 tier: "exact",
                 workers: vec!["w".to_owned()],
+                verification: "not-requested",
+                checked_by: Vec::new(),
                 handovers: 0,
                 waits: Vec::new(),
                 cost: "0".to_owned(),
