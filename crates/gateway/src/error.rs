@@ -62,6 +62,8 @@ pub enum Code {
     MethodNotAllowed,
     /// None of the forms in `Accept` can be produced.
     NotAcceptable,
+    /// The file has no such range of bytes.
+    RangeNotSatisfiable,
     /// No worker qualifies; the message and `removed` say what kept how many out.
     NoWorker,
     /// Gateway or worker has no room at the moment.
@@ -70,6 +72,8 @@ pub enum Code {
     NoLedger,
     /// The ledger cannot be asked now.
     LedgerUnavailable,
+    /// None of those who serve a model gives its file.
+    NoHolder,
     /// The gateway is shutting down.
     GatewayStopping,
     /// The connection to the worker ended before the answer did.
@@ -137,7 +141,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 30] = [
+    pub const ALL: [Code; 32] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,
@@ -157,10 +161,12 @@ impl Code {
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::NotAcceptable,
+        Code::RangeNotSatisfiable,
         Code::NoWorker,
         Code::Overloaded,
         Code::NoLedger,
         Code::LedgerUnavailable,
+        Code::NoHolder,
         Code::GatewayStopping,
         Code::WorkerLost,
         Code::WorkerStalled,
@@ -268,6 +274,13 @@ impl Code {
             Code::NotAcceptable => {
                 entry("not_acceptable", StatusCode::NOT_ACCEPTABLE, REQUEST, Caller, Retry::Useless)
             }
+            Code::RangeNotSatisfiable => entry(
+                "range_not_satisfiable",
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                REQUEST,
+                Caller,
+                Retry::Useless,
+            ),
             Code::NoWorker => {
                 entry("no_worker", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Unknown, Retry::After(2))
             }
@@ -284,6 +297,9 @@ impl Code {
                 Unknown,
                 Retry::After(5),
             ),
+            Code::NoHolder => {
+                entry("no_holder", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Unknown, Retry::After(5))
+            }
             Code::GatewayStopping => entry(
                 "gateway_stopping",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -435,7 +451,6 @@ impl ApiError {
     }
 
     /// The parameter at fault, if one is.
-    #[cfg(test)]
     pub fn param(&self) -> Option<&str> {
         self.0.param.as_deref()
     }

@@ -11,6 +11,7 @@ mod claims;
 mod embeddings;
 mod errors;
 mod explanations;
+mod hub;
 mod keys;
 mod ledger;
 mod life;
