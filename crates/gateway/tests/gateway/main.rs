@@ -2,6 +2,7 @@
 
 mod failover;
 mod fake;
+mod hostile;
 mod http;
 
 mod answers;
