@@ -18,7 +18,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("net", &["types"]),
     ("blobs", &["net", "types"]),
     ("client", &["chain", "consensus", "net", "proof", "types"]),
-    ("gateway", &["chain", "client", "grammar", "net", "types"]),
+    ("gateway", &["blobs", "chain", "client", "grammar", "net", "types"]),
     ("worker", &["blobs", "chain", "client", "engine", "kernels", "net", "proof", "types"]),
     ("validator", &["chain", "consensus", "net", "types"]),
     ("sim", &[]),

@@ -11,18 +11,22 @@
 //! per mebibyte is all that is kept beside it (32 bytes for each), and the same openings of single chunks that audits
 //! use open weights to a judge. See `docs/operating/models.md`.
 
+mod ask;
 pub mod audit;
 mod hold;
 pub mod message;
 mod partial;
 mod pull;
+mod read;
 mod schedule;
 mod throttle;
 pub mod tree;
 mod view;
 
+pub use ask::Fault;
 pub use audit::{AuditReport, Challenge, audit, audit_at, challenges_needed};
 pub use hold::{HoldLimits, hold};
 pub use partial::DiskError;
-pub use pull::{Event, Fault, HolderSummary, Progress, PullError, PullLimits, PullRequest, Pulled, pull};
+pub use pull::{Event, HolderSummary, Progress, PullError, PullLimits, PullRequest, Pulled, pull};
+pub use read::{ReadLimits, ReadRequest, Reader, Unavailable, read};
 pub use view::{ReadError, Shelf, View};

@@ -33,6 +33,7 @@ use self::{
     shared::{Closing, Pulling},
 };
 use crate::{
+    ask::Fault,
     partial::{DiskError, Partial},
     tree::PIECE_BYTES,
 };
@@ -122,77 +123,6 @@ pub struct Progress {
     pub rate: u64,
     /// Holders that something came from within the last seconds.
     pub peers: usize,
-}
-
-/// Why a holder is not asked any more.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Fault {
-    /// It does not have the file.
-    #[error("it does not have the file")]
-    Absent,
-    /// Its file is another by now.
-    #[error("its file changed and is another now")]
-    Changed,
-    /// It told a size that is not the file's.
-    #[error("it told a size of {told} bytes, but the file has {proven}")]
-    WrongSize {
-        /// What it told.
-        told: u64,
-        /// What the file has.
-        proven: u64,
-    },
-    /// It sent bytes that are not the file's.
-    #[error("it sent wrong bytes for piece {0}")]
-    WrongBytes(u32),
-    /// The tree it sent is not the digest's.
-    #[error("it sent a tree of another file")]
-    WrongTree,
-    /// What it sent is no answer.
-    #[error("it sent nonsense: {0}")]
-    Nonsense(String),
-    /// It broke off within an answer.
-    #[error("it broke off within a piece")]
-    Truncated,
-    /// Nothing came in time.
-    #[error("nothing came from it within {} s", .0.as_secs_f32())]
-    Silence(Duration),
-    /// A piece did not come in time.
-    #[error("it did not give a piece within {} s", .0.as_secs_f32())]
-    Slow(Duration),
-    /// It had no time for us.
-    #[error("it is too busy")]
-    Busy,
-    /// Its disk fails.
-    #[error("it cannot read the file")]
-    Failed,
-    /// There is no connection.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
-impl Fault {
-    /// Whether asking again cannot help.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Fault::Absent
-            | Fault::Changed
-            | Fault::WrongSize { .. }
-            | Fault::WrongBytes(_)
-            | Fault::WrongTree
-            | Fault::Nonsense(_) => true,
-            Fault::Truncated
-            | Fault::Silence(_)
-            | Fault::Slow(_)
-            | Fault::Busy
-            | Fault::Failed
-            | Fault::Unreachable(_) => false,
-        }
-    }
-
-    /// Whether no honest holder does this.
-    pub fn is_a_lie(&self) -> bool {
-        matches!(self, Fault::WrongSize { .. } | Fault::WrongBytes(_) | Fault::WrongTree | Fault::Nonsense(_))
-    }
 }
 
 /// Why there is no file.

@@ -209,6 +209,12 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
             "Whoever sent the request.",
             "Leave `accept` out, or ask for `application/json`.",
         ),
+        Code::RangeNotSatisfiable => (
+            "The `range` of a download is none of the file's: it begins past the end, ends before it begins, is several ranges, or no \
+             range at all. `content-range` says how many bytes the file has.",
+            "The caller. A client that resumes a file which has changed meanwhile sees this too.",
+            "Ask for one range within the file, or for all of it. If what you have of it is longer than the file, begin anew.",
+        ),
         Code::NoWorker => (
             "No worker qualifies for the request now. The message and `metadata.removed` say which constraint kept how many of them \
              out: some are the request's own (`provider.…`, `surety.worker`), others are how workers are (`unreachable`, `starting`, \
@@ -220,6 +226,13 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
             "There is no room at the moment: the workers that qualify have as many requests as they take, or the gateway has.",
             "The worker that refused under its signature, or the gateway, as `metadata.accountable` says.",
             "Wait as long as `retry-after` says, and send it again; send fewer requests at once if that happens often.",
+        ),
+        Code::NoHolder => (
+            "A model's file was asked for, and none of the workers that serve the model gave it: they cannot be reached, share no \
+             files, or sent bytes that are not the file's. The message says which did what.",
+            "Nobody alone; a worker that is named with wrong bytes answers for those. Nothing wrong was passed on.",
+            "Try again shortly, and go on where you were: what has come was checked. An operator shares files with \
+             `surety worker run --share`.",
         ),
         Code::GatewayStopping => (
             "The gateway is being stopped. It takes nothing new, and what was not whole in time was cut off.",

@@ -66,6 +66,8 @@ pub enum Code {
     MethodNotAllowed,
     /// None of the forms in `Accept` can be produced.
     NotAcceptable,
+    /// The file has no such range of bytes.
+    RangeNotSatisfiable,
     /// No worker qualifies; the message and `removed` say what kept how many out.
     NoWorker,
     /// Gateway or worker has no room at the moment.
@@ -74,6 +76,8 @@ pub enum Code {
     NoLedger,
     /// The ledger cannot be asked now.
     LedgerUnavailable,
+    /// None of those who serve a model gives its file.
+    NoHolder,
     /// The gateway is shutting down.
     GatewayStopping,
     /// The connection to the worker ended before the answer did.
@@ -163,10 +167,12 @@ impl Code {
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::NotAcceptable,
+        Code::RangeNotSatisfiable,
         Code::NoWorker,
         Code::Overloaded,
         Code::NoLedger,
         Code::LedgerUnavailable,
+        Code::NoHolder,
         Code::GatewayStopping,
         Code::WorkerLost,
         Code::WorkerStalled,
@@ -288,6 +294,13 @@ impl Code {
             Code::NotAcceptable => {
                 entry("not_acceptable", StatusCode::NOT_ACCEPTABLE, REQUEST, Caller, Retry::Useless)
             }
+            Code::RangeNotSatisfiable => entry(
+                "range_not_satisfiable",
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                REQUEST,
+                Caller,
+                Retry::Useless,
+            ),
             Code::NoWorker => {
                 entry("no_worker", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Unknown, Retry::After(2))
             }
@@ -304,6 +317,9 @@ impl Code {
                 Unknown,
                 Retry::After(5),
             ),
+            Code::NoHolder => {
+                entry("no_holder", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Unknown, Retry::After(5))
+            }
             Code::GatewayStopping => entry(
                 "gateway_stopping",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -461,7 +477,6 @@ impl ApiError {
     }
 
     /// The parameter at fault, if one is.
-    #[cfg(test)]
     pub fn param(&self) -> Option<&str> {
         self.0.param.as_deref()
     }

@@ -36,6 +36,7 @@ use crate::{
         unix_ms,
     },
     disk::{OpenStoreError, Writer},
+    downloads::Downloads,
     error::{Accountable, ApiError, Code},
     id::RequestId,
     journal::{Journal, JournalBounds},
@@ -157,6 +158,7 @@ pub(crate) struct Shared {
     pub(crate) streams: Streams,
     pub(crate) batches: Batches,
     pub(crate) responses: Responses,
+    pub(crate) downloads: Arc<Downloads>,
     pub(crate) keys: Arc<Keys>,
     /// What whoever shows no key pays with, where they may.
     pub(crate) payments: Option<Arc<Payments>>,
@@ -328,6 +330,7 @@ impl Gateway {
             journal,
             streams,
             batches,
+            downloads: Arc::new(Downloads::new(endpoint.clone())),
             responses: Responses::new(kept_responses, limits.reader_grace),
             keys,
             payments,

@@ -12,12 +12,13 @@
 //! A request goes through `server` (connections), `api` (HTTP and JSON), `route` (who should answer), `session`
 //! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `keys` says who may
 //! ask, and what each has spent; `payments` takes what callers pay by themselves; `disk` writes what is kept; `streams` has
-//! what a stream needs to go on when this process was killed, `journal` what
-//! became of every request, by this gateway's word.
+//! what a stream needs to go on when this process was killed, `journal` what became of every request, by this gateway's
+//! word; `downloads` brings models' files to who asks for them.
 
 mod api;
 pub mod catalogue;
 mod disk;
+mod downloads;
 mod error;
 mod gateway;
 mod id;

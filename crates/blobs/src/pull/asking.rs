@@ -10,18 +10,18 @@ use std::{
     time::Duration,
 };
 
-use surety_net::{CloseCode, ConnectError, Endpoint, Link, Protocol, ReceiveError, Stream, WorkerAddress};
+use surety_net::{Endpoint, Protocol, WorkerAddress};
 use tokio::{
     sync::OwnedSemaphorePermit,
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
 };
 
-use super::{Fault, joined, lock, shared::Pulling};
+use super::{PullLimits, joined, lock, shared::Pulling};
 use crate::{
-    message::{FRAME_BYTES, FromHolder, Refusal, ToHolder},
+    ask::{Asked, Fault},
     schedule::HolderIndex,
-    tree::{BLOB_BYTES_MAX, Shape, Tree, Value},
+    tree::Tree,
 };
 
 /// Pieces one holder is asked for at once: a slow one, and a quick one.
@@ -74,36 +74,25 @@ impl Asking {
     }
 
     async fn session(&self) -> Result<(), Fault> {
-        let link = self
-            .endpoint
-            .connect(&self.address, Protocol::Blobs)
-            .await
-            .map_err(|error| no_connection(&error))?;
-        let told = self.size(&link).await?;
+        let PullLimits { frame_wait, piece_wait, .. } = self.pulling.limits;
+        let link = self.endpoint.connect(&self.address, Protocol::Blobs).await?;
+        let asked = Asked { link, digest: self.pulling.digest, frame_wait, piece_wait };
+        let told = asked.size().await?;
         if let Some(known) = self.pulling.bytes.or(self.pulling.total())
             && known != told
         {
             return Err(Fault::WrongSize { told, proven: known });
         }
-        let tree = self.proven(&link, told).await?;
+        let tree = self.proven(&asked, told).await?;
         let proven = tree.shape().bytes();
         if proven != told {
             return Err(Fault::WrongSize { told, proven });
         }
-        self.pieces(&link, &tree).await
-    }
-
-    async fn size(&self, link: &Link) -> Result<u64, Fault> {
-        let mut stream = self.ask(link, &ToHolder::Describe(self.pulling.digest)).await?;
-        match self.answer(&mut stream).await? {
-            FromHolder::Held(bytes) if (1..=BLOB_BYTES_MAX).contains(&bytes) => Ok(bytes),
-            FromHolder::Held(bytes) => Err(Fault::Nonsense(format!("a size of {bytes} bytes"))),
-            other => Err(unexpected(&other)),
-        }
+        self.pieces(&asked, &tree).await
     }
 
     /// The proven tree: ours to prove if nobody else does so soon.
-    async fn proven(&self, link: &Link, told: u64) -> Result<Arc<Tree>, Fault> {
+    async fn proven(&self, asked: &Asked, told: u64) -> Result<Arc<Tree>, Fault> {
         let mut proven = self.pulling.proven.subscribe();
         let turn = self.pulling.turns.fetch_add(1, Ordering::Relaxed) as u32;
         if turn > 0 {
@@ -113,27 +102,10 @@ impl Asking {
         if let Some(tree) = self.pulling.tree() {
             return Ok(tree);
         }
-        let shape = Shape::new(told).map_err(|error| Fault::Nonsense(error.to_string()))?;
-        let mut stream = self.ask(link, &ToHolder::Values(self.pulling.digest)).await?;
-        let count = shape.pieces() as usize;
-        let mut values: Vec<Value> = Vec::new();
-        while values.len() < count {
-            match self.answer(&mut stream).await? {
-                FromHolder::Values(more) if more.len() == FRAME_BYTES.min(32 * (count - values.len())) => {
-                    values.extend(more.as_chunks::<32>().0);
-                }
-                FromHolder::Values(_) => return Err(Fault::WrongTree),
-                other => return Err(unexpected(&other)),
-            }
-        }
-        stream.reset(CloseCode::Done);
-        let tree = Tree::new(shape, values);
-        if tree.root() != self.pulling.digest {
-            return Err(Fault::WrongTree);
-        }
+        let tree = asked.tree(told).await?;
         // The digest vouches for the values, the last piece for the size.
-        let last = shape.pieces() - 1;
-        let data = self.piece(link, last, shape.piece_bytes(last)).await?;
+        let last = tree.shape().pieces() - 1;
+        let data = self.piece(asked, &tree, last).await?;
         let (pulling, index) = (self.pulling.clone(), self.index);
         let proving = spawn_blocking(move || {
             if !tree.vouches_for(last, &data) {
@@ -154,7 +126,7 @@ impl Asking {
     }
 
     /// Asks for pieces until none is missing.
-    async fn pieces(&self, link: &Link, tree: &Arc<Tree>) -> Result<(), Fault> {
+    async fn pieces(&self, asked: &Asked, tree: &Arc<Tree>) -> Result<(), Fault> {
         let mut changed = self.pulling.changed.subscribe();
         let mut depth = *DEPTH.start();
         let mut under_way = JoinSet::new();
@@ -164,8 +136,8 @@ impl Asking {
                 let Ok(place) = self.pulling.pieces.clone().try_acquire_owned() else { break };
                 let Some(piece) = self.next() else { break };
                 let asking = self.clone();
-                let (link, tree) = (link.clone(), tree.clone());
-                under_way.spawn(async move { asking.fetch(&link, &tree, piece, place).await });
+                let (asked, tree) = (asked.clone(), tree.clone());
+                under_way.spawn(async move { asking.fetch(&asked, &tree, piece, place).await });
             }
             if under_way.is_empty() && self.pulling.is_whole() {
                 return Ok(());
@@ -191,7 +163,7 @@ impl Asking {
 
     async fn fetch(
         &self,
-        link: &Link,
+        asked: &Asked,
         tree: &Tree,
         piece: u32,
         place: OwnedSemaphorePermit,
@@ -206,7 +178,7 @@ impl Asking {
             }
         };
         let data = tokio::select! {
-            data = self.piece(link, piece, tree.shape().piece_bytes(piece)) => data?,
+            data = self.piece(asked, tree, piece) => data?,
             () = overtaken => return Ok(Fetched::Overtaken),
         };
         let (pulling, index) = (self.pulling.clone(), self.index);
@@ -221,54 +193,12 @@ impl Asking {
     }
 
     /// The bytes of a piece, unchecked.
-    async fn piece(&self, link: &Link, index: u32, bytes: usize) -> Result<Vec<u8>, Fault> {
-        let wait = self.pulling.limits.piece_wait;
-        timeout(wait, self.piece_in_its_time(link, index, bytes)).await.unwrap_or(Err(Fault::Slow(wait)))
-    }
-
-    async fn piece_in_its_time(&self, link: &Link, index: u32, bytes: usize) -> Result<Vec<u8>, Fault> {
-        let request = ToHolder::Piece { digest: self.pulling.digest, index };
-        let mut stream = self.ask(link, &request).await?;
-        let mut piece = Vec::with_capacity(bytes);
-        while piece.len() < bytes {
-            match self.answer(&mut stream).await? {
-                // Nothing smaller: a holder that sends byte by byte would never be silent, and never done.
-                FromHolder::Data(data) if data.len() != FRAME_BYTES.min(bytes - piece.len()) => {
-                    return Err(Fault::WrongBytes(index));
-                }
-                FromHolder::Data(data) => {
-                    self.pulling.holders[self.index].received.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    piece.extend(data);
-                }
-                other => return Err(unexpected(&other)),
-            }
-        }
-        stream.reset(CloseCode::Done);
-        Ok(piece)
-    }
-
-    async fn ask(&self, link: &Link, request: &ToHolder) -> Result<Stream<ToHolder, FromHolder>, Fault> {
-        let mut stream = link.open_stream().await.map_err(|error| Fault::Unreachable(chain(&error)))?;
-        stream.send(request).await.map_err(|error| Fault::Unreachable(chain(&error)))?;
-        Ok(stream)
-    }
-
-    async fn answer(&self, stream: &mut Stream<ToHolder, FromHolder>) -> Result<FromHolder, Fault> {
-        let wait = self.pulling.limits.frame_wait;
-        match stream.receive_within(wait).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) | Err(ReceiveError::Ended) => Err(Fault::Truncated),
-            Err(ReceiveError::Silence(_) | ReceiveError::SlowFrame(_)) => Err(Fault::Silence(wait)),
-            Err(ReceiveError::Reset(CloseCode::Busy)) => Err(Fault::Busy),
-            Err(ReceiveError::Reset(CloseCode::BadMessage)) => {
-                Err(Fault::Nonsense("it does not understand the request".into()))
-            }
-            Err(ReceiveError::Reset(_)) => Err(Fault::Truncated),
-            Err(error @ (ReceiveError::Frame(_) | ReceiveError::Message(_))) => {
-                Err(Fault::Nonsense(chain(&error)))
-            }
-            Err(error @ ReceiveError::Lost(_)) => Err(Fault::Unreachable(chain(&error))),
-        }
+    async fn piece(&self, asked: &Asked, tree: &Tree, index: u32) -> Result<Vec<u8>, Fault> {
+        let received = &self.pulling.holders[self.index].received;
+        let came = |bytes: usize| {
+            received.fetch_add(bytes as u64, Ordering::Relaxed);
+        };
+        asked.piece(index, tree.shape().piece_bytes(index), came).await
     }
 }
 
@@ -276,39 +206,4 @@ impl Clone for Asking {
     fn clone(&self) -> Self {
         Asking { pulling: self.pulling.clone(), endpoint: self.endpoint.clone(), ..*self }
     }
-}
-
-fn unexpected(answer: &FromHolder) -> Fault {
-    match answer {
-        FromHolder::Refused(Refusal::Absent) => Fault::Absent,
-        FromHolder::Refused(Refusal::Changed) => Fault::Changed,
-        FromHolder::Refused(Refusal::Busy) => Fault::Busy,
-        FromHolder::Refused(Refusal::Failed) => Fault::Failed,
-        FromHolder::Refused(Refusal::Impossible) => {
-            Fault::Nonsense("it refuses a piece that its size says is there".into())
-        }
-        FromHolder::Held(_)
-        | FromHolder::Values(_)
-        | FromHolder::Data(_)
-        | FromHolder::Slice { .. }
-        | FromHolder::Missing(_) => Fault::Nonsense("an answer to another question".into()),
-    }
-}
-
-fn no_connection(error: &ConnectError) -> Fault {
-    Fault::Unreachable(chain(error))
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

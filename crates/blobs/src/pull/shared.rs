@@ -16,8 +16,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Fault, PullLimits, lock};
+use super::{PullLimits, lock};
 use crate::{
+    ask::Fault,
     partial::{DiskError, Partial},
     schedule::{HolderIndex, Schedule},
     tree::Tree,

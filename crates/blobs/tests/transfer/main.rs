@@ -5,3 +5,4 @@ mod audits;
 mod holders;
 mod holding;
 mod pulling;
+mod reading;

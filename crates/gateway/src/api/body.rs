@@ -7,7 +7,7 @@
 //!         told so.
 //! Absent: what the text says. That is `ask`.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -78,10 +78,7 @@ impl Intake {
         let mut bytes = Vec::new();
         let mut share: Option<OwnedSemaphorePermit> = None;
         while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(|_| {
-                let message = "The body broke off before its end. Send the request again.";
-                ApiError::new(Code::RequestTimeout, message)
-            })?;
+            let piece = piece.map_err(|error| broken(&error))?;
             let length = bytes.len() + piece.len();
             if length > self.bytes_max {
                 self.discard(declared.unwrap_or(0), length, stream).await;
@@ -115,6 +112,22 @@ impl Intake {
             format!("The body takes {takes} bytes. At most {} are read. Send less.", self.bytes_max);
         ApiError::new(Code::PayloadTooLarge, message)
     }
+}
+
+/// What is wrong with a body that cannot be read: its chunks, or that it ended too early.
+fn broken(error: &axum::Error) -> ApiError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(this) = cause {
+        let kind = this.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
+            let message = "The body's chunks (`transfer-encoding: chunked`) cannot be read. Send it in chunks that begin with \
+                           their size, or with `content-length`.";
+            return ApiError::new(Code::InvalidJson, message);
+        }
+        cause = this.source();
+    }
+    let message = "The body broke off before its end. Send the request again.";
+    ApiError::new(Code::RequestTimeout, message)
 }
 
 /// Only JSON, declared as such. A page of a foreign site can make a browser send other types unasked, but not this one.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::mcp;
+use super::{hub, mcp};
 use crate::{
     error::{ApiError, Code, ErrorMetadata},
     id::RequestId,
@@ -35,6 +35,7 @@ pub(crate) enum Dialect {
     OpenAi,
     Anthropic,
     Ollama,
+    Hub,
     Mcp,
 }
 
@@ -44,7 +45,9 @@ impl Dialect {
         let under = |root: &str| {
             path.strip_prefix(root).is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'/')))
         };
-        if under("/api") {
+        if hub::is_hubs(path) {
+            Dialect::Hub
+        } else if under("/api") {
             Dialect::Ollama
         } else if under("/mcp") {
             Dialect::Mcp
@@ -65,6 +68,10 @@ impl Dialect {
                     *response.status_mut() = overloaded();
                 }
                 serde_json::to_vec(&MessageErrorBody::new(failure, id))
+            }
+            Dialect::Hub => {
+                hub::mark(failure, response.headers_mut());
+                serde_json::to_vec(&OllamaErrorBody::new(failure, id))
             }
             Dialect::Ollama => serde_json::to_vec(&OllamaErrorBody::new(failure, id)),
             Dialect::Mcp => serde_json::to_vec(&rpc_error(failure, id)),
@@ -118,7 +125,7 @@ struct ErrorDetails {
     metadata: ErrorMetadata,
 }
 
-/// `{"error": "…"}` as Ollama shapes it, with the stable code beside it.
+/// `{"error": "…"}` as Ollama and hubs shape it, with the stable code beside it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OllamaErrorBody {
     /// What happened, who, what to do, and the request id.
@@ -203,6 +210,9 @@ mod tests {
             ("/api", &none, Dialect::Ollama),
             ("/api/chat", &version, Dialect::Ollama),
             ("/apis", &none, Dialect::OpenAi),
+            ("/api/models", &version, Dialect::Hub),
+            ("/api/models/a/b", &none, Dialect::Hub),
+            ("/a/b/resolve/main/c", &none, Dialect::Hub),
             ("/mcp", &version, Dialect::Mcp),
         ] {
             assert_eq!(Dialect::of(path, headers), dialect, "{path}");

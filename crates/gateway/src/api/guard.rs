@@ -137,21 +137,11 @@ pub(super) async fn answer_once(
 
 /// Applies a key's terms to what is asked: other models are refused, dearer workers left out; or a payment's time.
 pub(super) fn screen(tenant: &Tenant, ask: &mut Ask, model: &Resolved) -> Result<(), ApiError> {
+    may_ask(tenant, &suffix::split(&ask.model).0, model)?;
     if let Some(most) = tenant.patience_ms() {
         ask.deadline_ms = Some(ask.deadline_ms.map_or(most, |own| own.min(most)));
     }
     let Some(terms) = tenant.terms() else { return Ok(()) };
-    let id = model.id.to_string();
-    if !terms.admits_model(&[&suffix::split(&ask.model).0, &model.name, &id]) {
-        let message = format!(
-            "The key `{}` may not ask for \"{}\". It may ask for {}. Ask for one of these, or whoever runs the gateway for \
-             another key.",
-            terms.name,
-            quote(&ask.model),
-            terms.models.join(", "),
-        );
-        return Err(ApiError::new(Code::Policy, message).with_param("model"));
-    }
     if let Some(price) = &terms.max_price {
         let price = price.price();
         let least = |own: Option<Amount>, most: Amount| Some(own.map_or(most, |own| own.min(most)));
@@ -162,6 +152,22 @@ pub(super) fn screen(tenant: &Tenant, ask: &mut Ask, model: &Resolved) -> Result
         };
     }
     Ok(())
+}
+
+/// Refuses models that a key's terms leave out.
+pub(super) fn may_ask(tenant: &Tenant, asked: &str, model: &Resolved) -> Result<(), ApiError> {
+    let Some(terms) = tenant.terms() else { return Ok(()) };
+    if terms.admits_model(&[asked, &model.name, &model.id.to_string()]) {
+        return Ok(());
+    }
+    let message = format!(
+        "The key `{}` may not ask for \"{}\". It may ask for {}. Ask for one of these, or whoever runs the gateway for \
+         another key.",
+        terms.name,
+        quote(asked),
+        terms.models.join(", "),
+    );
+    Err(ApiError::new(Code::Policy, message).with_param("model"))
 }
 
 /// Tells what is left of the limits.

@@ -1,4 +1,4 @@
-//! API: the HTTP face, in the shapes of OpenAI, Anthropic and Ollama.
+//! API: the HTTP face, in the shapes of OpenAI, Anthropic, Ollama and a model hub.
 //!
 //! In:     HTTP requests. Out: HTTP responses.
 //! Touches: what `gateway` holds: workers, receipts.
@@ -17,6 +17,7 @@ pub(crate) mod fields;
 mod files;
 mod generate;
 mod guard;
+mod hub;
 mod last_event;
 mod ledger;
 mod look;
@@ -76,10 +77,16 @@ pub(crate) const PATHS: &[&str] = &[
     "/api/embed",
     "/api/embeddings",
     "/api/generate",
+    "/api/models",
+    "/api/models/{id}",
+    "/api/models/{id}/refs",
+    "/api/models/{id}/revision/{revision}",
+    "/api/models/{id}/tree/{revision}",
     "/api/ps",
     "/api/show",
     "/api/tags",
     "/api/version",
+    "/api/whoami-v2",
     "/health",
     "/mcp",
     "/metrics",
@@ -110,6 +117,7 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/quote",
     "/v1/usage",
     "/v1/requests/{id}/explanation",
+    "/{id}/resolve/{revision}/{file}",
 ];
 
 /// The routes.
@@ -143,6 +151,11 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/tags", get(ollama::look::tags))
         .route("/api/ps", get(ollama::look::running))
         .route("/api/version", get(ollama::look::version))
+        .route("/api/models", get(hub::models))
+        .route("/api/models/{*asked}", get(hub::model))
+        .route("/api/whoami-v2", get(hub::whoami))
+        .route("/{owner}/resolve/{revision}/{*file}", get(hub::file))
+        .route("/{owner}/{name}/resolve/{revision}/{*file}", get(hub::file))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
         .route("/v1/network/status", get(look::network_status))
@@ -229,7 +242,9 @@ fn conclude(
     let failure = response.extensions_mut().remove::<ApiError>();
     if let Some(failure) = &failure {
         let allow = response.headers().get(header::ALLOW).cloned();
+        let kept = hub::KEPT.map(|name| response.headers_mut().remove(&name).map(|value| (name, value)));
         response = dialect.render(&failure.clone().with_allow(allow), &id);
+        response.headers_mut().extend(kept.into_iter().flatten());
     }
     let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     match failure {
@@ -255,6 +270,13 @@ fn known_path(uri: &Uri) -> &'static str {
     let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     match PATHS.iter().copied().find(|known| *known == path) {
         Some(known) => known,
+        None if under("/api/models/") && path.contains("/revision/") => {
+            "/api/models/{id}/revision/{revision}"
+        }
+        None if under("/api/models/") && path.contains("/tree/") => "/api/models/{id}/tree/{revision}",
+        None if under("/api/models/") && path.ends_with("/refs") => "/api/models/{id}/refs",
+        None if under("/api/models/") => "/api/models/{id}",
+        None if hub::is_hubs(path) => "/{id}/resolve/{revision}/{file}",
         None if under("/v1/models/") => "/v1/models/{id}",
         None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
         None if under("/v1/receipts/") => "/v1/receipts/{id}",

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use surety_net::WorkerAddress;
 use surety_types::{CallFormat, Manifest, ModelId, ServedModel, Vectors, WorkerStatus};
 
 use super::{
@@ -165,6 +166,26 @@ impl Workers {
         let statuses = self.statuses(|_| true);
         let models = statuses.iter().flat_map(|status| &status.models);
         models.map(|model| (model.id.to_string(), model.manifest.clone())).collect()
+    }
+
+    /// What a model is made of.
+    pub(crate) fn manifest(&self, id: ModelId) -> Option<Manifest> {
+        let statuses = self.statuses(|_| true);
+        let mut models = statuses.iter().flat_map(|status| &status.models);
+        models.find(|model| model.id == id).map(|model| model.manifest.clone())
+    }
+
+    /// Where a model's files should be: the workers that can be reached and serve it, those that are well first.
+    pub(crate) fn holders(&self, id: ModelId) -> Vec<WorkerAddress> {
+        let serves = |worker: &Arc<Worker>| {
+            let (fitness, status) = worker.state();
+            let serves = status?.models.iter().any(|model| model.id == id);
+            (serves && fitness != Fitness::Unreachable)
+                .then(|| (fitness != Fitness::Ready || worker.is_doubted(), *worker.connection.address()))
+        };
+        let mut holders: Vec<_> = self.all().iter().filter_map(serves).collect();
+        holders.sort_by_key(|(unwell, _)| *unwell);
+        holders.into_iter().map(|(_, address)| address).collect()
     }
 
     fn no_such_model(&self, asked: &str, offers: &Offers<'_>) -> ApiError {

@@ -545,6 +545,7 @@ async fn bad_starts_are_explained() {
 fn every_code_is_triggered_by_a_test() {
     const TESTS: [&str; 8] = [
         include_str!("errors.rs"),
+        include_str!("hub.rs"),
         include_str!("keys.rs"),
         include_str!("ledger.rs"),
         include_str!("life.rs"),

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use surety_blobs::{HoldLimits, Shelf, View, hold};
 use surety_net::{BindOptions, CloseCode, Endpoint, Incoming, ListenLimits, ServeStream, WorkerAddress};
 use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
@@ -109,6 +111,16 @@ pub fn model(name: &str, manifest: Manifest) -> ServedModel {
     }
 }
 
+/// Every file in a folder, under the digest that is its name.
+struct Folder(PathBuf);
+
+impl Shelf for Folder {
+    fn paths(&self, digest: Digest) -> Vec<PathBuf> {
+        let path = self.0.join(digest.to_string());
+        if path.exists() { vec![path] } else { vec![] }
+    }
+}
+
 impl FakeWorker {
     /// A worker that serves one model, `tiny`.
     pub async fn start(seed: u8) -> FakeWorker {
@@ -121,10 +133,29 @@ impl FakeWorker {
 
     /// A worker that asks a price, and delivers nothing before the first voucher.
     pub async fn asking(seed: u8, models: Vec<ServedModel>, price: Price) -> FakeWorker {
+        Self::holding(seed, models, price, None).await
+    }
+
+    /// A worker that gives out the files in a folder, each under the digest that is its name.
+    pub async fn sharing(seed: u8, models: Vec<ServedModel>, folder: &Path) -> FakeWorker {
+        let view = View::new(Folder(folder.to_owned()), folder.join("trees"));
+        Self::holding(seed, models, Price::ZERO, Some(view)).await
+    }
+
+    async fn holding(seed: u8, models: Vec<ServedModel>, price: Price, files: Option<View>) -> FakeWorker {
         let key = SecretKey::from_bytes(&[seed; 32]);
         let listen = "127.0.0.1:0".parse().expect("an address");
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen }).await.expect("a socket");
-        let mut listener = endpoint.listen(ListenLimits::default());
+        let mut tasks = JoinSet::new();
+        let mut listener = match files {
+            None => endpoint.listen(ListenLimits::default()),
+            Some(files) => {
+                let (orders, blobs) =
+                    endpoint.listen_with_blobs(ListenLimits::default(), ListenLimits::default());
+                tasks.spawn(hold(blobs, key.public(), Arc::new(files), HoldLimits::default()));
+                orders
+            }
+        };
         let diary = Arc::new(Diary::default());
         let state = Arc::new(Mutex::new(WorkerStatus {
             worker: key.public(),
@@ -135,7 +166,6 @@ impl FakeWorker {
             models,
             region: None,
         }));
-        let mut tasks = JoinSet::new();
         let (status, seen, leaving) = (Arc::clone(&state), Arc::clone(&diary), endpoint.clone());
         tasks.spawn(async move {
             let mut orders = JoinSet::new();

@@ -2,6 +2,7 @@
 
 mod failover;
 mod fake;
+mod hostile;
 mod http;
 
 mod answers;
@@ -11,6 +12,7 @@ mod claims;
 mod embeddings;
 mod errors;
 mod explanations;
+mod hub;
 mod keys;
 mod ledger;
 mod life;

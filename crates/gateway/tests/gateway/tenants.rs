@@ -362,13 +362,16 @@ async fn nothing_but_what_is_public_is_told_without_a_key() {
                 continue;
             }
             assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text());
+            if method == "HEAD" {
+                continue;
+            }
             let body = answer.json();
             if path.starts_with("/v1/messages") {
                 assert_eq!(
                     (&body["type"], &body["error"]["type"]),
                     (&json!("error"), &json!("authentication_error"))
                 );
-            } else if path.starts_with("/api/") {
+            } else if path.starts_with("/api/") || path.contains("/resolve/") {
                 assert!(body["error"].is_string(), "{body}");
             } else if path == "/mcp" {
                 assert_eq!(body["error"]["data"]["code"], "bad_key", "{body}");
