@@ -83,13 +83,15 @@ pub enum Kind {
     Injected,
     /// It changes the text after the model gave it.
     Edited,
+    /// It gives an old answer again. No liar of this matrix: it must be asked the same twice.
+    Replayed,
 }
 
 const LIARS: [Kind; 5] =
     [Kind::OtherWeights, Kind::Temperature, Kind::EarlyStop, Kind::Injected, Kind::Edited];
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Honest => "honest",
             Kind::OtherWeights => "other weights",
@@ -97,6 +99,7 @@ impl Kind {
             Kind::EarlyStop => "early stop",
             Kind::Injected => "injected",
             Kind::Edited => "edited",
+            Kind::Replayed => "replayed",
         }
     }
 
@@ -122,18 +125,18 @@ impl Kind {
             Kind::EarlyStop => vec!["--lie".into(), "early-stop".into()],
             Kind::Injected => vec!["--lie".into(), "injected".into()],
             Kind::Edited => vec!["--lie".into(), "edited".into()],
+            Kind::Replayed => vec!["--lie".into(), "replayed".into()],
         })
     }
 }
 
-fn model_file() -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(format!("{MODEL}.gguf"));
-    std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-}
+/// The bundled model.
+pub(crate) static MODEL_FILE: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shakespeare-demo.gguf"));
 
 /// The bundled model with one matrix cut down to four bits.
-fn other_weights() -> Result<Vec<u8>> {
-    let mut file = model_file()?;
+pub(crate) fn other_weights() -> Result<Vec<u8>> {
+    let mut file = MODEL_FILE.to_vec();
     let tensor =
         Gguf::parse(&file)?.tensor("blk.0.ffn_up.weight").context("the model has no such matrix")?.clone();
     for block in file[tensor.range].chunks_exact_mut(tensor.kind.block_bytes() as usize) {
@@ -145,7 +148,13 @@ fn other_weights() -> Result<Vec<u8>> {
 }
 
 /// A worker that `up` did not start.
-struct Worker(Child);
+pub(crate) struct Worker(Child);
+
+impl Worker {
+    pub(crate) fn process(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Worker {
     fn drop(&mut self) {
@@ -156,18 +165,18 @@ impl Drop for Worker {
 
 /// An answer to be contested.
 #[derive(Clone, Debug)]
-struct Answer {
-    kind: Kind,
-    request_id: String,
+pub(crate) struct Answer {
+    pub(crate) kind: Kind,
+    pub(crate) request_id: String,
     /// Names the word at which an honest answer is accused.
-    seed: u64,
+    pub(crate) seed: u64,
     /// Whether the answer is another than the model's: who stops early tells no lie where the model stopped before.
-    lie: bool,
+    pub(crate) lie: bool,
 }
 
 /// What contesting it came to.
 #[derive(Clone, Debug)]
-enum Outcome {
+pub(crate) enum Outcome {
     Disputed(Contested),
     /// An auditor was first.
     ByAuditor,
@@ -233,7 +242,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
         operators.iter().map(|(kind, operator)| Ok((*kind, bonded(&rpc, *operator)?))).collect()
     };
     let before = stakes(&operators)?;
-    let model = Tokenizer::from_gguf(&Gguf::parse(&model_file()?)?)?;
+    let model = Tokenizer::from_gguf(&Gguf::parse(MODEL_FILE)?)?;
 
     // Everything is asked before anything is contested: who is convicted is out of service.
     let asking = Instant::now();
@@ -313,7 +322,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
 }
 
 /// Starts a worker that lies; its key.
-fn start(binary: &Path, data_dir: &Path, rpc: &str, kind: Kind) -> Result<(Worker, String)> {
+pub(crate) fn start(binary: &Path, data_dir: &Path, rpc: &str, kind: Kind) -> Result<(Worker, String)> {
     let number = kind.number();
     let mut command = surety(binary, data_dir);
     command.args(["worker", "run", "--json", "--stop-with-parent", "--threads", "1"]);
@@ -331,14 +340,26 @@ fn start(binary: &Path, data_dir: &Path, rpc: &str, kind: Kind) -> Result<(Worke
 }
 
 /// Asks one worker, until it can be asked.
-fn ask(host: &str, seed: u64, number: usize, kind: Kind, worker: &str, model: &Tokenizer) -> Result<Answer> {
+pub(crate) fn ask(
+    host: &str,
+    seed: u64,
+    number: usize,
+    kind: Kind,
+    worker: &str,
+    model: &Tokenizer,
+) -> Result<Answer> {
     let mut rng = Rng::keyed(&[seed, 1, number as u64]);
     let lines = ["Who goes there?", "What news from the court?", "Speak of the night, and of mercy."];
     let tokens = 12 + rng.below(20);
+    let content = match kind {
+        // An old answer is one to the same question.
+        Kind::Replayed => lines[0].to_owned(),
+        _ => format!("{} ({number})", lines[rng.below(3)]),
+    };
     let body = json!({
-        "model": MODEL, "max_tokens": tokens, "seed": rng.below(1 << 30), "stream": false,
-        "temperature": 0.8, "ignore_eos": kind != Kind::EarlyStop, "surety": { "worker": worker },
-        "messages": [{ "role": "user", "content": format!("{} ({number})", lines[rng.below(3)]) }],
+        "model": MODEL, "max_tokens": tokens, "seed": rng.below(1 << 30), "stream": false, "temperature": 0.8,
+        "ignore_eos": kind != Kind::EarlyStop, "surety": { "worker": worker },
+        "messages": [{ "role": "user", "content": content }],
     });
     let until = Instant::now() + SETTLING;
     loop {
@@ -376,7 +397,7 @@ fn account(binary: &Path, data_dir: &Path, name: &str) -> Result<Address> {
 }
 
 /// Contests an answer by a process of its own; whether rightly or not.
-fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Outcome> {
+pub(crate) fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &Answer) -> Result<Outcome> {
     let began = Instant::now();
     let mut command = surety(binary, data_dir);
     command.args(["dispute", "open", &answer.request_id, "--account", account, "--json"]);

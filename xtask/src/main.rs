@@ -24,9 +24,9 @@ enum Command {
     Compare(compare::Arguments),
     /// The same answers by every route, over many tokens.
     Exactness(exactness::Arguments),
-    /// Injects faults of every kind into a live network and asks `surety explain` who answers for them; fails if it is right too
-    /// seldom, or names an honest party once.
-    FaultMatrix(fault_matrix::Settings),
+    /// Injects faults of every kind into live networks and asks `surety explain` who answers for them; fails if it is right too
+    /// seldom, names an honest party once, or a fault could not be injected. Links are cut in network namespaces, which takes root.
+    FaultMatrix(FaultMatrixArguments),
     /// Kills, stops and cuts off workers of a running network in the middle of answers; fails if one is not whole, not
     /// what it would have been, or not paid as its receipts say.
     KillMatrix(KillMatrixArguments),
@@ -39,6 +39,18 @@ enum Command {
     Train(TrainArguments),
     /// Writes a model of a real shape with random weights, for tests and measurements.
     RandomModel(RandomModelArguments),
+}
+
+#[derive(Debug, Args)]
+struct FaultMatrixArguments {
+    #[command(flatten)]
+    settings: fault_matrix::Settings,
+    /// Only list the faults: names, the requirements' rows, and why one cannot be injected on this machine.
+    #[arg(long)]
+    list: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -91,7 +103,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Exactness(arguments) => exactness::run(&arguments),
-        Command::FaultMatrix(settings) => fault_matrix(&settings),
+        Command::FaultMatrix(arguments) => fault_matrix(&arguments),
         Command::KillMatrix(arguments) => kill_matrix(&arguments),
         Command::LiarMatrix(settings) => liar_matrix(&settings),
         Command::Mutate(arguments) => mutate::run(&arguments),
@@ -112,9 +124,20 @@ fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
     Ok(())
 }
 
-fn fault_matrix(settings: &fault_matrix::Settings) -> Result<()> {
-    let report = fault_matrix::run(settings)?;
-    report.lines().iter().for_each(|line| println!("{line}"));
+fn fault_matrix(arguments: &FaultMatrixArguments) -> Result<()> {
+    if arguments.list {
+        for (fault, why) in fault_matrix::list(&arguments.settings.binary)? {
+            let why = why.map(|why| format!("  not on this machine: {why}")).unwrap_or_default();
+            println!("{:24} {}{why}", fault.name(), fault.row());
+        }
+        return Ok(());
+    }
+    let report = fault_matrix::run(&arguments.settings)?;
+    if arguments.json {
+        println!("{}", report.json());
+    } else {
+        report.lines().iter().for_each(|line| println!("{line}"));
+    }
     let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
     ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
     Ok(())

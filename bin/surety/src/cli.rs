@@ -74,6 +74,8 @@ pub enum Command {
     Verify(commands::verify::Args),
     /// Tell what became of a request, who answers for what went wrong, and what can be done.
     Explain(commands::explain::Args),
+    /// Gather what happened in a span of time: who asked, what changed, what went wrong, how often answers were as they should be.
+    Evidence(commands::evidence::Args),
     /// Join with a worker, run it, steer it, see what it earned.
     #[command(subcommand)]
     Worker(commands::worker::Command),
@@ -160,6 +162,9 @@ mod tests {
         check("surety verify receipt.json --offline --recompute --model x.gguf --text answer.txt");
         check("surety explain req_1 --base-url http://127.0.0.1:1 --json");
         check("surety explain answer.json --offline");
+        check("surety explain req_1 --ledger-wait-ms 5000");
+        check("surety evidence --from 2026-10-01 --to 2026-11-01T10:00:00Z --out october --json");
+        check("surety evidence");
         check("surety worker run --model x --listen 127.0.0.1:0");
         check(
             "surety gateway run --worker 0000000000000000000000000000000000000000000000000000000000000000@127.0.0.1:1",

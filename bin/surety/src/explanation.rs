@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use surety_gateway::catalogue;
 use surety_proof::check::{Checked, CheckedEvidence};
 use surety_types::{
-    Amount, Decision, FailureCode, FinishReason, ModelId, PublicKey, Signed, StatedEnd, StatedEvent,
+    Amount, Decision, Digest, FailureCode, FinishReason, ModelId, PublicKey, Signed, StatedEnd, StatedEvent,
     Statement, What,
 };
 
@@ -66,6 +66,9 @@ pub struct OnLedger {
     pub convicted: bool,
     /// The claim that the order was not answered.
     pub claim: Option<u64>,
+    /// The worker showed a receipt for an answer to that.
+    #[serde(default)]
+    pub shown: bool,
     pub compensated: bool,
     /// The same in words, for people.
     pub said: Vec<String>,
@@ -81,6 +84,7 @@ impl From<&Rechecked> for OnLedger {
             contested: record.contested,
             convicted: record.convicted,
             claim: record.claim,
+            shown: record.shown,
             compensated: record.compensated,
             said: record.said.clone(),
         }
@@ -234,7 +238,7 @@ pub fn explain(
             .extend(statement.events.iter().filter(wanted).map(|event| stated(event, envelope.received_ms)));
     }
     events.sort_by_key(|event| event.after_ms);
-    let whole = choices(&parts).all(|(_, last)| matches!(last.end, End::Answered { .. }));
+    let whole = is_whole(&parts);
     let routing = statement.map(|statement| statement.decisions.clone()).unwrap_or_default();
     let mut explanation = explained(request_id, found, parts, events, envelope.charge);
     (explanation.whole, explanation.routing, explanation.gateway) = (whole, routing, Some(envelope.gateway));
@@ -283,6 +287,14 @@ pub fn explain_stated(
         explanation.code = Some(code.to_string());
     }
     (explanation.routing, explanation.gateway) = (statement.decisions.clone(), Some(statement.gateway));
+    if statement.end == StatedEnd::Answered && is_whole(&explanation.parts) {
+        explanation.whole = true;
+        explanation.not_known.push(
+            "which text the caller got: it is not in what is shown; that each receipt is of the order it is shown with was checked"
+                .to_owned(),
+        );
+        return explanation;
+    }
     explanation.not_known.insert(
         0,
         "whether it was as the gateway says: what it says is signed, so that it cannot be denied, and shown by nothing else".to_owned(),
@@ -336,6 +348,47 @@ pub fn unexplained(request_id: Option<String>, said: String, next: &str, not_kno
         charge: Amount::ZERO,
         next: vec![next.to_owned()],
         not_known: vec![not_known.to_owned()],
+    }
+}
+
+/// Explains an order or a receipt by what the ledger alone knows of it: for each answer its worker, and the record.
+pub fn explain_digest(digest: &Digest, known: &[(PublicKey, OnLedger)]) -> Explanation {
+    let places: Vec<(usize, PublicKey, &OnLedger)> =
+        known.iter().enumerate().map(|(index, (worker, ledger))| (index, *worker, ledger)).collect();
+    let id = digest.to_string();
+    let found = decided(&id, &places, |_, ledger| ledger.shown).unwrap_or_else(|| match known.first() {
+        None => Verdict {
+            said: "the ledger has no claim, no dispute and no audit about it: nobody is accused, and nothing was computed again"
+                .to_owned(),
+            accountable: Accountable::Unknown,
+            basis: Basis::Ledger,
+            part: None,
+            next: vec!["explain the request by its id, at the gateway that answered, or from a file of it".to_owned()],
+        },
+        Some((worker, _)) => Verdict {
+            said: format!("nothing is decided against worker {}, by what the ledger knows of it", worker.short()),
+            accountable: Accountable::Nobody,
+            basis: Basis::Ledger,
+            part: None,
+            next: vec!["see what is signed about it: surety explain FILE, of its evidence".to_owned()],
+        },
+    });
+    let accused = found.part.map(|index| &known[index]);
+    let (worker, operator) = (accused.map(|one| one.0), accused.and_then(|one| one.1.operator.clone()));
+    let said = known.iter().flat_map(|(worker, ledger)| {
+        ledger.said.iter().map(move |line| Event { after_ms: 0, worker: Some(*worker), what: line.clone() })
+    });
+    Explanation {
+        worker,
+        operator,
+        events: said.collect(),
+        not_known: vec![
+            "what was asked and answered, and whether it arrived: of that the ledger knows digests only"
+                .to_owned(),
+            "whether nodes left something out: that there is no claim or dispute is their word".to_owned(),
+        ],
+        request_id: None,
+        ..explained(&id, Verdict { part: None, ..found }, Vec::new(), Vec::new(), Amount::ZERO)
     }
 }
 
@@ -428,6 +481,7 @@ fn stated_verdict(statement: &Statement, parts: &[Part]) -> Verdict {
                 "ask again; a stream can be gone on with by `Last-Event-ID` where its events had ids",
             );
         }
+        StatedEnd::Answered if is_whole(parts) => return answered(&statement.request_id, parts),
         StatedEnd::Answered => {
             return word(
                 Accountable::Unknown,
@@ -546,6 +600,11 @@ fn choices(parts: &[Part]) -> impl Iterator<Item = (usize, &Part)> {
     parts.iter().enumerate().filter(move |(index, _)| is_last(*index))
 }
 
+/// Whether every answer that there is a part of has an end.
+fn is_whole(parts: &[Part]) -> bool {
+    !parts.is_empty() && choices(parts).all(|(_, last)| matches!(last.end, End::Answered { .. }))
+}
+
 const COMPUTED: &str = "whether the answer is what the model gives: only computing it again shows that";
 const COMPUTED_YOURSELF: &str = "whether the answer is what the model gives, and not what two workers agreed on: computing it again yourself shows that";
 /// Of an answer that an upstream gave.
@@ -605,11 +664,24 @@ fn verdict(request_id: &str, parts: &[Part]) -> Verdict {
 
 /// What the ledger decided, or has not decided yet, if it has anything of these.
 fn by_ledger(request_id: &str, parts: &[Part]) -> Option<Verdict> {
+    let known = parts.iter().enumerate();
+    let known = known.filter_map(|(index, part)| Some((index, part.worker, part.ledger.as_ref()?)));
+    let shown_late = |index: usize, ledger: &OnLedger| {
+        ledger.shown && matches!(parts[index].end, End::BrokeOff { accepted: true })
+    };
+    decided(request_id, &known.collect::<Vec<_>>(), shown_late)
+}
+
+/// The same of answers of which there may be nothing else: their places, workers, and what the ledger knows. `shown_late` is asked
+/// whether one did not arrive, as far as is known.
+fn decided(
+    request_id: &str,
+    known: &[(usize, PublicKey, &OnLedger)],
+    shown_late: impl Fn(usize, &OnLedger) -> bool,
+) -> Option<Verdict> {
     let on_ledger = |is: fn(&OnLedger) -> bool| {
-        parts.iter().enumerate().find_map(|(index, part)| {
-            let ledger = part.ledger.as_ref().filter(|ledger| is(ledger))?;
-            Some((index, part.worker.short(), ledger))
-        })
+        let found = known.iter().find(|(_, _, ledger)| is(ledger));
+        found.map(|(index, worker, ledger)| (*index, worker.short(), *ledger))
     };
     if let Some((index, worker, ledger)) = on_ledger(|ledger| ledger.convicted) {
         let reason = ledger.dispute_state.as_deref().unwrap_or_default();
@@ -658,7 +730,17 @@ fn by_ledger(request_id: &str, parts: &[Part]) -> Option<Verdict> {
             )],
         });
     }
-    None
+    let late = known.iter().find(|(index, _, ledger)| shown_late(*index, ledger));
+    late.map(|(_, worker, ledger)| Verdict {
+        basis: Basis::Ledger,
+        said: format!(
+            "worker {}'s answer did not arrive, and it showed on the ledger that it had made it: the way between failed",
+            worker.short()
+        ),
+        accountable: Accountable::Unknown,
+        part: None,
+        next: vec![format!("claim {} on the ledger says who was paid what", ledger.claim.unwrap_or_default())],
+    })
 }
 
 /// An answer that has no end.
@@ -777,7 +859,7 @@ fn answered(request_id: &str, parts: &[Part]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use surety_types::{Digest, KeptOut, Text};
+    use surety_types::{KeptOut, Text};
 
     use super::*;
 
@@ -901,7 +983,8 @@ mod tests {
         let broke = || vec![part(0, End::BrokeOff { accepted: true })];
         let compensated =
             known(broke().remove(0), |ledger| (ledger.compensated, ledger.claim) = (true, Some(2)));
-        use Accountable::{Caller, Gateway, Unknown, Worker};
+        let shown = known(broke().remove(0), |ledger| (ledger.shown, ledger.claim) = (true, Some(2)));
+        use Accountable::{Caller, Gateway, Nobody, Unknown, Worker};
         for (statement, parts, accountable, basis) in [
             (statement("invalid_param", "caller", None), vec![], Caller, Basis::GatewaysWord),
             (statement("overloaded", "gateway", None), vec![], Gateway, Basis::GatewaysWord),
@@ -942,12 +1025,41 @@ mod tests {
             (ended(StatedEnd::Left), broke(), Caller, Basis::GatewaysWord),
             (ended(StatedEnd::Stopped), broke(), Gateway, Basis::GatewaysWord),
             (ended(StatedEnd::Answered), vec![], Unknown, Basis::GatewaysWord),
+            // What workers signed shows it, without the texts.
+            (ended(StatedEnd::Answered), vec![whole(0)], Nobody, Basis::Signatures),
+            (ended(StatedEnd::Answered), vec![broke().remove(0), whole(0)], Worker, Basis::Signatures),
+            (ended(StatedEnd::Answered), broke(), Unknown, Basis::GatewaysWord),
+            (statement("worker_lost", "worker", Some(worker)), vec![shown], Unknown, Basis::Ledger),
         ] {
             let found = stated_verdict(&statement, &parts);
             let said = (&found.said, &statement.end);
             assert_eq!((found.accountable, found.basis), (accountable, basis), "{said:?}");
             assert_eq!(found.part.is_some(), accountable == Worker, "{said:?}");
             assert!(!found.next.is_empty() && !found.said.is_empty(), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_explained_by_the_ledger_alone() {
+        let digest = Digest([7; 32]);
+        let ledger = |change: fn(&mut OnLedger)| {
+            let mut ledger = OnLedger { operator: Some("0x01".into()), ..OnLedger::default() };
+            change(&mut ledger);
+            (PublicKey([1; 32]), ledger)
+        };
+        let convicted = ledger(|ledger| (ledger.convicted, ledger.dispute) = (true, Some(4)));
+        let shown = ledger(|ledger| (ledger.shown, ledger.claim) = (true, Some(2)));
+        let passed = ledger(|ledger| ledger.audit = Some("passed".into()));
+        for (known, accountable, says) in [
+            (vec![], Accountable::Unknown, "no claim, no dispute and no audit"),
+            (vec![passed.clone()], Accountable::Nobody, "nothing is decided"),
+            (vec![shown], Accountable::Unknown, "showed on the ledger"),
+            (vec![passed, convicted], Accountable::Worker, "was convicted"),
+        ] {
+            let found = explain_digest(&digest, &known);
+            assert_eq!((found.accountable, found.basis), (accountable, Basis::Ledger), "{}", found.verdict);
+            assert!(found.verdict.contains(says), "{}", found.verdict);
+            assert_eq!(found.operator.is_some(), accountable == Accountable::Worker);
         }
     }
 

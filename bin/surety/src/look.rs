@@ -88,6 +88,12 @@ impl LookArgs {
 
     /// The ledger these mean.
     pub fn open(&self, data_dir: &DataDir) -> anyhow::Result<Look> {
+        // A chain that stands still is to be seen too; its age is shown.
+        self.open_within(data_dir, LedgerBounds { age_max: None, ..LedgerBounds::default() })
+    }
+
+    /// The same within bounds of one's own.
+    pub fn open_within(&self, data_dir: &DataDir, bounds: LedgerBounds) -> anyhow::Result<Look> {
         let running: Running = fs::read(data_dir.running())
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
@@ -115,8 +121,6 @@ impl LookArgs {
         };
         let local = rpc_urls.iter().all(|url| is_loopback(url));
         let settings = LedgerSettings { genesis: read_genesis(&path)?, rpc_urls };
-        // A chain that stands still is to be seen too; its age is shown.
-        let bounds = LedgerBounds { age_max: None, ..LedgerBounds::default() };
         let ledger = Ledger::with_bounds(settings, bounds).context("the ledger cannot be looked at")?;
         Ok(Look { ledger, base_url: running.base_url.filter(|_| here), local })
     }

@@ -24,6 +24,7 @@ mod look;
 mod models;
 mod nearby;
 mod output;
+mod pack;
 mod passphrase;
 mod progress;
 mod rechecking;

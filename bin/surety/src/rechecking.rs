@@ -7,8 +7,11 @@
 //!         like any other, since claims are about orders.
 //! Absent: words (`conduct`), who is accountable (`explanation`).
 
-use surety_client::ledger::Ledger;
+use std::time::Duration;
+
+use surety_client::ledger::{Ledger, LedgerBounds};
 use surety_types::{Digest, PublicKey};
+use tokio::time::sleep;
 
 use crate::{
     conduct::{Rechecked, rechecked},
@@ -52,9 +55,52 @@ pub async fn look_up(look: &LookArgs, data_dir: &DataDir, subjects: &[Subject]) 
     }
 }
 
+/// The same, waiting no longer than this for nodes that say nothing at all. One that is silent for half of that is not waited for
+/// while there are others.
+pub async fn look_up_within(
+    look: &LookArgs,
+    data_dir: &DataDir,
+    subjects: &[Subject],
+    patience: Duration,
+) -> Found {
+    let bounds = LedgerBounds { age_max: None, request_timeout: patience / 2, ..LedgerBounds::default() };
+    let ledger = match look.open_within(data_dir, bounds) {
+        Ok(look) => look.ledger,
+        Err(_) => return look_up(look, data_dir, subjects).await,
+    };
+    let mut found = Found::default();
+    let silent = tokio::select! {
+        () = each(&ledger, subjects, &mut found) => false,
+        () = silence(&ledger, patience) => true,
+    };
+    if silent {
+        let ms = patience.as_millis();
+        found.failure =
+            Some(format!("the ledger's nodes said nothing for {ms} ms (--ledger-wait-ms waits longer)"));
+    }
+    found
+}
+
+/// Returns when no node has said anything for so long.
+async fn silence(ledger: &Ledger, patience: Duration) {
+    let mut heard = ledger.heard();
+    loop {
+        sleep(patience).await;
+        match ledger.heard() {
+            now if now == heard => return,
+            now => heard = now,
+        }
+    }
+}
+
 /// Looks every subject up, until the ledger cannot be asked any more.
 pub async fn on_ledger(ledger: &Ledger, subjects: &[Subject]) -> Found {
     let mut found = Found::default();
+    each(ledger, subjects, &mut found).await;
+    found
+}
+
+async fn each(ledger: &Ledger, subjects: &[Subject], found: &mut Found) {
     for subject in subjects {
         let receipt = subject.receipt.unwrap_or(Digest::ZERO);
         match ledger.receipt_record(&receipt, &subject.order, &subject.worker).await {
@@ -65,7 +111,6 @@ pub async fn on_ledger(ledger: &Ledger, subjects: &[Subject]) -> Found {
             }
         }
     }
-    found
 }
 
 #[cfg(test)]

@@ -269,14 +269,15 @@ impl Gateway {
         let (kept_responses, response_writer) = store::Store::open(&data_dir, bounds)?;
         let (keys, key_writer) =
             Keys::open(&data_dir, require_key || x402, Some(&|request| answered(&receipts, request)))?;
-        let control = keys::Served::start(&data_dir, Arc::clone(&keys))
-            .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let bounds = JournalBounds {
             count_max: limits.journal_max,
             bytes_max: limits.journal_bytes_max,
             age_max: limits.journal_age_max,
         };
         let (journal, journal_writer) = Journal::open(&data_dir, key.clone(), bounds)?;
+        let kept = keys::Kept { journal: journal.clone(), receipts: receipts.clone() };
+        let control = keys::Served::start(&data_dir, Arc::clone(&keys), kept)
+            .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let mut writers = vec![writer, stream_writer, response_writer, key_writer, journal_writer];
         let payments = match ledger.as_ref().filter(|_| x402) {
             Some(ledger) => {

@@ -13,6 +13,7 @@ pub(crate) mod trail;
 use std::{
     collections::HashMap,
     fmt,
+    ops::RangeInclusive,
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -41,6 +42,10 @@ const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
 const BYTES: &str = "bytes";
 const NEXT: &str = "next";
 
+/// Entries of one page, those that are looked at for it, and bytes from which on no more come.
+const PAGE_MAX: usize = 256;
+const PAGE_LOOKS_MAX: usize = 16_384;
+const PAGE_BYTES_MAX: usize = 8 << 20;
 /// Between two looks at whether the gateway itself runs …
 const BEAT: Duration = Duration::from_millis(250);
 /// … and by how much one may be late before it is said that it stood still.
@@ -150,6 +155,22 @@ impl Journal {
         }))
     }
 
+    /// What was noted in a span of time, from this arrival on, oldest first: when, the number of the key, the file; and where the next
+    /// page begins, if there may be one. In Unix milliseconds, both ends included.
+    pub(crate) async fn page(
+        &self,
+        first: u64,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> Result<(Vec<(u64, u64, Dossier)>, Option<u64>), FindError> {
+        self.0.disk.flush().await;
+        let disk = self.0.disk.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            disk.read(|transaction| page(transaction, first, from_ms..=to_ms))
+        });
+        read.await.unwrap_or_else(|_| Err(FindError::closed::<Kept>()))
+    }
+
     /// Watches that the gateway runs: where it stood still, every request under way is told so.
     pub(crate) async fn watch(self) {
         let mut beats = tokio::time::interval(BEAT);
@@ -183,6 +204,32 @@ fn find(transaction: &ReadTransaction, id: RequestId) -> Result<Option<Row>, red
     let entries = transaction.open_table(ENTRIES)?;
     let tenant = transaction.open_table(TENANTS)?.get(id.bits())?.map_or(NOBODY, |tenant| tenant.value());
     Ok(entries.get(arrival.value())?.map(|entry| Row { id, tenant, json: entry.value().2.to_vec() }))
+}
+
+fn page(
+    transaction: &ReadTransaction,
+    first: u64,
+    span_ms: RangeInclusive<u64>,
+) -> Result<(Vec<(u64, u64, Dossier)>, Option<u64>), redb::Error> {
+    let (entries, tenants) = (transaction.open_table(ENTRIES)?, transaction.open_table(TENANTS)?);
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for (looked, entry) in entries.range(first..)?.enumerate() {
+        let (arrival, entry) = entry?;
+        if looked == PAGE_LOOKS_MAX || found.len() == PAGE_MAX || bytes > PAGE_BYTES_MAX {
+            return Ok((found, Some(arrival.value())));
+        }
+        let (id, at_ms, json) = entry.value();
+        if !span_ms.contains(&at_ms) {
+            continue;
+        }
+        bytes += json.len();
+        let tenant = tenants.get(id)?.map_or(NOBODY, |tenant| tenant.value());
+        match Dossier::parse(json) {
+            Ok(dossier) => found.push((at_ms, tenant, dossier)),
+            Err(error) => error!(%error, "an entry of the journal cannot be read"),
+        }
+    }
+    Ok((found, None))
 }
 
 /// An entry, signed, as it is kept.

@@ -42,8 +42,8 @@ pub use error::Code;
 pub use gateway::{Gateway, RunningGateway, StartError};
 pub use key::KeyError;
 pub use keys::{
-    ControlError, Generation, GenerationPart, KeyPrice, KeyReport, KeyTerms, KeysError, KeysOf, Micro,
-    TermsError, Totals, UsagePage, credits,
+    ControlError, Generation, GenerationPart, KeyPrice, KeyReport, KeyTerms, KeysError, KeysOf,
+    LoggedRequest, Micro, RequestsPage, TermsError, Totals, UsagePage, credits,
 };
 pub use payer::GatewayLedger;
 pub use settings::{GatewaySettings, Limits, SettingsError};

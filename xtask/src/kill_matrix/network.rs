@@ -23,6 +23,10 @@ use super::wire;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Namespaces of one process.
+pub(crate) const NAMESPACES_MAX: usize = 64;
+/// A hardware address that no end of a link has.
+const NOBODYS_ADDRESS: &str = "02:00:00:00:00:01";
 /// The accounts that `up` makes for workers.
 pub const WORKERS_MAX: usize = 8;
 
@@ -59,12 +63,22 @@ struct Apart {
 }
 
 /// A network namespace with one link to this one.
-struct Namespace {
-    name: String,
-    /// This side's end of the link.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    /// The link's ends: this side's, and within.
     link: String,
-    here: Ipv4Addr,
-    there: Ipv4Addr,
+    inner: String,
+    pub(crate) here: Ipv4Addr,
+    pub(crate) there: Ipv4Addr,
+}
+
+/// Which way of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Into the namespace.
+    There,
+    /// Out of it.
+    Back,
 }
 
 /// A command of the binary, with nothing of the caller's environment that would change it.
@@ -186,6 +200,7 @@ impl Member {
         rpc: &str,
         models: &[String],
     ) -> Result<Self> {
+        ensure!(number <= WORKERS_MAX, "there are accounts for {WORKERS_MAX} workers");
         let namespace = Namespace::make(number)?;
         let relay = relay(namespace.here, rpc)?;
         let mut command: Vec<String> = ["worker", "run", "--json", "--stop-with-parent", "--threads", "1"]
@@ -262,9 +277,7 @@ impl Member {
     pub fn set_link(&self, up: bool) -> Result<()> {
         match &self.place {
             Place::Within { .. } => bail!("worker {} has no link of its own", self.number),
-            Place::Apart(apart) => {
-                ip(&["link", "set", &apart.namespace.link, if up { "up" } else { "down" }])
-            }
+            Place::Apart(apart) => apart.namespace.set_link(up),
         }
     }
 
@@ -329,28 +342,75 @@ pub fn no_namespaces() -> Option<String> {
 }
 
 impl Namespace {
-    fn make(number: usize) -> Result<Self> {
-        ensure!(number <= WORKERS_MAX, "there are accounts for {WORKERS_MAX} workers");
+    /// Makes one; the number is this process's own.
+    pub(crate) fn make(number: usize) -> Result<Self> {
+        ensure!(number < NAMESPACES_MAX, "there are addresses for {NAMESPACES_MAX} namespaces");
         let (process, number) = (std::process::id(), number as u32);
         // A link of four addresses, in a range that few others use.
-        let net = (process * 16 + number) % (1 << 16);
+        let net = process.wrapping_mul(NAMESPACES_MAX as u32) + number;
         let address = |last: u32| Ipv4Addr::from((10 << 24) | (222 << 16) | ((net << 2) % (1 << 16)) | last);
         let namespace = Namespace {
             name: format!("surety-{process}-{number}"),
             link: format!("sv{process}h{number}"),
+            inner: format!("sv{process}w{number}"),
             here: address(1),
             there: address(2),
         };
-        let (name, link, inner) = (&namespace.name, &namespace.link, format!("sv{process}w{number}"));
+        let Namespace { name, link, inner, .. } = &namespace;
         ip(&["netns", "add", name])?;
-        ip(&["link", "add", link, "type", "veth", "peer", "name", &inner])?;
-        ip(&["link", "set", &inner, "netns", name])?;
+        ip(&["link", "add", link, "type", "veth", "peer", "name", inner])?;
+        ip(&["link", "set", inner, "netns", name])?;
         ip(&["addr", "add", &format!("{}/30", namespace.here), "dev", link])?;
         ip(&["link", "set", link, "up"])?;
-        ip(&["-n", name, "addr", "add", &format!("{}/30", namespace.there), "dev", &inner])?;
-        ip(&["-n", name, "link", "set", &inner, "up"])?;
+        ip(&["-n", name, "addr", "add", &format!("{}/30", namespace.there), "dev", inner])?;
+        ip(&["-n", name, "link", "set", inner, "up"])?;
         ip(&["-n", name, "link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// Takes the link down or up again.
+    pub(crate) fn set_link(&self, up: bool) -> Result<()> {
+        ip(&["link", "set", &self.link, if up { "up" } else { "down" }])
+    }
+
+    /// Loses everything that is sent one way, silently: it goes to a machine that is not there.
+    pub(crate) fn lose(&self, way: Way) -> Result<()> {
+        let (to, dev, mut args) = self.neighbour(way);
+        args.extend(["neigh", "replace", &to, "lladdr", NOBODYS_ADDRESS, "dev", dev, "nud", "permanent"]);
+        ip(&args)
+    }
+
+    /// Lets so many bits pass in a second, each way.
+    pub(crate) fn slow(&self, bits_per_second: u32) -> Result<()> {
+        let rate = format!("{bits_per_second}bit");
+        for way in [Way::There, Way::Back] {
+            let (_, dev, inside) = self.neighbour(way);
+            let mut args = inside;
+            args.extend(["qdisc", "replace", "dev", dev, "root", "tbf", "rate", &rate]);
+            args.extend(["burst", "1600", "latency", "2s"]);
+            run("tc", &args)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the link whole again, whatever was done to it.
+    pub(crate) fn mend(&self) -> Result<()> {
+        self.set_link(true)?;
+        for way in [Way::There, Way::Back] {
+            let (to, dev, inside) = self.neighbour(way);
+            // Both fail where there is nothing to undo.
+            let _ = ip(&[inside.as_slice(), &["neigh", "del", &to, "dev", dev]].concat());
+            let _ = run("tc", &[inside.as_slice(), &["qdisc", "del", "dev", dev, "root"]].concat());
+        }
+        Ok(())
+    }
+
+    /// Who is at the other end of a way, the end it begins at, and what makes `ip` and `tc` act there.
+    fn neighbour(&self, way: Way) -> (String, &str, Vec<&str>) {
+        match way {
+            Way::There => (self.there.to_string(), &self.link, Vec::new()),
+            Way::Back => (self.here.to_string(), &self.inner, vec!["-n", &self.name]),
+        }
     }
 }
 
@@ -363,10 +423,15 @@ impl Drop for Namespace {
 }
 
 fn ip(args: &[&str]) -> Result<()> {
-    let output = Command::new("ip").args(args).stdin(Stdio::null()).output().context("running `ip`")?;
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("running `{program}`"))?;
     ensure!(
         output.status.success(),
-        "ip {}: {}",
+        "{program} {}: {}",
         args.join(" "),
         String::from_utf8_lossy(&output.stderr).trim()
     );

@@ -103,6 +103,11 @@ impl Progress {
 
 /// Asks and hears the answer to its end, however that is.
 pub fn ask(host: &str, path: &str, body: &Value, progress: &Progress) -> Heard {
+    ask_with(host, None, path, body, progress)
+}
+
+/// The same with an API key, where one is given.
+pub fn ask_with(host: &str, key: Option<&str>, path: &str, body: &Value, progress: &Progress) -> Heard {
     let started = Instant::now();
     let mut heard = Heard {
         ended: Ended::Cut("nothing came".into()),
@@ -115,7 +120,7 @@ pub fn ask(host: &str, path: &str, body: &Value, progress: &Progress) -> Heard {
         took: Duration::ZERO,
     };
     let mut last = started;
-    heard.ended = match hear(host, path, body, progress, &mut heard, &mut last) {
+    heard.ended = match hear(send(host, key, "POST", path, Some(body)), progress, &mut heard, &mut last) {
         Ok(ended) => ended,
         Err(error) => Ended::Cut(format!("{error:#}")),
     };
@@ -126,14 +131,12 @@ pub fn ask(host: &str, path: &str, body: &Value, progress: &Progress) -> Heard {
 }
 
 fn hear(
-    host: &str,
-    path: &str,
-    body: &Value,
+    sent: Result<BufReader<TcpStream>>,
     progress: &Progress,
     heard: &mut Heard,
     last: &mut Instant,
 ) -> Result<Ended> {
-    let mut reader = send(host, "POST", path, Some(body))?;
+    let mut reader = sent?;
     let head = Head::read(&mut reader)?;
     heard.request_id = head.get("x-request-id").map(str::to_owned);
     heard.workers = head
@@ -222,7 +225,20 @@ fn take(json: &Value, heard: &mut Heard) -> usize {
 
 /// The JSON that a GET answers.
 pub fn get(host: &str, path: &str) -> Result<Value> {
-    let mut reader = send(host, "GET", path, None)?;
+    get_with(host, None, path)
+}
+
+/// The same with an API key, where one is given.
+pub fn get_with(host: &str, key: Option<&str>, path: &str) -> Result<Value> {
+    document(send(host, key, "GET", path, None)?, path)
+}
+
+/// The JSON that a POST answers.
+pub fn post(host: &str, key: Option<&str>, path: &str, body: &Value) -> Result<Value> {
+    document(send(host, key, "POST", path, Some(body))?, path)
+}
+
+fn document(mut reader: BufReader<TcpStream>, path: &str) -> Result<Value> {
     let head = Head::read(&mut reader)?;
     let bytes = head.body(&mut reader)?;
     if head.status != 200 {
@@ -234,7 +250,7 @@ pub fn get(host: &str, path: &str) -> Result<Value> {
 /// The result of a call to a validator.
 pub fn rpc(host: &str, method: &str, params: Value) -> Result<Value> {
     let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-    let mut reader = send(host, "POST", "/", Some(&body))?;
+    let mut reader = send(host, None, "POST", "/", Some(&body))?;
     let head = Head::read(&mut reader)?;
     let mut answer: Value = serde_json::from_slice(&head.body(&mut reader)?)?;
     if let Some(error) = answer.get("error") {
@@ -243,14 +259,21 @@ pub fn rpc(host: &str, method: &str, params: Value) -> Result<Value> {
     Ok(answer["result"].take())
 }
 
-fn send(host: &str, method: &str, path: &str, body: Option<&Value>) -> Result<BufReader<TcpStream>> {
+fn send(
+    host: &str,
+    key: Option<&str>,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<BufReader<TcpStream>> {
     let mut stream = TcpStream::connect(host).with_context(|| format!("connecting to {host}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let body = body.map(Value::to_string).unwrap_or_default();
+    let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
+         {key}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes())?;

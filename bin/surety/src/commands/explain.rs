@@ -1,14 +1,17 @@
-//! `surety explain ID|FILE|CODE`: what became of a request, who answers for what went wrong, and what can be done; or what an
+//! `surety explain ID|FILE|DIGEST|CODE`: what became of a request, who answers for what went wrong, and what can be done; or what an
 //! error code means.
 //!
-//! In:     a request's id; a file of its evidence, or one that was exported; an error's code.
+//! In:     a request's id; a file of its evidence, or one that was exported; an order's or a receipt's digest; an error's code.
 //! Out:    a verdict that names one party, nobody, or says that it is not known; what led to it. A file that gives the same
 //!         verdict again, without any network.
 //! Touches: the gateway, for what it keeps; the ledger, unless it is told not to; the file it exports to.
 //! Holds:  what is shown was checked first; a ledger that cannot be asked leaves the verdict to what is shown, and that is said.
 //! Absent: the verdict itself (`explanation`), the texts of codes (the gateway's catalogue).
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use alloy_primitives::U256;
 use serde::Serialize;
@@ -19,14 +22,16 @@ use super::{Outcome, verify};
 use crate::{
     api::Api,
     cli::Global,
+    conduct::rechecked,
     data_dir::DataDir,
     dossier::{self, Saved, Shown},
     explanation::{
-        Accountable, Basis, Explanation, OnLedger, Part, explain, explain_false, explain_stated, unexplained,
+        Accountable, Basis, Explanation, OnLedger, Part, explain, explain_digest, explain_false,
+        explain_stated, unexplained,
     },
     look::{LookArgs, credits},
     output::{self, Style, err_style, hinted, io_failure, out_style, printable},
-    rechecking::{Found, look_up},
+    rechecking::{Found, look_up_within},
     verification::{Known, Verified},
 };
 
@@ -38,8 +43,9 @@ use crate::{
 )]
 pub struct Args {
     /// A request's id (req_…, chatcmpl-… or cmpl-…), of which the gateway is asked; a file of evidence, or one that was
-    /// exported, or - for standard input; or an error's code, to be told what it means.
-    #[arg(value_name = "ID|FILE|CODE", required_unless_present = "codes")]
+    /// exported, or - for standard input; an order's or a receipt's digest, of which the ledger alone is asked; or an error's code, to
+    /// be told what it means.
+    #[arg(value_name = "ID|FILE|DIGEST|CODE", required_unless_present = "codes")]
     subject: Option<String>,
     /// List every error code, and what it means.
     #[arg(long, conflicts_with_all = ["subject", "export", "offline"])]
@@ -53,6 +59,9 @@ pub struct Args {
     /// The gateway to ask [default: the one `surety up` runs].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
+    /// Wait so long for nodes of the ledger that say nothing; the verdict then rests on the rest, and says so.
+    #[arg(long, value_name = "MS", default_value_t = 800, value_parser = clap::value_parser!(u64).range(2..=600_000))]
+    ledger_wait_ms: u64,
     #[command(flatten)]
     look: LookArgs,
 }
@@ -69,6 +78,9 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
         return explain_code(&global, &code);
     }
     let data_dir = DataDir::of(&global)?;
+    if let Some(digest) = digest(subject).filter(|_| !Path::new(subject).exists()) {
+        return told(&global, &by_ledger(&args, &data_dir, digest).await?);
+    }
     let explanation = match bytes(subject, &args, &data_dir).await? {
         Err(why) => unexplained(
             Some(subject.to_owned()),
@@ -93,14 +105,42 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
             }
         }
     };
+    told(&global, &explanation)
+}
+
+fn told(global: &Global, explanation: &Explanation) -> anyhow::Result<Outcome> {
     match global.json {
-        true => output::json(&explanation)?,
-        false => print(&explanation)?,
+        true => output::json(explanation)?,
+        false => print(explanation)?,
     }
     Ok(match explanation.accountable {
         Accountable::Nobody => Outcome::Done,
         _ => Outcome::Failed,
     })
+}
+
+/// The digest that is meant, of an order or a receipt.
+fn digest(subject: &str) -> Option<Digest> {
+    let digits = subject.strip_prefix("0x").unwrap_or(subject);
+    let bytes = alloy_primitives::hex::decode(digits).ok()?;
+    Some(Digest(bytes.try_into().ok()?))
+}
+
+/// Explains an order or a receipt by the ledger alone.
+async fn by_ledger(args: &Args, data_dir: &DataDir, digest: Digest) -> anyhow::Result<Explanation> {
+    if args.offline || args.export.is_some() {
+        return Err(hinted(
+            "of a digest alone only the ledger knows something",
+            "leave --offline and --export away, or explain a file of the request",
+        ));
+    }
+    let ledger = args.look.open(data_dir)?.ledger;
+    let mut known = Vec::new();
+    for trace in ledger.traces(&digest).await? {
+        let record = ledger.answer_record(trace.receipt.as_ref(), &trace.order, &trace.worker).await?;
+        known.push((trace.worker, OnLedger::from(&rechecked(&record))));
+    }
+    Ok(explain_digest(&digest, &known))
 }
 
 /// What is shown of the subject; or why the gateway has nothing.
@@ -131,7 +171,10 @@ async fn records(args: &Args, data_dir: &DataDir, shown: &Shown) -> Vec<Saved> {
     let subjects = shown.subjects();
     let found = match args.offline || subjects.is_empty() {
         true => Found::default(),
-        false => look_up(&args.look, data_dir, &subjects).await,
+        false => {
+            let patience = Duration::from_millis(args.ledger_wait_ms);
+            look_up_within(&args.look, data_dir, &subjects, patience).await
+        }
     };
     if let Some(why) = &found.failure {
         output::note(format_args!("not all of the ledger is known: {why}"));

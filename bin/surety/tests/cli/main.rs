@@ -7,6 +7,7 @@ mod process;
 mod apikey;
 mod commands;
 mod demo;
+mod evidence;
 mod explain;
 mod join;
 mod keeping;

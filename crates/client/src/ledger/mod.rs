@@ -194,6 +194,12 @@ impl Ledger {
         &self.0.spec
     }
 
+    /// Counts what nodes answer: while it grows, somebody is there.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.0.nodes.heard()
+    }
+
     /// The newest final block a node shows.
     pub async fn tip(&self) -> Result<Tip, LedgerError> {
         let nothing = |_: &dyn StateReader, _: &Place| Ok(Execution::Done(Box::new(())));

@@ -10,7 +10,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -37,6 +37,8 @@ pub(crate) struct Nodes {
     nodes: Vec<Node>,
     /// Where to begin: the node that answered last.
     first: AtomicUsize,
+    /// Pieces of answers that came, of all nodes.
+    heard: AtomicU64,
     bounds: LedgerBounds,
 }
 
@@ -85,7 +87,7 @@ impl Nodes {
             .timeout(bounds.request_timeout)
             .build()
             .map_err(LedgerError::Http)?;
-        Ok(Self { client, nodes, first: AtomicUsize::new(0), bounds })
+        Ok(Self { client, nodes, first: AtomicUsize::new(0), heard: AtomicU64::new(0), bounds })
     }
 
     /// Every node once, those set aside last, until one answers.
@@ -100,6 +102,11 @@ impl Nodes {
     /// Every node.
     pub(crate) fn all(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Pieces of answers that came so far.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// One answer.
@@ -162,6 +169,7 @@ impl Nodes {
                 return Err(Fault::TooLong(most));
             }
             bytes.extend_from_slice(&chunk);
+            self.heard.fetch_add(1, Ordering::Relaxed);
         }
         Ok(bytes)
     }

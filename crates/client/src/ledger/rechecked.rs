@@ -74,6 +74,8 @@ pub struct Rechecked {
     pub refund_owed: String,
     /// The claim that its order was not answered.
     pub claim: Option<u64>,
+    /// Whether the worker showed a receipt for an answer to that.
+    pub shown: bool,
     /// Whether that was compensated.
     pub compensated: bool,
     /// What compensated the payer.
@@ -138,6 +140,7 @@ pub fn rechecked(record: &ReceiptRecord) -> Rechecked {
         refunded,
         refund_owed: owed.to_string(),
         claim: record.claim.as_ref().map(|(id, _)| *id),
+        shown: record.claim.as_ref().is_some_and(|(_, claim)| claim.state == 2),
         compensated: record.claim.as_ref().is_some_and(|(_, claim)| claim.state == 4),
         compensation: record.claim.as_ref().map_or(U256::ZERO, |(_, claim)| claim.compensation).to_string(),
         said,

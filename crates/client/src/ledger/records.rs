@@ -22,6 +22,8 @@ use super::{Ledger, LedgerError, Viewed, nodes::garbage};
 
 /// The latest disputes that are looked at.
 pub const DISPUTES_MAX: u64 = 64;
+/// Answers that one digest may be of: a claim on an order names each worker that was given it.
+const TRACES_MAX: usize = 64;
 /// Disputes in one question.
 const TOGETHER: usize = 8;
 
@@ -62,7 +64,70 @@ pub struct ReceiptRecord {
     pub claim: Option<(u64, IClaims::Claim)>,
 }
 
+/// An answer that the ledger has something of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// Its order.
+    pub order: Digest,
+    /// Who was given it.
+    pub worker: PublicKey,
+    /// Its receipt, if that is known.
+    pub receipt: Option<Digest>,
+}
+
 impl Ledger {
+    /// What claims, disputes and audits there are about an order or a receipt, by its digest alone. Which there are is a node's word;
+    /// what is so is proven by [`Ledger::answer_record`].
+    pub async fn traces(&self, digest: &Digest) -> Result<Vec<Trace>, LedgerError> {
+        let wanted = B256::from(digest.0);
+        let worker = |key: B256| PublicKey(key.0);
+        let mut found = Vec::new();
+        let claimed = (IClaims::Claimed::SIGNATURE_HASH, CLAIMS, json!([null, null, wanted]));
+        for log in self.logs(claimed).await? {
+            let Ok(event) = IClaims::Claimed::decode_log_data(&log.inner.data) else { continue };
+            if event.order == wanted {
+                found.push(Trace { order: *digest, worker: worker(event.worker), receipt: None });
+            }
+        }
+        for log in self.logs((IDisputes::Opened::SIGNATURE_HASH, DISPUTES, json!([]))).await? {
+            let Ok(event) = IDisputes::Opened::decode_log_data(&log.inner.data) else { continue };
+            if event.order == wanted || event.receipt == wanted {
+                let (order, receipt) = (Digest(event.order.0), Some(Digest(event.receipt.0)));
+                found.push(Trace { order, worker: worker(event.worker), receipt });
+            }
+        }
+        // Of an audit the ledger knows the receipt, and not the order.
+        for log in self.logs((IAudits::Disclosed::SIGNATURE_HASH, AUDITS, json!([]))).await? {
+            let Ok(event) = IAudits::Disclosed::decode_log_data(&log.inner.data) else { continue };
+            if event.receipt == wanted {
+                let audit = self.view(AUDITS, &IAudits::auditOfCall { id: event.id }).await?.value;
+                let known = found.iter().find(|trace: &&Trace| trace.receipt == Some(*digest));
+                let order = known.map_or(Digest::ZERO, |trace| trace.order);
+                if audit.receipt == wanted {
+                    found.push(Trace { order, worker: worker(audit.worker), receipt: Some(*digest) });
+                }
+            }
+        }
+        // One line for each, and of two about one the one that knows the receipt.
+        found.sort_by_key(|trace| (trace.order.0, trace.worker.0, trace.receipt.is_none()));
+        found.dedup_by_key(|trace| (trace.order, trace.worker));
+        found.truncate(TRACES_MAX);
+        Ok(found)
+    }
+
+    /// A node's events of one kind.
+    async fn logs(
+        &self,
+        (kind, address, topics): (B256, Address, serde_json::Value),
+    ) -> Result<Vec<alloy_rpc_types_eth::Log>, LedgerError> {
+        const METHOD: &str = "eth_getLogs";
+        let mut all = vec![json!(kind)];
+        all.extend(topics.as_array().into_iter().flatten().cloned());
+        let filter = json!([{ "address": address, "fromBlock": "earliest", "topics": all }]);
+        let logs = self.unverified(METHOD, filter).await?;
+        serde_json::from_value(logs).map_err(|why| LedgerError::Invalid(garbage(METHOD, why).to_string()))
+    }
+
     /// An operator's record.
     pub async fn operator_record(&self, operator: Address) -> Result<Viewed<OperatorRecord>, LedgerError> {
         self.views(|views| {
@@ -151,14 +216,8 @@ impl Ledger {
 
     /// The audit for which a node says that a receipt was disclosed.
     async fn disclosed_audit(&self, operator: Address, receipt: B256) -> Result<Option<B256>, LedgerError> {
-        const METHOD: &str = "eth_getLogs";
-        let filter = json!([{
-            "address": AUDITS, "fromBlock": "earliest",
-            "topics": [IAudits::Disclosed::SIGNATURE_HASH, null, operator.into_word()],
-        }]);
-        let logs = self.unverified(METHOD, filter).await?;
-        let logs: Vec<alloy_rpc_types_eth::Log> = serde_json::from_value(logs)
-            .map_err(|why| LedgerError::Invalid(garbage(METHOD, why).to_string()))?;
+        let topics = json!([null, operator.into_word()]);
+        let logs = self.logs((IAudits::Disclosed::SIGNATURE_HASH, AUDITS, topics)).await?;
         let mut disclosed =
             logs.iter().filter_map(|log| IAudits::Disclosed::decode_log_data(&log.inner.data).ok());
         Ok(disclosed.find(|event| event.receipt == receipt).map(|event| event.id))

@@ -1,4 +1,5 @@
-//! Control: how a command on the same machine reaches the keys, whether or not a gateway runs on them.
+//! Control: how a command on the same machine reaches the keys, whether or not a gateway runs on them; and what a gateway that runs
+//! noted of requests, whoever asked them.
 //!
 //! In:     one request, a line of JSON; from the same user alone. Out: one answer, a line of JSON.
 //! Touches: the socket `control` in the data directory, closed to others; without a gateway, `keys.redb` itself.
@@ -16,6 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use surety_types::{Answer, Dossier, Evidence, Paper, statement::MAX_PAPERS};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -26,7 +28,12 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Generation, KeyReport, KeyTerms, Keys, KeysError, Totals};
-use crate::disk::{OpenStoreError, Writer};
+use crate::{
+    disk::{OpenStoreError, Writer},
+    id::RequestId,
+    journal::Journal,
+    receipts::Receipts,
+};
 
 const FILE: &str = "control";
 /// A request is complete within this, and so is its answer.
@@ -52,6 +59,29 @@ pub struct UsagePage {
     /// Where the next page begins, if there may be one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+}
+
+/// A part of what a gateway noted of requests.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RequestsPage {
+    /// In the order they were noted.
+    pub requests: Vec<LoggedRequest>,
+    /// Where the next page begins, if there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// What a gateway noted of one request.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LoggedRequest {
+    /// Unix milliseconds: when it was noted last.
+    pub ended_ms: u64,
+    /// The name of the key it came with, if it came with one.
+    pub key: Option<String>,
+    /// Whether the gateway keeps evidence of an answer.
+    pub answered: bool,
+    /// Its statement, and what was signed about its orders; no texts.
+    pub dossier: Dossier,
 }
 
 /// Why the keys of a data directory cannot be reached.
@@ -116,6 +146,7 @@ enum Request {
     Show { name: String },
     Revoke { name: String },
     Usage { name: String, first: u64 },
+    Requests { first: u64, from_ms: u64, to_ms: u64 },
 }
 
 /// The keys of a data directory: by way of the gateway that runs there, or without one.
@@ -165,9 +196,14 @@ impl KeysOf {
         self.ask(Request::Usage { name: name.to_owned(), first }).await
     }
 
+    /// What the gateway noted of the requests that ended in a span of time, from this place on. Unix milliseconds, both ends included.
+    pub async fn requests(&self, first: u64, from_ms: u64, to_ms: u64) -> Result<RequestsPage, ControlError> {
+        self.ask(Request::Requests { first, from_ms, to_ms }).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, ControlError> {
         let answer = match &self.0 {
-            Way::Alone(keys, _) => perform(keys, request).await,
+            Way::Alone(keys, _) => perform(keys, None, request).await,
             Way::Gateway(data_dir) => {
                 let failed = |source| ControlError::Gateway { path: data_dir.clone(), source };
                 timeout(TIMEOUT, call(data_dir, &request))
@@ -211,7 +247,7 @@ async fn call(data_dir: &Path, request: &Request) -> io::Result<Value> {
     Ok(serde_json::from_str(&line)?)
 }
 
-async fn perform(keys: &Arc<Keys>, request: Request) -> Value {
+async fn perform(keys: &Arc<Keys>, kept: Option<&Kept>, request: Request) -> Value {
     let told = |result: Result<Value, KeysError>| match result {
         Ok(done) => json!({ "done": done }),
         Err(error) => json!({ "error": error.to_string(), "hint": error.hint() }),
@@ -232,7 +268,67 @@ async fn perform(keys: &Arc<Keys>, request: Request) -> Value {
             let page = page.unwrap_or_else(|_| Err("reading them panicked".to_owned()));
             told(page.map(|page| json!(page)).map_err(KeysError::Disk))
         }
+        Request::Requests { first, from_ms, to_ms } => match kept {
+            Some(kept) => {
+                let page = kept.page(keys, first, from_ms, to_ms).await;
+                told(page.map(|page| json!(page)).map_err(KeysError::Disk))
+            }
+            None => json!({
+                "error": "no gateway runs on this data directory, so what it noted of requests cannot be read",
+                "hint": "start it with `surety gateway run` or `surety up`, or name its directory with --data-dir",
+            }),
+        },
     }
+}
+
+/// What a gateway keeps of requests.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) journal: Journal,
+    pub(crate) receipts: Receipts,
+}
+
+impl Kept {
+    async fn page(
+        &self,
+        keys: &Arc<Keys>,
+        first: u64,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> Result<RequestsPage, String> {
+        let (found, next) =
+            self.journal.page(first, from_ms, to_ms).await.map_err(|error| error.to_string())?;
+        let (kept, keys) = (self.clone(), Arc::clone(keys));
+        let requests = tokio::task::spawn_blocking(move || {
+            let logged = |(ended_ms, key, dossier): (u64, u64, Dossier)| {
+                let id = RequestId::parse(&dossier.request_id)?;
+                let evidence = kept.receipts.find(id).ok().flatten();
+                let papers = evidence.as_deref().map(papers).unwrap_or_default();
+                let dossier =
+                    Dossier { papers: if papers.is_empty() { dossier.papers } else { papers }, ..dossier };
+                let key = keys.account(key).map(|(report, _)| report.terms.name);
+                Some(LoggedRequest { ended_ms, key, answered: evidence.is_some(), dossier })
+            };
+            found.into_iter().filter_map(logged).collect()
+        });
+        let requests = requests.await.map_err(|_| "reading them panicked".to_owned())?;
+        Ok(RequestsPage { requests, next })
+    }
+}
+
+/// What was signed about the orders of an answer, without its texts.
+fn papers(evidence: &[u8]) -> Vec<Paper> {
+    let Ok(evidence) = Evidence::parse(evidence) else { return Vec::new() };
+    let paper = |answer: Answer| Paper {
+        order: answer.order,
+        acceptance: answer.acceptance,
+        progress: answer.progress,
+        receipt: answer.receipt,
+    };
+    // Who signed nothing is not told of.
+    let signed =
+        evidence.answers.into_iter().filter(|answer| answer.acceptance.is_some() || answer.receipt.is_some());
+    signed.take(MAX_PAPERS).map(paper).collect()
 }
 
 /// A socket that is served, until this is dropped.
@@ -251,7 +347,7 @@ impl Drop for Served {
 
 impl Served {
     /// Serves the keys of a data directory that is this process's alone.
-    pub(crate) fn start(data_dir: &Path, keys: Arc<Keys>) -> io::Result<Served> {
+    pub(crate) fn start(data_dir: &Path, keys: Arc<Keys>, kept: Kept) -> io::Result<Served> {
         let path = data_dir.join(FILE);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -261,11 +357,11 @@ impl Served {
         let listener = UnixListener::bind(&short.path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let owner = fs::metadata(&path)?.uid();
-        Ok(Served { path, task: tokio::spawn(serve(listener, owner, keys)) })
+        Ok(Served { path, task: tokio::spawn(serve(listener, owner, keys, kept)) })
     }
 }
 
-async fn serve(listener: UnixListener, owner: u32, keys: Arc<Keys>) {
+async fn serve(listener: UnixListener, owner: u32, keys: Arc<Keys>, kept: Kept) {
     let places = Arc::new(Semaphore::new(CALLERS_MAX));
     loop {
         let stream = match listener.accept().await {
@@ -282,10 +378,10 @@ async fn serve(listener: UnixListener, owner: u32, keys: Arc<Keys>) {
         if !ours {
             continue;
         }
-        let keys = Arc::clone(&keys);
+        let (keys, kept) = (Arc::clone(&keys), kept.clone());
         tokio::spawn(async move {
             let _place = place;
-            match timeout(TIMEOUT, answer(stream, &keys)).await {
+            match timeout(TIMEOUT, answer(stream, &keys, &kept)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "a control request was not answered"),
                 Err(_) => debug!("a control request took too long"),
@@ -294,12 +390,12 @@ async fn serve(listener: UnixListener, owner: u32, keys: Arc<Keys>) {
     }
 }
 
-async fn answer(stream: UnixStream, keys: &Arc<Keys>) -> io::Result<()> {
+async fn answer(stream: UnixStream, keys: &Arc<Keys>, kept: &Kept) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
     let told = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => perform(keys, request).await,
+        Ok(request) => perform(keys, Some(kept), request).await,
         Err(error) => json!({ "error": format!("not understood: {error}"), "hint": "use the same version" }),
     };
     write.write_all(format!("{told}\n").as_bytes()).await

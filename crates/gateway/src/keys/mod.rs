@@ -31,8 +31,8 @@ use surety_types::{Digest, Envelope, Evidence, Receipt, Signed};
 use tracing::{info, warn};
 
 pub(crate) use account::Account;
-pub(crate) use control::Served;
-pub use control::{ControlError, KeysOf, UsagePage};
+pub use control::{ControlError, KeysOf, LoggedRequest, RequestsPage, UsagePage};
+pub(crate) use control::{Kept, Served};
 pub(crate) use hold::Hold;
 pub(crate) use limits::{Bucket, Level};
 use store::{Change, Deposit, KeyRow, Store};

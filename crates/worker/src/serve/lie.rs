@@ -6,7 +6,11 @@
 //! Holds:  a worker that is told no lie takes none of these branches; one that is says so in its log when it starts.
 //! Absent: why anyone would. What becomes of each lie is in `docs/attacks.md`.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use surety_engine::SequenceRequest;
 use surety_types::{FinishReason, Manifest, Prompt, Request, request::Message};
@@ -24,14 +28,16 @@ pub enum Lie {
     Injected,
     /// It changes the text after the model gave it.
     Edited,
+    /// It gives its first answer again to whoever asks the same, whatever seed the order names: that answer's prompt and seed.
+    Replayed(Arc<OnceLock<(Vec<u32>, [u8; 32])>>),
 }
 
 /// Lies that need no more than their name.
-pub const LIES: [&str; 4] = ["temperature", "early-stop", "injected", "edited"];
+pub const LIES: [&str; 5] = ["temperature", "early-stop", "injected", "edited", "replayed"];
 
 /// Not one of [`LIES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected temperature, early-stop, injected or edited")]
+#[error("expected temperature, early-stop, injected, edited or replayed")]
 pub struct UnknownLie;
 
 impl FromStr for Lie {
@@ -43,6 +49,7 @@ impl FromStr for Lie {
             "early-stop" => Lie::EarlyStop,
             "injected" => Lie::Injected,
             "edited" => Lie::Edited,
+            "replayed" => Lie::Replayed(Arc::default()),
             _ => return Err(UnknownLie),
         })
     }
@@ -56,6 +63,7 @@ impl fmt::Display for Lie {
             Lie::EarlyStop => "answers end early",
             Lie::Injected => "a sentence put before the conversation",
             Lie::Edited => "text changed after the model gave it",
+            Lie::Replayed(_) => "an old answer, given again",
         })
     }
 }
@@ -87,6 +95,12 @@ impl Lie {
                 let before = sequence.output.len() as u32;
                 let asked = sequence.max_output_tokens - before;
                 sequence.max_output_tokens = before + asked.div_ceil(EARLY_FRACTION).min(asked);
+            }
+            Lie::Replayed(first) => {
+                let (prompt, seed) = first.get_or_init(|| (sequence.prompt.clone(), sequence.seed));
+                if *prompt == sequence.prompt {
+                    sequence.seed = *seed;
+                }
             }
             Lie::Model(_) | Lie::Injected | Lie::Edited => {}
         }

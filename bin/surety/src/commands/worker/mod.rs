@@ -235,7 +235,7 @@ impl UpstreamArgs {
 /// How a worker deceives, for `surety demo liar` and for tests: it loses its bond by it.
 #[derive(Debug, clap::Args)]
 pub struct LieArgs {
-    /// Lie in every answer: temperature, early-stop, injected or edited.
+    /// Lie in every answer: temperature, early-stop, injected, edited or replayed.
     #[arg(long, value_name = "KIND", hide = true)]
     lie: Option<Lie>,
     /// Serve the model as if it were this one.
