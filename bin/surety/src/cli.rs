@@ -103,6 +103,8 @@ pub enum Command {
     /// Guided shows on a throw-away network.
     #[command(subcommand)]
     Demo(commands::demo::Command),
+    /// Give an account credits of a local network (`surety up`), to try things out with.
+    Faucet(commands::faucet::Args),
     /// Make and show keys.
     #[command(subcommand)]
     Key(commands::key::Command),
@@ -225,6 +227,9 @@ mod tests {
         check("surety apikey revoke mine");
         check("surety apikey usage mine --csv");
         check("surety gateway run --mdns --require-key");
+        check("surety gateway run --genesis g.json --account x --x402");
+        check("surety up --x402 --port 0");
+        check("surety faucet 0x00000000000000000000000000000000000000aa --amount 2.5 --json");
         check("surety key list");
         check("surety key show mine");
         check("surety bench engine");

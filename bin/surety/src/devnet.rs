@@ -149,6 +149,12 @@ fn params() -> Params {
     }
 }
 
+/// Whether a genesis is that of a local network, whose money is worth nothing: its number, and why every balance is there.
+pub fn is_local(genesis: &Genesis) -> bool {
+    let local = |balance: &Balance| balance.why.starts_with("local network: ");
+    genesis.chain_id == CHAIN_ID && genesis.origin.is_none() && genesis.balances.iter().all(local)
+}
+
 fn account(keystore: &Keystore, name: &str) -> anyhow::Result<Address> {
     keystore.create_if_none(name, KeyKind::Account)?;
     match keystore.entry(name)?.identity {
@@ -175,6 +181,11 @@ mod tests {
         assert_eq!(devnet.validators.len(), VALIDATORS);
         let genesis = read_genesis(&devnet.genesis).unwrap();
         genesis.digest().unwrap();
+        assert!(is_local(&genesis));
+        assert!(!is_local(&Genesis { chain_id: 1, ..genesis.clone() }));
+        let mut other = genesis.clone();
+        other.balances[0].why = "sold to the public".to_owned();
+        assert!(!is_local(&other));
         let again = prepare(&data_dir, Some(VALIDATORS)).unwrap().unwrap();
         assert_eq!(read_genesis(&again.genesis).unwrap(), genesis);
         let other = prepare(&data_dir, Some(7)).unwrap_err();

@@ -49,7 +49,7 @@ pub enum Command {
 pub struct CreateArgs {
     /// What to call it [default: the time].
     name: Option<String>,
-    /// Credits that it may spend in all [default: any].
+    /// Credits that it may spend in all, beside those that are bought for it [default: any].
     #[arg(long, value_name = "CREDITS")]
     budget: Option<Credits>,
     /// Requests per minute, at most.
@@ -158,7 +158,11 @@ fn bounds(report: &KeyReport) -> String {
     let terms = &report.terms;
     let mut bounds = Vec::new();
     if let (Some(budget), Some(left)) = (terms.budget, report.left) {
-        bounds.push(format!("budget {}, left {}", credits(budget), credits(left)));
+        let bought = match report.bought {
+            Micro(0) => String::new(),
+            bought => format!(" and {} bought", credits(bought)),
+        };
+        bounds.push(format!("budget {}{bought}, left {}", credits(budget), credits(left)));
     }
     bounds.extend(terms.rpm.map(|rpm| format!("{rpm} requests a minute")));
     bounds.extend(terms.tpm.map(|tpm| format!("{tpm} tokens a minute")));

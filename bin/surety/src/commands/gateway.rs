@@ -55,6 +55,10 @@ pub struct Args {
     /// Refuse everyone without a key, even before there is one.
     #[arg(long)]
     require_key: bool,
+    /// Let whoever shows no key pay for each request by itself, and keys buy credits (x402), on the ledger, to --account; refuse
+    /// everyone else without a key.
+    #[arg(long, requires = "genesis")]
+    x402: bool,
     #[command(flatten)]
     pub child: ChildArgs,
 }
@@ -79,6 +83,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let mut settings = GatewaySettings::new(args.listen, data_dir.gateway());
     settings.open = args.open;
     settings.require_key = args.require_key;
+    settings.x402 = args.x402;
     settings.workers = args.workers;
     settings.nearby = args.mdns.map(|interface| found_in(nearby::network(interface))).transpose()?;
     settings.ledger = args.ledger.open(&data_dir)?.map(|(_, account)| GatewayLedger {

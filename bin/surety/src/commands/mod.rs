@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod economics;
 pub mod evidence;
 pub mod explain;
+pub mod faucet;
 pub mod gateway;
 pub mod gov;
 pub mod key;
@@ -57,6 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Status(args) => wait(status::run(global, args)),
         Command::Explain(args) => wait(explain::run(global, args)),
         Command::Evidence(args) => wait(evidence::run(global, args)),
+        Command::Faucet(args) => wait(faucet::run(global, args)),
         Command::Powers(args) => wait(powers::run(global, args)),
         Command::Economics(args) => wait(economics::run(global, args)),
         Command::Gov(command) => wait(gov::run(global, command)),

@@ -71,6 +71,9 @@ pub struct Args {
     /// Serve every address of this machine, to anyone who reaches it.
     #[arg(long)]
     open: bool,
+    /// Have whoever shows no key pay for each request by itself (x402); `surety faucet` gives credits to pay with.
+    #[arg(long)]
+    x402: bool,
     /// Threads that compute, for every worker alike [default: as --workers says].
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -217,6 +220,12 @@ pub(super) async fn start_all(
             "start fewer workers, or none of the ledger: --validators 0",
         ));
     }
+    if args.x402 && devnet.is_none() {
+        return Err(hinted(
+            "without a ledger nobody can pay (--x402)",
+            "leave --validators 0 away, or --x402",
+        ));
+    }
     let validators = match &devnet {
         Some(devnet) => start_validators(global, args, devnet).await?,
         None => Vec::new(),
@@ -265,6 +274,9 @@ pub(super) async fn start_all(
     gateway_args.extend(ledger(devnet::GATEWAY_ACCOUNT));
     if args.open {
         gateway_args.push("--open".into());
+    }
+    if args.x402 {
+        gateway_args.push("--x402".into());
     }
     let mut first = gateway_args.clone();
     first.extend(["--listen".into(), listen.to_string().into()]);
@@ -444,6 +456,7 @@ impl Args {
             validators: None,
             ephemeral: true,
             open: false,
+            x402: false,
             threads: None,
             context: None,
             relay: false,
@@ -575,6 +588,11 @@ fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<(
             workers.len(),
             relay.relay
         ));
+    }
+    if args.x402 {
+        output::note(
+            "whoever shows no key pays for each request (x402); `surety faucet ADDRESS` gives credits to pay with",
+        );
     }
     if args.open {
         let warning = "open: everyone who reaches this machine's port can use it, without a key";
