@@ -435,7 +435,6 @@ impl ApiError {
     }
 
     /// The parameter at fault, if one is.
-    #[cfg(test)]
     pub fn param(&self) -> Option<&str> {
         self.0.param.as_deref()
     }
