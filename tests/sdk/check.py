@@ -1,17 +1,19 @@
 """The official `openai` client against a running Surety: chat, stream, list, cancel, errors.
 
-Usage: check.py BASE_URL   (as `surety up` prints it, ending in /v1)
+Usage: check.py BASE_URL [--report FILE]
 """
 
 import asyncio
 import json
-import sys
 import time
 import urllib.request
 
 import openai
 
-base_url = sys.argv[1]
+import harness
+
+asked = harness.arguments()
+base_url = asked.base_url
 root = base_url.removesuffix("/v1")
 client = openai.OpenAI(base_url=base_url, api_key="none")
 MODEL = "shakespeare-demo"
@@ -41,7 +43,8 @@ def chat():
     return answer.choices[0].message.content
 
 
-def stream(expected):
+def stream():
+    expected = chat()
     text, usage, finish = "", None, None
     options = {"include_usage": True}
     for chunk in client.chat.completions.create(
@@ -84,6 +87,22 @@ def models():
     listed = [model.id for model in client.models.list()]
     assert MODEL in listed
     assert client.models.retrieve(MODEL).id == MODEL
+
+
+def embeddings():
+    # As many as OpenAI takes at once; each has its vector, in order.
+    texts = [f"The sea, {index}" for index in range(2048)]
+    answer = client.embeddings.create(model=MODEL, input=texts)
+    assert [entry.index for entry in answer.data] == list(range(len(texts)))
+    again = client.embeddings.create(model=MODEL, input=[texts[0], texts[-1]], encoding_format="float")
+    assert [entry.embedding for entry in again.data] == [answer.data[0].embedding, answer.data[-1].embedding]
+    with urllib.request.urlopen(root + answer.surety["receipt"]) as evidence:
+        assert len(json.load(evidence)["answers"]) == len(texts), "each has its receipt"
+    try:
+        client.embeddings.create(model=MODEL, input=[*texts, "one more"])
+        raise AssertionError("2,049 inputs were taken")
+    except openai.BadRequestError as error:
+        assert error.param == "input", error.param
 
 
 def cancel():
@@ -130,9 +149,9 @@ def errors():
         assert error.code == "context_length_exceeded", error.code
 
 
-expected = chat()
-for step in (lambda: stream(expected), receipt, many_choices_and_logprobs, completions, models, cancel, errors):
-    step()
-asyncio.run(cancel_async())
-wait_until_idle(5)
-print(f"openai {openai.__version__}: chat, stream, receipt, n, logprobs, completions, models, cancel, errors: passed")
+def idle():
+    wait_until_idle(5)
+
+
+steps = [chat, stream, receipt, many_choices_and_logprobs, completions, models, embeddings, cancel, cancel_async, idle, errors]
+harness.steps("openai-chat", openai.__version__, asked.report, steps)

@@ -1,16 +1,20 @@
 """The official clients of Anthropic and Ollama against a running Surety that serves shakespeare-demo.
 
-Usage: protocols.py BASE_URL
+Usage: protocols.py BASE_URL [--report FILE]
+The model `tooled`, whose template shows tools, must be served.
 """
 
+import importlib.metadata
 import json
-import sys
 
 import anthropic
 import ollama
 
-MODEL = "shakespeare-demo"
-ROOT = sys.argv[1].removesuffix("/v1")
+import harness
+
+asked = harness.arguments()
+MODEL, TOOLED = "shakespeare-demo", "tooled"
+ROOT = asked.base_url.removesuffix("/v1")
 TURNS = [{"role": "user", "content": "Shall I compare thee to a summer's day?"}]
 
 
@@ -81,7 +85,7 @@ def ollama_api():
     for refused in (
         lambda: client.chat(MODEL, TURNS, options={"mirostat": 2}),
         lambda: list(client.chat("no-such-model", TURNS, stream=True)),
-        lambda: client.embed(MODEL, "x"),
+        lambda: client.pull(MODEL),
     ):
         try:
             refused()
@@ -90,6 +94,38 @@ def ollama_api():
             assert error.status_code in (400, 404) and "id=req_" in error.error, error
 
 
-messages()
-ollama_api()
-print(f"anthropic {anthropic.__version__} and ollama work")
+def ollama_vectors():
+    client = ollama.Client(host=ROOT)
+    one = client.embed(MODEL, "The sea")
+    many = client.embed(MODEL, ["The sea", "La mer"])
+    assert len(one.embeddings) == 1 and len(many.embeddings) == 2
+    assert many.embeddings[0] == one.embeddings[0] == client.embeddings(MODEL, "The sea").embedding
+    assert abs(sum(number * number for number in one.embeddings[0]) - 1) < 1e-4
+    assert one.prompt_eval_count > 0 and one.total_duration >= one.load_duration > 0
+    assert client.embed(MODEL + ":latest", "").embeddings == []
+    try:
+        client.embed(MODEL, "x", dimensions=8)
+        raise SystemExit("vectors of a model that was not made for them were cut")
+    except ollama.ResponseError as error:
+        assert error.status_code == 400, error
+
+
+def anthropic_tools():
+    client = anthropic.Anthropic(base_url=ROOT, api_key="none", max_retries=0)
+    place = {"type": "object", "properties": {"place": {"enum": ["Rome", "Paris"]}}, "required": ["place"]}
+    tool = {"name": "weather", "input_schema": place}
+    made = dict(model=TOOLED, max_tokens=200, messages=TURNS, tools=[tool], tool_choice={"type": "any", "disable_parallel_tool_use": True})
+    called = client.messages.create(**made)
+    assert called.stop_reason == "tool_use", called
+    uses = [block for block in called.content if block.type == "tool_use"]
+    assert uses and all(use.input["place"] in ("Rome", "Paris") for use in uses)
+    results = [{"type": "tool_result", "tool_use_id": use.id, "content": "Warm."} for use in uses]
+    turns = [*TURNS, {"role": "assistant", "content": [block.to_dict() for block in called.content]}, {"role": "user", "content": results}]
+    after = client.messages.create(model=TOOLED, max_tokens=8, messages=turns, tools=[tool])
+    assert after.usage.input_tokens + after.usage.cache_read_input_tokens > called.usage.input_tokens
+    with client.messages.stream(**made) as stream:
+        assert stream.get_final_message().stop_reason == "tool_use"
+
+
+version = f"{anthropic.__version__}, {importlib.metadata.version('ollama')}"
+harness.steps("anthropic-ollama", version, asked.report, [messages, anthropic_tools, ollama_api, ollama_vectors])

@@ -1,20 +1,36 @@
 """The official `openai` client's responses against a running Surety: create, stream, lose the stream and go on, background,
 cancel, delete, input items, conversations, errors. Everything is validated against the client's own types, strictly.
 
-Usage: responses.py BASE_URL   (as `surety up` prints it, ending in /v1)
+Usage: responses.py BASE_URL [--report FILE]
+The model `tooled`, whose template shows tools, must be served.
 """
 
+import json
 import random
-import sys
 import time
 
 import openai
 from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
-base_url = sys.argv[1]
+import harness
+
+asked = harness.arguments()
+base_url = asked.base_url
 client = openai.OpenAI(base_url=base_url, api_key="none", _strict_response_validation=True)
-MODEL = "shakespeare-demo"
+MODEL, TOOLED = "shakespeare-demo", "tooled"
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "description": "Of a place.",
+    "parameters": {
+        "type": "object",
+        "properties": {"place": {"enum": ["Rome", "Paris"]}},
+        "required": ["place"],
+        "additionalProperties": False,
+    },
+    "strict": False,
+}
 PROMPT = "Speak of the sea."
 ITEM, EVENT = TypeAdapter(ResponseItem), TypeAdapter(ResponseStreamEvent)
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
@@ -59,7 +75,8 @@ def create():
     return response.output_text
 
 
-def stream(expected):
+def stream():
+    expected = create()
     whole = checked(
         client.responses.create(
             model=MODEL, input=PROMPT, instructions="Be brief.", max_output_tokens=40, stream=True, extra_body={"seed": 7}
@@ -147,7 +164,8 @@ def gone(call):
 
 def errors():
     for members, param in [
-        ({"input": PROMPT, "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": PROMPT, "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": PROMPT, "tools": [WEATHER]}, "tools"),
         ({"input": PROMPT, "truncation": "auto"}, "truncation"),
         ({"input": PROMPT, "previous_response_id": "resp_" + "0" * 32}, "previous_response_id"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),
@@ -162,7 +180,91 @@ def errors():
     assert error.code == "invalid_prompt" and "tokens" in error.message, error
 
 
-stream(create())
-for step in (lose_the_stream, background, conversation, errors):
-    step()
-print(f"openai {openai.__version__}: responses, streams lost and gone on with, background, conversations, errors: passed")
+def calls():
+    """A call that must come comes, whole and streamed alike; its output goes on from it, by id and told again."""
+    made = dict(model=TOOLED, input="Is it warm in Rome?", tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, extra_body={"seed": 3})
+    response = client.responses.create(**made)
+    Response.model_validate(response.model_dump())
+    assert response.status == "completed" and response.output, response.status
+    for call in response.output:
+        assert (call.type, call.status, call.name) == ("function_call", "completed", "weather")
+        assert json.loads(call.arguments)["place"] in ("Rome", "Paris")
+    assert client.responses.retrieve(response.id).model_dump() == response.model_dump()
+    events = checked(client.responses.create(**made, stream=True))
+    told = [event for event in events if event.type == "response.function_call_arguments.done"]
+    assert [event.arguments for event in told] == [call.arguments for call in response.output]
+    deltas = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
+    assert deltas == "".join(call.arguments for call in response.output)
+    ended = events[-1].response
+    assert [call.arguments for call in ended.output] == [call.arguments for call in response.output]
+    again = checked(client.responses.retrieve(ended.id, stream=True, starting_after=3))
+    assert [event.model_dump() for event in again] == [event.model_dump() for event in events[4:]]
+
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "Warm."} for call in response.output]
+    after = client.responses.create(model=TOOLED, input=outputs, previous_response_id=response.id, max_output_tokens=8)
+    echoed = [item.to_dict() for item in response.output]
+    asked_again = [{"role": "user", "content": "Is it warm in Rome?"}, *echoed, *outputs]
+    told_again = client.responses.create(model=TOOLED, input=asked_again, max_output_tokens=8, store=False)
+    assert told_again.usage.input_tokens == after.usage.input_tokens > 0, "the same conversation, told in another way"
+    references = [{"type": "item_reference", "id": item.id} for item in response.output]
+    referred = [{"role": "user", "content": "Is it warm in Rome?"}, *references, *outputs]
+    by_id = client.responses.create(model=TOOLED, input=referred, max_output_tokens=8, store=False)
+    assert by_id.usage.input_tokens == after.usage.input_tokens
+    items = list(client.responses.input_items.list(after.id, order="asc"))
+    for item in items:
+        ITEM.validate_python(item.model_dump())
+    kinds = [item.type for item in items]
+    calls = len(response.output)
+    assert kinds == ["message", *["function_call"] * calls, *["function_call_output"] * calls], kinds
+
+
+def choices():
+    named = {"type": "function", "name": "weather"}
+    one = client.responses.create(
+        model=TOOLED, input=PROMPT, tools=[WEATHER], tool_choice=named, parallel_tool_calls=False, max_output_tokens=200
+    )
+    assert [item.type for item in one.output] == ["function_call"] and one.tool_choice.name == "weather"
+    time_tool = {"type": "function", "name": "now", "parameters": {"type": "object", "properties": {}}, "strict": False}
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "now"}]}
+    now = client.responses.create(
+        model=TOOLED, input=PROMPT, tools=[WEATHER, time_tool], tool_choice=allowed, parallel_tool_calls=False, max_output_tokens=200
+    )
+    assert now.output[0].name == "now" and now.output[0].arguments == "{}", now.output
+    none = client.responses.create(model=TOOLED, input=PROMPT, tools=[WEATHER], tool_choice="none", max_output_tokens=8)
+    assert [item.type for item in none.output] == ["message"] and none.tool_choice == "none"
+
+
+class Watch(BaseModel):
+    friend: bool
+    hour: int
+
+
+def forms():
+    parsed = client.responses.parse(model=MODEL, input="Who goes there?", text_format=Watch)
+    assert isinstance(parsed.output_parsed, Watch), parsed.output_text
+    free = client.responses.create(
+        model=MODEL, input="Who goes there?", text={"format": {"type": "json_object"}}, max_output_tokens=200
+    )
+    assert free.text.format.type == "json_object" and free.output_text.lstrip().startswith("{")
+    if free.status == "completed":
+        assert isinstance(json.loads(free.output_text), dict)
+
+
+def input_tokens():
+    first = client.responses.create(model=TOOLED, input=PROMPT, max_output_tokens=4, instructions="Be brief.", tools=[WEATHER])
+    counted = client.responses.input_tokens.count(model=TOOLED, input=PROMPT, instructions="Be brief.", tools=[WEATHER])
+    assert counted.input_tokens == first.usage.input_tokens, counted
+    second = client.responses.input_tokens.count(model=TOOLED, input="Go on.", previous_response_id=first.id)
+    assert second.input_tokens > 0
+
+
+def compaction_is_refused_by_name():
+    try:
+        client.responses.compact(model=MODEL, input=PROMPT)
+        raise AssertionError("it was taken")
+    except openai.BadRequestError as error:
+        assert error.code == "unsupported_parameter" and "compact" in error.message, error
+
+
+steps = [create, stream, lose_the_stream, background, conversation, calls, choices, forms, input_tokens, compaction_is_refused_by_name, errors]
+harness.steps("openai-responses", openai.__version__, asked.report, steps)

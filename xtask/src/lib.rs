@@ -1,6 +1,6 @@
 //! What the project needs around its own code: a writer of model files, random models of real
-//! shapes for tests, the training of the bundled demonstration model, the kill matrix, that of liars and that
-//! of faults and their explanations.
+//! shapes for tests, the training of the bundled demonstration model, the kill matrix, that of liars, that
+//! of faults and their explanations, and the clients and suites that developers use.
 //!
 //! In:     settings as plain structs, from the binary's arguments or from another crate's test.
 //! Out:    GGUF files, reports; progress on stderr.
@@ -12,6 +12,8 @@ pub mod rng;
 pub mod gguf;
 
 mod byte_alphabet;
+
+pub mod compat;
 
 pub mod fault_matrix;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use xtask::random_model::{self, Format, Shape};
-use xtask::{fault_matrix, kill_matrix, liar_matrix, train};
+use xtask::{compat, fault_matrix, kill_matrix, liar_matrix, train};
 
 #[derive(Debug, Parser)]
 #[command(about = "Chores of the project")]
@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Our engine and llama.cpp on the same files: alternated, medians.
     Compare(compare::Arguments),
+    /// The clients and test suites that developers use, against a live network; fails if a test does that has no listed reason.
+    Compat(compat::Settings),
     /// The same answers by every route, over many tokens.
     Exactness(exactness::Arguments),
     /// Injects faults of every kind into live networks and asks `surety explain` who answers for them; fails if it is right too
@@ -102,6 +104,7 @@ struct RandomModelArguments {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Compat(settings) => compat(&settings),
         Command::Exactness(arguments) => exactness::run(&arguments),
         Command::FaultMatrix(arguments) => fault_matrix(&arguments),
         Command::KillMatrix(arguments) => kill_matrix(&arguments),
@@ -121,6 +124,21 @@ fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
     }
     let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
     ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
+    Ok(())
+}
+
+fn compat(settings: &compat::Settings) -> Result<()> {
+    if settings.list {
+        compat::list().iter().for_each(|line| println!("{line}"));
+        return Ok(());
+    }
+    let report = compat::run(settings)?;
+    if settings.json {
+        println!("{}", report.json()?);
+    } else {
+        report.lines().iter().for_each(|line| println!("{line}"));
+    }
+    ensure!(report.failures() == 0, "{} tests fail without a listed reason", report.failures());
     Ok(())
 }
 

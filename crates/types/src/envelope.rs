@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Parts in one envelope.
-pub const MAX_PARTS: usize = 512;
+pub const MAX_PARTS: usize = 4096;
 /// Bytes of a request id or a model's name.
 pub const MAX_ID_BYTES: usize = 256;
 
@@ -90,7 +90,7 @@ impl Part {
 
 impl Canonical for Envelope {
     const NAME: &'static str = "envelope";
-    const MAX_BYTES: usize = 64 << 10;
+    const MAX_BYTES: usize = 512 << 10;
 
     fn check(&self) -> Result<(), Invalid> {
         at_most("request_id", "bytes", self.request_id.len(), MAX_ID_BYTES)?;

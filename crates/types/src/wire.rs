@@ -4,7 +4,7 @@
 //! Absent: the order in which they may come (`client`, `worker`), framing and time limits (`net`).
 
 use minicbor::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     amount::Price,
@@ -229,7 +229,9 @@ pub struct ServedModel {
 }
 
 /// How a model writes the calls of tools into its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
 #[cbor(index_only)]
 #[serde(rename_all = "snake_case")]
 pub enum CallFormat {

@@ -6,7 +6,7 @@ import { type Json, parse as parseJson } from "./json.js";
 import { type Fields, KINDS, type Kind, type Shown, decode } from "./records.js";
 
 export const MAX_EVIDENCE_BYTES = 64 << 20;
-const MAX_ANSWERS = 512;
+const MAX_ANSWERS = 4096;
 const FIELDS = ["surety", "request_id", "envelope", "answers", "view"];
 const ANSWER_FIELDS = [
   "order", "request", "acceptance", "receipt", "progress", "salt", "output_ids", "resumed_ids", "text", "channel",

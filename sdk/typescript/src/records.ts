@@ -355,7 +355,7 @@ const ENVELOPE = record(
       3,
       "parts",
       many(
-        512,
+        4096,
         record([
           field(0, "order", BYTES_32),
           optional(1, "receipt", BYTES_32),
@@ -382,7 +382,7 @@ export const KINDS = {
   acceptance: { type: ACCEPTANCE, maxBytes: 512, signer: "worker" },
   progress: { type: PROGRESS, maxBytes: 256, signer: "worker" },
   receipt: { type: RECEIPT, maxBytes: 2048 - 176, signer: "worker" },
-  envelope: { type: ENVELOPE, maxBytes: 64 << 10, signer: "gateway" },
+  envelope: { type: ENVELOPE, maxBytes: 512 << 10, signer: "gateway" },
 } as const;
 export type Kind = keyof typeof KINDS;
 

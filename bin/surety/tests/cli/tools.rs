@@ -1,37 +1,17 @@
 //! Tools, with a real worker: a model whose template shows it tools, and one whose template does not.
 
-use std::{fs, io::Read, path::Path};
+use std::io::Read;
 
 use serde_json::{Value, json};
+use xtask::compat::model::with_tools;
 
 use crate::{
     http::{ask, post, question, request_id},
     process::{Up, assert_status, json, run},
 };
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/shakespeare-demo.gguf");
-const TEMPLATE: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../xtask/src/train/chat_template.jinja"));
-/// As Hermes' template shows tools, and shorter.
-const WITH_TOOLS: &str = "{{- '<|end|>' -}}\
-    {%- for tool in tools or [] -%}{{- tool | tojson + '<|end|>' -}}{%- endfor -%}\
-    {%- for message in messages -%}\
-    {{- message.role + ':\\n' + message.content -}}\
-    {%- for call in message.tool_calls or [] -%}\
-    {{- '<tool_call>\\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' -}}\
-    {{- call.function.arguments | tojson + '}\\n</tool_call>' -}}\
-    {%- endfor -%}{{- '<|end|>' -}}{%- endfor -%}\
-    {%- if add_generation_prompt -%}{{- 'MENENIUS:\\n' -}}{%- endif -%}";
-
-/// The bundled model with another template of the same length.
-fn with_tools(path: &Path) {
-    let mut file = fs::read(MODEL).unwrap();
-    let at = file.windows(TEMPLATE.len()).position(|bytes| bytes == TEMPLATE.as_bytes()).unwrap();
-    let rest = TEMPLATE.len() - WITH_TOOLS.len() - "{##}".len();
-    let template = format!("{WITH_TOOLS}{{#{}#}}", " ".repeat(rest));
-    file[at..][..template.len()].copy_from_slice(template.as_bytes());
-    fs::write(path, file).unwrap();
-}
+/// Tokens of the bundled model's window.
+const WINDOW_TOKENS: u32 = 1024;
 
 fn tool() -> Value {
     json!({"type": "function", "function": {"name": "weather", "description": "Of a place.",
@@ -43,7 +23,7 @@ fn a_model_is_shown_tools_and_calls_and_what_it_answers_holds() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
     let path = dir.join("tooled.gguf");
-    with_tools(&path);
+    with_tools(&path, WINDOW_TOKENS).unwrap();
     let up = Up::start(dir, &["--workers", "1", "--validators", "0", "--model", path.to_str().unwrap()]);
 
     let mut asked = question(12);

@@ -31,10 +31,13 @@ use crate::{
     route::preferences::{Name, Preferences},
 };
 
-/// Prompts in one body.
+/// Prompts in one body, and texts to make vectors of, as OpenAI has it.
 const PROMPTS_MAX: usize = 128;
-/// Answers to one body: prompts times choices. As many parts again may be there of workers that broke off.
-const ANSWERS_MAX: usize = surety_types::envelope::MAX_PARTS / 2;
+const INPUTS_MAX: usize = 2048;
+/// Answers to one body: prompts times choices.
+const ANSWERS_MAX: usize = 256;
+// As many parts again may be there of workers that broke off.
+const _: () = assert!(2 * INPUTS_MAX <= surety_types::envelope::MAX_PARTS && ANSWERS_MAX <= INPUTS_MAX);
 /// Bytes of all orders' requests together; each answer's evidence holds its own copy.
 const ORDERED_BYTES_MAX: usize = MAX_REQUEST_BYTES;
 /// Text parts in one message's content.
@@ -104,9 +107,22 @@ pub(crate) enum Form {
     },
     /// A vector of each prompt.
     Embedding {
-        base64: bool,
+        manner: Manner,
         wanted: Embedding,
     },
+}
+
+/// How vectors are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Float,
+    Base64,
+    /// Ollama's, which says how long it took since the request came.
+    Ollama {
+        began: Instant,
+    },
+    /// Ollama's older, of one vector.
+    OllamaOne,
 }
 
 impl Ask {
@@ -132,7 +148,7 @@ impl Ask {
         let Some((tools, format)) = self.tools.as_ref().zip(format) else { return Ok(()) };
         let Some(grammar) = tools.grammar(format)? else { return Ok(()) };
         if self.sampling.grammar.is_some() || self.ignore_end {
-            let message = "`tool_choice` has the answer be a call and nothing else. Leave out `response_format` and `ignore_eos`.";
+            let message = "`tool_choice` has the answer be a call and nothing else. Leave out the form that is asked for, and `ignore_eos`.";
             return Err(ApiError::invalid("tool_choice", message));
         }
         self.sampling.grammar = Some(Request::grammar_digest(&grammar));
@@ -250,9 +266,10 @@ impl Ask {
 
     pub(super) fn check(&self) -> Result<(), ApiError> {
         let subject = self.form.subject();
+        let most = if matches!(self.form, Form::Embedding { .. }) { INPUTS_MAX } else { ANSWERS_MAX };
         // What is checked is ordered twice.
         let computed = if self.preferences.checked { 2 } else { 1 };
-        let answers_max = ANSWERS_MAX / computed;
+        let answers_max = most / computed;
         if self.answers() > answers_max {
             let message = format!(
                 "{} prompts times `n` {} are {} answers. Ask for at most {answers_max} at once{}.",
@@ -500,26 +517,6 @@ fn content_text(path: &str, raw: &RawValue) -> Result<String, ApiError> {
     }
 }
 
-/// Tools may be named as long as none is to be called.
-pub(super) fn no_tools(
-    fields: &mut Fields<'_>,
-    tools: &'static str,
-    choice: &'static str,
-) -> Result<(), ApiError> {
-    let choice_raw = fields.take(choice).map(RawValue::get);
-    let tools_raw = fields.take(tools).map(RawValue::get).filter(|raw| *raw != "[]");
-    let at_fault = match (tools_raw, choice_raw) {
-        (_, Some("\"none\"")) | (None, None | Some("\"auto\"")) => return Ok(()),
-        (Some(_), _) => tools,
-        (None, Some(_)) => choice,
-    };
-    let message = format!(
-        "`{at_fault}` is not supported here: answers are text. Leave it out or send `{choice}: \"none\"`, \
-         and describe in words what may be called.",
-    );
-    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(at_fault))
-}
-
 /// Answers are plain text.
 fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     if let Some(raw) = fields.take("modalities") {
@@ -551,15 +548,15 @@ fn completions(fields: &mut Fields<'_>, choices: u32) -> Result<Subject, ApiErro
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("best_of"));
     }
-    let prompts = prompts("prompt", required(fields, "prompt")?)?;
+    let prompts = prompts("prompt", required(fields, "prompt")?, PROMPTS_MAX)?;
     let form = Form::Completion { echo, logprobs };
     Ok(Subject { form, max_output_tokens: Some(max_tokens), prompts, tools: None })
 }
 
 fn embeddings(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
-    let base64 = match fields.string("encoding_format")?.as_deref() {
-        None | Some("float") => false,
-        Some("base64") => true,
+    let manner = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => Manner::Float,
+        Some("base64") => Manner::Base64,
         Some(other) => {
             let message = format!(
                 "`encoding_format` is \"{}\". It must be \"float\" or \"base64\".",
@@ -568,22 +565,34 @@ fn embeddings(fields: &mut Fields<'_>) -> Result<Subject, ApiError> {
             return Err(ApiError::invalid("encoding_format", message));
         }
     };
-    let dimensions = fields.integer("dimensions", table::DIMENSIONS)?.map(|dimensions| dimensions as u32);
-    let prompts = prompts("input", required(fields, "input")?)?;
-    let form = Form::Embedding { base64, wanted: Embedding { dimensions } };
+    let wanted = dimensions(fields)?;
+    let prompts = prompts("input", required(fields, "input")?, INPUTS_MAX)?;
+    let form = Form::Embedding { manner, wanted };
     Ok(Subject { form, max_output_tokens: Some(0), prompts, tools: None })
 }
 
-fn prompts(path: &str, raw: &RawValue) -> Result<Vec<Prompt>, ApiError> {
+/// What is wanted of vectors.
+pub(super) fn dimensions(fields: &mut Fields<'_>) -> Result<Embedding, ApiError> {
+    let dimensions = fields.integer("dimensions", table::DIMENSIONS)?;
+    Ok(Embedding { dimensions: dimensions.map(|dimensions| dimensions as u32) })
+}
+
+/// The texts in a list found at `path` of which vectors are wanted.
+pub(super) fn inputs(path: &str, raw: &RawValue) -> Result<Vec<String>, ApiError> {
+    let texts = fields::list(path, raw, INPUTS_MAX)?.into_iter().enumerate();
+    texts.map(|(index, raw)| fields::string(&format!("{path}[{index}]"), raw)).collect()
+}
+
+fn prompts(path: &str, raw: &RawValue, most: usize) -> Result<Vec<Prompt>, ApiError> {
     let element = |index: usize| format!("{path}[{index}]");
     let prompts: Vec<Prompt> = match (fields::first_byte(raw), fields::first_element_byte(raw)) {
         (b'"', _) => vec![Prompt::Text(fields::string(path, raw)?)],
-        (b'[', Some(b'"')) => fields::list(path, raw, PROMPTS_MAX)?
+        (b'[', Some(b'"')) => fields::list(path, raw, most)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| fields::string(&element(index), raw).map(Prompt::Text))
             .collect::<Result<_, _>>()?,
-        (b'[', Some(b'[')) => fields::list(path, raw, PROMPTS_MAX)?
+        (b'[', Some(b'[')) => fields::list(path, raw, most)?
             .into_iter()
             .enumerate()
             .map(|(index, raw)| {

@@ -45,8 +45,19 @@ impl Intake {
         Self { bytes_max, timeout, budget: Arc::new(Semaphore::new(shares)) }
     }
 
-    /// Reads a body that must be JSON text.
+    /// Reads a body that must be JSON text, and be declared as such.
     pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Text, ApiError> {
+        self.read_as(headers, body, false).await
+    }
+
+    /// Reads a body that must be JSON text. Programs need not declare it: Ollama's own server never asked its clients to.
+    pub(crate) async fn read_undeclared(&self, headers: &HeaderMap, body: Body) -> Result<Text, ApiError> {
+        // A browser says whose page a request with a body is of, whatever the page wants.
+        let is_of_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+        self.read_as(headers, body, !is_of_page).await
+    }
+
+    async fn read_as(&self, headers: &HeaderMap, body: Body, undeclared: bool) -> Result<Text, ApiError> {
         let declared =
             headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let taken = tokio::time::timeout(self.timeout, self.take(declared, body.into_data_stream())).await;
@@ -57,7 +68,10 @@ impl Intake {
             );
             ApiError::new(Code::RequestTimeout, message)
         })??;
-        check_type(headers)?;
+        check_encoding(headers)?;
+        if !undeclared {
+            check_type(headers)?;
+        }
         let text = String::from_utf8(bytes).map_err(|error| {
             let position = error.utf8_error().valid_up_to();
             let message = format!("The body is not UTF-8: byte {position} begins no character. Send UTF-8.");
@@ -130,8 +144,7 @@ fn broken(error: &axum::Error) -> ApiError {
     ApiError::new(Code::RequestTimeout, message)
 }
 
-/// Only JSON, declared as such. A page of a foreign site can make a browser send other types unasked, but not this one.
-fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
@@ -139,6 +152,11 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
             "The body is compressed (`content-encoding`), which is not supported. Send it as it is.";
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }
+    Ok(())
+}
+
+/// Only JSON, declared as such. A page of a foreign site can make a browser send other types unasked, but not this one.
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = declared.split(';').next().unwrap_or("").trim();
     if essence.eq_ignore_ascii_case("application/json") {

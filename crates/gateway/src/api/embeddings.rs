@@ -1,9 +1,11 @@
-//! Embeddings: vectors, in OpenAI's words.
+//! Embeddings: vectors, in OpenAI's words and in Ollama's.
 //!
 //! In:     the bytes of vectors, as receipts commit to them. Out: one document; which models give which vectors.
 //! Touches: nothing.
 //! Holds:  a number is written so that reading it gives the same 32 bits back.
 //! Absent: computing them, and checking them against receipts (`client`).
+
+use std::time::{Duration, Instant};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -12,7 +14,8 @@ use surety_types::{Pooling, TokenLogprob, Vectors as Makes};
 use utoipa::ToSchema;
 
 use super::{
-    ask::{Ask, Form},
+    ask::{Ask, Form, Manner},
+    ollama::shapes::{OllamaEmbed, OllamaEmbedding},
     reply::event,
     shapes::{SuretyNote, Usage},
     wording::{Heading, Wording},
@@ -122,22 +125,35 @@ pub(super) fn fits(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
 #[derive(Debug)]
 pub(super) struct Vectors {
     heading: Heading,
-    base64: bool,
+    /// As the caller wrote it.
+    asked: String,
+    manner: Manner,
+    accepted: Instant,
     vectors: Vec<Vec<u8>>,
 }
 
 impl Vectors {
-    pub(super) fn new(heading: Heading, answers: usize, base64: bool) -> Self {
-        Self { heading, base64, vectors: vec![Vec::new(); answers] }
+    /// A worker has accepted just now.
+    pub(super) fn new(heading: Heading, ask: &Ask, manner: Manner) -> Self {
+        let vectors = vec![Vec::new(); ask.answers()];
+        Self { heading, asked: ask.model.clone(), manner, accepted: Instant::now(), vectors }
     }
 
-    fn numbers(&self, bytes: &[u8]) -> EmbeddingNumbers {
-        if self.base64 {
-            return EmbeddingNumbers::Base64(BASE64_STANDARD.encode(bytes));
-        }
-        let (words, _) = bytes.as_chunks::<4>();
-        EmbeddingNumbers::Float(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+    fn items(&self) -> Vec<EmbeddingItem> {
+        let embedding = |bytes: &Vec<u8>| match self.manner {
+            Manner::Base64 => EmbeddingNumbers::Base64(BASE64_STANDARD.encode(bytes)),
+            _ => EmbeddingNumbers::Float(numbers(bytes)),
+        };
+        let vectors = self.vectors.iter().enumerate();
+        vectors
+            .map(|(index, bytes)| EmbeddingItem { object: "embedding", index, embedding: embedding(bytes) })
+            .collect()
     }
+}
+
+fn numbers(bytes: &[u8]) -> Vec<f32> {
+    let (words, _) = bytes.as_chunks::<4>();
+    words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
 impl Wording for Vectors {
@@ -173,18 +189,32 @@ impl Wording for Vectors {
     }
 
     fn document(self: Box<Self>, _: &[&'static str], usage: Usage, surety: SuretyNote) -> Bytes {
-        let items = self.vectors.iter().enumerate().map(|(index, bytes)| EmbeddingItem {
-            object: "embedding",
-            index,
-            embedding: self.numbers(bytes),
-        });
-        let list = EmbeddingList {
-            object: "list",
-            data: items.collect(),
-            model: &self.heading.model,
-            usage: EmbeddingUsage { prompt_tokens: usage.prompt_tokens, total_tokens: usage.prompt_tokens },
-            surety,
+        let prompt_tokens = usage.prompt_tokens;
+        let json = match self.manner {
+            Manner::Float | Manner::Base64 => serde_json::to_vec(&EmbeddingList {
+                object: "list",
+                data: self.items(),
+                model: &self.heading.model,
+                usage: EmbeddingUsage { prompt_tokens, total_tokens: prompt_tokens },
+                surety,
+            }),
+            Manner::Ollama { began } => serde_json::to_vec(&OllamaEmbed {
+                model: &self.asked,
+                embeddings: self.vectors.iter().map(|bytes| numbers(bytes)).collect(),
+                total_duration: Some(nanoseconds(began.elapsed())),
+                load_duration: Some(nanoseconds(self.accepted.duration_since(began))),
+                prompt_eval_count: Some(prompt_tokens),
+                surety: Some(surety),
+            }),
+            Manner::OllamaOne => serde_json::to_vec(&OllamaEmbedding {
+                embedding: self.vectors.first().map_or_else(Vec::new, |bytes| numbers(bytes)),
+                surety: Some(surety),
+            }),
         };
-        Bytes::from(serde_json::to_vec(&list).expect("a list is JSON"))
+        Bytes::from(json.expect("vectors are JSON"))
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

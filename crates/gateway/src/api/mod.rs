@@ -109,6 +109,8 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/receipts/{id}",
     "/v1/receipts/{id}/ledger",
     "/v1/responses",
+    "/v1/responses/compact",
+    "/v1/responses/input_tokens",
     "/v1/responses/{id}",
     "/v1/responses/{id}/cancel",
     "/v1/responses/{id}/input_items",
@@ -145,8 +147,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/api/chat", post(ollama::chat))
         .route("/api/generate", post(ollama::generate))
-        .route("/api/embed", post(ollama::embed))
-        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/api/embed", post(ollama::embed::embed))
+        .route("/api/embeddings", post(ollama::embed::embeddings))
         .route("/api/show", post(ollama::look::show))
         .route("/api/tags", get(ollama::look::tags))
         .route("/api/ps", get(ollama::look::running))
@@ -162,6 +164,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/receipts/{id}", get(look::receipt))
         .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))
         .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/compact", post(responses::compact))
+        .route("/v1/responses/input_tokens", post(responses::input_tokens))
         .route("/v1/responses/{id}", get(responses::retrieve).delete(responses::delete))
         .route("/v1/responses/{id}/cancel", post(responses::cancel))
         .route("/v1/responses/{id}/input_items", get(responses::input_items))

@@ -46,6 +46,8 @@ use crate::error::ErrorBody;
         batches::get,
         batches::cancel,
         responses::create,
+        responses::compact,
+        responses::input_tokens,
         responses::retrieve,
         responses::cancel,
         responses::delete,
@@ -54,8 +56,8 @@ use crate::error::ErrorBody;
         messages::count_tokens,
         ollama::chat,
         ollama::generate,
-        ollama::embed,
-        ollama::embeddings,
+        ollama::embed::embed,
+        ollama::embed::embeddings,
         ollama::look::show,
         ollama::look::tags,
         ollama::look::running,
@@ -88,10 +90,13 @@ use crate::error::ErrorBody;
         CompletionRequest,
         EmbeddingRequest,
         CreateResponse,
+        CountResponse,
         MessageRequest,
         CountTokensRequest,
         OllamaChatRequest,
         OllamaGenerateRequest,
+        OllamaEmbedRequest,
+        OllamaEmbeddingsRequest,
         OllamaShowRequest,
         ChatCompletionChunk<'static>,
         Completion<'static>,
@@ -124,10 +129,13 @@ bodies! {
     CompletionRequest: Completions, "The body of a completion request.";
     EmbeddingRequest: Embeddings, "The body of a request for vectors.";
     CreateResponse: Responses, "The body of a request for a response.";
+    CountResponse: ResponseTokens, "The body of a request to count what a response would be asked for.";
     MessageRequest: Messages, "The body of a message request.";
     CountTokensRequest: CountTokens, "The body of a request to count.";
     OllamaChatRequest: OllamaChat, "The body of a chat request of Ollama's.";
     OllamaGenerateRequest: OllamaGenerate, "The body of a generate request of Ollama's.";
+    OllamaEmbedRequest: OllamaEmbed, "The body of a request for vectors of Ollama's.";
+    OllamaEmbeddingsRequest: OllamaEmbeddings, "The body of a request for a vector of Ollama's older form.";
     OllamaShowRequest: OllamaShow, "The body of a request for a model of Ollama's.";
 }
 

@@ -37,10 +37,13 @@ pub(crate) enum Route {
     Completions,
     Embeddings,
     Responses,
+    ResponseTokens,
     Messages,
     CountTokens,
     OllamaChat,
     OllamaGenerate,
+    OllamaEmbed,
+    OllamaEmbeddings,
     OllamaShow,
 }
 
@@ -82,8 +85,11 @@ const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
 const EMBEDDINGS: &[Route] = &[Route::Embeddings];
 const RESPONSES: &[Route] = &[Route::Responses];
+/// Those of responses that say what a model is shown, of which the tokens can be counted.
+const SHOWN: &[Route] = &[Route::Responses, Route::ResponseTokens];
 const GENERATING: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
-const ALL: &[Route] = &[Route::Chat, Route::Completions, Route::Embeddings, Route::Responses];
+const ALL: &[Route] =
+    &[Route::Chat, Route::Completions, Route::Embeddings, Route::Responses, Route::ResponseTokens];
 
 const fn taken(name: &'static str, routes: &'static [Route], shape: Shape, about: &'static str) -> Parameter {
     Parameter { name, routes, treatment: Treatment::Taken, shape, about }
@@ -235,15 +241,15 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
     taken(
         "input",
-        RESPONSES,
+        SHOWN,
         Shape::Any,
-        "A text, or a list of items: messages, whose contents are texts or lists of text parts, and references to items of \
-         responses that are kept.",
+        "A text, or a list of items: messages, whose contents are texts or lists of text parts, calls of functions and their \
+         outputs, and references to items of responses that are kept.",
     ),
-    taken("instructions", RESPONSES, Shape::Text, "What is said first, as the system."),
+    taken("instructions", SHOWN, Shape::Text, "What is said first, as the system."),
     taken(
         "previous_response_id",
-        RESPONSES,
+        SHOWN,
         Shape::Text,
         "A response that is kept: what was said there and before goes ahead of `input`. Its `instructions` do not.",
     ),
@@ -264,14 +270,32 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     taken("user", RESPONSES, Shape::Text, "The response repeats it."),
     taken("safety_identifier", RESPONSES, Shape::Text, "The response repeats it."),
     taken("prompt_cache_key", RESPONSES, Shape::Text, "The response repeats it."),
-    examined("text", RESPONSES, "`format`: only `{\"type\": \"text\"}`. `verbosity`: only `medium`."),
-    examined("reasoning", RESPONSES, "Only empty, or `effort: \"none\"`."),
+    taken(
+        "text",
+        SHOWN,
+        Shape::Any,
+        "`format`: `text`, `json_object`, or `json_schema` with `name` and `schema`, which the text meets by construction, as in \
+         chat. `verbosity`: only `medium`.",
+    ),
+    taken(
+        "tools",
+        SHOWN,
+        Shape::Any,
+        "Functions the model may call, up to 128, if its chat template shows it any. `strict` is false unless sent, and is for \
+         `tool_choice` other than `auto`. Nothing is executed here: tools of other types are refused.",
+    ),
+    taken(
+        "tool_choice",
+        SHOWN,
+        Shape::Any,
+        "`auto`; `none`; `required` or a function, with which the answer is a call by construction; `allowed_tools`.",
+    ),
+    taken("parallel_tool_calls", SHOWN, Shape::Flag, "false: at most one call in a response. Default true."),
+    examined("reasoning", SHOWN, "Only empty, or `effort: \"none\"`."),
     examined("include", RESPONSES, "Nothing that it may name is ever left out; no log-probabilities."),
-    examined("truncation", RESPONSES, "Only `disabled`."),
+    examined("truncation", SHOWN, "Only `disabled`."),
     examined("top_logprobs", RESPONSES, "Only 0."),
     examined("stream_options", RESPONSES, "`include_obfuscation`, which changes nothing."),
-    examined("tools", RESPONSES, "Only empty, or with `tool_choice: \"none\"`."),
-    examined("tool_choice", RESPONSES, "Only `none`, or `auto` without tools."),
     examined("best_of", COMPLETIONS, "Only equal to `n`."),
     taken(
         "tools",
@@ -284,7 +308,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         CHAT,
         Shape::Any,
         "`auto`; `none`, with which the model is shown no tools; `required` or a function, with which the answer is a call by \
-         construction, of arguments that meet the function's schema.",
+         construction, of arguments that meet the function's schema; `allowed_tools`, some of the functions.",
     ),
     taken("parallel_tool_calls", CHAT, Shape::Flag, "false: at most one call in an answer. Default true."),
     taken("functions", CHAT, Shape::Any, "The older form of `tools`; it is answered with `function_call`."),
@@ -306,7 +330,6 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ignored("prompt_cache_options"),
     ignored("prompt_cache_retention"),
     ignored_in(RESPONSES, "service_tier"),
-    ignored_in(RESPONSES, "parallel_tool_calls"),
     ignored_in(RESPONSES, "max_tool_calls"),
     ignored_in(RESPONSES, "prompt_cache_options"),
     ignored_in(RESPONSES, "prompt_cache_retention"),
@@ -319,7 +342,8 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     refused("reasoning_effort", "Leave it out, or say in `messages` how much to think."),
     refused("verbosity", "Leave it out, or say in `messages` how long the answer should be."),
     refused("logit_processors", "Use `logit_bias`."),
-    refused_in(RESPONSES, "conversation", "Send `previous_response_id`, or all that was said as `input`."),
+    refused_in(SHOWN, "conversation", "Send `previous_response_id`, or all that was said as `input`."),
+    refused_in(&[Route::ResponseTokens], "personality", "Say it in `instructions`."),
     refused_in(RESPONSES, "prompt", "Send its text as `instructions` and `input`."),
     refused_in(RESPONSES, "context_management", "Send what is to be remembered as `input`."),
     refused_in(RESPONSES, "moderation", "Call a moderation service yourself."),
@@ -411,9 +435,13 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
     let subjects: &[&str] = match route {
         Route::Chat | Route::CountTokens => &["messages"],
         Route::Completions => &["prompt"],
-        Route::Embeddings | Route::Responses => &["input"],
+        Route::Embeddings | Route::Responses | Route::ResponseTokens => &["input"],
         Route::Messages => &["messages", "max_tokens"],
-        Route::OllamaChat | Route::OllamaGenerate | Route::OllamaShow => &[],
+        Route::OllamaChat
+        | Route::OllamaGenerate
+        | Route::OllamaEmbed
+        | Route::OllamaEmbeddings
+        | Route::OllamaShow => &[],
     };
     let object = object.required("model");
     subjects.iter().fold(object, |object, subject| object.required(*subject)).into()
@@ -501,6 +529,8 @@ mod tests {
             Route::CountTokens,
             Route::OllamaChat,
             Route::OllamaGenerate,
+            Route::OllamaEmbed,
+            Route::OllamaEmbeddings,
             Route::OllamaShow,
         ];
         for route in ALL.iter().chain(&others) {

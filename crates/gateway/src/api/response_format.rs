@@ -1,6 +1,6 @@
-//! `response_format`: what an answer must keep to, as a grammar that its worker applies to every token.
+//! `response_format`, `text.format`: what an answer must keep to, as a grammar that its worker applies to every token.
 //!
-//! In:     the parameter, as OpenAI has it, or Ollama's `format`.
+//! In:     the parameter, as OpenAI's chats and responses have it, or Ollama's `format`.
 //! Out:    the grammar that request and order carry (`docs/spec/grammar.md`), or an error that names the keyword and its place.
 //! Touches: nothing.
 //! Holds:  a schema is applied whole or refused by name; `strict` changes nothing, since what is applied is always strict.
@@ -14,46 +14,76 @@ use crate::error::{ApiError, Code};
 
 /// Bytes of a format's name, at most.
 const NAME_BYTES_MAX: usize = 64;
-/// Where a schema stands in a body.
-const SCHEMA: &str = "response_format.json_schema.schema";
 
-/// The grammar that a body asks for, if it asks for one.
+/// Which form is asked for.
+enum Kind {
+    Text,
+    JsonObject,
+    JsonSchema,
+}
+
+impl Kind {
+    fn read(format: &mut Fields<'_>) -> Result<Kind, ApiError> {
+        let path = format.path("type");
+        match format.string("type")?.as_deref() {
+            Some("text") => Ok(Kind::Text),
+            Some("json_object") => Ok(Kind::JsonObject),
+            Some("json_schema") => Ok(Kind::JsonSchema),
+            _ => {
+                let message = format!("`{path}` is one of `text`, `json_object` and `json_schema`.");
+                Err(ApiError::invalid(path, message))
+            }
+        }
+    }
+}
+
+/// The grammar that a chat asks for, if it asks for one.
 pub(super) fn response_format(fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
     let Some(mut format) = fields.fields("response_format")? else { return Ok(None) };
-    let grammar = match format.string("type")?.as_deref() {
-        Some("text") => None,
-        Some("json_object") => Some(json_object()),
-        Some("json_schema") => {
+    let grammar = match Kind::read(&mut format)? {
+        Kind::Text => None,
+        Kind::JsonObject => Some(json_object()),
+        Kind::JsonSchema => {
+            let path = format.path("json_schema");
             let Some(mut named) = format.fields("json_schema")? else {
-                let message = "`response_format.json_schema` is missing. It has `name` and `schema`.";
-                return Err(ApiError::invalid("response_format.json_schema", message));
+                let message = format!("`{path}` is missing. It has `name` and `schema`.");
+                return Err(ApiError::invalid(path, message));
             };
             Some(schema(&mut named)?)
-        }
-        _ => {
-            let message = "`response_format.type` is one of `text`, `json_object` and `json_schema`.";
-            return Err(ApiError::invalid("response_format.type", message));
         }
     };
     table::nothing_left(&format, &["type", "json_schema"])?;
     Ok(grammar)
 }
 
+/// The grammar that `text` of a response asks for, if it asks for one: its `format` has the members of the schema.
+pub(super) fn text_format(text: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+    let Some(mut format) = text.fields("format")? else { return Ok(None) };
+    let grammar = match Kind::read(&mut format)? {
+        Kind::Text => None,
+        Kind::JsonObject => Some(json_object()),
+        Kind::JsonSchema => Some(schema(&mut format)?),
+    };
+    table::nothing_left(&format, &["type", "name", "description", "strict", "schema"])?;
+    Ok(grammar)
+}
+
 fn schema(named: &mut Fields<'_>) -> Result<String, ApiError> {
-    const NAME: &str = "response_format.json_schema.name";
+    let [name_path, path] = ["name", "schema"].map(|name| named.path(name));
     let name = named.string("name")?.unwrap_or_default();
     let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(known) {
-        let message = format!("`{NAME}` is 1 to {NAME_BYTES_MAX} letters, digits, `_` and `-`.");
-        return Err(ApiError::invalid(NAME, message));
+        let message = format!("`{name_path}` is 1 to {NAME_BYTES_MAX} letters, digits, `_` and `-`.");
+        return Err(ApiError::invalid(name_path, message));
     }
     named.string("description")?;
     named.boolean("strict")?;
     let Some(raw) = named.take("schema") else {
-        return Err(ApiError::invalid(SCHEMA, format!("`{SCHEMA}` is missing: a JSON Schema.")));
+        let message = format!("`{path}` is missing: a JSON Schema.");
+        return Err(ApiError::invalid(path, message));
     };
     table::nothing_left(named, &["name", "description", "strict", "schema"])?;
-    json_schema(raw.get()).map_err(|error| refused(SCHEMA, &error))
+    json_schema(raw.get()).map_err(|error| refused(&path, &error))
 }
 
 /// The grammar that Ollama's `format` asks for: "json", or a schema.
@@ -98,6 +128,9 @@ fn refused(place: &str, error: &GrammarError) -> ApiError {
 mod tests {
     use super::*;
 
+    /// Where a chat's schema stands.
+    const SCHEMA: &str = "response_format.json_schema.schema";
+
     fn read(format: &str) -> Result<Option<String>, (Code, String, String)> {
         let body = format!(r#"{{"response_format":{format}}}"#);
         let mut fields = Fields::body(&body).expect("an object");
@@ -116,6 +149,29 @@ mod tests {
                 r#"{{"type":"json_schema","json_schema":{{"name":"a-b_1","schema":{{"type": "null"}}{strict}}}}}"#
             );
             assert_eq!(read(&format), Ok(Some(json_schema(r#"{"type":"null"}"#).expect("a schema"))));
+        }
+    }
+
+    #[test]
+    fn a_response_has_the_schema_s_members_beside_its_type() {
+        let read = |format: &str| {
+            let body = format!(r#"{{"text":{{"format":{format}}}}}"#);
+            let mut body = Fields::body(&body).expect("an object");
+            let mut text = body.fields("text").expect("an object").expect("there");
+            text_format(&mut text).map_err(|error| error.param().unwrap_or_default().to_owned())
+        };
+        assert_eq!(read(r#"{"type":"text"}"#), Ok(None));
+        assert_eq!(read(r#"{"type":"json_object"}"#), Ok(Some(json_object())));
+        let null = Ok(Some(json_schema(r#"{"type":"null"}"#).expect("a schema")));
+        assert_eq!(read(r#"{"type":"json_schema","name":"a","strict":true,"schema":{"type":"null"}}"#), null);
+        for (format, param) in [
+            (r#"{"type":"grammar"}"#, "text.format.type"),
+            (r#"{"type":"json_schema","schema":{}}"#, "text.format.name"),
+            (r#"{"type":"json_schema","name":"a"}"#, "text.format.schema"),
+            (r#"{"type":"json_schema","name":"a","schema":{"type":"text"}}"#, "text.format.schema"),
+            (r#"{"type":"json_object","json_schema":{}}"#, "text.format.json_schema"),
+        ] {
+            assert_eq!(read(format), Err(param.to_owned()), "{format}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tools: what a request lets the model call, and the calls that its conversation holds.
 //!
 //! In:     `tools`, `tool_choice`, `parallel_tool_calls`, their older forms `functions` and `function_call`; messages' calls; each
-//!         as OpenAI, Anthropic and Ollama shape them.
+//!         as OpenAI's chats and responses, Anthropic and Ollama shape them.
 //! Out:    the tools as chat templates are given them, and what is to be made of the answer; or an error that names the place.
 //! Touches: nothing.
 //! Holds:  what is returned is JSON within the bounds of `types`; what asks for more than is kept is refused by name. Where a call
@@ -10,8 +10,8 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-use surety_grammar::{Form as GrammarForm, REPEATS_MAX, forms};
+use serde_json::{Value, value::RawValue};
+use surety_grammar::{Form as GrammarForm, GrammarError, REPEATS_MAX, forms, json_schema};
 use surety_types::{
     CallFormat, ToolCall, json,
     request::{MAX_ARGUMENTS_BYTES, MAX_NAME_BYTES, MAX_TOOL_BYTES, MAX_TOOL_CALLS, MAX_TOOLS},
@@ -23,6 +23,8 @@ use super::{
 };
 use crate::error::{ApiError, Code};
 
+/// Keywords of one schema that are left unapplied, at most; one that has more is only an object's.
+const RELAXED_MAX: usize = 64;
 /// Bytes of a function's name, as OpenAI has it.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -87,6 +89,18 @@ enum Choice {
     None,
     Required,
     Named(String),
+    /// Only these of them, of which one must be called, or may.
+    Allowed {
+        names: Vec<String>,
+        required: bool,
+    },
+}
+
+impl Choice {
+    /// Whether a call must come.
+    fn forces(&self) -> bool {
+        matches!(self, Choice::Required | Choice::Named(_) | Choice::Allowed { required: true, .. })
+    }
 }
 
 /// How a protocol shapes tools, and the choice among them.
@@ -94,6 +108,8 @@ enum Choice {
 enum Shape {
     /// OpenAI's chats, and Ollama's: the function is a member of the tool.
     Nested,
+    /// OpenAI's responses': the tool has the function's members.
+    Flat,
     /// OpenAI's older form: the function is the tool.
     Older,
     /// Anthropic's: a name and an `input_schema`.
@@ -108,6 +124,7 @@ struct Form {
 }
 
 const NESTED: Form = Form { tools: "tools", choice: "tool_choice", shape: Shape::Nested };
+const FLAT: Form = Form { tools: "tools", choice: "tool_choice", shape: Shape::Flat };
 const OLDER: Form = Form { tools: "functions", choice: "function_call", shape: Shape::Older };
 const BLOCKS: Form = Form { tools: "tools", choice: "tool_choice", shape: Shape::Blocks };
 
@@ -126,6 +143,11 @@ pub(crate) fn offered(fields: &mut Fields<'_>) -> Result<Offered, ApiError> {
         }
         (newer, older) => Ok(none_or(newer.or(older))),
     }
+}
+
+/// Reads what may be called, of OpenAI's responses.
+pub(crate) fn offered_flat(fields: &mut Fields<'_>, parallel: bool) -> Result<Offered, ApiError> {
+    Ok(none_or(FLAT.read(fields, parallel)?))
 }
 
 /// Reads what may be called, of Anthropic's messages.
@@ -156,6 +178,7 @@ impl Form {
             let path = format!("{}[{index}]", self.tools);
             let (tool, function) = match self.shape {
                 Shape::Nested => tool(path, raw)?,
+                Shape::Flat => flat_tool(path, raw)?,
                 Shape::Older => older_tool(path, raw)?,
                 Shape::Blocks => block_tool(path, raw)?,
             };
@@ -173,21 +196,42 @@ impl Form {
         if functions.is_empty() {
             return Ok(None);
         }
-        let forced = choice != Choice::Auto;
-        let named = matches!(choice, Choice::Named(_));
-        if let Choice::Named(name) = choice {
-            functions.retain(|function| function.name == name);
+        let (forced, named) = (choice.forces(), matches!(choice, Choice::Named(_)));
+        match choice {
+            Choice::Named(name) => functions.retain(|function| function.name == name),
+            Choice::Allowed { names, .. } => functions.retain(|function| names.contains(&function.name)),
+            Choice::Auto | Choice::None | Choice::Required => {}
         }
         let older = self.shape == Shape::Older;
         let most = if named || single || older || !parallel { 1 } else { MAX_TOOL_CALLS };
-        let (names, schemas): (Vec<String>, Vec<String>) =
-            functions.into_iter().map(|function| (function.name, function.schema)).unzip();
+        let schema = |function: &Function| match (forced, &function.strict) {
+            (true, None) => relaxed(&function.schema),
+            _ => function.schema.clone(),
+        };
+        let schemas = functions.iter().map(schema).collect();
+        let names: Vec<String> = functions.into_iter().map(|function| function.name).collect();
         let forced = forced.then_some(schemas);
         Ok(Some((json, Tools { names: names.into(), most, older, forced })))
     }
 
     /// Whether the choice can be made of these functions.
     fn check(&self, choice: &Choice, functions: &[Function]) -> Result<(), ApiError> {
+        let named: &[String] = match choice {
+            Choice::Named(name) => std::slice::from_ref(name),
+            Choice::Allowed { names, .. } => names,
+            Choice::Auto | Choice::None | Choice::Required => &[],
+        };
+        if let Some(name) =
+            named.iter().find(|name| !functions.iter().any(|function| function.name == **name))
+        {
+            let message = format!(
+                "`{}` names \"{}\", which is none of `{}`.",
+                self.choice,
+                fields::quote(name),
+                self.tools
+            );
+            return Err(ApiError::invalid(self.choice, message));
+        }
         match choice {
             Choice::Required if functions.is_empty() => {
                 let message = format!(
@@ -196,29 +240,22 @@ impl Form {
                 );
                 Err(ApiError::invalid(self.choice, message))
             }
-            Choice::Named(name) if !functions.iter().any(|function| function.name == *name) => {
-                let message = format!(
-                    "`{}` names \"{}\", which is none of `{}`.",
-                    self.choice,
-                    fields::quote(name),
-                    self.tools
-                );
-                Err(ApiError::invalid(self.choice, message))
-            }
-            Choice::Auto => match functions.iter().find_map(|function| function.strict.as_ref()) {
-                None => Ok(()),
-                Some(path) => {
-                    let call = match self.shape {
-                        Shape::Blocks => "{\"type\": \"any\"}",
-                        Shape::Nested | Shape::Older => "\"required\"",
-                    };
-                    let message = format!(
-                        "`{path}` is supported here only where a call must come. Leave it out and check the arguments, or send \
+            choice if !choice.forces() => {
+                match functions.iter().find_map(|function| function.strict.as_ref()) {
+                    None => Ok(()),
+                    Some(path) => {
+                        let call = match self.shape {
+                            Shape::Blocks => "{\"type\": \"any\"}",
+                            Shape::Nested | Shape::Flat | Shape::Older => "\"required\"",
+                        };
+                        let message = format!(
+                            "`{path}` is supported here only where a call must come. Leave it out and check the arguments, or send \
                          `tool_choice: {call}`.",
-                    );
-                    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path.clone()))
+                        );
+                        Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path.clone()))
+                    }
                 }
-            },
+            }
             _ => Ok(()),
         }
     }
@@ -249,15 +286,59 @@ impl Form {
             table::nothing_left(&chosen, &["name"])?;
             name.ok_or_else(|| missing(&chosen.path("name")))?
         } else {
-            let (kind_path, path) = (chosen.path("type"), chosen.path("function"));
-            check_kind(&kind_path, chosen.string("type")?)?;
-            let mut function = chosen.fields("function")?.ok_or_else(|| missing(&path))?;
-            table::nothing_left(&chosen, &["type", "function"])?;
-            let name = function.string("name")?;
-            table::nothing_left(&function, &["name"])?;
-            name.ok_or_else(|| missing(&function.path("name")))?
+            let kind = chosen.string("type")?;
+            if kind.as_deref() == Some("allowed_tools") {
+                return Ok((self.allowed(chosen)?, false));
+            }
+            self.chosen(chosen, kind)?
         };
         Ok((Choice::Named(name), false))
+    }
+
+    /// The name of the function that an object of this kind chooses.
+    fn chosen(&self, mut chosen: Fields<'_>, kind: Option<String>) -> Result<String, ApiError> {
+        check_kind(&chosen.path("type"), kind)?;
+        let path = chosen.path("function");
+        let mut function = match self.shape {
+            Shape::Nested => chosen.fields("function")?.ok_or_else(|| missing(&path))?,
+            _ => return name_alone(&mut chosen),
+        };
+        table::nothing_left(&chosen, &["type", "function"])?;
+        name_alone(&mut function)
+    }
+
+    /// Some of the functions, of which one must be called, or may.
+    fn allowed(&self, mut chosen: Fields<'_>) -> Result<Choice, ApiError> {
+        const KIND: &str = "allowed_tools";
+        if self.shape == Shape::Nested {
+            let path = chosen.path(KIND);
+            let nested = chosen.fields(KIND)?.ok_or_else(|| missing(&path))?;
+            table::nothing_left(&chosen, &["type", KIND])?;
+            chosen = nested;
+        }
+        let [mode_path, path] = ["mode", "tools"].map(|name| chosen.path(name));
+        let required = match chosen.string("mode")?.as_deref() {
+            Some("auto") => false,
+            Some("required") => true,
+            _ => {
+                let message = format!("`{mode_path}` must be \"auto\" or \"required\".");
+                return Err(ApiError::invalid(mode_path, message));
+            }
+        };
+        let raw = chosen.take("tools").ok_or_else(|| missing(&path))?;
+        table::nothing_left(&chosen, &["type", "mode", "tools"])?;
+        let mut names = Vec::new();
+        for (index, raw) in fields::list(&path, raw, MAX_TOOLS)?.into_iter().enumerate() {
+            let mut tool = Fields::object(format!("{path}[{index}]"), raw)?;
+            let kind = tool.string("type")?;
+            names.push(self.chosen(tool, kind)?);
+        }
+        if names.is_empty() {
+            let message =
+                format!("`{path}` is empty. Name the functions, or send `{}: \"none\"`.", self.choice);
+            return Err(ApiError::invalid(path, message));
+        }
+        Ok(Choice::Allowed { names, required })
     }
 
     fn choice_of_blocks(&self, raw: &RawValue) -> Result<(Choice, bool), ApiError> {
@@ -288,6 +369,30 @@ impl Form {
         };
         Ok((choice, single))
     }
+}
+
+/// A schema that a caller did not ask to be kept to, without the keywords that no grammar applies: the model is shown them all the
+/// same. What is left holds of whatever met the whole.
+fn relaxed(schema: &str) -> String {
+    const ANY: &str = "{\"type\":\"object\"}";
+    let Ok(mut value) = serde_json::from_str::<Value>(schema) else { return schema.to_owned() };
+    let mut text = schema.to_owned();
+    for _ in 0..RELAXED_MAX {
+        let Err(GrammarError::Unsupported { path, keyword }) = json_schema(&text) else { return text };
+        let place = value.pointer_mut(path.trim_start_matches('#')).and_then(Value::as_object_mut);
+        if place.and_then(|members| members.remove(&keyword)).is_none() {
+            break;
+        }
+        text = if value == serde_json::json!({}) { ANY.to_owned() } else { value.to_string() };
+    }
+    ANY.to_owned()
+}
+
+/// The name in an object that has nothing else.
+fn name_alone(fields: &mut Fields<'_>) -> Result<String, ApiError> {
+    let name = fields.string("name")?;
+    table::nothing_left(fields, &["name"])?;
+    name.ok_or_else(|| missing(&fields.path("name")))
 }
 
 fn missing(path: &str) -> ApiError {
@@ -327,10 +432,6 @@ fn older_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiErr
 /// A tool of Anthropic's, in OpenAI's shape, which templates are written for.
 fn block_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiError> {
     let mut fields = Fields::object(path.clone(), raw)?;
-    let refused = |param: String, instead: &str| {
-        let message = format!("`{param}` is not supported here. {instead}");
-        Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param))
-    };
     if let Some(kind) = fields.string("type")?
         && kind != "custom"
     {
@@ -341,12 +442,7 @@ fn block_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiErr
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param));
     }
-    if fields.boolean("defer_loading")?.unwrap_or(false) {
-        return refused(fields.path("defer_loading"), "Send the tools that the model is to see.");
-    }
-    if fields.take("allowed_callers").is_some_and(|raw| json::compact(raw.get()) != "[\"direct\"]") {
-        return refused(fields.path("allowed_callers"), "Leave it out: tools are called by the model alone.");
-    }
+    loaded_and_called(&mut fields)?;
     if fields.take("input_examples").is_some_and(|raw| json::compact(raw.get()) != "[]") {
         return refused(fields.path("input_examples"), "Write the examples into `description`.");
     }
@@ -364,6 +460,46 @@ fn block_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiErr
         schema.get(),
     );
     Ok((carried(&path, &tool, MAX_TOOL_BYTES)?, function))
+}
+
+/// A tool of OpenAI's responses, in the shape of its chats, which templates are written for.
+fn flat_tool(path: String, raw: &RawValue) -> Result<(String, Function), ApiError> {
+    let mut fields = Fields::object(path.clone(), raw)?;
+    check_kind(&fields.path("type"), fields.string("type")?)?;
+    loaded_and_called(&mut fields)?;
+    if fields.take("async").is_some_and(|raw| raw.get() != "false") {
+        return refused(
+            fields.path("async"),
+            "Leave it out: send what the function said with the next request.",
+        );
+    }
+    // What a function says is the caller's to check.
+    fields.take("output_schema");
+    let members = ["description", "parameters"].map(|name| (name, fields.raw(name)));
+    let function = function(&mut fields, "parameters")?;
+    let mut tool = format!("{{\"type\":\"function\",\"function\":{{\"name\":\"{}\"", function.name);
+    for (name, raw) in members {
+        let Some(raw) = raw else { continue };
+        tool.push_str(&format!(",\"{name}\":{}", raw.get()));
+    }
+    tool.push_str("}}");
+    Ok((carried(&path, &tool, MAX_TOOL_BYTES)?, function))
+}
+
+fn refused<T>(param: String, instead: &str) -> Result<T, ApiError> {
+    let message = format!("`{param}` is not supported here. {instead}");
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param))
+}
+
+/// Tools are shown with the request, and called by the model alone.
+fn loaded_and_called(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    if fields.boolean("defer_loading")?.unwrap_or(false) {
+        return refused(fields.path("defer_loading"), "Send the tools that the model is to see.");
+    }
+    if fields.take("allowed_callers").is_some_and(|raw| json::compact(raw.get()) != "[\"direct\"]") {
+        return refused(fields.path("allowed_callers"), "Leave it out: tools are called by the model alone.");
+    }
+    Ok(())
 }
 
 fn read_function(path: String, raw: &RawValue) -> Result<Function, ApiError> {
@@ -485,6 +621,14 @@ pub(crate) fn calls_of_objects(index: usize, fields: &mut Fields<'_>) -> Result<
     Ok(calls)
 }
 
+/// A call of OpenAI's responses, which is one item of the input.
+pub(crate) fn call_of_item(item: &mut Fields<'_>) -> Result<ToolCall, ApiError> {
+    let id_path = item.path("call_id");
+    let id = short(&id_path, item.string("call_id")?.ok_or_else(|| missing(&id_path))?)?;
+    let (name, arguments) = called(item)?;
+    Ok(ToolCall { id, name, arguments })
+}
+
 /// A call of Anthropic's, which is one block of message content.
 pub(crate) fn call_of_block(block: &mut Fields<'_>) -> Result<ToolCall, ApiError> {
     let [id_path, name_path, path] = ["id", "name", "input"].map(|name| block.path(name));
@@ -514,4 +658,27 @@ pub(crate) fn short(path: &str, text: String) -> Result<String, ApiError> {
     }
     let message = format!("`{path}` takes {} bytes. At most {MAX_NAME_BYTES} are carried.", text.len());
     Err(ApiError::invalid(path, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_that_is_not_strict_is_applied_as_far_as_it_can_be() {
+        let check = |schema: &str, expected: &str| assert_eq!(relaxed(schema), expected, "{schema}");
+        let applied = r#"{"type":"object","properties":{"b":{"type":"integer"},"a":{"type":"string"}}}"#;
+        check(applied, applied);
+        check(
+            r#"{"type":"object","properties":{"a":{"type":"integer","exclusiveMinimum":-1000,"exclusiveMaximum":1000}}}"#,
+            r#"{"properties":{"a":{"type":"integer"}},"type":"object"}"#,
+        );
+        check(r#"{"not":{"type":"null"}}"#, r#"{"type":"object"}"#);
+        // What says nothing that can be met is not made better.
+        let wrong = r#"{"type":"object","properties":{"a":{"type":"text"}}}"#;
+        check(wrong, wrong);
+        let many: Vec<String> =
+            (0..100).map(|index| format!(r#""{index}":{{"type":"integer","minimum":1}}"#)).collect();
+        check(&format!(r#"{{"type":"object","properties":{{{}}}}}"#, many.join(",")), r#"{"type":"object"}"#);
+    }
 }

@@ -79,6 +79,41 @@ async fn the_evidence_holds_the_vector_and_says_that_it_was_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn as_many_inputs_as_openai_takes_are_answered_all_or_none() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let mut inputs: Vec<String> = (0..2048).map(|index| "x".repeat(1 + index % 7)).collect();
+    let ask = |inputs: &[String]| {
+        json!({"model": "tiny", "input": inputs, "encoding_format": "base64"}).to_string()
+    };
+    let answer = site.post(PATH, &ask(&inputs)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body = answer.json();
+    let data = body["data"].as_array().expect("a list");
+    assert_eq!(data.len(), inputs.len());
+    for (index, (item, input)) in data.iter().zip(&inputs).enumerate() {
+        let vector = vector_bytes(&expected(input.len(), WIDTH as usize));
+        assert_eq!(
+            (&item["index"], &item["embedding"]),
+            (&json!(index), &json!(BASE64_STANDARD.encode(vector)))
+        );
+    }
+    // Each has its receipt, in one file that holds.
+    let evidence = site.get(body["surety"]["receipt"].as_str().expect("a path")).await;
+    let evidence = Evidence::parse(evidence.text().as_bytes()).expect("evidence");
+    let checked = check_evidence(&evidence, None, &Expected::default()).expect("it holds");
+    assert_eq!(checked.answers.len(), inputs.len());
+
+    // One that is refused takes all with it.
+    inputs[1500] = "REFUSE-BAD".to_owned();
+    let refused = site.post(PATH, &ask(&inputs)).await;
+    assert!(refused.status >= 400 && refused.json()["error"]["code"].is_string(), "{}", refused.text());
+    inputs.push("one more".to_owned());
+    let error = &site.post(PATH, &ask(&inputs)).await.json()["error"];
+    assert_eq!((&error["code"], &error["param"]), (&json!("invalid_param"), &json!("input")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_given_is_refused_by_name() {
     let mut mute = model("mute", manifest("mute", true));
     mute.vectors = None;

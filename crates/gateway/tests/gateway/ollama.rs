@@ -5,7 +5,7 @@ use surety_types::{CallFormat, Prompt, Request, Seed, ServedModel};
 
 use crate::{
     fake::{CONTEXT, FakeWorker, manifest, model},
-    http::{Answer, Site},
+    http::{Answer, Site, request},
 };
 
 fn chat(script: &str) -> Value {
@@ -153,14 +153,22 @@ async fn errors_are_in_ollama_s_shape() {
     let plain = json!({"model": "plain", "prompt": "x"});
     let error = check_error(&post(&site, "/api/generate", plain).await, 400, "invalid_param");
     assert!(error["error"].as_str().expect("a text").contains("`raw: true`"), "{error}");
-    for path in ["/api/embed", "/api/embeddings"] {
-        let error = check_error(
-            &post(&site, path, json!({"model": "tiny", "input": "x"})).await,
-            400,
-            "unsupported_parameter",
-        );
-        assert!(error["error"].as_str().expect("a text").starts_with(path), "{error}");
+    for (path, members, code) in [
+        ("/api/embed", json!({"input": 3}), "invalid_param"),
+        ("/api/embed", json!({"input": ["x", 3]}), "invalid_param"),
+        ("/api/embed", json!({"input": "x", "dimensions": 0}), "invalid_param"),
+        ("/api/embed", json!({"prompt": "x"}), "unknown_parameter"),
+        ("/api/embed", json!({"input": "x", "options": {"mirostat": 2}}), "unsupported_parameter"),
+        ("/api/embeddings", json!({"input": "x"}), "unknown_parameter"),
+        ("/api/embeddings", json!({"prompt": ["x"]}), "invalid_param"),
+    ] {
+        check_error(&post(&site, path, with(json!({"model": "tiny"}), members)).await, 400, code);
     }
+    check_error(
+        &post(&site, "/api/embed", json!({"model": "tinny", "input": "x"})).await,
+        404,
+        "model_unknown",
+    );
     check_error(&post(&site, "/api/pull", json!({"model": "tiny"})).await, 404, "not_found");
     check_error(&site.get("/api/chat").await, 405, "method_not_allowed");
 }
@@ -217,4 +225,61 @@ async fn a_tool_is_called_and_a_form_is_ordered() {
     assert_eq!(tools[..], [r#"{"function":{"name":"weather"},"type":"function"}"#]);
     let grammar = orders[1].1.grammar.as_ref().expect("a grammar");
     assert_eq!(orders[1].0.sampling.grammar, Some(Request::grammar_digest(grammar)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_are_those_of_openai_s_route() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let body = json!({"model": "tiny", "input": ["abc", "abcdef"]});
+    let expected = site.post("/v1/embeddings", &body.to_string()).await.json();
+    let answer =
+        post(&site, "/api/embed", with(body, json!({"model": "tiny:latest", "truncate": true}))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let many = answer.json();
+    assert_eq!((&many["model"], &many["prompt_eval_count"]), (&json!("tiny:latest"), &json!(9)));
+    assert!(many["total_duration"].as_u64() >= many["load_duration"].as_u64(), "{many}");
+    for index in 0..2 {
+        assert_eq!(many["embeddings"][index], expected["data"][index]["embedding"]);
+    }
+    assert_eq!(many["surety"]["workers"], json!([worker.key()]));
+    let one = post(&site, "/api/embed", json!({"model": "tiny", "input": "abc"})).await.json();
+    assert_eq!(one["embeddings"], json!([expected["data"][0]["embedding"]]));
+    let older = post(&site, "/api/embeddings", json!({"model": "tiny", "prompt": "abc"})).await.json();
+    assert_eq!(older["embedding"], expected["data"][0]["embedding"]);
+    let cut =
+        post(&site, "/api/embed", json!({"model": "tiny", "input": "abc", "dimensions": 8})).await.json();
+    assert_eq!(cut["embeddings"][0].as_array().expect("numbers").len(), 8);
+    // Of nothing there is nothing: clients ask so for a model to be loaded.
+    let before = worker.diary.orders.lock().expect("no panic").len();
+    for input in [json!({}), json!({"input": ""}), json!({"input": []})] {
+        let none = post(&site, "/api/embed", with(json!({"model": "tiny"}), input)).await.json();
+        assert_eq!(none, json!({"model": "tiny", "embeddings": []}));
+    }
+    let none = post(&site, "/api/embeddings", json!({"model": "tiny", "prompt": ""})).await.json();
+    assert_eq!(none, json!({"embedding": []}));
+    assert_eq!(worker.diary.orders.lock().expect("no panic").len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_need_not_declare_their_json_and_pages_of_browsers_must() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let body = json!({"model": "tiny", "stream": false, "messages": [{"role": "user", "content": "fine"}]})
+        .to_string();
+    for (headers, status) in [
+        ("", 200),
+        ("content-type: application/x-www-form-urlencoded\r\n", 200),
+        ("content-encoding: gzip\r\n", 415),
+        ("origin: https://elsewhere.example\r\n", 415),
+        ("origin: null\r\ncontent-type: text/plain\r\n", 415),
+        ("sec-fetch-site: cross-site\r\n", 415),
+    ] {
+        let text = format!(
+            "POST /api/chat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
+            body.len(),
+        );
+        let answer = request(site.address, &text).await;
+        assert_eq!(answer.status, status, "{headers}: {}", answer.text());
+    }
 }

@@ -131,3 +131,141 @@ async fn a_model_that_is_shown_no_tools_is_named() {
     assert!(answer["surety"].get("tool_calls").is_none());
     assert_eq!(site.get("/v1/models/tiny").await.json()["surety"]["tools"], false);
 }
+
+fn response(said: &str) -> Value {
+    json!({
+        "model": "tiny", "input": said,
+        "tools": [{"type": "function", "name": "weather", "parameters": {"type": "object"}}],
+    })
+}
+
+async fn respond(site: &Site, body: &Value) -> Value {
+    let answer = site.post("/v1/responses", &body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_has_calls_as_items_and_is_gone_on_with() {
+    let worker = worker(Some(CallFormat::Hermes)).await;
+    let site = Site::start(&[&worker]).await;
+    let first = respond(&site, &response(&format!("I look. {CALL}"))).await;
+    assert_eq!((&first["status"], &first["surety"]["tool_calls"]), (&json!("completed"), &json!("hermes")));
+    let (message, call) = (&first["output"][0], &first["output"][1]);
+    assert_eq!((&message["type"], &message["content"][0]["text"]), (&json!("message"), &json!("I look.")));
+    assert_eq!((&call["type"], &call["name"]), (&json!("function_call"), &json!("weather")));
+    assert_eq!(call["arguments"], r#"{"place": "Rome", "days": 2}"#);
+    // As it is kept, with the form in which its model writes calls.
+    let id = first["id"].as_str().expect("an id");
+    assert_eq!(site.get(&format!("/v1/responses/{id}")).await.json(), first);
+
+    let output = json!({"type": "function_call_output", "call_id": call["call_id"], "output": "Warm it is"});
+    let mut next = response("");
+    (next["input"], next["previous_response_id"]) = (json!([output]), json!(id));
+    let second = respond(&site, &next).await;
+    assert_eq!(second["output"][0]["content"][0]["text"], "Warm it is");
+    let path = format!("/v1/responses/{}/input_items?order=asc", second["id"].as_str().expect("an id"));
+    let items = site.get(&path).await.json();
+    let kinds: Vec<&Value> =
+        items["data"].as_array().expect("items").iter().map(|item| &item["type"]).collect();
+    assert_eq!(kinds, ["message", "message", "function_call", "function_call_output"]);
+    // The same told by references, and told again.
+    let user = json!({"role": "user", "content": format!("I look. {CALL}")});
+    let reference = |item: &Value| json!({"type": "item_reference", "id": item["id"]});
+    for said in [[reference(message), reference(call)], [message.clone(), call.clone()]] {
+        let mut told = response("");
+        told["input"] = json!([user, said[0], said[1], output]);
+        respond(&site, &told).await;
+    }
+    let orders = worker.diary.orders.lock().expect("no panic");
+    assert_eq!(orders.len(), 4);
+    let Prompt::Chat { messages, .. } = &orders[1].1.prompt else { panic!("not a chat") };
+    assert_eq!(
+        (messages[1].content.as_str(), messages[1].tool_calls[0].arguments.as_str()),
+        ("I look.", r#"{"place":"Rome","days":2}"#)
+    );
+    assert_eq!(messages[2].tool_call_id.as_deref(), call["call_id"].as_str());
+    assert_eq!((&orders[2].1.prompt, &orders[3].1.prompt), (&orders[1].1.prompt, &orders[1].1.prompt));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_response_says_the_same_calls_and_a_forced_one_is_ordered() {
+    let worker = worker(Some(CallFormat::Hermes)).await;
+    let site = Site::start(&[&worker]).await;
+    let mut asked = response(CALL);
+    (asked["stream"], asked["tool_choice"]) = (json!(true), json!({"type": "function", "name": "weather"}));
+    let answer = site.post("/v1/responses", &asked.to_string()).await;
+    let events: Vec<Value> =
+        answer.events().iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let done = events.iter().find(|event| event["type"] == "response.function_call_arguments.done");
+    let done = done.expect("a call");
+    assert_eq!((&done["name"], &done["output_index"]), (&json!("weather"), &json!(0)));
+    let last = events.last().expect("an end");
+    assert_eq!(last["type"], "response.completed");
+    assert_eq!(last["response"]["output"][0]["arguments"], done["arguments"]);
+    assert_eq!(last["response"]["tool_choice"], asked["tool_choice"]);
+    let id = last["response"]["id"].as_str().expect("an id");
+    let again = site.get(&format!("/v1/responses/{id}?stream=true")).await;
+    assert_eq!(
+        again.text().split_once("event: ").expect("events").1,
+        answer.text().split_once("event: ").expect("events").1
+    );
+    let orders = worker.diary.orders.lock().expect("no panic");
+    assert!(orders[0].1.grammar.as_ref().is_some_and(|grammar| grammar.contains("weather")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tokens_of_a_response_are_counted_and_what_is_not_there_is_named() {
+    let tooled = worker(Some(CallFormat::Hermes)).await;
+    let site = Site::start(&[&tooled]).await;
+    let answer = site.post("/v1/responses/input_tokens", &response("Hello there").to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = respond(&site, &response("Hello there")).await;
+    let expected = json!({"object": "response.input_tokens", "input_tokens": asked["usage"]["input_tokens"]});
+    assert_eq!(answer.json(), expected);
+    let error = |answer: &crate::http::Answer| {
+        let error = &answer.json()["error"];
+        (answer.status, error["code"].as_str().expect("a code").to_owned(), error["param"].clone())
+    };
+    let compact = site.post("/v1/responses/compact", r#"{"model":"tiny","input":"x"}"#).await;
+    assert_eq!(error(&compact), (400, "unsupported_parameter".to_owned(), Value::Null));
+    let mut personal = response("x");
+    personal["personality"] = json!("friendly");
+    let personal = site.post("/v1/responses/input_tokens", &personal.to_string()).await;
+    assert_eq!(error(&personal), (400, "unsupported_parameter".to_owned(), json!("personality")));
+
+    let plain = worker(None).await;
+    let site = Site::start(&[&plain]).await;
+    let refused = site.post("/v1/responses", &response("x").to_string()).await;
+    assert_eq!(error(&refused), (400, "unsupported_parameter".to_owned(), json!("tools")));
+    let calls = json!([{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]);
+    let refused = site.post("/v1/responses", &json!({"model": "tiny", "input": calls}).to_string()).await;
+    assert_eq!(error(&refused), (400, "unsupported_parameter".to_owned(), json!("input")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn some_of_the_tools_may_be_called() {
+    let worker = worker(Some(CallFormat::Hermes)).await;
+    let site = Site::start(&[&worker]).await;
+    let mut asked = body(CALL);
+    asked["tools"]
+        .as_array_mut()
+        .expect("tools")
+        .push(json!({"type": "function", "function": {"name": "ask"}}));
+    let allowed = |name: &str, mode: &str| {
+        let tool = json!({"type": "function", "function": {"name": name}});
+        json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [tool]}})
+    };
+    asked["tool_choice"] = allowed("weather", "auto");
+    assert_eq!(site.chat(asked.clone()).await.json()["choices"][0]["finish_reason"], "tool_calls");
+    // What may not be called stays text.
+    asked["tool_choice"] = allowed("ask", "auto");
+    assert_eq!(site.chat(asked.clone()).await.json()["choices"][0]["finish_reason"], "stop");
+    asked["tool_choice"] = allowed("weather", "required");
+    assert_eq!(site.chat(asked.clone()).await.status, 200);
+    let orders = worker.diary.orders.lock().expect("no panic");
+    let Prompt::Chat { tools, .. } = &orders[2].1.prompt else { panic!("not a chat") };
+    assert_eq!(tools.len(), 2, "all are shown");
+    let grammar = orders[2].1.grammar.as_ref().expect("a grammar");
+    assert!(grammar.contains("weather") && !grammar.contains("ask"), "{grammar}");
+}

@@ -13,7 +13,7 @@ from .cose import Message
 from .errors import EncodingError, FormatError
 
 MAX_EVIDENCE_BYTES = 64 << 20
-MAX_ANSWERS = 512
+MAX_ANSWERS = 4096
 
 _FIELDS = ("surety", "request_id", "envelope", "answers", "view")
 _ANSWER_FIELDS = (

@@ -445,7 +445,7 @@ ENVELOPE = record(
     Field(0, "request_id", _NAME),
     Field(1, "gateway", BYTES_32),
     Field(2, "model_name", _NAME),
-    Field(3, "parts", many(512, PART)),
+    Field(3, "parts", many(4096, PART)),
     Field(4, "received_ms", U64),
     Field(5, "first_byte_ms", U64),
     Field(6, "done_ms", U64),
@@ -471,7 +471,7 @@ KINDS = {
         Kind("acceptance", ACCEPTANCE, 512, "worker"),
         Kind("progress", PROGRESS, 256, "worker"),
         Kind("receipt", RECEIPT, 2048 - 176, "worker"),
-        Kind("envelope", ENVELOPE, 64 << 10, "gateway"),
+        Kind("envelope", ENVELOPE, 512 << 10, "gateway"),
     )
 }
 

@@ -356,10 +356,13 @@ fn a_call_that_must_come_is_what_the_answer_is_held_to() {
         ask.hold_to_calls(Some(CallFormat::Hermes)).map(|()| ask)
     };
     let forced = r#","tool_choice":"required","tools":[{"type":"function","function":{"name":"f""#;
-    let pattern = format!(r#"{forced},"parameters":{{"type":"string","pattern":"x"}}}}}}]"#);
+    let parameters = r#""parameters":{"type":"string","pattern":"x"}"#;
+    let pattern = format!(r#"{forced},"strict":true,{parameters}}}}}]"#);
     check_refused(refused(&pattern), Code::UnsupportedParameter, "tools", "`pattern`");
+    // Nobody asked for it to be kept to.
+    refused(&format!(r#"{forced},{parameters}}}}}]"#)).expect("the rest is applied");
     let both = format!(r#"{forced}}}}}],"response_format":{{"type":"json_object"}}"#);
-    check_refused(refused(&both), Code::InvalidParam, "tool_choice", "response_format");
+    check_refused(refused(&both), Code::InvalidParam, "tool_choice", "form");
     check_refused(chat(r#","tool_choice":"required""#), Code::InvalidParam, "tool_choice", "no `tools`");
 }
 

@@ -69,7 +69,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<OllamaShow>, ApiError> {
-    let Text { text, share: _share } = shared.intake.read(&headers, body).await?;
+    let Text { text, share: _share } = shared.intake.read_undeclared(&headers, body).await?;
     let name = super::served(&shared, read::read_name(&text)?);
     let id = shared.workers.resolve(&name)?.id;
     let models = shared.workers.models(shared.started);

@@ -6,6 +6,7 @@
 //!         `error`. Nothing is pulled, made, copied or deleted here: models are the workers'.
 //! Absent: errors' shape (`dialect`).
 
+pub(super) mod embed;
 pub(super) mod look;
 pub(super) mod parameters;
 mod read;
@@ -34,12 +35,7 @@ use super::{
     parameters::Route,
     suffix, unix_ms,
 };
-use crate::{
-    error::{ApiError, Code},
-    gateway::Shared,
-    id::RequestId,
-    telemetry::TraceParent,
-};
+use crate::{error::ApiError, gateway::Shared, id::RequestId, telemetry::TraceParent};
 
 /// What every name has here, and names here have not.
 const TAG: &str = ":latest";
@@ -84,7 +80,7 @@ async fn answer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (began, received_ms, trace) = (Instant::now(), unix_ms(), TraceParent::of(&headers));
-    let Text { text, share } = shared.intake.read(&headers, body).await?;
+    let Text { text, share } = shared.intake.read_undeclared(&headers, body).await?;
     let today = CivilDate::from_unix_ms(received_ms);
     let asked = generate::understand(text, move |text| read::read(text, route, today, began)).await?;
     match asked {
@@ -121,26 +117,4 @@ fn served(shared: &Shared, name: String) -> String {
         }
         _ => name,
     }
-}
-
-/// Embeddings are not offered in this shape.
-#[utoipa::path(post, path = "/api/embed", tag = "answers", responses(
-    (status = 400, description = "Always: they are at /v1/embeddings.", body = OllamaErrorBody),
-))]
-pub(super) async fn embed() -> ApiError {
-    no_embeddings("/api/embed")
-}
-
-/// Nor are they under their older path.
-#[utoipa::path(post, path = "/api/embeddings", tag = "answers", responses(
-    (status = 400, description = "Always: they are at /v1/embeddings.", body = OllamaErrorBody),
-))]
-pub(super) async fn embeddings() -> ApiError {
-    no_embeddings("/api/embeddings")
-}
-
-fn no_embeddings(path: &str) -> ApiError {
-    let message =
-        format!("{path} is not supported here. Send the texts to /v1/embeddings, as OpenAI shapes them.");
-    ApiError::new(Code::UnsupportedParameter, message)
 }

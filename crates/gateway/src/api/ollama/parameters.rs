@@ -9,7 +9,18 @@ const CHAT: &[Route] = &[Route::OllamaChat];
 const GENERATE: &[Route] = &[Route::OllamaGenerate];
 const SHOW: &[Route] = &[Route::OllamaShow];
 const BOTH: &[Route] = &[Route::OllamaChat, Route::OllamaGenerate];
-const ALL: &[Route] = &[Route::OllamaChat, Route::OllamaGenerate, Route::OllamaShow];
+const EMBED: &[Route] = &[Route::OllamaEmbed];
+const VECTORS: &[Route] = &[Route::OllamaEmbed, Route::OllamaEmbeddings];
+/// Those that ask a model something.
+const ASKING: &[Route] =
+    &[Route::OllamaChat, Route::OllamaGenerate, Route::OllamaEmbed, Route::OllamaEmbeddings];
+const ALL: &[Route] = &[
+    Route::OllamaChat,
+    Route::OllamaGenerate,
+    Route::OllamaEmbed,
+    Route::OllamaEmbeddings,
+    Route::OllamaShow,
+];
 
 const fn row(
     name: &'static str,
@@ -61,6 +72,27 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Shape::Text,
         "What the user says, or with `raw` the text to go on with. None: only whether the model is served is told.",
     ),
+    row(
+        "prompt",
+        &[Route::OllamaEmbeddings],
+        Taken,
+        Shape::Text,
+        "The text. None: only whether the model is served is told.",
+    ),
+    row(
+        "input",
+        EMBED,
+        Taken,
+        Shape::Texts,
+        "A text, or a list of up to 2,048: a vector for each. None: only whether the model is served is told.",
+    ),
+    row(
+        "dimensions",
+        EMBED,
+        Taken,
+        Shape::Integer(crate::api::parameters::DIMENSIONS),
+        "Only the first so many numbers, scaled to length one again. Refused unless the model was made for vectors.",
+    ),
     row("system", GENERATE, Taken, Shape::Text, "What the system says first."),
     row(
         "raw",
@@ -68,6 +100,13 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         Taken,
         Shape::Flag,
         "The prompt is the whole text: the model's template is not used.",
+    ),
+    row(
+        "options",
+        VECTORS,
+        Taken,
+        Shape::Any,
+        "As elsewhere: what says how an answer is drawn changes no vector.",
     ),
     row("stream", BOTH, Taken, Shape::Flag, "Answer in lines of JSON, each an object. Default true."),
     row(
@@ -89,14 +128,14 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     ),
     row(
         "surety",
-        BOTH,
+        ASKING,
         Taken,
         Shape::Any,
         "`date` (YYYY-MM-DD, for templates that mention today), `worker` (first 8 or more digits of its key), `deadline_ms` (for the whole answer).",
     ),
     row(
         "provider",
-        BOTH,
+        ASKING,
         Taken,
         Shape::Provider,
         "What is wanted of whoever answers, as OpenRouter spells it. Workers are named by the first 8 or more digits of \
@@ -122,10 +161,10 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
     examined("suffix", GENERATE, "Only empty."),
     examined("template", GENERATE, "Only empty."),
     examined("context", GENERATE, "Only empty."),
-    ignored("keep_alive", BOTH, "Accepted and ignored: workers keep what they serve."),
+    ignored("keep_alive", ASKING, "Accepted and ignored: workers keep what they serve."),
     ignored(
         "truncate",
-        BOTH,
+        ASKING,
         "Accepted and ignored: a prompt that does not fit is refused, never shortened.",
     ),
     ignored("shift", BOTH, "Accepted and ignored: an answer ends where the context window does."),

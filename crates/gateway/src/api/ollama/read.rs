@@ -230,7 +230,7 @@ fn prompt(fields: &mut Fields<'_>) -> Result<Option<Prompt>, ApiError> {
 }
 
 /// What `options` says.
-struct Options {
+pub(super) struct Options {
     sampling: Sampling,
     seed: Seed,
     max_output_tokens: Option<u32>,
@@ -238,7 +238,7 @@ struct Options {
 }
 
 impl Options {
-    fn read(fields: &mut Fields<'_>) -> Result<Options, ApiError> {
+    pub(super) fn read(fields: &mut Fields<'_>) -> Result<Options, ApiError> {
         let Some(mut options) = fields.fields("options")? else {
             return Options::of(&mut Fields::body("{}")?);
         };

@@ -175,3 +175,34 @@ pub(crate) struct OllamaVersion {
     /// As in `0.12.11+surety.1.0.0`.
     pub(crate) version: &'static str,
 }
+
+/// Vectors.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OllamaEmbed<'a> {
+    /// As it was asked for.
+    pub(crate) model: &'a str,
+    /// One for each input, of length one.
+    pub(crate) embeddings: Vec<Vec<f32>>,
+    /// Nanoseconds since the request came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) total_duration: Option<u64>,
+    /// Nanoseconds of them until a worker had accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) load_duration: Option<u64>,
+    /// Tokens of the inputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_eval_count: Option<u64>,
+    /// Who computed them; none where nothing was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) surety: Option<SuretyNote>,
+}
+
+/// One vector, as Ollama's older route has it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OllamaEmbedding {
+    /// Of length one; empty where nothing was asked.
+    pub(crate) embedding: Vec<f32>,
+    /// Who computed it; none where nothing was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) surety: Option<SuretyNote>,
+}

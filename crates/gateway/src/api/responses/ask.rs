@@ -11,23 +11,23 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use surety_types::{
-    CivilDate, Message, Prompt, Sampling, Seed, envelope::MAX_ID_BYTES, request::MAX_MESSAGES,
+    CivilDate, Message, Prompt, Request, Sampling, Seed, envelope::MAX_ID_BYTES, json, request::MAX_MESSAGES,
 };
 
+use super::items::{Input, input};
 use crate::{
     api::{
-        ask::{self, Ask, Extras, Form, missing, required},
+        ask::{self, Ask, Extras, Form, required},
         fields::{self, Fields, quote},
         parameters::{self as table, Route},
-        provider,
+        provider, response_format,
+        tools::{self, Tools},
     },
     error::{ApiError, Code},
     id::RequestId,
     route::preferences::Preferences,
 };
 
-/// Parts of one message's content.
-const PARTS_MAX: usize = 4096;
 /// Pairs in `metadata`, and characters of a name and of a value, as OpenAI has it.
 const METADATA_MAX: usize = 16;
 const METADATA_NAME_CHARACTERS_MAX: usize = 64;
@@ -46,9 +46,8 @@ const INCLUDED: [&str; 7] = [
     "code_interpreter_call.outputs",
     "reasoning.encrypted_content",
 ];
-/// Roles of messages, and as chat templates know them.
-const ROLES: [(&str, &str); 4] =
-    [("user", "user"), ("assistant", "assistant"), ("system", "system"), ("developer", "system")];
+/// To know a prompt's tokens, so many of an answer are ordered, and given up.
+const COUNTED_TOKENS: u32 = 1;
 
 /// What is asked for.
 #[derive(Debug, PartialEq)]
@@ -67,6 +66,12 @@ pub(super) struct Asked {
     pub(super) prompt_cache_key: Option<String>,
     pub(super) max_output_tokens: Option<u32>,
     pub(super) sampling: Sampling,
+    /// What may be called.
+    pub(super) tools: Option<Tools>,
+    pub(super) repeated: Repeated,
+    /// The tools as templates are given them.
+    shown: Vec<String>,
+    grammar: Option<String>,
     seed: Seed,
     stop: Vec<String>,
     ignore_end: bool,
@@ -75,39 +80,48 @@ pub(super) struct Asked {
     preferences: Preferences,
 }
 
-/// One item of the input.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Input {
-    Said(Said),
-    /// An item of another response, or its output.
-    Reference {
-        response: RequestId,
-        /// None: its output.
-        index: Option<u16>,
-    },
+/// What the response repeats as it was sent.
+#[derive(Debug, PartialEq)]
+pub(super) struct Repeated {
+    pub(super) tools: AsSent,
+    pub(super) tool_choice: AsSent,
+    pub(super) parallel_tool_calls: bool,
+    /// The form of the text.
+    pub(super) format: AsSent,
 }
 
-/// A message.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Said {
-    /// As the caller wrote it.
-    pub(super) role: &'static str,
-    pub(super) parts: Vec<String>,
+/// JSON as it was sent.
+#[derive(Debug)]
+pub(super) struct AsSent(Box<RawValue>);
+
+impl PartialEq for AsSent {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
 }
 
-impl Said {
-    /// As chat templates see it.
-    pub(super) fn message(&self) -> Message {
-        let (_, role) = ROLES.iter().find(|(name, _)| *name == self.role).copied().unwrap_or(ROLES[0]);
-        Message::text(role, self.parts.concat())
+impl AsSent {
+    /// What was sent, on one line, or its default, which is JSON.
+    fn or(sent: Option<&RawValue>, default: &'static str) -> AsSent {
+        let json = sent.map_or_else(|| default.to_owned(), |raw| json::compact(raw.get()));
+        AsSent(RawValue::from_string(json).expect("what was read as JSON is JSON"))
+    }
+
+    pub(super) fn json(&self) -> &RawValue {
+        &self.0
     }
 }
 
 impl Asked {
-    /// Reads a body.
+    /// Reads the body of a request for a response.
     pub(super) fn parse(text: &str) -> Result<Asked, ApiError> {
+        Asked::parse_of(text, Route::Responses)
+    }
+
+    /// Reads a body, of which the other route has fewer parameters.
+    pub(super) fn parse_of(text: &str, route: Route) -> Result<Asked, ApiError> {
         let mut fields = Fields::body(text)?;
-        table::screen(&mut fields, Route::Responses)?;
+        table::screen(&mut fields, route)?;
         let fields = &mut fields;
         let model = fields::string("model", required(fields, "model")?)?;
         if model.is_empty() || model.len() > MAX_ID_BYTES {
@@ -124,7 +138,11 @@ impl Asked {
             let message = "`background` needs `store`: nobody could get the response. Leave one of them out.";
             return Err(ApiError::invalid("background", message));
         }
-        only_text(fields)?;
+        let (tools, tool_choice) = (fields.raw("tools"), fields.raw("tool_choice"));
+        let parallel_tool_calls = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
+        let (shown, callable) = tools::offered_flat(fields, parallel_tool_calls)?;
+        let (format, grammar) = form(fields)?;
+        only_plain(fields)?;
         let Extras { date, worker, deadline_ms } = ask::extras(fields)?;
         let preferences = Preferences { worker, ..provider::preferences(fields, &model)? };
         let asked = Asked {
@@ -142,7 +160,19 @@ impl Asked {
             max_output_tokens: fields
                 .integer("max_output_tokens", table::CHAT_TOKENS)?
                 .map(|tokens| tokens as u32),
-            sampling: ask::sampling(fields)?,
+            sampling: Sampling {
+                grammar: grammar.as_deref().map(Request::grammar_digest),
+                ..ask::sampling(fields)?
+            },
+            tools: callable,
+            repeated: Repeated {
+                tools: AsSent::or(tools, "[]"),
+                tool_choice: AsSent::or(tool_choice, "\"auto\""),
+                parallel_tool_calls,
+                format,
+            },
+            shown,
+            grammar,
             seed: fields.integer("seed", table::SEED)?.map_or(Seed::Nonce, Seed::Caller),
             stop: ask::stop(fields, "stop")?,
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
@@ -151,6 +181,11 @@ impl Asked {
             preferences,
         };
         assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
+        if asked.grammar.is_some() && asked.ignore_end {
+            let message = "`ignore_eos` goes past the end of an answer, and one that keeps to `text.format` has nothing more to \
+                           say there. Leave one of them out.";
+            return Err(ApiError::invalid("ignore_eos", message));
+        }
         Ok(asked)
     }
 
@@ -177,7 +212,9 @@ impl Asked {
             return Err(ApiError::invalid("input", message));
         }
         let form = Form::Chat { logprobs: None };
-        let request = form.request(Prompt::chat(messages), self.stop.clone(), self.date.unwrap_or(today));
+        let prompt = Prompt::Chat { messages, tools: self.shown.clone() };
+        let request = form.request(prompt, self.stop.clone(), self.date.unwrap_or(today));
+        let request = Request { grammar: self.grammar.clone(), ..request };
         let ask = Ask {
             model: self.model.clone(),
             requests: vec![request],
@@ -192,123 +229,23 @@ impl Asked {
             preferences: self.preferences.clone(),
             deadline_ms: self.deadline_ms,
             form,
-            tools: None,
+            tools: self.tools.clone(),
         };
         ask.checked().map_err(|error| error.with_param("input"))
     }
-}
 
-/// A text, or a list of items.
-fn input(raw: &RawValue) -> Result<Vec<Input>, ApiError> {
-    match fields::first_byte(raw) {
-        b'"' => {
-            let parts = vec![fields::string("input", raw)?];
-            Ok(vec![Input::Said(Said { role: "user", parts })])
-        }
-        b'[' => fields::list("input", raw, MAX_MESSAGES)?
-            .into_iter()
-            .enumerate()
-            .map(|(index, raw)| item(format!("input[{index}]"), raw))
-            .collect(),
-        _ => Err(fields::wrong_type("input", raw, "a text or a list of items")),
+    /// What is ordered of a worker that is to count the tokens of this.
+    pub(super) fn count(&self, conversation: Vec<Message>, today: CivilDate) -> Result<Ask, ApiError> {
+        let ask = self.ask(conversation, today)?;
+        // Of what is only counted, nothing is made.
+        Ok(Ask {
+            max_output_tokens: Some(COUNTED_TOKENS),
+            stream: false,
+            form: Form::Count,
+            tools: None,
+            ..ask
+        })
     }
-}
-
-fn item(path: String, raw: &RawValue) -> Result<Input, ApiError> {
-    let mut fields = Fields::object(path.clone(), raw)?;
-    let kind_path = fields.path("type");
-    match fields.string("type")?.as_deref() {
-        None | Some("message") => message(&path, fields).map(Input::Said),
-        Some("item_reference") => reference(fields),
-        Some(other) => {
-            let message = format!(
-                "`{kind_path}` is \"{}\". Only \"message\" and \"item_reference\" are supported here; say the rest in words.",
-                quote(other),
-            );
-            Err(ApiError::new(Code::UnsupportedParameter, message).with_param(kind_path))
-        }
-    }
-}
-
-fn message(path: &str, mut fields: Fields<'_>) -> Result<Said, ApiError> {
-    let role_path = fields.path("role");
-    let role = fields.string("role")?.ok_or_else(|| missing(&role_path))?;
-    let Some((role, _)) = ROLES.iter().find(|(name, _)| *name == role).copied() else {
-        let names = ROLES.map(|(name, _)| format!("`{name}`")).join(", ");
-        let message = format!("`{path}.role` is \"{}\". It must be one of {names}.", quote(&role));
-        return Err(ApiError::invalid(role_path, message));
-    };
-    // What chat templates never see. An item has its own id here.
-    for name in ["id", "status", "phase"] {
-        fields.take(name);
-    }
-    let content_path = fields.path("content");
-    let raw = fields.take("content").ok_or_else(|| missing(&content_path))?;
-    let parts = match fields::first_byte(raw) {
-        b'"' => vec![fields::string(&content_path, raw)?],
-        b'[' => fields::list(&content_path, raw, PARTS_MAX)?
-            .into_iter()
-            .enumerate()
-            .map(|(index, raw)| part(format!("{content_path}[{index}]"), raw))
-            .collect::<Result<_, _>>()?,
-        _ => return Err(fields::wrong_type(&content_path, raw, "a text or a list of text parts")),
-    };
-    table::nothing_left(&fields, &["type", "role", "content", "id", "status", "phase"])?;
-    Ok(Said { role, parts })
-}
-
-fn part(path: String, raw: &RawValue) -> Result<String, ApiError> {
-    let mut part = Fields::object(path, raw)?;
-    let (kind_path, text_path) = (part.path("type"), part.path("text"));
-    let kind = part.string("type")?.ok_or_else(|| missing(&kind_path))?;
-    if !["input_text", "output_text", "text"].contains(&kind.as_str()) {
-        let message = format!(
-            "`{kind_path}` is \"{}\". Only \"input_text\" and \"output_text\" are supported here; say in words what it shows.",
-            quote(&kind),
-        );
-        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(kind_path));
-    }
-    let text = part.string("text")?.ok_or_else(|| missing(&text_path))?;
-    for name in ["annotations", "logprobs", "prompt_cache_breakpoint"] {
-        part.take(name);
-    }
-    table::nothing_left(&part, &["type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"])?;
-    Ok(text)
-}
-
-fn reference(mut fields: Fields<'_>) -> Result<Input, ApiError> {
-    let path = fields.path("id");
-    let id = fields.string("id")?.ok_or_else(|| missing(&path))?;
-    table::nothing_left(&fields, &["type", "id"])?;
-    let Some((response, index)) = read_item_id(&id) else {
-        let message = format!(
-            "`{path}` is \"{}\", which is no item's id here. They look like msg_ and 32 or 36 digits.",
-            quote(&id),
-        );
-        return Err(ApiError::invalid(path, message));
-    };
-    Ok(Input::Reference { response, index })
-}
-
-/// The id of the output of a response, or of an item of its input.
-pub(super) fn item_id(response: RequestId, index: Option<u16>) -> String {
-    let digits = response.bits();
-    match index {
-        None => format!("msg_{digits:032x}"),
-        Some(index) => format!("msg_{digits:032x}{index:04x}"),
-    }
-}
-
-/// Reads what `item_id` writes.
-pub(super) fn read_item_id(text: &str) -> Option<(RequestId, Option<u16>)> {
-    let digits = text.strip_prefix("msg_").filter(|digits| digits.is_ascii())?;
-    let (response, index) = digits.split_at_checked(32)?;
-    let response = RequestId::parse(&format!("req_{response}"))?;
-    let index = match index {
-        "" => None,
-        index => Some(u16::from_str_radix(index, 16).ok()?),
-    };
-    (item_id(response, index) == text).then_some((response, index))
 }
 
 fn previous(fields: &mut Fields<'_>) -> Result<Option<RequestId>, ApiError> {
@@ -326,28 +263,26 @@ fn previous(fields: &mut Fields<'_>) -> Result<Option<RequestId>, ApiError> {
     }
 }
 
-/// Answers are plain text, said without calling anything.
-fn only_text(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    let refused = |path: &str, instead: &str| {
-        let message = format!("`{path}` is not supported here. {instead}");
-        Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path))
-    };
-    ask::no_tools(fields, "tools", "tool_choice")?;
-    if let Some(mut text) = fields.fields("text")? {
-        if let Some(mut format) = text.fields("format")? {
-            if format.string("type")?.as_deref() != Some("text") {
-                return refused(
-                    "text.format",
-                    "Only `{\"type\": \"text\"}` is. Describe the form in `input` and check the answer.",
-                );
-            }
-            table::nothing_left(&format, &["type"])?;
-        }
-        if text.string("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
-            return refused("text.verbosity", "Say in `instructions` how long the answer should be.");
-        }
-        table::nothing_left(&text, &["format", "verbosity"])?;
+/// The form of the text, as the response repeats it, and the grammar that it is.
+fn form(fields: &mut Fields<'_>) -> Result<(AsSent, Option<String>), ApiError> {
+    const PLAIN: &str = "{\"type\":\"text\"}";
+    let Some(mut text) = fields.fields("text")? else { return Ok((AsSent::or(None, PLAIN), None)) };
+    let format = AsSent::or(text.raw("format"), PLAIN);
+    let grammar = response_format::text_format(&mut text)?;
+    if text.string("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
+        return refused("text.verbosity", "Say in `instructions` how long the answer should be.");
     }
+    table::nothing_left(&text, &["format", "verbosity"])?;
+    Ok((format, grammar))
+}
+
+fn refused<T>(path: &str, instead: &str) -> Result<T, ApiError> {
+    let message = format!("`{path}` is not supported here. {instead}");
+    Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path))
+}
+
+/// Nothing is thought, shown or left out beside the answer.
+fn only_plain(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     if let Some(mut reasoning) = fields.fields("reasoning")? {
         if reasoning.string("effort")?.is_some_and(|effort| effort != "none") {
             return refused("reasoning.effort", "Say in `instructions` how much to think.");
@@ -453,8 +388,10 @@ fn label(fields: &mut Fields<'_>, name: &str) -> Result<Option<String>, ApiError
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use surety_types::ToolCall;
 
     use super::*;
+    use crate::api::responses::items::{Place, Said};
 
     const TODAY: CivilDate = CivilDate { year: 2026, month: 11, day: 20 };
 
@@ -469,7 +406,7 @@ mod tests {
     }
 
     fn said(role: &'static str, parts: &[&str]) -> Input {
-        Input::Said(Said { role, parts: parts.iter().map(|part| (*part).to_owned()).collect() })
+        Input::Said(Said::Message { role, parts: parts.iter().map(|part| (*part).to_owned()).collect() })
     }
 
     #[test]
@@ -498,14 +435,18 @@ mod tests {
                  {"type":"message","id":"msg_x","status":"completed","role":"assistant","phase":null,
                   "content":[{"type":"output_text","text":"c","annotations":[],"logprobs":[]}]},
                  {"type":"item_reference","id":"msg_0000000000000000000000000000000a"},
+                 {"type":"function_call","id":"fc_x","status":"completed","call_id":"call_1","name":"f","arguments":"{\"a\": 1}"},
+                 {"type":"function_call_output","call_id":"call_1","output":[{"type":"input_text","text":"o"}]},
+                 {"type":"item_reference","id":"fc_0000000000000000000000000000000a_0001"},
                  {"type":"item_reference","id":"msg_0000000000000000000000000000000a0003"}],
                "instructions":"in short","max_output_tokens":9,"temperature":0.5,"top_p":0.25,"stream":true,"store":true,
                "background":true,"previous_response_id":"resp_0000000000000000000000000000000b",
                "metadata":{"a":"b"},"user":"u","safety_identifier":"s","prompt_cache_key":"k",
-               "text":{"format":{"type":"text"},"verbosity":"medium"},"truncation":"disabled","top_logprobs":0,
-               "reasoning":{"effort":null,"summary":null},"include":["reasoning.encrypted_content"],"tools":[],
-               "tool_choice":"auto","parallel_tool_calls":true,"max_tool_calls":3,"service_tier":"auto",
-               "stream_options":{"include_obfuscation":false},"seed":5,"stop":"x","top_k":40,"ignore_eos":true,
+               "text":{"format":{"type":"json_schema","name":"n","schema":{"type": "null"}},"verbosity":"medium"},"truncation":"disabled","top_logprobs":0,
+               "reasoning":{"effort":null,"summary":null},"include":["reasoning.encrypted_content"],
+               "tools":[{"type":"function","name":"f","description":"d","parameters":{"type":"object"},"strict":false}],
+               "tool_choice":"auto","parallel_tool_calls":false,"max_tool_calls":3,"service_tier":"auto",
+               "stream_options":{"include_obfuscation":false},"seed":5,"stop":"x","top_k":40,"ignore_eos":false,
                "surety":{"date":"2024-02-29","deadline_ms":5000}"#,
         )
         .expect("all of them");
@@ -516,26 +457,44 @@ mod tests {
                 said("developer", &["be kind"]),
                 said("user", &["a", "b"]),
                 said("assistant", &["c"]),
-                Input::Reference { response, index: None },
-                Input::Reference { response, index: Some(3) },
+                Input::Reference { response, place: Place::Output(0) },
+                Input::Said(Said::Call(ToolCall {
+                    id: "call_1".to_owned(),
+                    name: "f".to_owned(),
+                    arguments: r#"{"a":1}"#.to_owned(),
+                })),
+                Input::Said(Said::Result { call_id: "call_1".to_owned(), parts: vec!["o".to_owned()] }),
+                Input::Reference { response, place: Place::Output(1) },
+                Input::Reference { response, place: Place::Input(3) },
             ]
         );
         assert_eq!(asked.previous, Some(RequestId::of_bits(11)));
         assert_eq!(asked.metadata, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
         assert_eq!((asked.user.as_deref(), asked.prompt_cache_key.as_deref()), (Some("u"), Some("k")));
-        assert!(asked.stream && asked.background && asked.store && asked.ignore_end);
+        assert!(asked.stream && asked.background && asked.store && !asked.ignore_end);
+        let Repeated { tools, tool_choice, parallel_tool_calls, format } = &asked.repeated;
+        assert!(tools.json().get().starts_with(r#"[{"type":"function","name":"f","#) && !parallel_tool_calls);
+        assert_eq!(tool_choice.json().get(), r#""auto""#);
+        assert_eq!(format.json().get(), r#"{"type":"json_schema","name":"n","schema":{"type":"null"}}"#);
         assert_eq!(
             (asked.max_output_tokens, asked.sampling.temperature, asked.sampling.top_p),
             (Some(9), 0.5, 0.25)
         );
         let ask = asked.ask(vec![said_message("user", "ab")], TODAY).expect("an ask");
-        let Prompt::Chat { messages, .. } = &ask.requests[0].prompt else { panic!("a chat") };
+        let Prompt::Chat { messages, tools } = &ask.requests[0].prompt else { panic!("a chat") };
         assert_eq!(*messages, [said_message("system", "in short"), said_message("user", "ab")]);
+        let shown =
+            r#"{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}"#;
+        assert_eq!(tools[..], [shown]);
+        let tools = ask.tools.as_ref().expect("tools");
+        assert_eq!((&tools.names[..], tools.most, &tools.forced), (&["f".to_owned()][..], 1, &None));
+        let grammar = ask.requests[0].grammar.as_deref();
+        assert!(grammar.is_some() && grammar.map(Request::grammar_digest) == ask.sampling.grammar);
         assert_eq!(ask.requests[0].date, Some(CivilDate { year: 2024, month: 2, day: 29 }));
-        assert!(ask.goes_on());
         assert_eq!((ask.seed, ask.deadline_ms, ask.requests[0].stop.len()), (Seed::Caller(5), Some(5000), 1));
-        let Input::Said(developer) = &asked.input[0] else { panic!("a message") };
-        assert_eq!(developer.message(), said_message("system", "be kind"));
+        let counted = asked.count(vec![said_message("user", "ab")], TODAY).expect("an ask");
+        assert_eq!(counted.requests, ask.requests);
+        assert!(counted.form == Form::Count && counted.tools.is_none() && !counted.stream);
     }
 
     #[test]
@@ -545,11 +504,26 @@ mod tests {
         check_refused(r#","input":3"#, InvalidParam, "input", "a text or a list");
         let with = |members: &str| format!(r#","input":"x",{members}"#);
         for (members, code, param, words) in [
+            (r#""text":{"format":{"type":"grammar"}}"#, InvalidParam, "text.format.type", "json_schema"),
             (
-                r#""text":{"format":{"type":"json_object"}}"#,
-                UnsupportedParameter,
+                r#""text":{"format":{"type":"json_object"}},"ignore_eos":true"#,
+                InvalidParam,
+                "ignore_eos",
                 "text.format",
-                "Describe the form",
+            ),
+            (
+                r#""tools":[{"type":"function","name":"f","strict":true}]"#,
+                UnsupportedParameter,
+                "tools[0].strict",
+                "required",
+            ),
+            (r#""tools":[{"type":"web_search"}]"#, UnsupportedParameter, "tools[0].type", "web_search"),
+            (r#""tool_choice":"required""#, InvalidParam, "tool_choice", "no `tools`"),
+            (
+                r#""tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"g"}"#,
+                InvalidParam,
+                "tool_choice",
+                "none of `tools`",
             ),
             (r#""text":{"verbosity":"low"}"#, UnsupportedParameter, "text.verbosity", "how long"),
             (
@@ -564,7 +538,7 @@ mod tests {
             (r#""top_logprobs":2"#, UnsupportedParameter, "top_logprobs", "chat/completions"),
             (r#""include":["message.output_text.logprobs"]"#, UnsupportedParameter, "include[0]", "logprobs"),
             (r#""include":["x"]"#, InvalidParam, "include[0]", "one of"),
-            (r#""tools":[{"type":"function"}]"#, UnsupportedParameter, "tools", "tool_choice"),
+            (r#""tools":[{"type":"function"}]"#, InvalidParam, "tools[0].name", "missing"),
             (r#""conversation":"c""#, UnsupportedParameter, "conversation", "previous_response_id"),
             (r#""prompt":{"id":"p"}"#, UnsupportedParameter, "prompt", "instructions"),
             (r#""background":true,"store":false"#, InvalidParam, "background", "store"),
@@ -576,10 +550,14 @@ mod tests {
             check_refused(&with(members), code, param, words);
         }
         for (item, code, param) in [
+            (r#"{"type":"reasoning","summary":[]}"#, UnsupportedParameter, "input[0].type"),
+            (r#"{"type":"function_call_output","output":"o"}"#, InvalidParam, "input[0].call_id"),
+            (r#"{"type":"function_call_output","call_id":"c"}"#, InvalidParam, "input[0].output"),
+            (r#"{"type":"function_call","call_id":"c","name":"f"}"#, InvalidParam, "input[0].arguments"),
             (
-                r#"{"type":"function_call_output","call_id":"c","output":"o"}"#,
+                r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{}","namespace":"n"}"#,
                 UnsupportedParameter,
-                "input[0].type",
+                "input[0].namespace",
             ),
             (r#"{"role":"tool","content":"x"}"#, InvalidParam, "input[0].role"),
             (r#"{"role":"user"}"#, InvalidParam, "input[0].content"),
@@ -625,6 +603,29 @@ mod tests {
     }
 
     #[test]
+    fn some_of_the_functions_may_be_called() {
+        let tools = |choice: &str| {
+            let members = format!(
+                r#","input":"x","tools":[{{"type":"function","name":"f"}},{{"type":"function","name":"g"}}],"tool_choice":{choice}"#
+            );
+            asked(&members).expect(choice).tools.expect(choice)
+        };
+        let allowed = |mode: &str| {
+            let g = r#"[{"type":"function","name":"g"}]"#;
+            tools(&format!(r#"{{"type":"allowed_tools","mode":"{mode}","tools":{g}}}"#))
+        };
+        assert_eq!(tools(r#""auto""#).names[..], ["f", "g"]);
+        let may = allowed("auto");
+        assert_eq!((&may.names[..], &may.forced), (&["g".to_owned()][..], &None));
+        let must = allowed("required");
+        assert!(
+            must.names[..] == ["g"] && must.forced.is_some_and(|schemas| schemas.len() == 1) && must.most > 1
+        );
+        let named = tools(r#"{"type":"function","name":"f"}"#);
+        assert!(named.names[..] == ["f"] && named.forced.is_some() && named.most == 1);
+    }
+
+    #[test]
     fn a_conversation_has_at_least_a_message_and_not_too_many() {
         let asked = asked(r#","input":[]"#).expect("read");
         let check = |count: usize| asked.ask(vec![said_message("user", "x"); count], TODAY).is_ok();
@@ -632,19 +633,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn item_ids_are_read_as_they_were_written(bits in any::<u128>(), index in any::<Option<u16>>()) {
-            let response = RequestId::of_bits(bits);
-            prop_assert_eq!(read_item_id(&item_id(response, index)), Some((response, index)));
-        }
-
-        #[test]
-        fn nothing_else_is_an_item_id(text in "(msg_)?[0-9a-fA-F+é]{0,40}") {
-            if let Some((response, index)) = read_item_id(&text) {
-                prop_assert_eq!(item_id(response, index), text);
-            }
-        }
-
         #[test]
         fn arbitrary_input_never_panics(input in r#"[\[\]{}",:0-9a-z_ ]{0,80}"#) {
             let _ = asked(&format!(r#","input":{input}"#));

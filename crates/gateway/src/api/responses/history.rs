@@ -6,18 +6,20 @@
 //! Holds:  nobody finds another's. A conversation is whole or refused: nothing is left out of it unseen. What is read for one is bounded.
 //! Absent: what of it is sent to a worker (`ask`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use surety_types::{
-    Message,
+    Message, ToolCall,
     request::{MAX_MESSAGES, MAX_REQUEST_BYTES},
 };
 use tracing::error;
 
 use super::{
-    ask::{Asked, Input, Said, item_id},
+    ask::Asked,
+    items::{Input, Place, Said},
     record::Transcript,
-    shapes::{InputItem, InputPart},
+    said::Item,
+    shapes::{CallItem, CallOutput, InputItem, InputMessage, InputPart},
 };
 use crate::{
     error::{ApiError, Code},
@@ -76,8 +78,36 @@ struct Reading<'a> {
     library: &'a Library,
     seen: BTreeMap<u128, Arc<Transcript>>,
     read_bytes: usize,
-    items: Vec<InputItem>,
+    heard: Vec<Heard>,
     text_bytes: usize,
+}
+
+/// An item of a conversation.
+struct Heard {
+    id: String,
+    status: &'static str,
+    said: Said,
+}
+
+impl Heard {
+    fn shown(self) -> InputItem {
+        let Heard { id, status, said } = self;
+        match said {
+            Said::Message { role, parts } => {
+                let is_output = role == "assistant";
+                let content = parts.into_iter().map(|text| InputPart { is_output, text }).collect();
+                InputItem::Message(InputMessage { id, kind: "message", status, role, content })
+            }
+            Said::Call(ToolCall { id: call_id, name, arguments }) => {
+                let [call_id, name, arguments] = [call_id, name, arguments].map(Cow::Owned);
+                InputItem::Call(CallItem { id, kind: "function_call", status, call_id, name, arguments })
+            }
+            Said::Result { call_id, parts } => {
+                let kind = "function_call_output";
+                InputItem::Result(CallOutput { id, kind, status, call_id, output: parts.concat() })
+            }
+        }
+    }
 }
 
 /// All that is answered, as templates see it. Reads the disk.
@@ -86,18 +116,19 @@ pub(super) fn conversation(
     asked: &Asked,
     id: RequestId,
 ) -> Result<Vec<Message>, ApiError> {
-    Ok(items(library, asked, id)?.into_iter().map(message).collect())
-}
-
-fn message(item: InputItem) -> Message {
-    let parts = item.content.into_iter().map(|part| part.text).collect();
-    Said { role: item.role, parts }.message()
+    let mut messages = Vec::new();
+    heard(library, asked, id)?.into_iter().for_each(|item| item.said.join(&mut messages));
+    Ok(messages)
 }
 
 /// All that is answered, the oldest first. Reads the disk.
 pub(super) fn items(library: &Library, asked: &Asked, id: RequestId) -> Result<Vec<InputItem>, ApiError> {
+    Ok(heard(library, asked, id)?.into_iter().map(Heard::shown).collect())
+}
+
+fn heard(library: &Library, asked: &Asked, id: RequestId) -> Result<Vec<Heard>, ApiError> {
     let mut reading =
-        Reading { library, seen: BTreeMap::new(), read_bytes: 0, items: Vec::new(), text_bytes: 0 };
+        Reading { library, seen: BTreeMap::new(), read_bytes: 0, heard: Vec::new(), text_bytes: 0 };
     let mut before = Vec::new();
     let mut next = asked.previous;
     while let Some(previous) = next {
@@ -113,7 +144,7 @@ pub(super) fn items(library: &Library, asked: &Asked, id: RequestId) -> Result<V
         reading.output(transcript)?;
     }
     reading.input(asked, id)?;
-    Ok(reading.items)
+    Ok(reading.heard)
 }
 
 impl Reading<'_> {
@@ -153,45 +184,58 @@ impl Reading<'_> {
         for (index, input) in asked.input.iter().enumerate() {
             match input {
                 // A list of input is shorter than an index is wide.
-                Input::Said(said) => self.said(said, item_id(id, Some(index as u16)))?,
-                Input::Reference { response, index: place } => {
+                Input::Said(said) => self.said(said, id, Place::Input(index as u16))?,
+                Input::Reference { response, place } => {
                     let param = format!("input[{index}].id");
                     let transcript = self.response(*response, &param)?;
-                    let Some(place) = place else {
-                        self.output(&transcript)?;
-                        continue;
-                    };
-                    let Some(Input::Said(said)) = transcript.head.asked.input.get(usize::from(*place)) else {
-                        let message = format!("`{param}` names no item of {}.", response.response());
-                        return Err(ApiError::invalid(param, message));
-                    };
-                    self.said(said, item_id(*response, Some(*place)))?;
+                    self.referred(&transcript, *place, &param)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn said(&mut self, said: &Said, id: String) -> Result<(), ApiError> {
-        let is_output = said.role == "assistant";
-        let content = said.parts.iter().map(|text| InputPart { is_output, text: text.clone() }).collect();
-        self.push(InputItem { id, kind: "message", status: "completed", role: said.role, content })
-    }
-
-    /// What a response said, if it said anything.
-    fn output(&mut self, transcript: &Transcript) -> Result<(), ApiError> {
-        if transcript.text().is_empty() {
-            return Ok(());
+    /// The item of a response that stands there. A response that said nothing has none, and may be referred to all the same.
+    fn referred(&mut self, transcript: &Transcript, place: Place, param: &str) -> Result<(), ApiError> {
+        let id = transcript.head.id;
+        match place {
+            Place::Input(index) => {
+                if let Some(Input::Said(said)) = transcript.head.asked.input.get(usize::from(index)) {
+                    return self.said(said, id, place);
+                }
+            }
+            Place::Output(index) => {
+                if let Some((index, item)) = transcript.items().find(|(at, _)| *at == index) {
+                    return self.output_item(transcript, index, item);
+                }
+                if index == 0 {
+                    return Ok(());
+                }
+            }
         }
-        let content = vec![InputPart { is_output: true, text: transcript.text().to_owned() }];
-        let (id, status) = (item_id(transcript.head.id, None), transcript.message_status());
-        self.push(InputItem { id, kind: "message", status, role: "assistant", content })
+        let message = format!("`{param}` names no item of {}.", id.response());
+        Err(ApiError::invalid(param, message))
     }
 
-    fn push(&mut self, item: InputItem) -> Result<(), ApiError> {
-        self.text_bytes += item.content.iter().map(|part| part.text.len()).sum::<usize>();
-        self.items.push(item);
-        if self.text_bytes > MAX_REQUEST_BYTES || self.items.len() > MAX_MESSAGES {
+    fn said(&mut self, said: &Said, response: RequestId, place: Place) -> Result<(), ApiError> {
+        self.push(Heard { id: said.id(response, place), status: "completed", said: said.clone() })
+    }
+
+    /// What a response said and called, if it did anything.
+    fn output(&mut self, transcript: &Transcript) -> Result<(), ApiError> {
+        transcript.items().try_for_each(|(index, item)| self.output_item(transcript, index, item))
+    }
+
+    fn output_item(&mut self, transcript: &Transcript, index: u16, item: &Item) -> Result<(), ApiError> {
+        let Some(said) = item.said() else { return Ok(()) };
+        let (id, status) = (transcript.id_of(index, item), transcript.status_of(item));
+        self.push(Heard { id, status, said })
+    }
+
+    fn push(&mut self, heard: Heard) -> Result<(), ApiError> {
+        self.text_bytes += heard.said.bytes();
+        self.heard.push(heard);
+        if self.text_bytes > MAX_REQUEST_BYTES || self.heard.len() > MAX_MESSAGES {
             return Err(too_long());
         }
         Ok(())

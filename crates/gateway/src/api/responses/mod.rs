@@ -5,12 +5,14 @@
 //! Holds:  a response is found by whoever has its id, which nobody guesses, and the key it was asked with, where there
 //!         are keys. A stream can be gone on with from any event by them, while the response is made and as long as it is kept. What is not to be stored is
 //!         nowhere once it is answered.
-//! Absent: understanding bodies (`ask`), events and documents (`record`), making them (`live`), the disk (`store`).
+//! Absent: understanding bodies (`ask`, `items`), events and documents (`record`, `said`), making them (`live`), the disk (`store`).
 
 mod ask;
 mod history;
+mod items;
 mod live;
 mod record;
+mod said;
 mod shapes;
 pub(crate) mod store;
 
@@ -23,6 +25,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Uri, header},
     response::{IntoResponse, Response},
 };
+use surety_types::CivilDate;
 
 pub(crate) use self::live::{Responses, unfinished};
 use self::{
@@ -30,7 +33,7 @@ use self::{
     history::{Found, Library},
     live::{Kept, Leave, Live, Order, Source, begun, make},
     record::{End, Head, Transcript},
-    shapes::{DeletedResponse, InputItem, InputItems, ResponseEvent, ResponseObject},
+    shapes::{DeletedResponse, InputItem, InputItems, ResponseEvent, ResponseObject, ResponseTokens},
     store::Keeping,
 };
 use super::{
@@ -40,7 +43,8 @@ use super::{
     last_event::Broken,
     look::path_text,
     nearest::nearest,
-    openapi::CreateResponse,
+    openapi::{CountResponse, CreateResponse},
+    parameters::Route,
     unix_ms,
 };
 use crate::{
@@ -88,12 +92,21 @@ pub(super) async fn create(
     getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
     let (name, model_id) = (model.name.clone(), model.id.to_string());
     let body = if asked.store { text } else { String::new() };
-    let head =
-        Arc::new(Head { id, tenant: tenant.key(), body, asked, model: name, model_id, nonce, received_ms });
+    let head = Arc::new(Head {
+        id,
+        tenant: tenant.key(),
+        body,
+        asked,
+        model: name,
+        model_id,
+        calls: model.calls,
+        nonce,
+        received_ms,
+    });
     let asked = &head.asked;
     let begun = begun(&head, model.id);
     let ask = asked.ask(conversation, begun.date)?;
-    fits(&ask, &model)?;
+    fits(&ask, &model).map_err(of_input)?;
     let live = Live::new(Transcript::new(Arc::clone(&head)));
     let call = Call { id, received_ms, today: begun.date, trace, share };
     let broken = Broken::anew(id, begun);
@@ -143,6 +156,53 @@ pub(super) async fn create(
     };
     labels.stick(&mut response);
     Ok(response)
+}
+
+/// What other routes hold in `messages` is in `input` here.
+fn of_input(error: ApiError) -> ApiError {
+    match error.param() {
+        Some("messages") => error.with_param("input"),
+        _ => error,
+    }
+}
+
+/// Count the tokens of what a response would be asked for.
+///
+/// A worker that serves the model renders and counts it, signs for the number, and is told to stop.
+#[utoipa::path(post, path = "/v1/responses/input_tokens", tag = "responses", request_body = CountResponse, responses(
+    (status = 200, description = "How many there are, with the template's own.", body = ResponseTokens),
+    (status = "4XX", description = "They cannot be counted.", body = ErrorBody),
+    (status = "5XX", description = "They were not counted; `metadata` says who answers for that and whether a retry helps.", body = ErrorBody),
+))]
+pub(super) async fn input_tokens(
+    State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ResponseTokens>, ApiError> {
+    let received_ms = unix_ms();
+    let trace = TraceParent::of(&headers);
+    let Text { text, share } = shared.intake.read(&headers, body).await?;
+    let library = Library::of(&shared, Tenant::current(&shared.keys)?.key());
+    let today = CivilDate::from_unix_ms(received_ms);
+    let read = tokio::task::spawn_blocking(move || {
+        let asked = Asked::parse_of(&text, Route::ResponseTokens)?;
+        asked.count(history::conversation(&library, &asked, id)?, today)
+    });
+    let ask = read.await.map_err(|_| ApiError::bug("reading the body panicked"))??;
+    let call = Call { id, received_ms, today, trace, share };
+    let input_tokens = generate::count(shared, call, ask).await.map_err(of_input)?;
+    Ok(Json(ResponseTokens { object: "response.input_tokens", input_tokens }))
+}
+
+/// Compaction is not offered.
+#[utoipa::path(post, path = "/v1/responses/compact", tag = "responses", responses(
+    (status = 400, description = "Always: what was said before is not shortened unseen.", body = ErrorBody),
+))]
+pub(super) async fn compact() -> ApiError {
+    let message = "/v1/responses/compact is not supported here: nothing that was said is left out unseen. Ask the model for a \
+                   summary, and begin a new conversation with it.";
+    ApiError::new(Code::UnsupportedParameter, message)
 }
 
 /// A response in the background is on the disk before its caller hears of it.
@@ -428,7 +488,7 @@ impl Page {
         }
         let from = match &self.after {
             None => 0,
-            Some(after) => match items.iter().position(|item| item.id == *after) {
+            Some(after) => match items.iter().position(|item| item.id() == after) {
                 Some(index) => index + 1,
                 None => {
                     let message = format!("`after` is \"{}\", which is no item of the list.", quote(after));
@@ -439,7 +499,7 @@ impl Page {
         let mut data = items.split_off(from);
         let has_more = data.len() > self.limit;
         data.truncate(self.limit);
-        let id = |item: Option<&InputItem>| item.map_or_else(String::new, |item| item.id.clone());
+        let id = |item: Option<&InputItem>| item.map_or_else(String::new, |item| item.id().to_owned());
         Ok(InputItems {
             object: "list",
             first_id: id(data.first()),

@@ -13,24 +13,26 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use surety_types::CallFormat;
+
 use super::{
-    ask::{Asked, item_id},
+    ask::Asked,
+    items::{Place, item_id},
+    said::{Item, Told},
     shapes::{
-        IncompleteDetails, OutputMessage, OutputText, Reasoning, ResponseEvent, ResponseFailure,
-        ResponseObject, ResponseUsage, StreamError, TextConfig, TextFormat,
+        IncompleteDetails, Reasoning, ResponseEvent, ResponseFailure, ResponseObject, ResponseUsage,
+        StreamError, TextConfig,
     },
 };
 use crate::{
     api::{
+        calls::Callable,
         fields,
         shapes::{SuretyNote, Usage},
     },
     error::{ApiError, Code},
     id::RequestId,
 };
-
-/// Characters of a piece of text. The first has one, so that it is not waited for.
-const PIECE_CHARACTERS: usize = 4;
 
 /// How a response began.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct Head {
     /// The name of the model, and its immutable id.
     pub(super) model: String,
     pub(super) model_id: String,
+    /// How it writes calls of functions, if it may.
+    pub(super) calls: Option<CallFormat>,
     /// What the seed is drawn from, if the caller named none.
     pub(super) nonce: [u8; 32],
     /// Unix milliseconds.
@@ -78,9 +82,7 @@ pub(super) struct Transcript {
     pub(super) head: Arc<Head>,
     /// Whether a worker has accepted it.
     begun: bool,
-    text: String,
-    /// Where the pieces of the text end, in bytes.
-    cuts: Vec<usize>,
+    told: Told,
     end: Option<End>,
 }
 
@@ -91,6 +93,8 @@ struct Record {
     body: String,
     model: String,
     model_id: String,
+    #[serde(default)]
+    calls: Option<CallFormat>,
     nonce: String,
     received_ms: u64,
     text: String,
@@ -171,7 +175,14 @@ impl End {
 
 impl Transcript {
     pub(super) fn new(head: Arc<Head>) -> Transcript {
-        Transcript { head, begun: false, text: String::new(), cuts: Vec::new(), end: None }
+        let callable = head.asked.tools.as_ref().zip(head.calls).map(|(tools, format)| Callable {
+            format,
+            names: Arc::clone(&tools.names),
+            most: tools.most,
+            request: head.id,
+            answer: 0,
+        });
+        Transcript { head, begun: false, told: Told::new(callable), end: None }
     }
 
     /// A worker has accepted it.
@@ -185,44 +196,37 @@ impl Transcript {
 
     /// More of the text.
     pub(super) fn hear(&mut self, text: &str) {
-        self.text.push_str(text);
-        self.cut();
+        self.told.hear(text);
     }
 
     /// How it ended; nothing is heard after that.
     pub(super) fn end_with(&mut self, end: End) {
-        if self.cuts.last().copied().unwrap_or(0) < self.text.len() {
-            self.cuts.push(self.text.len());
-        }
+        self.told.end(end.status.is_whole());
         self.end = Some(end);
-    }
-
-    pub(super) fn text(&self) -> &str {
-        &self.text
     }
 
     pub(super) fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }
 
-    /// Cuts whole pieces from what is new.
-    fn cut(&mut self) {
-        loop {
-            let from = self.cuts.last().copied().unwrap_or(0);
-            let size = if self.cuts.is_empty() { 1 } else { PIECE_CHARACTERS };
-            let last = self.text[from..].char_indices().nth(size - 1);
-            let Some((at, character)) = last else { return };
-            self.cuts.push(from + at + character.len_utf8());
-        }
+    /// What was said and called, each with its place.
+    pub(super) fn items(&self) -> impl Iterator<Item = (u16, &Item)> {
+        (0..).zip(self.told.items())
     }
 
-    /// The status of what was said.
-    pub(super) fn message_status(&self) -> &'static str {
+    /// The status of an item, as it stands.
+    pub(super) fn status_of(&self, item: &Item) -> &'static str {
         match self.end.as_ref().map(|end| end.status) {
+            _ if item.is_followed() => "completed",
             None => "in_progress",
             Some(Status::Completed) => "completed",
             Some(_) => "incomplete",
         }
+    }
+
+    /// The id of the item at this place.
+    pub(super) fn id_of(&self, index: u16, item: &Item) -> String {
+        item_id(item.prefix(), self.head.id, Place::Output(index))
     }
 
     /// The response as it stands.
@@ -238,8 +242,8 @@ impl Transcript {
     fn response(&self, status: &'static str, with_output: bool) -> ResponseObject<'_> {
         let Head { id, asked, model, received_ms, .. } = &*self.head;
         let end = self.end.as_ref().filter(|end| end.status.as_str() == status);
-        let is_said = !self.text.is_empty() || end.is_some_and(|end| end.status.is_whole());
-        let output = if with_output && is_said { vec![self.item(true)] } else { Vec::new() };
+        let said = self.items().filter(|(_, item)| with_output && item.is_said());
+        let output = said.map(|(index, item)| item.whole(self.id_of(index, item), self.status_of(item)));
         ResponseObject {
             id: id.response(),
             object: "response",
@@ -256,8 +260,8 @@ impl Transcript {
             max_tool_calls: None,
             metadata: &asked.metadata,
             model,
-            output,
-            parallel_tool_calls: true,
+            output: output.collect(),
+            parallel_tool_calls: asked.repeated.parallel_tool_calls,
             previous_response_id: asked.previous.map(RequestId::response),
             prompt_cache_key: asked.prompt_cache_key.as_deref(),
             reasoning: Reasoning::default(),
@@ -265,9 +269,9 @@ impl Transcript {
             service_tier: "default",
             store: asked.store,
             temperature: asked.sampling.temperature,
-            text: TextConfig { format: TextFormat { kind: "text" }, verbosity: "medium" },
-            tool_choice: "auto",
-            tools: [],
+            text: TextConfig { format: asked.repeated.format.json(), verbosity: "medium" },
+            tool_choice: asked.repeated.tool_choice.json(),
+            tools: asked.repeated.tools.json(),
             top_logprobs: 0,
             top_p: asked.sampling.top_p,
             truncation: "disabled",
@@ -277,32 +281,18 @@ impl Transcript {
         }
     }
 
-    /// What was said: as it begins, or as it stands.
-    fn item(&self, with_text: bool) -> OutputMessage<'_> {
-        OutputMessage {
-            id: item_id(self.head.id, None),
-            kind: "message",
-            status: if with_text { self.message_status() } else { "in_progress" },
-            role: "assistant",
-            content: if with_text { vec![OutputText::new(&self.text)] } else { Vec::new() },
-        }
-    }
-
-    /// Events before the first that tells of the message.
+    /// Events before the first that tells of an item.
     fn opening(&self) -> u64 {
         if self.head.asked.background { 3 } else { 2 }
     }
 
     /// How many events there are so far.
     pub(super) fn events(&self) -> u64 {
-        let (opening, pieces) = (self.opening(), self.cuts.len() as u64);
-        // The message begins with its first piece, or with the end of a response that has none.
-        let message = |begun: bool| if begun { 2 + pieces } else { 0 };
+        let of_items: u64 = self.told.items().iter().map(Item::events).sum();
         match &self.end {
-            Some(end) if end.status.is_whole() => opening + message(true) + 4,
-            Some(_) => opening + message(pieces > 0) + 1,
-            None if self.begun => opening + message(pieces > 0),
-            None => opening - 1,
+            Some(_) => self.opening() + of_items + 1,
+            None if self.begun => self.opening() + of_items,
+            None => self.opening() - 1,
         }
     }
 
@@ -313,24 +303,11 @@ impl Transcript {
 
     /// Appends the event of this number, which there is, as a server-sent event.
     pub(super) fn event(&self, number: u64, out: &mut Vec<u8>) {
-        let (opening, pieces) = (self.opening(), self.cuts.len() as u64);
+        let opening = self.opening();
         let queued = self.head.asked.background.then_some("queued");
         let whole = |kind, status, with_output| ResponseEvent {
             kind,
             response: Some(self.response(status, with_output)),
-            ..ResponseEvent::default()
-        };
-        let of_text = |kind| ResponseEvent {
-            kind,
-            item_id: Some(item_id(self.head.id, None)),
-            output_index: Some(0),
-            content_index: Some(0),
-            ..ResponseEvent::default()
-        };
-        let of_item = |kind, with_text| ResponseEvent {
-            kind,
-            output_index: Some(0),
-            item: Some(self.item(with_text)),
             ..ResponseEvent::default()
         };
         let event = if let Some(end) = self.end.as_ref().filter(|_| self.is_last(number)) {
@@ -342,30 +319,17 @@ impl Transcript {
                 _ => whole("response.in_progress", "in_progress", false),
             }
         } else {
-            match number - opening {
-                0 => of_item("response.output_item.added", false),
-                1 => {
-                    let part = Some(OutputText::new(""));
-                    ResponseEvent { part, ..of_text("response.content_part.added") }
+            let mut place = number - opening;
+            let at = self.items().find(|(_, item)| {
+                let is_here = place < item.events();
+                if !is_here {
+                    place -= item.events();
                 }
-                place if place < 2 + pieces => {
-                    let piece = (place - 2) as usize;
-                    let from = piece.checked_sub(1).map_or(0, |before| self.cuts[before]);
-                    let delta = Some(&self.text[from..self.cuts[piece]]);
-                    ResponseEvent { delta, logprobs: Some([]), ..of_text("response.output_text.delta") }
-                }
-                place => match place - 2 - pieces {
-                    0 => {
-                        let text = Some(self.text.as_str());
-                        ResponseEvent { text, logprobs: Some([]), ..of_text("response.output_text.done") }
-                    }
-                    1 => {
-                        let part = Some(OutputText::new(&self.text));
-                        ResponseEvent { part, ..of_text("response.content_part.done") }
-                    }
-                    _ => of_item("response.output_item.done", true),
-                },
-            }
+                is_here
+            });
+            let (index, item) = at.expect("an event that there is");
+            let event = item.event(place, self.id_of(index, item), self.status_of(item));
+            ResponseEvent { output_index: Some(index.into()), ..event }
         };
         write(out, event.kind, &ResponseEvent { sequence_number: number, ..event });
     }
@@ -378,9 +342,10 @@ impl Transcript {
             body: head.body.clone(),
             model: head.model.clone(),
             model_id: head.model_id.clone(),
+            calls: head.calls,
             nonce: BASE64_STANDARD.encode(head.nonce),
             received_ms: head.received_ms,
-            text: self.text.clone(),
+            text: self.told.text().to_owned(),
             end: end.or(self.end.as_ref()).cloned(),
         };
         serde_json::to_vec(&record).expect("a record is JSON")
@@ -389,11 +354,11 @@ impl Transcript {
     /// Reads what was kept.
     pub(super) fn parse(id: RequestId, bytes: &[u8]) -> Result<Transcript, ReadError> {
         let record: Record = serde_json::from_slice(bytes).map_err(ReadError::Record)?;
-        let Record { tenant, body, model, model_id, nonce, received_ms, text, end } = record;
+        let Record { tenant, body, model, model_id, calls, nonce, received_ms, text, end } = record;
         let nonce = BASE64_STANDARD.decode(nonce).ok().and_then(|nonce| nonce.try_into().ok());
         let nonce = nonce.ok_or(ReadError::Nonce)?;
         let asked = Asked::parse(&body).map_err(|error| ReadError::Body(fields::quote(error.message())))?;
-        let head = Arc::new(Head { id, tenant, body, asked, model, model_id, nonce, received_ms });
+        let head = Arc::new(Head { id, tenant, body, asked, model, model_id, calls, nonce, received_ms });
         let mut transcript = Transcript::new(head);
         transcript.hear(&text);
         transcript.begun = !text.is_empty();

@@ -5,7 +5,7 @@
 //! Holds:  every field that OpenAI's own clients require is there, null where we have nothing to say.
 //! Absent: deciding what goes into them (`record`, `live`).
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -43,9 +43,9 @@ pub(crate) struct ResponseObject<'a> {
     pub(crate) metadata: &'a BTreeMap<String, String>,
     /// The name of the model.
     pub(crate) model: &'a str,
-    /// What was said: one message, or nothing yet.
-    pub(crate) output: Vec<OutputMessage<'a>>,
-    /// Always true; there are no tools.
+    /// What was said and called, in that order; nothing yet.
+    pub(crate) output: Vec<OutputItem<'a>>,
+    /// As asked.
     pub(crate) parallel_tool_calls: bool,
     /// The response it goes on from.
     pub(crate) previous_response_id: Option<String>,
@@ -61,12 +61,14 @@ pub(crate) struct ResponseObject<'a> {
     pub(crate) store: bool,
     /// What was applied.
     pub(crate) temperature: f32,
-    /// Always plain text.
-    pub(crate) text: TextConfig,
-    /// Always `auto`; there are no tools.
-    pub(crate) tool_choice: &'static str,
-    /// Always empty.
-    pub(crate) tools: [&'static str; 0],
+    /// Its form.
+    pub(crate) text: TextConfig<'a>,
+    /// As asked.
+    #[schema(value_type = Value)]
+    pub(crate) tool_choice: &'a RawValue,
+    /// As asked.
+    #[schema(value_type = Vec<Value>)]
+    pub(crate) tools: &'a RawValue,
     /// Always 0.
     pub(crate) top_logprobs: u8,
     /// What was applied.
@@ -120,19 +122,12 @@ pub(crate) struct Reasoning {
 
 /// The form of the text.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct TextConfig {
-    /// Plain text.
-    pub(crate) format: TextFormat,
+pub(crate) struct TextConfig<'a> {
+    /// As asked.
+    #[schema(value_type = Value)]
+    pub(crate) format: &'a RawValue,
     /// Always `medium`.
     pub(crate) verbosity: &'static str,
-}
-
-/// Plain text.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct TextFormat {
-    /// `text`.
-    #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
 }
 
 /// How many tokens a response took.
@@ -181,6 +176,46 @@ impl From<Usage> for ResponseUsage {
             total_tokens: usage.total_tokens,
         }
     }
+}
+
+/// How many tokens a request for a response has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ResponseTokens {
+    /// `response.input_tokens`.
+    pub(crate) object: &'static str,
+    /// Tokens of the prompt, the template's own included.
+    pub(crate) input_tokens: u32,
+}
+
+/// One item of what a response came to.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum OutputItem<'a> {
+    /// What was said.
+    Message(OutputMessage<'a>),
+    /// What was called.
+    Call(CallItem<'a>),
+}
+
+/// A call of a function.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct CallItem<'a> {
+    /// `fc_…`.
+    pub(crate) id: String,
+    /// `function_call`.
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// `in_progress` or `completed`.
+    pub(crate) status: &'static str,
+    /// What the function's output is to name.
+    #[schema(value_type = String)]
+    pub(crate) call_id: Cow<'a, str>,
+    /// The function.
+    #[schema(value_type = String)]
+    pub(crate) name: Cow<'a, str>,
+    /// A JSON object, as the model wrote it; empty in the event that begins the call.
+    #[schema(value_type = String)]
+    pub(crate) arguments: Cow<'a, str>,
 }
 
 /// What was said in a response.
@@ -232,11 +267,11 @@ pub(crate) struct ResponseEvent<'a> {
     pub(crate) response: Option<ResponseObject<'a>>,
     /// In `response.output_item.…`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) item: Option<OutputMessage<'a>>,
-    /// In the events of the message: always 0.
+    pub(crate) item: Option<OutputItem<'a>>,
+    /// In the events of an item: its place in `output`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output_index: Option<u32>,
-    /// In the events of the text: the message it belongs to.
+    /// In the events of a text or of arguments: the item they belong to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) item_id: Option<String>,
     /// In the events of the text: always 0.
@@ -245,12 +280,18 @@ pub(crate) struct ResponseEvent<'a> {
     /// In `response.content_part.…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) part: Option<OutputText<'a>>,
-    /// In `response.output_text.delta`: more text.
+    /// In `response.output_text.delta`: more text; in `response.function_call_arguments.delta`: the arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) delta: Option<&'a str>,
     /// In `response.output_text.done`: all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<&'a str>,
+    /// In `response.function_call_arguments.done`: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) arguments: Option<&'a str>,
+    /// In `response.function_call_arguments.done`: the function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<&'a str>,
     /// In `response.output_text.…`: always empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) logprobs: Option<[&'static str; 0]>,
@@ -300,9 +341,31 @@ pub(crate) struct InputItems {
     pub(crate) has_more: bool,
 }
 
+/// One item that a response answered.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum InputItem {
+    /// What was said.
+    Message(InputMessage),
+    /// What was called.
+    Call(CallItem<'static>),
+    /// What a function said.
+    Result(CallOutput),
+}
+
+impl InputItem {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            InputItem::Message(message) => &message.id,
+            InputItem::Call(call) => &call.id,
+            InputItem::Result(result) => &result.id,
+        }
+    }
+}
+
 /// A message that a response answered.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct InputItem {
+pub(crate) struct InputMessage {
     /// `msg_…`.
     pub(crate) id: String,
     /// `message`.
@@ -314,6 +377,22 @@ pub(crate) struct InputItem {
     pub(crate) role: &'static str,
     /// Its texts.
     pub(crate) content: Vec<InputPart>,
+}
+
+/// What a function said.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct CallOutput {
+    /// `fco_…`.
+    pub(crate) id: String,
+    /// `function_call_output`.
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    /// `completed`.
+    pub(crate) status: &'static str,
+    /// The call it answers.
+    pub(crate) call_id: String,
+    /// The text.
+    pub(crate) output: String,
 }
 
 /// A text of a message.

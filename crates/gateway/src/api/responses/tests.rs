@@ -1,7 +1,13 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use surety_types::CallFormat;
 
-use super::{record::Status, *};
+use super::{
+    items::{Place, item_id},
+    record::Status,
+    shapes::InputMessage,
+    *,
+};
 use crate::api::shapes::{SuretyNote, Usage};
 
 fn head(body: Value) -> Arc<Head> {
@@ -14,6 +20,7 @@ fn head(body: Value) -> Arc<Head> {
         asked,
         model,
         model_id,
+        calls: Some(CallFormat::Hermes),
         nonce: [3; 32],
         tenant: 7,
         received_ms: 5_500,
@@ -25,6 +32,14 @@ fn transcript(background: bool) -> Transcript {
         json!({"model": "tiny", "input": "hi", "background": background, "metadata": {"a": "b"}}),
     ))
 }
+
+/// One in which functions may be called.
+fn calling(background: bool) -> Transcript {
+    let tools = ["find", "ask"].map(|name| json!({"type": "function", "name": name}));
+    Transcript::new(head(json!({"model": "tiny", "input": "hi", "background": background, "tools": tools})))
+}
+
+const CALL: &str = "<tool_call>{\"name\": \"find\", \"arguments\": {\"a\": [1,  2]}}</tool_call>";
 
 fn end(status: Status) -> End {
     let failure = ApiError::new(Code::WorkerLost, "The worker was lost.");
@@ -143,6 +158,66 @@ fn events_come_in_openai_s_order() {
 }
 
 #[test]
+fn calls_are_items_beside_what_is_said() {
+    let mut response = calling(false);
+    response.begin();
+    response.hear(&format!("Hello\n{CALL}\n{CALL}\nand"));
+    response.end_with(end(Status::Completed));
+    let message = ["output_item.added", "content_part.added", "output_text.delta", "output_text.delta"];
+    let call = [
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+    ];
+    let over = ["output_text.done", "content_part.done", "output_item.done"];
+    let all =
+        [&["created", "in_progress"], &message[..], &over, &call, &call, &message, &over, &["completed"]];
+    assert_eq!(kinds(&response), all.concat());
+    let all: Vec<Value> = events(&response).iter().map(|event| data(event)).collect();
+    let id = "fc_00000000000000000000000000000007_0001";
+    let arguments = "{\"a\": [1,  2]}";
+    let item = |status: &str, arguments: &str| {
+        json!({"id": id, "type": "function_call", "status": status, "call_id": "call_000000000000000000000000",
+            "name": "find", "arguments": arguments})
+    };
+    let of_call: Vec<&Value> = all.iter().filter(|event| event["output_index"] == 1).collect();
+    assert_eq!(of_call[0]["item"], item("in_progress", ""));
+    assert_eq!((&of_call[1]["item_id"], &of_call[1]["delta"]), (&json!(id), &json!(arguments)));
+    assert_eq!((&of_call[2]["name"], &of_call[2]["arguments"]), (&json!("find"), &json!(arguments)));
+    assert_eq!(of_call[3]["item"], item("completed", arguments));
+    let output = &all.last().expect("an end")["response"]["output"];
+    let kinds: Vec<&Value> = output.as_array().expect("items").iter().map(|item| &item["type"]).collect();
+    assert_eq!(kinds, ["message", "function_call", "function_call", "message"]);
+    assert_eq!(output[0]["id"], "msg_00000000000000000000000000000007");
+    assert_eq!(
+        (&output[0]["content"][0]["text"], &output[3]["content"][0]["text"]),
+        (&json!("Hello"), &json!("and"))
+    );
+    assert_eq!(
+        (&output[1], &output[2]["call_id"]),
+        (&of_call[3]["item"], &json!("call_000000000000000000000001"))
+    );
+    let document: Value = serde_json::from_slice(&response.document()).expect("JSON");
+    assert_eq!((&document["output"], &document["tools"][0]["name"]), (output, &json!("find")));
+
+    // Calls alone leave no message; one that was cut off is text.
+    let mut alone = calling(false);
+    alone.begin();
+    alone.hear(CALL);
+    alone.hear(&CALL[..20]);
+    alone.end_with(end(Status::Incomplete));
+    let document: Value = serde_json::from_slice(&alone.document()).expect("JSON");
+    assert_eq!(
+        (&document["output"][0]["type"], &document["output"][0]["status"]),
+        (&json!("function_call"), &json!("completed"))
+    );
+    assert_eq!(document["output"][1]["content"][0]["text"], CALL[..20]);
+    assert_eq!(document["output"][1]["status"], "incomplete");
+    assert_eq!(document["output"][2], Value::Null);
+}
+
+#[test]
 fn a_document_has_what_strict_clients_require() {
     let mut response = transcript(false);
     response.begin();
@@ -170,23 +245,25 @@ fn a_document_has_what_strict_clients_require() {
 #[test]
 fn a_page_begins_behind_an_item() {
     let items: Vec<InputItem> = (0..5)
-        .map(|index| InputItem {
-            id: ask::item_id(RequestId::of_bits(1), Some(index)),
-            kind: "message",
-            status: "completed",
-            role: "user",
-            content: Vec::new(),
+        .map(|index| {
+            InputItem::Message(InputMessage {
+                id: item_id("msg", RequestId::of_bits(1), Place::Input(index)),
+                kind: "message",
+                status: "completed",
+                role: "user",
+                content: Vec::new(),
+            })
         })
         .collect();
-    let ids: Vec<String> = items.iter().map(|item| item.id.clone()).collect();
+    let ids: Vec<String> = items.iter().map(|item| item.id().to_owned()).collect();
     let check = |query: &str, expected: &[usize], has_more: bool| {
         let uri = format!("/v1/responses/x/input_items?{query}").parse().expect("an address");
         let page = Page::parse(&uri).expect(query).of(items.clone()).expect(query);
-        let found: Vec<&String> = page.data.iter().map(|item| &item.id).collect();
+        let found: Vec<&str> = page.data.iter().map(InputItem::id).collect();
         assert_eq!(found, expected.iter().map(|index| &ids[*index]).collect::<Vec<_>>(), "{query}");
         assert_eq!(page.has_more, has_more, "{query}");
-        assert_eq!(page.first_id, found.first().map_or("", |id| id.as_str()));
-        assert_eq!(page.last_id, found.last().map_or("", |id| id.as_str()));
+        assert_eq!(page.first_id, found.first().copied().unwrap_or_default());
+        assert_eq!(page.last_id, found.last().copied().unwrap_or_default());
     };
     check("", &[4, 3, 2, 1, 0], false);
     check("order=asc&limit=2&include%5B%5D=reasoning.encrypted_content", &[0, 1], true);
@@ -221,6 +298,15 @@ fn a_query_says_how_a_response_is_wanted() {
     assert_eq!(parse("strem=true").expect_err("a typo").code(), Code::UnknownParameter);
 }
 
+/// A text in pieces, divided anywhere.
+fn divided<'a>(text: &'a str, cuts: &[prop::sample::Index]) -> Vec<&'a str> {
+    let mut at: Vec<usize> =
+        cuts.iter().map(|cut| text.floor_char_boundary(cut.index(text.len() + 1))).collect();
+    at.extend([0, text.len()]);
+    at.sort_unstable();
+    at.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect()
+}
+
 fn any_status() -> impl Strategy<Value = Status> {
     prop::sample::select(vec![Status::Completed, Status::Incomplete, Status::Failed, Status::Cancelled])
 }
@@ -228,10 +314,13 @@ fn any_status() -> impl Strategy<Value = Status> {
 proptest! {
     #[test]
     fn numbers_follow_from_the_text_alone(
-        words in prop::collection::vec("[a-zé日🦀 ]{0,9}", 0..12),
+        words in prop::collection::vec(prop_oneof![4 => "[a-zé日🦀 <]{0,9}".boxed(), 1 => Just(CALL.to_owned()).boxed()], 0..12),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         background in any::<bool>(),
+        calls in any::<bool>(),
         status in any_status(),
     ) {
+        let transcript = |background| if calls { calling(background) } else { transcript(background) };
         let text = words.concat();
         let mut whole = transcript(background);
         whole.begin();
@@ -241,8 +330,8 @@ proptest! {
         // However it came: what is said so far is how the whole begins.
         let mut pieces = transcript(background);
         pieces.begin();
-        for word in &words {
-            pieces.hear(word);
+        for piece in divided(&text, &cuts) {
+            pieces.hear(piece);
             let so_far = events(&pieces);
             prop_assert_eq!(&so_far[..], &expected[..so_far.len()]);
             prop_assert!(!pieces.is_last(so_far.len() as u64));
@@ -257,7 +346,15 @@ proptest! {
         let numbers: Vec<u64> = all.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
         prop_assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>());
         let said: String = all.iter().filter_map(|event| event["delta"].as_str()).collect();
-        prop_assert_eq!(&said, &text);
+        if !calls {
+            prop_assert_eq!(&said, &text);
+        }
+        let output = &all.last().expect("an end")["response"]["output"];
+        let parts = output.as_array().expect("items").iter().map(|item| match item["type"].as_str() {
+            Some("function_call") => item["arguments"].as_str().expect("arguments"),
+            _ => item["content"][0]["text"].as_str().expect("a text"),
+        });
+        prop_assert_eq!(parts.collect::<String>(), said);
         let ends: Vec<usize> = (0..all.len()).filter(|number| whole.is_last(*number as u64)).collect();
         prop_assert_eq!(ends, [all.len() - 1]);
         // Whoever has seen more than there is hears of the end, behind what it has seen.
