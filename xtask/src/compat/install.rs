@@ -20,7 +20,7 @@ const MARK: &str = "installed";
 const DIGITS: usize = 16;
 /// What `npm` needs; what runs beside its packages.
 const NODE_FILES: [&str; 2] = ["package.json", "package-lock.json"];
-const NODE_SCRIPTS: [&str; 2] = ["check.mjs", "x402.mjs"];
+const NODE_SCRIPTS: [&str; 2] = ["check.mjs", "x402_client.mjs"];
 
 /// What runs a suite.
 pub(super) struct Program {

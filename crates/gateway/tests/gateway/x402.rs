@@ -404,7 +404,7 @@ async fn again(site: Site, ledger: &MemoryLedger) -> Site {
             GatewaySettings { ledger: Some(paying(ledger, GATEWAY)), x402: true, ..settings(&directory) };
         match Gateway::start(settings).await {
             Ok(gateway) => return Site { address: gateway.address(), gateway, directory },
-            Err(StartError::PayerBook(_) | StartError::Receipts(_)) => {
+            Err(StartError::PayerBook(_) | StartError::Receipts(_) | StartError::Batches(_)) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("{error}"),

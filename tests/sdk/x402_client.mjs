@@ -1,5 +1,5 @@
 // The stock npm clients `@x402/fetch` and `@x402/evm` against `surety up --x402`: pay by the request, with and without OpenAI's client.
-// Usage: node x402.mjs BASE_URL SURETY DATA_DIR   (the binary, and the directory that the network runs in)
+// Usage: node x402_client.mjs BASE_URL SURETY DATA_DIR   (the binary, and the directory that the network runs in)
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { x402Client, wrapFetchWithPayment } from '@x402/fetch'

@@ -1,7 +1,7 @@
 """The stock PyPI `x402` client against `surety up --x402`: pays by the request, with and without OpenAI's client; buys credits;
 is refused.
 
-Usage: x402.py BASE_URL SURETY DATA_DIR   (the binary, and the directory that the network runs in)
+Usage: x402_client.py BASE_URL SURETY DATA_DIR   (the binary, and the directory that the network runs in)
 """
 
 import asyncio
