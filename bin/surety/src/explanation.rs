@@ -596,7 +596,7 @@ fn part(answer: &Checked, check: bool, ledger: Option<OnLedger>) -> Part {
 /// The last part of each answer: what it ended with.
 fn choices(parts: &[Part]) -> impl Iterator<Item = (usize, &Part)> {
     let of = |part: &Part| (part.choice, part.check);
-    let is_last = |index: usize| parts.get(index + 1).is_none_or(|next| of(next) != of(&parts[index]));
+    let is_last = move |index: usize| parts.get(index + 1).is_none_or(|next| of(next) != of(&parts[index]));
     parts.iter().enumerate().filter(move |(index, _)| is_last(*index))
 }
 

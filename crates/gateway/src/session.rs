@@ -3,11 +3,11 @@
 //! In:     what is asked; the workers that could answer.
 //! Out:    pieces of answers as they come; at the end each answer with the evidence of every worker's part in it.
 //! Touches: the network, through `client`.
-//! Holds:  what is wanted checked is ordered of two operators, and told as far as both have said the same (`pairs`).
 //! Holds: : an answer whose worker is lost, stalls, errs or breaks the protocol is continued by another, with the same
 //!         tokens, as long as there is one; what the caller was given is never taken back or given twice. A worker slow to
 //!         begin, or silent where a sign of life was due, has another asked beside it, and that one a third if it is slow
 //!         too. Dropping a session cancels what is still running.
+//!         What is wanted checked is ordered of two operators, and told as far as both have said the same.
 //! Absent: OpenAI's words (`api`), the checks themselves (`client`, `proof`), who is asked (`route`).
 
 mod course;
@@ -351,7 +351,7 @@ impl Answering {
     /// Seeks another operator's worker for an answer that was accepted and is to be checked, once.
     fn begin_check(&mut self, index: usize) {
         let Some(pair) = self.pairs.get_mut(index) else { return };
-        if std::mem::replace(&mut pair.begun, true) {
+        if mem::replace(&mut pair.begun, true) {
             return;
         }
         let check = index + self.pairs.len();

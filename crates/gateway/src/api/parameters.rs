@@ -124,7 +124,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "model",
         ALL,
         Shape::Text,
-        "A served name, `name@<first 8 or more digits of the id>`, or a whole id.",
+        "A served name, `name@<first 8 or more digits of the id>`, or a whole id; `:nitro`, `:floor` and `:verified` may follow.",
     ),
     taken(
         "messages",

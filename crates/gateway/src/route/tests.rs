@@ -368,6 +368,7 @@ fn violations(worker: &Standing, wanted: &Wanted<'_>) -> Vec<&'static str> {
     check(regions.is_empty() || within.any(|within| within), "region");
     check(worker.bonded >= *min_stake, "stake");
     check(!wanted.without.contains(&worker.key), "tried");
+    check(!wanted.apart.contains(&worker.key), "apart");
     check(worker.gate != Gate::Open, "breaker");
     match worker.served {
         None => check(false, "model"),

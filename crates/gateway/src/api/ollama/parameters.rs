@@ -54,7 +54,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         ALL,
         Taken,
         Shape::Text,
-        "A served name, with or without `:latest`, `name@<first 8 or more digits of the id>`, or a whole id.",
+        "A served name, with or without `:latest`, `name@<first 8 or more digits of the id>`, or a whole id; `:nitro`, `:floor` and `:verified` may follow.",
     ),
     row("name", SHOW, Taken, Shape::Text, "The older name of `model`."),
     row(
