@@ -13,8 +13,10 @@ use axum::{
     http::{HeaderMap, Uri, header},
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use surety_types::{Evidence, Receipt, Signed};
 use tracing::error;
+use utoipa::ToSchema;
 
 use super::{
     dialect,
@@ -39,6 +41,31 @@ use crate::{
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const COSE: &str = "application/cose";
 const COSE_SIGN1: &str = "application/cose; cose-type=\"cose-sign1\"";
+
+/// The models there are, as OpenAI shapes them or as Anthropic does.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum ModelsAnswer {
+    OpenAi(ModelList),
+    Anthropic(ModelPage),
+}
+
+/// A model, as OpenAI shapes it or as Anthropic does.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum ModelAnswer {
+    OpenAi(Model),
+    Anthropic(ModelInfo),
+}
+
+/// An error, as OpenAI shapes it or as Anthropic does.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `dialect` renders")]
+enum EitherError {
+    OpenAi(ErrorBody),
+    Anthropic(dialect::MessageErrorBody),
+}
 
 pub(super) async fn welcome(State(shared): State<Arc<Shared>>) -> String {
     let base = format!("http://{}/v1", shared.address);
@@ -95,32 +122,32 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     ("after_id" = Option<String>, Query, description = "With `anthropic-version`: the page after this model."),
     ("before_id" = Option<String>, Query, description = "With `anthropic-version`: the page before this model."),
 ), responses(
-    (status = 200, description = "By name.", content((ModelList = "application/json"), (ModelPage = "application/json"))),
-    (status = "4XX", description = "There is no such page.", body = ErrorBody),
+    (status = 200, description = "By name.", body = ModelsAnswer),
+    (status = "4XX", description = "There is no such page.", body = EitherError),
 ))]
 pub(super) async fn models(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     uri: Uri,
-) -> Result<Response, ApiError> {
+) -> Result<Json<ModelsAnswer>, ApiError> {
     let data = shared.workers.models(shared.started);
     if headers.contains_key(dialect::VERSION) {
-        return Ok(Json(messages::models::page(uri.query().unwrap_or(""), data)?).into_response());
+        return Ok(Json(ModelsAnswer::Anthropic(messages::models::page(uri.query().unwrap_or(""), data)?)));
     }
-    Ok(Json(ModelList { object: "list", data }).into_response())
+    Ok(Json(ModelsAnswer::OpenAi(ModelList { object: "list", data })))
 }
 
 /// One model, by name, `name@<first digits of its id>`, or id.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "models", params(("id" = String, Path, description = "A name, a pinned name, or an id.")), responses(
-    (status = 200, description = "The model; as Anthropic shapes it, if `anthropic-version` is sent.",
-        content((Model = "application/json"), (ModelInfo = "application/json"))),
-    (status = 404, description = "No worker serves it.", body = ErrorBody),
+    (status = 200, description = "The model; as Anthropic shapes it, if `anthropic-version` is sent.", body = ModelAnswer),
+    (status = "4XX", description = "No worker serves it.", body = EitherError),
+    (status = 503, description = "No worker was heard yet.", body = EitherError),
 ))]
 pub(super) async fn model(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     asked: Result<Path<String>, PathRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<ModelAnswer>, ApiError> {
     let asked = path_text(asked)?;
     let resolved = shared.workers.resolve(&asked)?;
     let id = resolved.id.to_string();
@@ -131,10 +158,10 @@ pub(super) async fn model(
     let found = found.ok_or_else(|| {
         ApiError::new(Code::ModelUnknown, "No worker serves it any more.").with_param("model")
     })?;
-    match headers.contains_key(dialect::VERSION) {
-        true => Ok(Json(messages::models::info(found)).into_response()),
-        false => Ok(Json(found).into_response()),
-    }
+    Ok(Json(match headers.contains_key(dialect::VERSION) {
+        true => ModelAnswer::Anthropic(messages::models::info(found)),
+        false => ModelAnswer::OpenAi(found),
+    }))
 }
 
 /// The workers, as far as this gateway knows.
@@ -184,7 +211,7 @@ fn claims_report(state: &ClaimsState) -> ClaimsReport {
     ("choice" = Option<usize>, Query, description = "Which answer's receipt, with `application/cose`. Default 0."),
 ), responses(
     (status = 200, description = "The evidence.", content((serde_json::Value = "application/json"), (Vec<u8> = "application/cose"))),
-    (status = 404, description = "Nothing is kept under that id.", body = ErrorBody),
+    (status = "4XX", description = "Nothing is kept under that id, or no such answer or form of it.", body = ErrorBody),
 ))]
 pub(super) async fn receipt(
     State(shared): State<Arc<Shared>>,

@@ -101,3 +101,31 @@ async fn health_readiness_description_and_welcome() {
     assert!(welcome.text().contains(&format!("http://{}/v1", site.address)), "{}", welcome.text());
     assert_eq!(welcome.header("x-content-type-options"), Some("nosniff"));
 }
+
+/// Paths that two protocols share answer in either's shape, and the description says both.
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_paths_are_described_with_every_shape_they_answer_in() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    let described = site.get("/openapi.json").await.json();
+    let shapes = |path: &str, status: &str| -> Vec<String> {
+        let content = &described["paths"][path]["get"]["responses"][status]["content"]["application/json"];
+        let name = content["schema"]["$ref"].as_str().expect("a shape").rsplit('/').next().expect("a name");
+        let either = described["components"]["schemas"][name]["oneOf"].as_array().expect("several");
+        either.iter().map(|one| one["$ref"].as_str().expect("a shape").to_owned()).collect()
+    };
+    for (path, good) in
+        [("/v1/models", ["ModelList", "ModelPage"]), ("/v1/models/{id}", ["Model", "ModelInfo"])]
+    {
+        for (status, expected) in [("200", good), ("4XX", ["ErrorBody", "MessageErrorBody"])] {
+            assert_eq!(
+                shapes(path, status),
+                expected.map(|name| format!("#/components/schemas/{name}")),
+                "{path}"
+            );
+        }
+    }
+    let bad = site.get("/v1/receipts/req_00000000000000000000000000000001?choice=-1").await;
+    assert_eq!(bad.status / 100, 4);
+    assert!(described["paths"]["/v1/receipts/{id}"]["get"]["responses"]["4XX"].is_object());
+}
