@@ -231,7 +231,8 @@ async fn a_model_that_too_few_keep_is_fetched_within_the_room_and_let_go_when_it
     let holder = holder.start(&ledger).await;
     let digest = digest_of(&std::fs::read(&path).unwrap());
     let models = holder.models();
-    let model = models.iter().find(|model| model.file.blake3 == digest).unwrap().id;
+    let model =
+        models.iter().find(|model| model.file.as_ref().is_some_and(|file| file.blake3 == digest)).unwrap().id;
     fund(&ledger, &holder, model, 900).await;
 
     // A byte too little room, then enough.
