@@ -176,8 +176,12 @@ impl Fault {
             ) => &["caller"],
             (WorkerCrash | WorkerHang | WorkerCrashContinued, _) => &["worker"],
             (NobodyThere | ModelWithdrawn, _) => &["unknown"],
-            (WorkerDrips | LinkCut | LinkLosesThere | LinkLosesBack | LinkSlow, true) => &["nobody", "worker"],
-            (WorkerDrips | LinkCut | LinkLosesThere | LinkLosesBack | LinkSlow, false) => &["worker", "unknown"],
+            (WorkerDrips | LinkCut | LinkLosesThere | LinkLosesBack | LinkSlow, true) => {
+                &["nobody", "worker"]
+            }
+            (WorkerDrips | LinkCut | LinkLosesThere | LinkLosesBack | LinkSlow, false) => {
+                &["worker", "unknown"]
+            }
             (WorkerAhead | WorkerBehind | UpgradeMismatch, false) => &["worker", "unknown"],
             (StorageDamaged | StorageMissing | PackedDamaged, false) => &["worker", "unknown"],
             (WorkerAhead | WorkerBehind | UpgradeMismatch, true) => &["nobody"],
@@ -185,12 +189,14 @@ impl Fault {
             (GatewayKilled | GatewayOverloaded, _) => &["gateway"],
             (GatewayStandsStill, false) => &["gateway"],
             (GatewayStandsStill, true) => &["nobody", "gateway"],
-            (AllLinksCut | GatewayAhead | GatewayBehind | NameUnknown | CertificateUnknown | ChainHalted, false) => {
-                &["gateway", "unknown"]
-            }
-            (AllLinksCut | GatewayAhead | GatewayBehind | NameUnknown | CertificateUnknown | ChainHalted, true) => {
-                &["nobody"]
-            }
+            (
+                AllLinksCut | GatewayAhead | GatewayBehind | NameUnknown | CertificateUnknown | ChainHalted,
+                false,
+            ) => &["gateway", "unknown"],
+            (
+                AllLinksCut | GatewayAhead | GatewayBehind | NameUnknown | CertificateUnknown | ChainHalted,
+                true,
+            ) => &["nobody"],
             // Nobody can know before it was computed again; then it is known.
             (OtherWeights | OtherSampler | EarlyStop | Injected | Edited | Replayed, _) => &["worker"],
             (VerifierLies, _) => &["nobody"],
@@ -225,7 +231,12 @@ mod tests {
             assert!(Fault::ALL.iter().any(|fault| fault.row() == row), "{row} is not injected");
         }
         for fault in Fault::ALL {
-            assert!(*fault == Fault::None || ROWS.contains(&fault.row()), "{}: {}", fault.name(), fault.row());
+            assert!(
+                *fault == Fault::None || ROWS.contains(&fault.row()),
+                "{}: {}",
+                fault.name(),
+                fault.row()
+            );
             assert!(!fault.right(false).is_empty() && !fault.right(true).is_empty());
         }
     }

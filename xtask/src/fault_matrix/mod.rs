@@ -128,8 +128,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
         }
     }
     let linked = without.links.is_none();
-    let (paid, bare): (Vec<Fault>, Vec<Fault>) =
-        faults.iter().partition(|fault| fault.site() == Site::Paid);
+    let (paid, bare): (Vec<Fault>, Vec<Fault>) = faults.iter().partition(|fault| fault.site() == Site::Paid);
     let results = Mutex::new(report);
     thread::scope(|scope| -> Result<()> {
         let networks: Vec<_> = (0..settings.at_once)
@@ -384,7 +383,8 @@ mod tests {
 
     #[test]
     fn what_could_not_be_injected_is_a_failure() {
-        let report = Report { left_out: vec![(Fault::LinkCut, "this is not root".into())], ..Report::default() };
+        let report =
+            Report { left_out: vec![(Fault::LinkCut, "this is not root".into())], ..Report::default() };
         assert_eq!(report.failures(), ["1 faults that this machine does not permit"]);
         assert!(report.lines().iter().any(|line| line.contains("NOT INJECTED: link-cut: this is not root")));
     }

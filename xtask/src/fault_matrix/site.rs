@@ -111,7 +111,8 @@ pub(super) fn no_clocks(binary: &Path) -> Result<Option<String>> {
     }
     let program = fs::read(binary)?;
     let linked = program.windows(9).any(|window| window == b"libc.so.6");
-    Ok((!linked).then(|| "the program is linked statically, and loads no library that would move its clock".into()))
+    Ok((!linked)
+        .then(|| "the program is linked statically, and loads no library that would move its clock".into()))
 }
 
 fn skew(folder: &Path) -> Result<PathBuf> {

@@ -62,6 +62,12 @@ pub(super) struct Judged {
 }
 
 impl Door {
+    /// The same, waiting for a ledger that this machine may have made slow: what it decided is to be heard.
+    pub(super) fn patient(mut self) -> Door {
+        self.ledger.extend(["--ledger-wait-ms".to_owned(), "30000".to_owned()]);
+        self
+    }
+
     /// Asks for a chat's answer.
     pub(super) fn ask(&self, body: &Value, progress: &Progress) -> Heard {
         wire::ask_with(&self.host, self.key.as_deref(), "/v1/chat/completions", body, progress)
@@ -99,7 +105,8 @@ impl Door {
         let evidence = Evidence::parse(&serde_json::to_vec(&evidence)?)?;
         let receipt = evidence.answers.last().and_then(|answer| answer.receipt.as_deref());
         let digest = Signed::<Receipt>::open(receipt.context("there is no receipt")?)?.digest().to_string();
-        let args: Vec<&str> = [digest.as_str()].into_iter().chain(self.ledger.iter().map(String::as_str)).collect();
+        let args: Vec<&str> =
+            [digest.as_str()].into_iter().chain(self.ledger.iter().map(String::as_str)).collect();
         let (explained, _) = self.run(&args)?;
         Ok(explained["accountable"].as_str().unwrap_or_default().to_owned())
     }

@@ -30,8 +30,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 pub(crate) use account::Account;
-pub(crate) use control::{Kept, Served};
 pub use control::{ControlError, KeysOf, LoggedRequest, RequestsPage, UsagePage};
+pub(crate) use control::{Kept, Served};
 pub(crate) use hold::Hold;
 pub(crate) use limits::{Bucket, Level};
 use store::{Change, KeyRow, Store};
