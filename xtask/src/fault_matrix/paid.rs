@@ -71,6 +71,8 @@ pub(super) struct Paid {
     keyed: Option<(Process, Door)>,
     model: Tokenizer,
     asked: usize,
+    /// There is an answer that can be given again.
+    replayable: bool,
 }
 
 /// An answer that is to be contested, and what was said of it before.
@@ -101,15 +103,29 @@ impl Paid {
         let (binary, data_dir) = (binary.to_owned(), folder.to_owned());
         let door = Door { binary: binary.clone(), data_dir: data_dir.clone(), host, key: None, ledger };
         let model = Tokenizer::from_gguf(&Gguf::parse(MODEL_FILE)?)?;
-        Ok(Paid { binary, data_dir, seed, up, rpc, workers, liars, door, keyed: None, model, asked: 0 })
+        Ok(Paid {
+            binary,
+            data_dir,
+            seed,
+            up,
+            rpc,
+            workers,
+            liars,
+            door,
+            keyed: None,
+            model,
+            asked: 0,
+            replayable: false,
+        })
     }
 
     /// Asks for an answer that is to be contested later, and has it explained: nobody can know anything yet.
     pub(super) fn lie(&mut self, fault: Fault) -> Result<Contested> {
         let kind = kind(fault).context("that is no lie")?;
         // The first answer is one that can be replayed.
-        if kind == Kind::Replayed && self.asked == 0 {
+        if kind == Kind::Replayed && !self.replayable {
             self.answer(kind)?;
+            self.replayable = true;
         }
         let answer = self.answer(kind)?;
         let explained = self.door.explain(&answer.request_id)?;
@@ -129,7 +145,7 @@ impl Paid {
     pub(super) fn contest(&self, contested: &Contested) -> Result<Judged> {
         let Contested { fault, answer, before } = contested;
         let outcome = liar_matrix::contest(&self.binary, &self.data_dir, PURSE, answer)?;
-        let explained = self.door.explain(&answer.request_id)?;
+        let explained = self.door.clone().patient().explain(&answer.request_id)?;
         let right: &[&str] = match (&outcome, answer.lie) {
             // What is the model's own answer, whoever gave it, is contested in vain.
             (Outcome::NoLie, _) | (_, false) => &["nobody"],
@@ -210,7 +226,15 @@ impl Paid {
             self.keyed = Some((process, door));
         }
         let (_, door) = self.keyed.as_ref().context("there is one")?;
-        let quote = wire::post(&door.host, door.key.as_deref(), "/v1/quote", &body)?;
+        // A channel that is there may not be filled yet.
+        let until = Instant::now() + PATIENCE;
+        let quote = loop {
+            match wire::post(&door.host, door.key.as_deref(), "/v1/quote", &body) {
+                Ok(quote) => break quote,
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(_) => thread::sleep(Duration::from_millis(250)),
+            }
+        };
         let cost: u64 = quote["cost_max"].as_str().context("no cost")?.parse()?;
         ensure!(cost > 0, "answers cost nothing here");
         let budget = format!("{:.6}", cost as f64 * 1.5 / 1e6);

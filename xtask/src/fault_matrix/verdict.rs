@@ -62,6 +62,12 @@ pub(super) struct Judged {
 }
 
 impl Door {
+    /// The same, waiting for a ledger that this machine may have made slow: what it decided is to be heard.
+    pub(super) fn patient(mut self) -> Door {
+        self.ledger.extend(["--ledger-wait-ms".to_owned(), "30000".to_owned()]);
+        self
+    }
+
     /// Asks for a chat's answer.
     pub(super) fn ask(&self, body: &Value, progress: &Progress) -> Heard {
         wire::ask_with(&self.host, self.key.as_deref(), "/v1/chat/completions", body, progress)
