@@ -13,7 +13,7 @@ import threading
 
 ROOT = sys.argv[1].removesuffix("/v1")
 EXPECTED = pathlib.Path(sys.argv[2]).read_bytes()
-REPO, FILE = "surety/shakespeare-demo", "shakespeare-demo.gguf"
+REPO, FILE = "surety/shakespeare-demo", "model.gguf"
 home = tempfile.TemporaryDirectory()
 os.environ.update(HF_ENDPOINT=ROOT, HF_HOME=home.name, HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
 

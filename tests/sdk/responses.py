@@ -224,7 +224,8 @@ def choices():
         model=TOOLED, input=PROMPT, tools=[WEATHER], tool_choice=named, parallel_tool_calls=False, max_output_tokens=200
     )
     assert [item.type for item in one.output] == ["function_call"] and one.tool_choice.name == "weather"
-    time_tool = {"type": "function", "name": "now", "parameters": {"type": "object", "properties": {}}, "strict": False}
+    time_tool = {"type": "function", "name": "now", "strict": False}
+    time_tool["parameters"] = {"type": "object", "properties": {}, "additionalProperties": False}
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "now"}]}
     now = client.responses.create(
         model=TOOLED, input=PROMPT, tools=[WEATHER, time_tool], tool_choice=allowed, parallel_tool_calls=False, max_output_tokens=200

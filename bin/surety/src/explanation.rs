@@ -442,6 +442,17 @@ fn stood_still(statement: &Statement) -> bool {
     still.map(|event| event.at_ms).any(near)
 }
 
+/// Whether nobody qualified in the end because several workers were not to be reached.
+fn all_fell_silent(statement: &Statement) -> bool {
+    let Some(last) = statement.decisions.last().filter(|last| last.qualified == 0) else { return false };
+    let count = |name: &str| {
+        let kept = last.removed.iter().filter(|kept| kept.constraint.as_str() == name);
+        kept.map(|kept| kept.workers).sum::<u32>()
+    };
+    let unreachable = count("unreachable");
+    unreachable >= 1 && unreachable + count("tried") >= 2
+}
+
 fn own_standstill(before: &str, next: Vec<String>) -> Verdict {
     Verdict {
         said: format!("{before}the gateway itself stood still, and took others for silent"),
@@ -495,6 +506,13 @@ fn stated_verdict(statement: &Statement, parts: &[Part]) -> Verdict {
     let silence = matches!(code.as_str(), "worker_lost" | "worker_stalled" | "no_worker" | "deadline");
     if silence && stood_still(statement) {
         return own_standstill("", vec![next.to_owned()]);
+    }
+    if silence && all_fell_silent(statement) {
+        let said = format!(
+            "all workers that could have answered fell silent together: their machines, or what connects this gateway with them, and \
+             that cannot be told apart from here: {told}"
+        );
+        return word(Accountable::Unknown, said, next);
     }
     match said_accountable.as_str() {
         "caller" => {
@@ -967,6 +985,10 @@ mod tests {
             let decision = Decision { at_ms: 1_000, qualified: 0, best: Vec::new(), removed };
             Statement { decisions: vec![decision], ..statement("no_worker", "unknown", None) }
         };
+        let lost_with = |constraints: &[&str]| {
+            let decisions = ruled_out(constraints).decisions;
+            Statement { decisions, ..statement("worker_lost", "worker", Some(worker)) }
+        };
         let stood_still = |at_ms: u64| {
             let event = |what, at_ms| StatedEvent {
                 at_ms,
@@ -1013,6 +1035,10 @@ mod tests {
             ),
             (statement("worker_stalled", "network", Some(worker)), vec![], Unknown, Basis::GatewaysWord),
             (statement("worker_lost", "worker", Some(worker)), vec![compensated], Worker, Basis::Ledger),
+            // The others were gone too: it may be the gateway's own way out.
+            (lost_with(&["unreachable", "tried"]), broke(), Unknown, Basis::GatewaysWord),
+            (lost_with(&["tried", "model"]), broke(), Worker, Basis::Signatures),
+            (lost_with(&["unreachable"]), broke(), Worker, Basis::Signatures),
             (stood_still(59_000), broke(), Gateway, Basis::GatewaysWord),
             (stood_still(61_000), broke(), Gateway, Basis::GatewaysWord),
             (stood_still(9_000), broke(), Worker, Basis::Signatures),

@@ -145,7 +145,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 32] = [
+    pub const ALL: [Code; 34] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,

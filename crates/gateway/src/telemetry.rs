@@ -234,7 +234,7 @@ mod tests {
         let mut failed = begin();
         failed.failed(&ApiError::bug("on purpose"));
         drop(failed);
-        let page = metrics.text(0, &[]).expect("text");
+        let page = metrics.text(0, &[], &[], &[]).expect("text");
         let count = |code: &str| {
             let labels =
                 format!("gen_ai_operation_name=\"chat\",gen_ai_response_model=\"m\",error_type=\"{code}\"");

@@ -94,7 +94,7 @@ mod tests {
         .to_vec();
         structure.extend(transfer.from.into_word());
         structure.extend(transfer.to.into_word());
-        [3, 4, 5].map(|number| structure.extend(word(number)));
+        structure.extend([3, 4, 5].into_iter().flat_map(word));
         structure.extend(transfer.nonce);
         let mut separator =
             keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
@@ -103,7 +103,8 @@ mod tests {
         separator.extend(keccak256(CREDIT_VERSION));
         separator.extend(word(7));
         separator.extend(CREDIT.into_word());
-        let signed = [&[0x19, 0x01], keccak256(separator).as_slice(), keccak256(structure).as_slice()];
+        let (separator, structure) = (keccak256(separator), keccak256(structure));
+        let signed = [&[0x19, 0x01], separator.as_slice(), structure.as_slice()];
         assert_eq!(transfer_digest(7, &transfer), keccak256(signed.concat()));
         assert_ne!(transfer_digest(8, &transfer), transfer_digest(7, &transfer));
     }

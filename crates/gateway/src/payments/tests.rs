@@ -44,7 +44,7 @@ async fn what_a_crash_left_is_due_where_it_was_told_and_has_a_receipt() {
             row(&ledger, 5, Purpose::Credits { key: 1 }, Stage::Due(Micro(100))),
             row(&ledger, 6, answer(6, true), Stage::Settled(Micro(9), B256::ZERO)),
         ] {
-            store.keep(id, Some(row)).await.expect("an answer").expect("kept");
+            store.keep(id, Some(row)).outcome().await.expect("kept");
         }
         drop(store);
         writer.join();

@@ -324,6 +324,7 @@ prop_compose! {
             min_throughput: Cutoffs([throughput, None, None, None]),
             max_latency: Cutoffs([None, latency, None, None]),
             disclosure: None,
+            checked: false,
         }
     }
 }

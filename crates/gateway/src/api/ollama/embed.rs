@@ -115,7 +115,7 @@ fn read(text: &str, route: Route, today: CivilDate, began: Instant) -> Result<As
     // How an answer is drawn is read, and changes no vector.
     Options::read(fields)?;
     let ask::Extras { date, worker, deadline_ms } = ask::extras(fields)?;
-    let preferences = Preferences { worker, ..provider::preferences(fields)? };
+    let preferences = Preferences { worker, ..provider::preferences(fields, &model)? };
     let (texts, form) = match route {
         Route::OllamaEmbeddings => {
             let wanted = Embedding { dimensions: None };
