@@ -100,7 +100,8 @@ def embeddings():
     numbers = [array.array("f", entry.embedding) for entry in [*again.data, answer.data[0], answer.data[-1]]]
     assert numbers[:2] == numbers[2:]
     with urllib.request.urlopen(root + answer.surety["receipt"]) as evidence:
-        assert len(json.load(evidence)["answers"]) == len(texts), "each has its receipt"
+        # More where another worker went on with one.
+        assert len(json.load(evidence)["answers"]) >= len(texts), "each has its receipt"
     try:
         client.embeddings.create(model=MODEL, input=[*texts, "one more"])
         raise AssertionError("2,049 inputs were taken")

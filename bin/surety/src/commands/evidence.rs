@@ -31,6 +31,8 @@ use crate::{
 
 /// Rows of a list that a terminal shows.
 const SHOWN_MAX: usize = 20;
+/// What has ended is noted so long after that at most.
+const NOTED_AFTER_MS: u64 = 1_000;
 /// Requests of one pack.
 const REQUESTS_MAX: usize = 200_000;
 
@@ -78,7 +80,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     let data_dir = DataDir::of(&global)?;
     let (access, files) = match requests(&data_dir, from, to).await {
         Ok(logged) => {
-            let (access, files) = Access::read(logged)?;
+            let (access, files) = Access::read(logged, to)?;
             (Ok(access), files)
         }
         Err(error) => (Err(words(&error)), Vec::new()),
@@ -114,7 +116,7 @@ async fn requests(data_dir: &DataDir, from: Moment, to: Moment) -> anyhow::Resul
     let gateway = KeysOf::open(&folder)?;
     let (mut found, mut first) = (Vec::new(), 0);
     loop {
-        let page = gateway.requests(first, from.0, to.0).await?;
+        let page = gateway.requests(first, from.0, to.0.saturating_add(NOTED_AFTER_MS)).await?;
         found.extend(page.requests);
         anyhow::ensure!(
             found.len() <= REQUESTS_MAX,

@@ -95,11 +95,11 @@ impl Ended {
 pub type File = (String, Vec<u8>);
 
 impl Access {
-    /// Reads what a gateway noted.
+    /// Reads what a gateway noted of requests that had ended by then.
     ///
     /// # Errors
     /// If a file cannot be written as JSON.
-    pub fn read(logged: Vec<LoggedRequest>) -> anyhow::Result<(Access, Vec<File>)> {
+    pub fn read(logged: Vec<LoggedRequest>, to: Moment) -> anyhow::Result<(Access, Vec<File>)> {
         let (receipts, regions) = (BTreeMap::new(), BTreeMap::new());
         let mut access = Access { gateway: None, entries: Vec::new(), receipts, regions };
         let mut files = Vec::new();
@@ -107,6 +107,9 @@ impl Access {
             let bytes = serde_json::to_vec(&request.dossier)?;
             let name = format!("requests/{}.json", file_name(&request.dossier.request_id));
             let entry = access.take(&request, &bytes, &name);
+            if entry.ended > to {
+                continue;
+            }
             access.entries.push(entry);
             files.push((name, bytes));
         }
@@ -243,7 +246,7 @@ mod tests {
         let mut changed = logged("req_3", StatedEnd::Left);
         *changed.dossier.statement.as_mut().unwrap().last_mut().unwrap() ^= 1;
         let all = vec![logged("req_1", failed), logged("req_2", StatedEnd::Stopped), changed];
-        let (access, files) = Access::read(all).unwrap();
+        let (access, files) = Access::read(all, Moment(u64::MAX)).unwrap();
         let said: Vec<(&str, Ended, &str)> = access
             .entries
             .iter()
