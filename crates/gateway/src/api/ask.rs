@@ -470,8 +470,8 @@ fn message(index: usize, raw: &RawValue) -> Result<Message, ApiError> {
     let tool_calls = if *role == "assistant" { tools::calls(index, &mut fields)? } else { Vec::new() };
     let tool_call_id = if *role == "tool" { fields.string("tool_call_id")? } else { None };
     let tool_call_id = tool_call_id.map(|id| tools::short(&fields.path("tool_call_id"), id)).transpose()?;
-    // What chat templates never see.
-    for name in ["annotations", "cache_control", "id", "tool_call_id"] {
+    // What chat templates never see; the last is what LiteLLM adds to answers, which come back with it.
+    for name in ["annotations", "cache_control", "id", "tool_call_id", "provider_specific_fields"] {
         fields.take(name);
     }
     let name = fields.string("name")?;

@@ -56,8 +56,9 @@ impl Network {
     }
 }
 
+/// With this seed the answer ends at its limit: one that ends early has been ended.
 fn chat(first: PublicKey, max_tokens: u32) -> Value {
-    json!({"model": format!("{MODEL}:verified"), "max_tokens": max_tokens, "temperature": 0.8,
+    json!({"model": format!("{MODEL}:verified"), "max_tokens": max_tokens, "temperature": 0.8, "seed": 3,
         "messages": [{"role": "user", "content": "Who goes there, and why at night?"}],
         "provider": {"order": [first.to_string()]}})
 }

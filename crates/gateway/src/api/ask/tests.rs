@@ -89,7 +89,7 @@ fn roles_and_contents_are_those_of_templates() {
     let ask = Ask::parse(
         r#"{"model":"m","messages":[
             {"role":"developer","content":[{"type":"text","text":"be "},{"type":"text","text":"brief"}],"name":"dev"},
-            {"role":"assistant","content":"ok","refusal":null,"tool_calls":[],"annotations":[]},
+            {"role":"assistant","content":"ok","refusal":null,"tool_calls":[],"annotations":[],"provider_specific_fields":{"refusal":null}},
             {"role":"function","content":"4","name":"add"}]}"#,
         Route::Chat,
         TODAY,
