@@ -56,7 +56,7 @@ impl Network {
     }
 }
 
-/// With this seed the answer ends at its limit: one that ends early has been ended.
+/// With this seed, and with 5, the answer ends at its limit: one that ends early has been ended.
 fn chat(first: PublicKey, max_tokens: u32) -> Value {
     json!({"model": format!("{MODEL}:verified"), "max_tokens": max_tokens, "temperature": 0.8, "seed": 3,
         "messages": [{"role": "user", "content": "Who goes there, and why at night?"}],
@@ -94,7 +94,13 @@ async fn every_lie_is_found_before_its_end_whoever_tells_it() {
             let mut lies = [None, None];
             lies[liar] = Some(name.parse::<Lie>().unwrap());
             let network = Network::start(folder.path(), &lies).await;
-            let body = chat(network.key(0), 40).to_string();
+            let mut body = chat(network.key(0), 40);
+            if name == "replayed" {
+                // What it gives again has to be there.
+                answer(network.address(), "/v1/chat/completions", &body).await;
+                body["seed"] = json!(5);
+            }
+            let body = body.to_string();
             let (good, text) = exchange(network.address(), "POST", "/v1/chat/completions", &body).await;
             assert!(!good, "{name} by {liar} was believed: {text}");
             let error: Value = serde_json::from_str(&text).unwrap();
