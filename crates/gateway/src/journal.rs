@@ -71,6 +71,9 @@ struct Inner {
     beat: Mutex<Instant>,
 }
 
+/// When something was noted, the number of the key, the file; and where the next page begins, if there may be one.
+pub(crate) type Page = (Vec<(u64, u64, Dossier)>, Option<u64>);
+
 /// A statement to be signed and kept.
 struct Entry {
     id: RequestId,
@@ -157,12 +160,7 @@ impl Journal {
 
     /// What was noted in a span of time, from this arrival on, oldest first: when, the number of the key, the file; and where the next
     /// page begins, if there may be one. In Unix milliseconds, both ends included.
-    pub(crate) async fn page(
-        &self,
-        first: u64,
-        from_ms: u64,
-        to_ms: u64,
-    ) -> Result<(Vec<(u64, u64, Dossier)>, Option<u64>), FindError> {
+    pub(crate) async fn page(&self, first: u64, from_ms: u64, to_ms: u64) -> Result<Page, FindError> {
         self.0.disk.flush().await;
         let disk = self.0.disk.clone();
         let read = tokio::task::spawn_blocking(move || {
@@ -210,7 +208,7 @@ fn page(
     transaction: &ReadTransaction,
     first: u64,
     span_ms: RangeInclusive<u64>,
-) -> Result<(Vec<(u64, u64, Dossier)>, Option<u64>), redb::Error> {
+) -> Result<Page, redb::Error> {
     let (entries, tenants) = (transaction.open_table(ENTRIES)?, transaction.open_table(TENANTS)?);
     let (mut found, mut bytes) = (Vec::new(), 0);
     for (looked, entry) in entries.range(first..)?.enumerate() {

@@ -74,7 +74,7 @@ pub enum Ended {
     Answered,
     Failed,
     CallerLeft,
-    GatewayEnded,
+    GatewayStopped,
     /// What is kept of it does not hold.
     Unknown,
 }
@@ -85,7 +85,7 @@ impl Ended {
             Ended::Answered => "answered",
             Ended::Failed => "failed",
             Ended::CallerLeft => "caller_left",
-            Ended::GatewayEnded => "gateway_ended",
+            Ended::GatewayStopped => "gateway_stopped",
             Ended::Unknown => "unknown",
         }
     }
@@ -147,7 +147,7 @@ impl Access {
             StatedEnd::Answered => Ended::Answered,
             StatedEnd::Failed { .. } => Ended::Failed,
             StatedEnd::Left => Ended::CallerLeft,
-            StatedEnd::Stopped => Ended::GatewayEnded,
+            StatedEnd::Stopped => Ended::GatewayStopped,
         };
         let span = (Moment(statement.received_ms), Moment(statement.ended_ms));
         entry(id, request, name, span, &statement.path, &statement.model_name, end, &explanation)
@@ -256,7 +256,7 @@ mod tests {
             said,
             [
                 ("req_1", Ended::Failed, "caller"),
-                ("req_2", Ended::GatewayEnded, "gateway"),
+                ("req_2", Ended::GatewayStopped, "gateway"),
                 ("req_3", Ended::Unknown, "unknown")
             ]
         );

@@ -82,7 +82,8 @@ async fn every_lie_is_named_and_no_wrong_byte_is_handed_on() {
     let last = blob.pieces() - 1;
     let short = Fault::WrongSize { told: blob.bytes() - 1, proven: blob.bytes() };
     let half = Fault::WrongSize { told: blob.bytes() / 2, proven: blob.bytes() };
-    let cases: [(Deed, &dyn Fn(&Fault) -> bool); 9] = [
+    type Expected<'a> = &'a dyn Fn(&Fault) -> bool;
+    let cases: [(Deed, Expected<'_>); 9] = [
         (Deed::Corrupts(last), &|fault| *fault == Fault::WrongBytes(last)),
         (Deed::Corrupts(1), &|fault| *fault == Fault::WrongBytes(1)),
         (Deed::HasNothing, &|fault| *fault == Fault::Absent),

@@ -55,13 +55,16 @@ pub(super) enum Stage {
 /// A row to be written; without one, the payment is forgotten.
 pub(super) struct Change(PaymentId, Option<Row>);
 
+/// What is kept of payments.
+type Rows = Vec<(PaymentId, Row)>;
+
 /// The kept payments.
 #[derive(Debug, Clone)]
 pub(super) struct Store(Disk<Book>);
 
 impl Store {
     /// Opens what is in `data_dir`, or makes it; and what it holds.
-    pub(super) fn open(data_dir: &Path) -> Result<(Store, Writer, Vec<(PaymentId, Row)>), OpenStoreError> {
+    pub(super) fn open(data_dir: &Path) -> Result<(Store, Writer, Rows), OpenStoreError> {
         let (disk, writer) = Disk::open(data_dir, Book)?;
         let rows = disk.read(rows).map_err(|error| error.at_start::<Book>(data_dir))?;
         Ok((Store(disk), writer, rows))
@@ -75,7 +78,7 @@ impl Store {
     }
 }
 
-fn rows(transaction: &ReadTransaction) -> Result<Vec<(PaymentId, Row)>, redb::Error> {
+fn rows(transaction: &ReadTransaction) -> Result<Rows, redb::Error> {
     let table = transaction.open_table(PAYMENTS)?;
     let mut rows = Vec::new();
     for entry in table.iter()? {
