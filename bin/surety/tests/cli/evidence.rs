@@ -69,5 +69,6 @@ fn what_was_asked_is_gathered_without_its_texts_and_explained_from_files() {
     drop(up);
     let alone = run(dir, &["evidence"]);
     assert_status(&alone, 1);
-    assert_stderr(&alone, "no gateway runs on this data directory");
+    // The gateway may just be ending.
+    assert_stderr(&alone, "there is nothing to make it of: ");
 }
