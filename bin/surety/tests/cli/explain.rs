@@ -95,8 +95,7 @@ fn faults_are_blamed_on_who_answers_for_them() {
     let only = match times {
         Some(_) => Vec::new(),
         None => {
-            let short = "none ruled-out caller-leaves wrong-key gateway-overloaded worker-crash worker-hang gateway-killed \
-                         model-withdrawn storage-damaged upgrade-mismatch";
+            let short = "none ruled-out wrong-key worker-crash worker-hang gateway-killed storage-damaged";
             short.split(' ').map(str::to_owned).collect()
         }
     };

@@ -661,7 +661,7 @@ fn a_chain_goes_on_from_the_state_that_everyone_exports_alike() {
     let heirs_running = start_all_from(&heirs, first);
     let one = heirs_running[0].as_ref().unwrap();
     for heir in heirs_running.iter().flatten() {
-        assert_eq!(duty(heir), "voting");
+        wait(|| duty(heir) == "voting", "who has caught up votes");
         let (header, accounts) = proven(heir);
         assert!(header.number > first && header.epoch() > old_header.epoch());
         assert_eq!(accounts, old_accounts, "what everyone has, proven before and after");
