@@ -230,7 +230,7 @@ def choices():
     now = client.responses.create(
         model=TOOLED, input=PROMPT, tools=[WEATHER, time_tool], tool_choice=allowed, parallel_tool_calls=False, max_output_tokens=200
     )
-    assert now.output[0].name == "now" and now.output[0].arguments == "{}", now.output
+    assert now.output[0].name == "now" and json.loads(now.output[0].arguments) == {}, now.output
     none = client.responses.create(model=TOOLED, input=PROMPT, tools=[WEATHER], tool_choice="none", max_output_tokens=8)
     assert [item.type for item in none.output] == ["message"] and none.tool_choice == "none"
 
