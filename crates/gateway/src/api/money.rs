@@ -392,10 +392,7 @@ pub(super) async fn quote_answer(
     let model = shared.workers.resolve(&ask.model)?;
     guard::screen(&tenant, &mut ask, &model)?;
     let weighed = weigh(&shared, &ask, &model, tenant.affinity(ask.affinity()))?;
-    let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
-    let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
-        ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
-    };
+    let output = usual_output(&ask);
     let quotes = |weighed: &[(Candidate, Cost)]| {
         let quoted = weighed.iter().map(|(candidate, cost)| {
             let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
@@ -420,8 +417,8 @@ pub(super) async fn quote_answer(
         object: "quote",
         model: model.name.clone(),
         choices: ask.choices,
-        prompt_tokens_max: each(&|request| u128::from(prompt_tokens_bound(request))) as u64,
-        prompt_tokens_expected: each(&|request| u128::from(expected(request))) as u64,
+        prompt_tokens_max: over_requests(&ask, |request| u128::from(prompt_tokens_bound(request))) as u64,
+        prompt_tokens_expected: over_requests(&ask, |request| u128::from(expected(request))) as u64,
         output_tokens_max: ask.max_output_tokens.map(|tokens| u64::from(tokens) * answers),
         output_tokens_expected: u64::from(output) * answers,
         cost_max: worsts.iter().max().copied().unwrap_or(0).to_string(),
@@ -436,6 +433,16 @@ pub(super) async fn quote_answer(
 /// Tokens of a prompt, about.
 fn expected(request: &surety_types::Request) -> u32 {
     prompt_tokens_bound(request).div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Output tokens of an answer, as such requests go.
+fn usual_output(ask: &Ask) -> u32 {
+    ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL)
+}
+
+/// The sum over all prompts that are asked.
+fn over_requests(ask: &Ask, count: impl Fn(&surety_types::Request) -> u128) -> u128 {
+    ask.requests.iter().fold(0, |sum, request| sum.saturating_add(count(request)))
 }
 
 /// What a worker would charge for all that is asked of it, in micro-credits: at worst, and as such requests go.
@@ -487,17 +494,14 @@ pub(super) fn weigh(
         true => shared.workers.has_others(&demand, &ask.preferences.of_check())?,
         false => (shared.workers.quoted(&demand)?, Vec::new()),
     };
-    let each = |count: &dyn Fn(&surety_types::Request) -> u128| {
-        ask.requests.iter().fold(0u128, |sum, request| sum.saturating_add(count(request)))
-    };
     let choices = u128::from(ask.choices);
-    let output = ask.max_output_tokens.unwrap_or(u32::MAX).min(OUTPUT_TOKENS_USUAL);
+    let output = usual_output(ask);
     let cost = |candidate: Candidate| {
         let price = candidate.terms.as_ref().map_or(Price::ZERO, |terms| terms.price);
-        let worst = each(&|request| {
+        let worst = over_requests(ask, |request| {
             worst_charge(request, 0, ask.max_output_tokens, candidate.context_tokens, &price)
         });
-        let usual = each(&|request| charge_max(&price, expected(request), output));
+        let usual = over_requests(ask, |request| charge_max(&price, expected(request), output));
         let cost = Cost { worst: worst.saturating_mul(choices), usual: usual.saturating_mul(choices) };
         (candidate, cost)
     };
