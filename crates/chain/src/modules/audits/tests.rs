@@ -151,7 +151,10 @@ impl World {
     fn post(&mut self, answers: Vec<Answered>) {
         self.answers = answers;
         self.epoch = self.now();
-        self.epochs(1);
+        // Twice where it begins with the next block only.
+        while self.now() == self.epoch {
+            self.epochs(1);
+        }
         let root = B256::from(root_of(&self.leaves()));
         let post = IReceipts::postCall { epoch: self.epoch, size: self.answers.len() as u64, root };
         self.chain.call(AUDITED, Module::Receipts, U256::ZERO, post);
