@@ -2,7 +2,8 @@
 //!
 //! Known to differ, and kept out of what is compared: what `language.rs` lists; `\x1c` … `\x1f`, whitespace in Python only;
 //! `\r` in a template; negative steps of slices beyond `[::-1]`, rests of negative numbers, places `find` gives, which minijinja
-//! counts otherwise than Python; variables set in one turn of a loop, which minijinja keeps for the next.
+//! counts otherwise than Python; variables set in one turn of a loop, or within what `set` captures, which
+//! minijinja keeps for what follows.
 
 mod common;
 
@@ -270,9 +271,12 @@ fn template() -> impl Strategy<Value = String> {
                 )
             }),
             (inner.clone(), pair()).prop_map(|(inner, (a, b))| format!(
-                "{}{inner}{}{{{{ captured }}}}",
+                // Set anew behind it: see above.
+                "{}{inner}{}{{{{ captured }}}}{}{}",
                 block("set captured", a),
-                block("endset", b)
+                block("endset", b),
+                block("set s = 'out'", a),
+                block("set t = ' Out '", b)
             )),
             (inner.clone(), inner).prop_map(|(a, b)| a + &b),
         ]
