@@ -483,8 +483,8 @@ pub fn hints(spec: &ChainSpec, header: &Header, transactions: &[Recovered]) -> V
         keys.push(StateKey::account(&transaction.sender()));
         if let TxKind::Call(to) = transaction.envelope().kind() {
             keys.push(StateKey::account(&to));
-            if to == Module::Channels.address() {
-                slots.extend(channels::slots_of(spec.chain_id, transaction.envelope().input()));
+            if let Some(house) = channels::House::at(&to) {
+                slots.extend(channels::slots_of(house, spec.chain_id, transaction.envelope().input()));
             }
         }
     }

@@ -68,15 +68,13 @@ impl Recovered {
         }
         let chain_id = envelope.chain_id().ok_or(TransactionError::NoChainId)?;
         let sender = envelope.recover_signer().map_err(|_| TransactionError::Signature)?;
-        let voucher_signers = match envelope.kind() {
-            TxKind::Call(to) if to == surety_types::abi::address::CHANNELS => {
-                channels::signatures_of(chain_id, envelope.input())
-                    .into_iter()
-                    .map(|signed| (signed, recover(&signed.0, &signed.1)))
-                    .collect()
-            }
-            _ => BTreeMap::new(),
+        let house = match envelope.kind() {
+            TxKind::Call(to) => channels::House::at(&to),
+            TxKind::Create => None,
         };
+        let signed = house.map(|house| channels::signatures_of(house, chain_id, envelope.input()));
+        let signed = signed.unwrap_or_default().into_iter();
+        let voucher_signers = signed.map(|signed| (signed, recover(&signed.0, &signed.1))).collect();
         Ok(Recovered { envelope, sender, bytes: bytes.to_vec(), voucher_signers: Arc::new(voucher_signers) })
     }
 

@@ -6,14 +6,14 @@
 //!         `batch-settlement` scheme; a micro-credit is [`WEI_PER_MICRO_CREDIT`] wei, and this is where it is said.
 //! Absent: balances (`chain`), who owes what (`client`, `worker`).
 
-use alloy_primitives::{Address, B256, U256, aliases::U40, keccak256};
-use alloy_sol_types::{Eip712Domain, SolStruct, eip712_domain};
+use alloy_primitives::{Address, B256, Bytes, U256, aliases::U40, keccak256};
+use alloy_sol_types::{Eip712Domain, SolStruct, SolValue as _, eip712_domain};
 use minicbor::{Decode, Encode};
 
 use crate::{
     abi::{
         IChannels::{ChannelConfig, VoucherClaim},
-        address::CHANNELS,
+        address::{CHANNELS, ESCROW},
     },
     amount::{Amount, Price},
     codec::{Canonical, Invalid},
@@ -60,12 +60,29 @@ pub mod signed {
 
 /// The EIP-712 domain of a chain's channels.
 pub fn domain(chain_id: u64) -> Eip712Domain {
+    domain_at(CHANNELS, chain_id)
+}
+
+/// The EIP-712 domain of a chain's escrow, which is that of x402's clients.
+pub fn escrow_domain(chain_id: u64) -> Eip712Domain {
+    domain_at(ESCROW, chain_id)
+}
+
+fn domain_at(address: Address, chain_id: u64) -> Eip712Domain {
     eip712_domain! {
         name: "x402 Batch Settlement",
         version: "1",
         chain_id: chain_id,
-        verifying_contract: CHANNELS,
+        verifying_contract: address,
     }
+}
+
+/// What the escrow's collector is given of an EIP-3009 authorization: good after, good before, salt, signature.
+pub type DepositAuthorization = (U256, U256, U256, Bytes);
+
+/// The nonce of a deposit's authorization: keccak256(abi.encode(channelId, salt)).
+pub fn deposit_nonce(channel_id: &B256, salt: U256) -> B256 {
+    keccak256((*channel_id, salt).abi_encode())
 }
 
 /// The digests of one chain's channels; the domain's own hash is made once.
@@ -75,9 +92,14 @@ pub struct ChannelDigests {
 }
 
 impl ChannelDigests {
-    /// Those of a chain.
+    /// Those of a chain's orders.
     pub fn new(chain_id: u64) -> Self {
         ChannelDigests { separator: domain(chain_id).separator() }
+    }
+
+    /// Those of a chain's escrow.
+    pub fn of_escrow(chain_id: u64) -> Self {
+        ChannelDigests { separator: escrow_domain(chain_id).separator() }
     }
 
     /// EIP-712: what is signed for a value.

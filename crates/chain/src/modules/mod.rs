@@ -97,7 +97,7 @@ pub(crate) fn run(module: Module, host: &mut dyn Host, call: &Call<'_>) -> Outco
         Module::Staking => staking::call(host, call),
         Module::Operators => operators::call(host, call),
         Module::Models => models::call(host, call),
-        Module::Channels => channels::call(host, call),
+        Module::Channels => channels::call(host, channels::House::Channels, call),
         Module::Receipts => receipts::call(host, call),
         Module::Governance => governance::call(host, call),
         Module::Params => params::call(host, call),
@@ -106,6 +106,7 @@ pub(crate) fn run(module: Module, host: &mut dyn Host, call: &Call<'_>) -> Outco
         Module::Claims => claims::call(host, call),
         Module::Audits => audits::call(host, call),
         Module::Credit => credit::call(host, call),
+        Module::Escrow => channels::call(host, channels::House::Escrow, call),
     }
 }
 

@@ -55,6 +55,9 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
         if let Some(route) = x402::paid(request.method(), path) {
             return x402::serve(&shared, payments, route, request, next).await;
         }
+        if x402::is_refund(request.method(), path) {
+            return x402::refund(payments, request).await;
+        }
         if x402::is_open(request.method(), path) {
             return Tenant::payer(&shared.keys).scope(next.run(request)).await;
         }

@@ -1,11 +1,12 @@
-//! x402: answers for whoever pays for each by itself, and credits that are bought.
+//! x402: answers for whoever pays for each by itself or on a channel, and credits that are bought.
 //!
 //! In:     requests without a key, with or without a payment; requests to buy. Out: what is to be paid; the same as with a key,
 //!         and what was taken.
 //! Touches: payments; workers' prices, to say what an answer may cost.
 //! Holds:  what cannot be answered is refused before it is paid for; nothing is ordered before its payment is on the disk. A
-//!         document is handed over when its payment was taken, or the ledger could not be reached: one whose payer had not
-//!         enough any more is withheld. A stream is told as it comes, and its payment taken at its end.
+//!         document is handed over when its payment was taken, or is on the disk as charged to a channel, or the ledger could not
+//!         be reached: one whose payer had not enough any more is withheld. A stream is told as it comes, and its payment taken at
+//!         its end.
 //! Absent: what a payment is worth and how it is taken (`payments`).
 
 use std::{sync::Arc, time::Duration};
@@ -19,6 +20,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
+use serde_json::Value;
 use surety_types::CivilDate;
 
 use super::{
@@ -35,7 +38,7 @@ use crate::{
     gateway::Shared,
     id::RequestId,
     keys::Tenant,
-    payments::{Ended, PayError, Payments},
+    payments::{Asked, Ended, PayError, Payments, Terms},
 };
 
 const SIGNATURE: &str = "payment-signature";
@@ -68,6 +71,11 @@ pub(super) fn paid(method: &Method, path: &str) -> Option<Route> {
         "/v1/messages" => Some(Route::Messages),
         _ => None,
     }
+}
+
+/// Whether a payer asks here what is left in its channel: where an answer would be paid for, without asking for one.
+pub(super) fn is_refund(method: &Method, path: &str) -> bool {
+    method == Method::GET && paid(&Method::POST, path).is_some()
 }
 
 /// What payers see without paying: which models there are, what an answer would cost, and what became of one whose id they know.
@@ -109,8 +117,8 @@ pub(super) async fn serve(
         Ok(bill) => bill,
         Err(error) => return error.into_response(),
     };
-    let resource =
-        Resource { payments, url: url(&parts), what: "An answer, with a signed receipt", micro: bill.most };
+    let what = "An answer, with a signed receipt";
+    let resource = Resource { payments, asked: Asked::Answer, url: url(&parts), what, micro: bill.most };
     let Some(header) = parts.headers.get(SIGNATURE) else {
         return resource.required(
             "This gateway answers whoever shows a key or pays for the request itself (x402). Send it again with the \
@@ -119,10 +127,7 @@ pub(super) async fn serve(
     };
     let id = parts.extensions.get::<RequestId>().copied();
     let Some(id) = id else { return ApiError::bug("a request has no id").into_response() };
-    let held = async {
-        let verified = payments.verify(header.to_str().unwrap_or(""), bill.least).await?;
-        payments.hold(verified, id, bill.stream).await
-    };
+    let held = payments.pay(header.to_str().unwrap_or(""), bill.least, id, bill.stream);
     let payment = match held.await {
         Ok(payment) => payment,
         Err(error) => return resource.refused(error),
@@ -140,7 +145,10 @@ pub(super) async fn serve(
         if let Some(failure) = response.extensions().get::<ApiError>()
             && failure.code() == Code::PaymentRefused
         {
-            return resource.told("invalid_exact_evm_payload_authorization_value", failure.clone());
+            return resource.told("invalid_exact_evm_payload_authorization_value", failure.clone(), None);
+        }
+        if let Some(told) = payment.response_to_failure() {
+            response.extensions_mut().insert(Told::new(RESPONSE, told));
         }
         return response;
     }
@@ -159,10 +167,35 @@ pub(super) async fn serve(
             }
         }
     };
-    let authorization = payment.authorization();
-    let told = payments.payee().response(authorization.from, taken, authorization.value);
-    response.extensions_mut().insert(Told::new(RESPONSE, told));
+    response.extensions_mut().insert(Told::new(RESPONSE, payment.response(taken)));
     response
+}
+
+/// Gives back what is left in a payer's channel, or says how it is asked for.
+pub(super) async fn refund(payments: &Payments, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let what = "A refund of what is left in a channel";
+    let resource = Resource { payments, asked: Asked::Answer, url: url(&parts), what, micro: 1 };
+    let Some(header) = parts.headers.get(SIGNATURE) else {
+        return resource.required(
+            "Nothing is answered here by GET. What is left in a channel that paid here is given back for a `PAYMENT-SIGNATURE` of              the type `refund`; an answer is asked for by POST.",
+        );
+    };
+    match payments.refund(header.to_str().unwrap_or("")).await {
+        Ok(refund) => {
+            let mut response = Json(Refunded { refunded: refund.amount().to_string() }).into_response();
+            response.extensions_mut().insert(Told::new(RESPONSE, refund.response()));
+            response
+        }
+        Err(error) => resource.refused(error),
+    }
+}
+
+/// What was given back.
+#[derive(Debug, Serialize)]
+struct Refunded {
+    /// Wei.
+    refunded: String,
 }
 
 fn is_stream(response: &Response) -> bool {
@@ -198,27 +231,31 @@ fn url(parts: &Parts) -> String {
 /// What is to be paid for.
 struct Resource<'a> {
     payments: &'a Payments,
+    asked: Asked,
     url: String,
     what: &'static str,
     micro: u128,
 }
 
 impl Resource<'_> {
-    fn told(&self, error: &str, failure: ApiError) -> Response {
+    fn told(&self, error: &str, failure: ApiError, state: Option<&Value>) -> Response {
         let mut response = failure.into_response();
-        let required = self.payments.payee().required(&self.url, self.what, self.micro, error);
+        let terms = Terms { asked: self.asked, url: &self.url, what: self.what, micro: self.micro };
+        let required = self.payments.payee().required(&terms, error, state);
         response.extensions_mut().insert(Told::new(REQUIRED, required));
         response
     }
 
     fn required(&self, message: &'static str) -> Response {
-        self.told("PAYMENT-SIGNATURE header is required", ApiError::new(Code::PaymentRequired, message))
+        let failure = ApiError::new(Code::PaymentRequired, message);
+        self.told("PAYMENT-SIGNATURE header is required", failure, None)
     }
 
     fn refused(&self, error: PayError) -> Response {
         match error {
             PayError::Refused(refusal) => {
-                self.told(refusal.reason, ApiError::new(Code::PaymentRefused, refusal.message))
+                let failure = ApiError::new(Code::PaymentRefused, refusal.message);
+                self.told(refusal.reason, failure, refusal.state.as_ref())
             }
             PayError::Failed(failure) => failure.into_response(),
         }
@@ -229,7 +266,7 @@ impl Resource<'_> {
             "The payment was good when it was shown, and could not be taken at the end: {reason}. What was bought is withheld, \
              and nothing will be taken. Pay with an account that has enough, and leaves it there.",
         );
-        self.told("transaction_failed", ApiError::new(Code::PaymentRefused, message))
+        self.told("transaction_failed", ApiError::new(Code::PaymentRefused, message), None)
     }
 }
 
@@ -265,16 +302,14 @@ pub(super) async fn buy(State(shared): State<Arc<Shared>>, request: Request) -> 
                        is made by `surety apikey create NAME --budget 0`.";
         return Err(ApiError::new(Code::Policy, message));
     }
-    let resource = Resource { payments, url: url(&parts), what: "Credits for a key", micro };
+    let what = "Credits for a key";
+    let resource = Resource { payments, asked: Asked::Credits, url: url(&parts), what, micro };
     let Some(header) = parts.headers.get(SIGNATURE) else {
         return Ok(resource.required(
             "Credits are bought by x402. Send the same request again with the `PAYMENT-SIGNATURE` that `PAYMENT-REQUIRED` asks for.",
         ));
     };
-    let bought = async {
-        let verified = payments.verify(header.to_str().unwrap_or(""), micro).await?;
-        payments.buy(verified, tenant.key()).await
-    };
+    let bought = payments.buy(header.to_str().unwrap_or(""), micro, tenant.key());
     let payment = match bought.await {
         Ok(payment) => payment,
         Err(error) => return Ok(resource.refused(error)),
@@ -289,9 +324,7 @@ pub(super) async fn buy(State(shared): State<Arc<Shared>>, request: Request) -> 
         }
     };
     let mut response = Json(money::credits_of(&shared).await?).into_response();
-    let authorization = payment.authorization();
-    let told = payments.payee().response(authorization.from, Some(taken), authorization.value);
-    response.extensions_mut().insert(Told::new(RESPONSE, told));
+    response.extensions_mut().insert(Told::new(RESPONSE, payment.response(Some(taken))));
     Ok(response)
 }
 
@@ -343,6 +376,8 @@ mod tests {
         for path in ["/v1/usage", "/v1/credits", "/v1/responses/x", "/metrics"] {
             assert!(!is_open(&Method::GET, path), "{path}");
         }
+        assert!(is_refund(&Method::GET, "/v1/messages") && !is_refund(&Method::GET, "/v1/credits"));
+        assert!(!is_refund(&Method::POST, "/v1/messages"));
         assert!(is_open(&Method::GET, "/v1/models") && !is_open(&Method::DELETE, "/v1/models/x"));
     }
 }

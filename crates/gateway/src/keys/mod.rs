@@ -551,12 +551,12 @@ impl Tenant {
 
     /// The key's number, or the payer's: the same for all that one of them asks, and for nobody else.
     pub(crate) fn number(&self) -> u64 {
-        self.0.payment.as_ref().map_or(self.0.key, |payment| payment.authorization().payer_number())
+        self.0.payment.as_ref().map_or(self.0.key, |payment| payment.payer_number())
     }
 
     /// Milliseconds that an answer may take, where what pays for it is good for so long only.
     pub(crate) fn patience_ms(&self) -> Option<u64> {
-        self.0.payment.as_ref().map(|payment| payment.patience_ms())
+        self.0.payment.as_ref().and_then(|payment| payment.patience_ms())
     }
 
     /// The terms, if there are any.

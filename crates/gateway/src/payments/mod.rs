@@ -1,6 +1,7 @@
 //! Payments: requests that are paid for by themselves, and credits that are bought (x402).
 //!
-//! In:     what payers signed; what receipts charge. Out: payments that stand for a request, each for one; transactions.
+//! In:     what payers signed, by itself (`exact`) or on a channel (`escrow`); what receipts charge.
+//! Out:    payments that stand for a request, each for one; transactions.
 //! Touches: the ledger, through the gateway's account; `payments.redb`.
 //! Holds:  no payment stands for two requests, whatever comes at once or again: it is on the disk before anything is done for
 //!         it. Of a payer's balance no more is promised to this gateway than there was. What is taken is what receipts
@@ -8,6 +9,8 @@
 //!         or can never be, also after a restart.
 //! Absent: HTTP (`api/x402`); what an answer may cost (`route`, `keys`).
 
+mod escrow;
+mod payment;
 mod settle;
 mod store;
 #[cfg(test)]
@@ -27,15 +30,16 @@ use surety_types::{
     WEI_PER_MICRO_CREDIT,
     abi::{ICredit, Module},
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::sync::{Notify, watch};
 use tracing::{error, info};
 
+use escrow::Channels;
+pub(crate) use escrow::Refund;
+pub(crate) use payment::{Ended, Payment};
 pub(crate) use store::PaymentId;
 use store::{Purpose, Row, Stage, Store};
-pub(crate) use wire::{Authorization, Payee, Refusal};
+pub(crate) use wire::{Asked, Payee, Refusal, Terms};
+use wire::{Authorization, Shown};
 
 use crate::{
     disk::{OpenStoreError, Writer},
@@ -73,6 +77,8 @@ pub(crate) struct Payments {
     keys: Arc<Keys>,
     payee: Payee,
     store: Store,
+    /// What is paid on channels.
+    channels: Arc<Channels>,
     state: Mutex<State>,
     /// Something is due.
     due: Notify,
@@ -116,36 +122,6 @@ pub(crate) struct Verified {
     patience_ms: u64,
 }
 
-/// How a payment ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// So many micro-credits were taken, by this transaction.
-    Settled(u128, B256),
-    /// Nothing is to be taken.
-    Free,
-    /// It will be taken.
-    Pending,
-    /// It cannot be.
-    Lost(String),
-}
-
-/// A payment that stands for one request. Dropped before anything is due, it is given up: nothing is taken.
-#[derive(Debug)]
-pub(crate) struct Payment {
-    payments: Arc<Payments>,
-    id: PaymentId,
-    authorization: Authorization,
-    patience_ms: u64,
-    spending: Mutex<Spending>,
-}
-
-/// In micro-credits.
-#[derive(Debug, Default)]
-struct Spending {
-    reserved: u128,
-    charged: u128,
-}
-
 impl Payments {
     /// Opens what is in `data_dir`. `answered` tells what a request was charged by the receipts that are kept.
     pub(crate) fn open(
@@ -157,7 +133,7 @@ impl Payments {
     ) -> Result<(Arc<Payments>, Writer), OpenStoreError> {
         let (store, writer, kept) = Store::open(data_dir)?;
         let mut rows = BTreeMap::new();
-        for (id, mut row) in kept {
+        for (id, mut row) in kept.payments {
             if row.stage == Stage::Held {
                 let charged = match &row.purpose {
                     Purpose::Answer { request, told: true } => RequestId::parse(request).and_then(answered),
@@ -178,11 +154,13 @@ impl Payments {
             account: account.address(),
             valid_s: valid_for.as_secs().saturating_add(2 * MARGIN_S).min(VALID_S_MAX),
         };
+        let channels = Channels::open(Arc::clone(&account), payee, store.clone(), kept.channels, answered);
         let payments = Payments {
             account,
             keys,
             payee,
             store,
+            channels: Arc::new(channels),
             state: Mutex::new(State { rows, sums: Sums::default() }),
             due: Notify::new(),
             changed: watch::Sender::new(0),
@@ -209,12 +187,44 @@ impl Payments {
                 Stage::Settled(..) | Stage::Lost(..) => {}
             }
         }
+        self.channels.add_to(&mut sums);
         sums
     }
 
-    /// Whether what a payer sent is good for at least so many micro-credits, as far as it and the ledger show.
-    pub(crate) async fn verify(&self, header: &str, least_micro: u128) -> Result<Verified, PayError> {
-        let authorization = self.payee.read(header)?;
+    /// Has what a payer sent stand for an answer that costs at least so many micro-credits. `told`: it is told as it comes,
+    /// before it is paid for.
+    pub(crate) async fn pay(
+        self: &Arc<Self>,
+        header: &str,
+        least_micro: u128,
+        request: RequestId,
+        told: bool,
+    ) -> Result<Arc<Payment>, PayError> {
+        match self.payee.read(header, Asked::Answer)? {
+            Shown::Authorization(authorization) => {
+                let verified = self.verify(authorization, least_micro).await?;
+                let purpose = Purpose::Answer { request: request.to_string(), told };
+                self.claim(verified, purpose, Stage::Held).await
+            }
+            Shown::Voucher(shown) => {
+                let promised = self.lock().promised(&shown.config.payer);
+                let held = self.channels.hold(*shown, least_micro, promised, request, told).await?;
+                Ok(Arc::new(Payment::on_channel(held)))
+            }
+        }
+    }
+
+    /// Gives back what is left in a channel, because its payer asks for it.
+    pub(crate) async fn refund(&self, header: &str) -> Result<Refund, PayError> {
+        let Shown::Voucher(shown) = self.payee.read(header, Asked::Answer)? else {
+            let message = "A payment of the scheme `exact` has nothing to give back: what was not taken never left its payer.";
+            return Err(Refusal::new("unsupported_scheme", message).into());
+        };
+        self.channels.refund(*shown).await
+    }
+
+    /// Whether an authorization is good for at least so many micro-credits, as far as it and the ledger show.
+    async fn verify(&self, authorization: Authorization, least_micro: u128) -> Result<Verified, PayError> {
         if authorization.micro() < least_micro {
             let message = format!(
                 "The payment is of {} credits, and the request may cost {} at least. Pay what `accepts` asks for: only what \
@@ -272,22 +282,17 @@ impl Payments {
         Ok((now_s, used, view(&*self.account, Module::Credit, &balance).await?))
     }
 
-    /// Has a payment stand for an answer. `told`: it is told as it comes, before it is paid for.
-    pub(crate) async fn hold(
-        self: &Arc<Self>,
-        verified: Verified,
-        request: RequestId,
-        told: bool,
-    ) -> Result<Arc<Payment>, PayError> {
-        self.claim(verified, Purpose::Answer { request: request.to_string(), told }, Stage::Held).await
-    }
-
-    /// Has all of a payment taken, for credits of a key.
+    /// Has all of a payment of so many micro-credits at least taken, for credits of a key.
     pub(crate) async fn buy(
         self: &Arc<Self>,
-        verified: Verified,
+        header: &str,
+        least_micro: u128,
         key: u64,
     ) -> Result<Arc<Payment>, PayError> {
+        let Shown::Authorization(authorization) = self.payee.read(header, Asked::Credits)? else {
+            return Err(PayError::Failed(ApiError::bug("credits are not bought on channels")));
+        };
+        let verified = self.verify(authorization, least_micro).await?;
         let stage = Stage::Due(Micro(verified.authorization.micro()));
         let payment = self.claim(verified, Purpose::Credits { key }, stage).await?;
         self.due.notify_one();
@@ -325,13 +330,7 @@ impl Payments {
             state.rows.insert(id, row.clone());
             self.store.keep(id, Some(row))
         };
-        let payment = Payment {
-            payments: Arc::clone(self),
-            id,
-            authorization,
-            patience_ms,
-            spending: Mutex::default(),
-        };
+        let payment = Payment::by_authorization(self, id, &authorization, patience_ms);
         if let Err(failure) = kept.outcome().await {
             error!(%failure, "a payment cannot be kept");
             self.lock().rows.remove(&id);
@@ -367,115 +366,6 @@ impl State {
             }
             Stage::Settled(..) | Stage::Lost(..) => sum,
         })
-    }
-}
-
-impl Payment {
-    pub(crate) fn authorization(&self) -> &Authorization {
-        &self.authorization
-    }
-
-    /// Milliseconds from when it was verified until an answer must have ended.
-    pub(crate) fn patience_ms(&self) -> u64 {
-        self.patience_ms
-    }
-
-    fn spending(&self) -> MutexGuard<'_, Spending> {
-        self.spending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets some of it aside for an order, in micro-credits.
-    pub(crate) fn reserve(&self, micro: u128) -> Result<(), ApiError> {
-        let mut spending = self.spending();
-        let all = self.authorization.micro();
-        let left = all.saturating_sub(spending.reserved).saturating_sub(spending.charged);
-        if micro > left {
-            let message = format!(
-                "The payment is of {} credits, and {} more than are left of it are needed to be sure to cover this request. \
-                 Nothing was taken. Ask without a payment to be told what it may cost, or for fewer tokens (`max_tokens`).",
-                keys::credits(all),
-                keys::credits(micro - left),
-            );
-            return Err(ApiError::new(Code::PaymentRefused, message));
-        }
-        spending.reserved += micro;
-        Ok(())
-    }
-
-    /// Gives back what was set aside.
-    pub(crate) fn release(&self, micro: u128) {
-        let mut spending = self.spending();
-        assert!(micro <= spending.reserved, "more is given back than was set aside");
-        spending.reserved -= micro;
-    }
-
-    /// What receipts charge is due; what was set aside for them is given back.
-    pub(crate) fn charge(&self, reserved: u128, micro: u128) {
-        self.release(reserved);
-        let charged = {
-            let mut spending = self.spending();
-            spending.charged = spending.charged.saturating_add(micro).min(self.authorization.micro());
-            spending.charged
-        };
-        if charged > 0 {
-            self.payments.advance(&self.id, Stage::Due(Micro(charged)));
-            self.payments.due.notify_one();
-        }
-    }
-
-    /// How it stands.
-    fn ended(&self) -> Ended {
-        match self.payments.lock().rows.get(&self.id).map(|row| &row.stage) {
-            None | Some(Stage::Held) => Ended::Free,
-            Some(Stage::Due(_)) => Ended::Pending,
-            Some(Stage::Settled(micro, transaction)) => Ended::Settled(micro.0, *transaction),
-            Some(Stage::Lost(_, reason)) => Ended::Lost(reason.clone()),
-        }
-    }
-
-    /// Waits for what is due to be taken.
-    pub(crate) async fn settled(&self, patience: Duration) -> Ended {
-        let mut changes = self.payments.changed.subscribe();
-        let waited = async {
-            loop {
-                let ended = self.ended();
-                if ended != Ended::Pending || changes.changed().await.is_err() {
-                    return ended;
-                }
-            }
-        };
-        timeout(patience, waited).await.unwrap_or(Ended::Pending)
-    }
-
-    /// Notes that the answer is told before it is paid for: it is due whatever happens to this process. How it stands then.
-    pub(crate) async fn tell(&self) -> Ended {
-        let kept = {
-            let mut state = self.payments.lock();
-            let Some(row) = state.rows.get_mut(&self.id) else { return Ended::Free };
-            if let Purpose::Answer { told, .. } = &mut row.purpose {
-                *told = true;
-            }
-            self.payments.store.keep(self.id, Some(row.clone()))
-        };
-        let _ = kept.outcome().await;
-        self.ended()
-    }
-}
-
-impl Payment {
-    /// Nothing is taken, unless something is due already; it may be shown again.
-    pub(crate) fn give_up(&self) {
-        let mut state = self.payments.lock();
-        if state.rows.get(&self.id).is_some_and(|row| row.stage == Stage::Held) {
-            state.rows.remove(&self.id);
-            drop(self.payments.store.keep(self.id, None));
-        }
-    }
-}
-
-impl Drop for Payment {
-    fn drop(&mut self) {
-        self.give_up();
     }
 }
 

@@ -76,8 +76,12 @@ enum Next {
 }
 
 impl Payments {
-    /// Takes what is due, until aborted.
+    /// Takes what is due, and claims what is charged on channels, until aborted.
     pub(crate) async fn run(self: Arc<Self>) {
+        tokio::join!(self.take(), self.channels.run());
+    }
+
+    async fn take(&self) {
         // What was due before a restart may have been taken.
         let mut sure = false;
         let mut told: Option<String> = None;

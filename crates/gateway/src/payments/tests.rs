@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 #[path = "../../../client/tests/memory/mod.rs"]
-mod memory;
+pub(super) mod memory;
 
 use memory::{MemoryLedger, wallet};
 

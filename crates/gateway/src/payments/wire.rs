@@ -1,27 +1,30 @@
 //! What x402 (version 2) puts into headers: what is to be paid, what a payer signed, what became of it.
 //!
-//! In:     a `PAYMENT-SIGNATURE` header from a stranger. Out: an authorization, or what is wrong with it; the texts of
+//! In:     a `PAYMENT-SIGNATURE` header from a stranger. Out: what it pays with, or what is wrong with it; the texts of
 //!         `PAYMENT-REQUIRED` and `PAYMENT-RESPONSE`.
 //! Touches: nothing.
-//! Holds:  a header is read within bounds, and whatever is in it ends in an authorization or a refusal.
-//! Absent: whether it is worth anything (`payments`).
+//! Holds:  a header is read within bounds, and whatever is in it ends in an authorization, a voucher or a refusal.
+//! Absent: whether it is worth anything (`payments`); what a voucher's payload looks like (`escrow`).
 //!
-//! Source: x402 specification v2, scheme `exact` on EVM networks.
+//! Source: x402 specification v2, schemes `exact` and `batch-settlement` on EVM networks.
 
 use alloy_primitives::{Address, B256, U256};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use surety_types::{
-    Digest, WEI_PER_MICRO_CREDIT,
+    WEI_PER_MICRO_CREDIT,
     abi::address::CREDIT,
     credit::{CREDIT_NAME, CREDIT_VERSION, signed::TransferWithAuthorization, transfer_digest},
 };
 
+use super::escrow::{self, WITHDRAW_DELAY_S};
+
 /// Characters of a header.
 const HEADER_CHARACTERS_MAX: usize = 16 << 10;
 const VERSION: u64 = 2;
-const SCHEME: &str = "exact";
+const EXACT: &str = "exact";
+const BATCH: &str = "batch-settlement";
 
 /// Why a payment is not taken: by x402's name, and in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +33,43 @@ pub(crate) struct Refusal {
     pub(crate) reason: &'static str,
     /// What happened and what to do.
     pub(crate) message: String,
+    /// How the channel stands, where the payer's book is to be set right by that.
+    pub(crate) state: Option<Value>,
 }
 
 impl Refusal {
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { reason, message: message.into() }
+        Refusal { reason, message: message.into(), state: None }
     }
+
+    pub(super) fn with_state(self, state: Value) -> Refusal {
+        Refusal { state: Some(state), ..self }
+    }
+
+    pub(super) fn malformed(what: impl std::fmt::Display) -> Refusal {
+        let message = format!(
+            "`PAYMENT-SIGNATURE` cannot be read: {what}. It is the base64 of x402's PaymentPayload (version 2) as JSON.",
+        );
+        Refusal::new("invalid_payload", message)
+    }
+}
+
+/// What is to be paid for, which says how it can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// An answer: by itself, or on a channel.
+    Answer,
+    /// Credits of a key: by itself.
+    Credits,
+}
+
+/// What a payer pays with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// `exact`.
+    Authorization(Authorization),
+    /// `batch-settlement`.
+    Voucher(Box<escrow::Shown>),
 }
 
 /// To whom, on which ledger, payments are to go.
@@ -80,12 +114,6 @@ impl Authorization {
     pub(crate) fn micro(&self) -> u128 {
         u128::try_from(self.value / U256::from(WEI_PER_MICRO_CREDIT)).unwrap_or(u128::MAX)
     }
-
-    /// A number that stands for the payer, and for no key.
-    pub(crate) fn payer_number(&self) -> u64 {
-        let digest = Digest::of("surety 2026 payer", self.from.as_slice());
-        u64::from_le_bytes(*digest.as_bytes().first_chunk().expect("32 bytes")) | 1 << 63
-    }
 }
 
 #[derive(Deserialize)]
@@ -93,17 +121,17 @@ impl Authorization {
 struct Payload {
     x402_version: u64,
     accepted: Accepted,
-    payload: Exact,
+    payload: Value,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Accepted {
+pub(super) struct Accepted {
     scheme: String,
     network: String,
     asset: String,
-    amount: String,
-    pay_to: String,
+    pub(super) amount: String,
+    pub(super) pay_to: String,
 }
 
 #[derive(Deserialize)]
@@ -123,67 +151,96 @@ struct Fields {
     nonce: String,
 }
 
+/// A decimal number of 256 bits.
+pub(super) fn number(name: &str, text: &str) -> Result<U256, Refusal> {
+    let decimal = !text.is_empty() && text.len() <= 78 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = decimal.then(|| text.parse().ok()).flatten();
+    value.ok_or_else(|| Refusal::malformed(format_args!("`{name}` is no decimal number of 256 bits")))
+}
+
+pub(super) fn address(name: &str, text: &str) -> Result<Address, Refusal> {
+    text.parse().map_err(|_| Refusal::malformed(format_args!("`{name}` is no address")))
+}
+
+pub(super) fn word(name: &str, text: &str) -> Result<B256, Refusal> {
+    text.parse().map_err(|_| Refusal::malformed(format_args!("`{name}` is not 32 bytes in hexadecimal")))
+}
+
+pub(super) fn signature(text: &str) -> Result<Vec<u8>, Refusal> {
+    let hex = text.strip_prefix("0x").unwrap_or(text);
+    alloy_primitives::hex::decode(hex).map_err(|_| Refusal::malformed("`signature` is not hexadecimal"))
+}
+
+/// What is to be paid for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) asked: Asked,
+    pub(crate) url: &'a str,
+    pub(crate) what: &'a str,
+    /// Micro-credits.
+    pub(crate) micro: u128,
+}
+
 impl Payee {
-    fn network(&self) -> String {
+    pub(super) fn network(&self) -> String {
         format!("eip155:{}", self.chain_id)
     }
 
-    /// Reads what a payer sent, and checks all that its bytes alone can show but the signature.
-    pub(crate) fn read(&self, header: &str) -> Result<Authorization, Refusal> {
-        let malformed = |what: String| {
-            let message = format!(
-                "`PAYMENT-SIGNATURE` cannot be read: {what}. It is the base64 of x402's PaymentPayload (version 2) as JSON.",
-            );
-            Refusal::new("invalid_payload", message)
-        };
+    /// Reads what a payer sent, and checks all that its bytes alone can show but signatures.
+    pub(super) fn read(&self, header: &str, asked: Asked) -> Result<Shown, Refusal> {
         if header.len() > HEADER_CHARACTERS_MAX {
-            return Err(malformed(format!("it has more than {HEADER_CHARACTERS_MAX} characters")));
+            let most = format_args!("it has more than {HEADER_CHARACTERS_MAX} characters");
+            return Err(Refusal::malformed(most));
         }
-        let bytes = BASE64_STANDARD.decode(header.trim()).map_err(|error| malformed(error.to_string()))?;
+        let bytes = BASE64_STANDARD.decode(header.trim()).map_err(Refusal::malformed)?;
         let Payload { x402_version, accepted, payload } =
-            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(Refusal::malformed)?;
         if x402_version != VERSION {
             let message =
                 format!("The payment is of x402's version {x402_version}; this gateway takes {VERSION}.");
             return Err(Refusal::new("invalid_x402_version", message));
         }
-        if accepted.scheme != SCHEME {
-            let message =
-                format!("The payment's scheme is not `{SCHEME}`, the only one that this gateway takes.");
-            return Err(Refusal::new("unsupported_scheme", message));
-        }
+        let batch = match (accepted.scheme.as_str(), asked) {
+            (EXACT, _) => false,
+            (BATCH, Asked::Answer) => true,
+            (_, Asked::Answer) => {
+                let message = format!(
+                    "The payment's scheme is neither `{EXACT}` nor `{BATCH}`, the only ones that this gateway takes."
+                );
+                return Err(Refusal::new("unsupported_scheme", message));
+            }
+            (_, Asked::Credits) => {
+                let message = format!(
+                    "The payment's scheme is not `{EXACT}`, the only one that credits are bought by."
+                );
+                return Err(Refusal::new("unsupported_scheme", message));
+            }
+        };
         if accepted.network != self.network() {
             let message =
                 format!("The payment is for another network; this gateway is paid on {}.", self.network());
-            return Err(Refusal::new("network_mismatch", message));
+            let reason = if batch { escrow::reason::NETWORK } else { "network_mismatch" };
+            return Err(Refusal::new(reason, message));
         }
         if accepted.asset.parse::<Address>().ok() != Some(CREDIT) {
             let message =
                 format!("The payment is in another asset; this gateway is paid in {CREDIT} ({CREDIT_NAME}).");
-            return Err(Refusal::new("asset_mismatch", message));
+            let reason = if batch { escrow::reason::TOKEN } else { "asset_mismatch" };
+            return Err(Refusal::new(reason, message));
         }
-        let number = |name: &str, text: &str| -> Result<U256, Refusal> {
-            let decimal =
-                !text.is_empty() && text.len() <= 78 && text.bytes().all(|byte| byte.is_ascii_digit());
-            let value = decimal.then(|| text.parse().ok()).flatten();
-            value.ok_or_else(|| malformed(format!("`{name}` is no decimal number of 256 bits")))
-        };
-        let address = |name: &str, text: &str| -> Result<Address, Refusal> {
-            text.parse().map_err(|_| malformed(format!("`{name}` is no address")))
-        };
+        if batch {
+            return escrow::read(self, &accepted, payload).map(|shown| Shown::Voucher(Box::new(shown)));
+        }
+        let payload: Exact = serde_json::from_value(payload).map_err(Refusal::malformed)?;
         let Fields { from, to, value, valid_after, valid_before, nonce } = &payload.authorization;
-        let hex = payload.signature.strip_prefix("0x").unwrap_or(&payload.signature);
         let authorization = Authorization {
             from: address("from", from)?,
             to: address("to", to)?,
             value: number("value", value)?,
             valid_after: number("validAfter", valid_after)?,
             valid_before: number("validBefore", valid_before)?,
-            nonce: nonce
-                .parse()
-                .map_err(|_| malformed("`nonce` is not 32 bytes in hexadecimal".to_owned()))?,
-            signature: alloy_primitives::hex::decode(hex)
-                .map_err(|_| malformed("`signature` is not hexadecimal".to_owned()))?,
+            nonce: word("nonce", nonce)?,
+            signature: signature(&payload.signature)?,
         };
         if address("payTo", &accepted.pay_to)? != self.account || authorization.to != self.account {
             let message =
@@ -194,31 +251,48 @@ impl Payee {
             let message = "The amount that was signed is not the amount that was accepted. Sign what `accepts` asks for.";
             return Err(Refusal::new("invalid_exact_evm_payload_authorization_value_mismatch", message));
         }
-        Ok(authorization)
+        Ok(Shown::Authorization(authorization))
     }
 
-    /// `PAYMENT-REQUIRED`: what is to be paid for a resource, and why what was sent did not do.
-    pub(crate) fn required(&self, url: &str, what: &str, micro: u128, error: &str) -> String {
-        let document = json!({
-            "x402Version": VERSION,
-            "error": error,
-            "resource": { "url": url, "description": what, "mimeType": "application/json" },
-            "accepts": [{
-                "scheme": SCHEME,
+    /// `PAYMENT-REQUIRED`: what is to be paid for a resource, and why what was sent did not do. `state`: how the channel stands
+    /// that was paid on.
+    pub(crate) fn required(&self, terms: &Terms<'_>, error: &str, state: Option<&Value>) -> String {
+        let Terms { asked, url, what, micro } = *terms;
+        let way = |scheme: &str, extra: Value| {
+            json!({
+                "scheme": scheme,
                 "network": self.network(),
                 "amount": wei(micro),
                 "asset": CREDIT.to_string(),
                 "payTo": self.account.to_string(),
                 "maxTimeoutSeconds": self.valid_s,
-                "extra": { "name": CREDIT_NAME, "version": CREDIT_VERSION, "assetTransferMethod": "eip3009" },
-            }],
+                "extra": extra,
+            })
+        };
+        let token =
+            json!({ "name": CREDIT_NAME, "version": CREDIT_VERSION, "assetTransferMethod": "eip3009" });
+        let mut accepts = vec![way(EXACT, token.clone())];
+        if asked == Asked::Answer {
+            let mut extra = token;
+            extra["receiverAuthorizer"] = Value::from(self.account.to_string());
+            extra["withdrawDelay"] = Value::from(WITHDRAW_DELAY_S);
+            for (name, value) in state.and_then(Value::as_object).into_iter().flatten() {
+                extra[name] = value.clone();
+            }
+            accepts.push(way(BATCH, extra));
+        }
+        let document = json!({
+            "x402Version": VERSION,
+            "error": error,
+            "resource": { "url": url, "description": what, "mimeType": "application/json" },
+            "accepts": accepts,
             "extensions": {},
         });
         BASE64_STANDARD.encode(document.to_string())
     }
 
     /// `PAYMENT-RESPONSE`: what was taken of a payment, and by which transaction; none: it will be.
-    pub(crate) fn response(&self, payer: Address, taken: Option<(u128, B256)>, authorized: U256) -> String {
+    pub(super) fn response(&self, payer: Address, taken: Option<(u128, B256)>, authorized: U256) -> String {
         let mut document = json!({
             "success": true,
             "network": self.network(),
@@ -269,13 +343,20 @@ mod tests {
         })
     }
 
+    fn read(header: &str) -> Result<Authorization, Refusal> {
+        match payee().read(header, Asked::Answer)? {
+            Shown::Authorization(authorization) => Ok(authorization),
+            Shown::Voucher(voucher) => panic!("a voucher: {voucher:?}"),
+        }
+    }
+
     fn header(document: &Value) -> String {
         BASE64_STANDARD.encode(document.to_string())
     }
 
     #[test]
     fn what_was_signed_is_read() {
-        let found = payee().read(&header(&sound())).expect("sound");
+        let found = read(&header(&sound())).expect("sound");
         assert_eq!((found.micro(), found.from), (5, Address::repeat_byte(0x22)));
         assert_eq!((found.valid_before, found.signature.len()), (U256::from(99), 65));
     }
@@ -285,7 +366,7 @@ mod tests {
         let check = |pointer: &str, value: Value, reason: &str| {
             let mut document = sound();
             *document.pointer_mut(pointer).expect("a place") = value;
-            let refusal = payee().read(&header(&document)).expect_err(pointer);
+            let refusal = read(&header(&document)).expect_err(pointer);
             assert_eq!(refusal.reason, reason, "{pointer}");
             assert!(refusal.message.len() > 40, "{}", refusal.message);
         };
@@ -311,22 +392,22 @@ mod tests {
         check("/payload/signature", json!("zz"), "invalid_payload");
         check("/payload", json!([]), "invalid_payload");
         for text in ["", "@@@", &header(&json!(3)), &"a".repeat(20_000)] {
-            assert_eq!(payee().read(text).expect_err("nothing").reason, "invalid_payload");
+            assert_eq!(read(text).expect_err("nothing").reason, "invalid_payload");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_stop_the_reader(bytes in prop::collection::vec(any::<u8>(), 0..300), text in ".{0,80}") {
-            prop_assert!(payee().read(&BASE64_STANDARD.encode(&bytes)).is_err());
-            prop_assert!(payee().read(&text).is_err());
+            prop_assert!(read(&BASE64_STANDARD.encode(&bytes)).is_err());
+            prop_assert!(read(&text).is_err());
             let mut document = sound().to_string().into_bytes();
             for (at, byte) in bytes.iter().enumerate().take(4) {
                 let length = document.len();
                 document[(at * 97 + usize::from(*byte)) % length] = *byte;
             }
             // Whatever comes of it, it is told.
-            let _ = payee().read(&BASE64_STANDARD.encode(&document));
+            let _ = payee().read(&BASE64_STANDARD.encode(&document), Asked::Answer);
         }
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod answers;
 mod batches;
 mod canaries;
+mod channels;
 mod claims;
 mod embeddings;
 mod errors;

@@ -20,18 +20,18 @@ use crate::{
     pays::{OPERATOR, PRICE, amount, asking, charged, paying, register},
 };
 
-const CHAT: &str = "/v1/chat/completions";
-const CHAIN_ID: u64 = 88_888;
-const GATEWAY: u64 = 2;
-const PAYER: u64 = 3;
+pub const CHAT: &str = "/v1/chat/completions";
+pub const CHAIN_ID: u64 = 88_888;
+pub const GATEWAY: u64 = 2;
+pub const PAYER: u64 = 3;
 const POOR: u64 = 77;
 
-fn chat(text: &str) -> Value {
+pub fn chat(text: &str) -> Value {
     json!({"model": "tiny", "max_tokens": 40, "messages": [{"role": "user", "content": text}]})
 }
 
 /// A gateway that whoever has no key pays by the request; its one worker asks a price.
-async fn selling() -> (MemoryLedger, FakeWorker, Site) {
+pub async fn selling() -> (MemoryLedger, FakeWorker, Site) {
     let (ledger, worker) = (MemoryLedger::new(), asking(1).await);
     register(&ledger, OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
     let mine = paying(&ledger, GATEWAY);
@@ -44,17 +44,17 @@ async fn selling() -> (MemoryLedger, FakeWorker, Site) {
     (ledger, worker, site)
 }
 
-async fn until_open(site: &Site) {
+pub async fn until_open(site: &Site) {
     site.until(|status| status["workers"][0]["state"] == "ready" && amount(status, "unspent") > 0).await;
 }
 
-fn decoded(header: Option<&str>) -> Value {
+pub fn decoded(header: Option<&str>) -> Value {
     let bytes = BASE64_STANDARD.decode(header.expect("a header")).expect("base64");
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
 /// What is to be paid, by the answer that asks for it.
-fn required(answer: &Answer) -> Value {
+pub fn required(answer: &Answer) -> Value {
     assert_eq!(answer.status, 402, "{}", answer.text());
     let required = decoded(answer.header("payment-required"));
     assert_eq!(required["x402Version"], 2);
@@ -62,7 +62,7 @@ fn required(answer: &Answer) -> Value {
     required
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
@@ -121,11 +121,11 @@ async fn offer(ledger: &MemoryLedger, site: &Site, body: &Value, nonce: u8) -> O
     Offer::of(ledger, &required, PAYER, nonce)
 }
 
-fn orders(worker: &FakeWorker) -> usize {
+pub fn orders(worker: &FakeWorker) -> usize {
     worker.diary.orders.lock().expect("no panic").len()
 }
 
-fn wei(micro: u128) -> U256 {
+pub fn wei(micro: u128) -> U256 {
     U256::from(micro) * U256::from(WEI_PER_MICRO_CREDIT)
 }
 
@@ -396,7 +396,7 @@ async fn a_document_whose_payer_has_not_enough_any_more_is_withheld() {
 }
 
 /// A gateway on the directory of one before it, whose files may still be in use for a moment.
-async fn again(site: Site, ledger: &MemoryLedger) -> Site {
+pub async fn again(site: Site, ledger: &MemoryLedger) -> Site {
     let Site { gateway, directory, .. } = site;
     drop(gateway);
     for _ in 0..500 {
@@ -521,4 +521,41 @@ async fn credits_are_bought_once_for_each_payment_and_spent_like_a_budget() {
     assert_eq!(site.post_with("/v1/credits", &free, &buying).await.error()["code"], "policy");
     let wrong = site.post_with("/v1/credits", &mine, r#"{"amount":"0"}"#).await;
     assert_eq!(wrong.error()["param"], "amount");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_are_paid_for_by_their_tokens() {
+    const PATH: &str = "/v1/embeddings";
+    let (ledger, worker, site) = selling().await;
+    let before = ledger.balance(wallet(PAYER).address());
+    let body = json!({"model": "tiny", "input": ["abc", "abcdef"], "encoding_format": "base64"}).to_string();
+    let asked = required(&site.post(PATH, &body).await);
+    let quote = site.post("/v1/quote", &body).await.json();
+    let offer = Offer::of(&ledger, &asked, PAYER, 1);
+    assert_eq!(offer.transfer.value, wei(number(&quote["cost_max"])));
+    let answer = site.post_with(PATH, &offer.header(), &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["data"].as_array().expect("vectors").len(), 2);
+    assert_eq!(answer.json()["usage"]["total_tokens"], 9);
+    let cost: u128 = answer.header("x-surety-cost").expect("a cost").parse().expect("a number");
+    assert!(cost > 0 && cost == charged(&worker) && wei(cost) <= offer.transfer.value);
+    let response = decoded(answer.header("payment-response"));
+    assert_eq!(text(&response["amount"]), wei(cost).to_string());
+    assert_eq!(moved(&ledger, PAYER, 1), wei(cost));
+    assert_eq!(ledger.balance(wallet(PAYER).address()), before - wei(cost));
+    // The same payment is for no further vectors, and what is too little for them is refused.
+    let again = site.post_with(PATH, &offer.header(), &body).await;
+    assert_eq!(required(&again)["error"], "invalid_exact_evm_nonce_already_used");
+    let mut under = Offer::of(&ledger, &asked, PAYER, 2);
+    under.asks(wei(1));
+    let refused = site.post_with(PATH, &under.header(), &body).await;
+    assert_eq!(required(&refused)["error"], "invalid_exact_evm_payload_authorization_value");
+    // What fails takes nothing.
+    let failing = json!({"model": "tiny", "input": "NO-VECTOR"}).to_string();
+    let asked = required(&site.post(PATH, &failing).await);
+    let offer = Offer::of(&ledger, &asked, PAYER, 3);
+    let failed = site.post_with(PATH, &offer.header(), &failing).await;
+    assert!(failed.status >= 500, "{}", failed.text());
+    assert_eq!(moved(&ledger, PAYER, 3), U256::ZERO);
+    assert_eq!(ledger.balance(wallet(PAYER).address()), before - wei(cost));
 }

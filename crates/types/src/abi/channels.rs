@@ -1,11 +1,12 @@
-//! Channels: the x402 `batch-settlement` escrow, in native credit.
+//! Channels: the x402 `batch-settlement` escrow, in native credit; that of orders, and that of x402's own clients.
 
 #![allow(missing_docs)]
 
 use alloy_sol_types::sol;
 
 sol! {
-    /// The x402 `batch-settlement` escrow, in native credit: `token` is zero and a deposit is the value sent.
+    /// The x402 `batch-settlement` escrow, in native credit. In the channels of orders `token` is zero and a deposit is the
+    /// value sent; in the escrow of x402's clients `token` is the credit module and a deposit is what the payer signed for.
     /// EIP-712 domain: name "x402 Batch Settlement", version "1", this chain, this address.
     #[derive(Debug, PartialEq, Eq)]
     #[sol(abi)]
@@ -26,7 +27,7 @@ sol! {
             address receiver;
             /// Claims and refunds for the receiver.
             address receiverAuthorizer;
-            /// Zero: the native credit.
+            /// The native credit: zero, or in the escrow the credit module.
             address token;
             /// Seconds.
             uint40 withdrawDelay;
@@ -49,6 +50,9 @@ sol! {
         /// Several calls, all or none; none of them a deposit.
         function multicall(bytes[] data) external returns (bytes[] results);
         /// Adds the value sent, which must be `amount`, to a channel. There is no collector: both its arguments are empty.
+        /// In the escrow: adds what the payer signed for (EIP-3009, to the collector) by
+        /// abi.encode(uint256 validAfter, uint256 validBefore, uint256 salt, bytes signature), its nonce
+        /// keccak256(abi.encode(channelId, salt)); no value.
         function deposit(ChannelConfig config, uint128 amount, address collector, bytes collectorData) external payable;
         /// Claims on channels whose receiver or receiver authorizer the caller is.
         function claim(VoucherClaim[] voucherClaims) external;

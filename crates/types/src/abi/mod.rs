@@ -2,7 +2,7 @@
 //!
 //! In:     nothing. Out: call, event and return types (`sol!`), and the same interfaces as JSON for wallets and libraries.
 //! Touches: nothing.
-//! Holds:  one module, one address, one interface; a function that the chain answers is in its interface and the other
+//! Holds:  one module, one address, one interface, which channels and escrow share; a function that the chain answers is in its interface and the other
 //!         way round. No interface has an owner, an admin, a pause, a mint or an upgrade function.
 //! Absent: what the functions do (`chain`).
 
@@ -63,6 +63,10 @@ pub mod address {
     pub const AUDITS: Address = address!("0x000000000000000000000000000000000000080d");
     /// The native credit as an ERC-20.
     pub const CREDIT: Address = address!("0x000000000000000000000000000000000000080e");
+    /// The x402 `batch-settlement` escrow: where its clients look for it on every chain, and what they sign for.
+    pub const ESCROW: Address = address!("0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003");
+    /// Whom the payers of that escrow sign their deposits to (EIP-3009). Nothing is there: the escrow itself collects.
+    pub const DEPOSIT_COLLECTOR: Address = address!("0x4020806089470a89826cB9fB1f4059150b550004");
 }
 
 /// A module of the ledger.
@@ -92,11 +96,13 @@ pub enum Module {
     Audits,
     /// The native credit as an ERC-20.
     Credit,
+    /// Payment channels of x402's clients.
+    Escrow,
 }
 
 impl Module {
     /// Every module, by address.
-    pub const ALL: [Module; 12] = [
+    pub const ALL: [Module; 13] = [
         Module::Staking,
         Module::Operators,
         Module::Models,
@@ -109,6 +115,7 @@ impl Module {
         Module::Claims,
         Module::Audits,
         Module::Credit,
+        Module::Escrow,
     ];
 
     /// Where it lives.
@@ -126,6 +133,7 @@ impl Module {
             Module::Claims => address::CLAIMS,
             Module::Audits => address::AUDITS,
             Module::Credit => address::CREDIT,
+            Module::Escrow => address::ESCROW,
         }
     }
 
@@ -149,6 +157,7 @@ impl Module {
             Module::Claims => "claims",
             Module::Audits => "audits",
             Module::Credit => "credit",
+            Module::Escrow => "escrow",
         }
     }
 
@@ -158,7 +167,7 @@ impl Module {
             Module::Staking => staking::IStaking::abi::contract(),
             Module::Operators => operators::IOperators::abi::contract(),
             Module::Models => models::IModels::abi::contract(),
-            Module::Channels => channels::IChannels::abi::contract(),
+            Module::Channels | Module::Escrow => channels::IChannels::abi::contract(),
             Module::Receipts => receipts::IReceipts::abi::contract(),
             Module::Governance => governance::IGovernance::abi::contract(),
             Module::Params => params::IParams::abi::contract(),

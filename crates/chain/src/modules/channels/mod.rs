@@ -14,18 +14,27 @@
 //!
 //! Interface and meaning are those of the x402 `batch-settlement` scheme, with native credit for a token. A voucher is
 //! signed by a key: there is no payer without an authorizer, and no contract is asked for signatures.
+//!
+//! There are two [`House`]s by the same rules, each with its own storage, balance and domain. The channels' own pays operators
+//! for orders, what audits let go; the token of its channels is zero, a deposit the value sent. The escrow stands where x402
+//! clients look for theirs, in every chain; the token of its channels is the credit's ERC-20 face, a deposit what the payer
+//! signed for (EIP-3009), and it pays its receivers whole.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_sol_types::{SolCall as _, SolInterface as _, SolStruct as _, SolValue as _};
 use surety_types::{
     abi::{
         IChannels::{self, ChannelConfig, IChannelsCalls as Calls, VoucherClaim},
-        address::CHANNELS,
+        address::{CHANNELS, CREDIT, DEPOSIT_COLLECTOR, ESCROW},
     },
-    channel::{ChannelDigests, signed},
+    channel::{ChannelDigests, DepositAuthorization, deposit_nonce, signed},
 };
 
-use super::{Call, audits, decode, takes_no_value};
+use super::{
+    Call, audits,
+    credit::{self, Authorization},
+    decode, takes_no_value,
+};
 use crate::{
     host::{GAS_HASH, GAS_HASH_WORD, GAS_RECOVER, Host, Outcome, Slot, checked, refuse, require},
     spec::MODULE_INPUT_BYTES_MAX,
@@ -48,8 +57,51 @@ mod tag {
 /// Gas of one EIP-712 digest.
 const GAS_DIGEST: u64 = 4 * (GAS_HASH + 4 * GAS_HASH_WORD);
 
-fn slot(tag: u8, key: &[u8]) -> Slot {
-    Slot::new(CHANNELS, tag, &[key])
+/// One of the two places where channels are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum House {
+    /// Of orders.
+    Channels,
+    /// Of x402.
+    Escrow,
+}
+
+impl House {
+    fn address(self) -> Address {
+        match self {
+            House::Channels => CHANNELS,
+            House::Escrow => ESCROW,
+        }
+    }
+
+    /// How its channels name the native credit.
+    fn token(self) -> Address {
+        match self {
+            House::Channels => Address::ZERO,
+            House::Escrow => CREDIT,
+        }
+    }
+
+    fn digests(self, chain_id: u64) -> ChannelDigests {
+        match self {
+            House::Channels => ChannelDigests::new(chain_id),
+            House::Escrow => ChannelDigests::of_escrow(chain_id),
+        }
+    }
+
+    fn slot(self, tag: u8, key: &[u8]) -> Slot {
+        Slot::new(self.address(), tag, &[key])
+    }
+
+    /// The one at an address.
+    pub(crate) fn at(address: &Address) -> Option<House> {
+        [House::Channels, House::Escrow].into_iter().find(|house| house.address() == *address)
+    }
+}
+
+/// The chains that both had before are noted here.
+fn earlier_slot() -> Slot {
+    House::Channels.slot(tag::EARLIER, &[])
 }
 
 /// Chain ids the list of earlier ones holds.
@@ -57,32 +109,33 @@ const EARLIER_MAX: u64 = 16;
 
 /// Notes that what is there now was opened under another chain id.
 pub(crate) fn remember_chain(host: &mut dyn Host, chain_id: u64) -> Outcome<()> {
-    let place = host.push(slot(tag::EARLIER, &[]), U256::from(chain_id))?;
+    let place = host.push(earlier_slot(), U256::from(chain_id))?;
     require(place < EARLIER_MAX, "the state went on under too many chain ids")
 }
 
 /// The chain ids under which this state was kept before, the oldest first.
 pub(crate) fn earlier_chains(host: &mut dyn Host) -> Outcome<Vec<u64>> {
-    let list = host.page(slot(tag::EARLIER, &[]), 0, EARLIER_MAX)?;
+    let list = host.page(earlier_slot(), 0, EARLIER_MAX)?;
     Ok(list.into_iter().map(|chain_id| chain_id.saturating_to()).collect())
 }
 
-/// The digests of those chains' channels.
-fn earlier(host: &mut dyn Host) -> Outcome<Vec<ChannelDigests>> {
+/// The digests of a house's channels on those chains.
+fn earlier(host: &mut dyn Host, house: House) -> Outcome<Vec<ChannelDigests>> {
     let chains = earlier_chains(host)?;
     host.charge(GAS_DIGEST * chains.len() as u64)?;
-    Ok(chains.into_iter().map(ChannelDigests::new).collect())
+    Ok(chains.into_iter().map(|chain_id| house.digests(chain_id)).collect())
 }
 
 /// The first for which `holds`, of a configuration's channel today and those it had before, the oldest of them first;
 /// today's if there is none.
 fn reached(
     host: &mut dyn Host,
+    house: House,
     typed: &ChannelDigests,
     config: &ChannelConfig,
     mut holds: impl FnMut(&mut dyn Host, &B256) -> Outcome<bool>,
 ) -> Outcome<B256> {
-    for before in earlier(host)? {
+    for before in earlier(host, house)? {
         let id = before.channel_id(config);
         if holds(host, &id)? {
             return Ok(id);
@@ -92,13 +145,13 @@ fn reached(
 }
 
 /// Whether something in a channel is not claimed.
-fn has_left(host: &mut dyn Host, id: &B256) -> Outcome<bool> {
-    channel(host, id).map(|(balance, claimed)| balance > claimed)
+fn has_left(host: &mut dyn Host, house: House, id: &B256) -> Outcome<bool> {
+    channel(host, house, id).map(|(balance, claimed)| balance > claimed)
 }
 
 /// When a channel's withdrawal was asked for, and how much; zero if none is under way.
-fn withdrawal(host: &mut dyn Host, id: &B256) -> Outcome<(u128, u128)> {
-    host.load_halves(slot(tag::WITHDRAWAL, id.as_slice()))
+fn withdrawal(host: &mut dyn Host, house: House, id: &B256) -> Outcome<(u128, u128)> {
+    host.load_halves(house.slot(tag::WITHDRAWAL, id.as_slice()))
 }
 
 /// The claims that calldata makes, if it claims.
@@ -114,8 +167,8 @@ fn claims_in(input: &[u8]) -> Vec<VoucherClaim> {
 }
 
 /// The vouchers' signatures that calldata asks to verify: known beforehand, so that they are verified once and early.
-pub(crate) fn signatures_of(chain_id: u64, input: &[u8]) -> Vec<Signed> {
-    let typed = ChannelDigests::new(chain_id);
+pub(crate) fn signatures_of(house: House, chain_id: u64, input: &[u8]) -> Vec<Signed> {
+    let typed = house.digests(chain_id);
     let claims = claims_in(input).into_iter();
     let signatures = claims.filter_map(|claim| {
         let signature = <[u8; 65]>::try_from(claim.signature.as_ref()).ok()?;
@@ -126,34 +179,34 @@ pub(crate) fn signatures_of(chain_id: u64, input: &[u8]) -> Vec<Signed> {
 }
 
 /// Where the state is that calldata's claims change.
-pub(crate) fn slots_of(chain_id: u64, input: &[u8]) -> Vec<Slot> {
-    let typed = ChannelDigests::new(chain_id);
-    let mut slots = vec![slot(tag::EARLIER, &[])];
+pub(crate) fn slots_of(house: House, chain_id: u64, input: &[u8]) -> Vec<Slot> {
+    let typed = house.digests(chain_id);
+    let mut slots = vec![earlier_slot()];
     for claim in claims_in(input) {
         let config = &claim.voucher.channel;
-        slots.push(slot(tag::CHANNEL, typed.channel_id(config).as_slice()));
-        slots.push(slot(tag::RECEIVER, config.receiver.as_slice()));
+        slots.push(house.slot(tag::CHANNEL, typed.channel_id(config).as_slice()));
+        slots.push(house.slot(tag::RECEIVER, config.receiver.as_slice()));
     }
     slots
 }
 
-/// What a channel holds and what was claimed of it, together: what its payer has put there and not taken back.
+/// What an order's channel holds and what was claimed of it, together: what its payer has put there and not taken back.
 pub(crate) fn held(host: &mut dyn Host, id: &B256) -> Outcome<u128> {
-    Ok(channel(host, id)?.0)
+    Ok(channel(host, House::Channels, id)?.0)
 }
 
-/// Whether a configuration is that of a channel, opened today or on a chain before.
+/// Whether a configuration is that of an order's channel, opened today or on a chain before.
 pub(crate) fn is_of(host: &mut dyn Host, config: &ChannelConfig, id: &B256) -> Outcome<bool> {
     host.charge(GAS_DIGEST)?;
     if ChannelDigests::new(host.surroundings().chain_id).channel_id(config) == *id {
         return Ok(true);
     }
-    Ok(earlier(host)?.iter().any(|before| before.channel_id(config) == *id))
+    Ok(earlier(host, House::Channels)?.iter().any(|before| before.channel_id(config) == *id))
 }
 
-pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
+pub(super) fn call(host: &mut dyn Host, house: House, call: &Call<'_>) -> Outcome<Vec<u8>> {
     let decoded = decode::<Calls>(call)?;
-    if !matches!(decoded, Calls::deposit(_)) {
+    if house == House::Escrow || !matches!(decoded, Calls::deposit(_)) {
         takes_no_value(call)?;
     }
     match decoded {
@@ -168,27 +221,38 @@ pub(super) fn call(host: &mut dyn Host, call: &Call<'_>) -> Outcome<Vec<u8>> {
                     !matches!(inner, Calls::multicall(_) | Calls::deposit(_)),
                     "a call among several is neither a deposit nor several",
                 )?;
-                results.push(dispatch(host, call.caller, U256::ZERO, inner)?.into());
+                results.push(dispatch(host, house, call.caller, U256::ZERO, inner)?.into());
             }
             Ok(IChannels::multicallCall::abi_encode_returns(&results))
         }
-        decoded => dispatch(host, call.caller, call.value, decoded),
+        decoded => dispatch(host, house, call.caller, call.value, decoded),
     }
 }
 
-fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> Outcome<Vec<u8>> {
-    let typed = ChannelDigests::new(host.surroundings().chain_id);
+fn dispatch(
+    host: &mut dyn Host,
+    house: House,
+    caller: Address,
+    value: U256,
+    call: Calls,
+) -> Outcome<Vec<u8>> {
+    let typed = house.digests(host.surroundings().chain_id);
     host.charge(GAS_DIGEST)?;
     let done = |()| Vec::new();
     match call {
         Calls::multicall(_) => refuse("a call among several is neither a deposit nor several"),
         Calls::deposit(deposit) => {
-            require(
-                deposit.collector.is_zero() && deposit.collectorData.is_empty(),
-                "there is no collector: a deposit is the value sent",
-            )?;
-            require(value == U256::from(deposit.amount), "the amount is not the value sent")?;
-            fund(host, &typed, caller, &deposit.config, deposit.amount).map(done)
+            match house {
+                House::Channels => {
+                    require(
+                        deposit.collector.is_zero() && deposit.collectorData.is_empty(),
+                        "there is no collector: a deposit is the value sent",
+                    )?;
+                    require(value == U256::from(deposit.amount), "the amount is not the value sent")?;
+                }
+                House::Escrow => collect(host, &typed, &deposit)?,
+            }
+            fund(host, house, &typed, caller, &deposit.config, deposit.amount).map(done)
         }
         Calls::claim(claim) => {
             for claim in &claim.voucherClaims {
@@ -196,7 +260,7 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
                 let entitled = caller == config.receiver || caller == config.receiverAuthorizer;
                 require(entitled, "the caller is neither receiver nor receiver authorizer")?;
             }
-            claim_all(host, &typed, caller, &claim.voucherClaims).map(done)
+            claim_all(host, house, &typed, caller, &claim.voucherClaims).map(done)
         }
         Calls::claimWithSignature(claim) => {
             let Some(first) = claim.voucherClaims.first() else { return refuse("nothing is claimed") };
@@ -212,27 +276,27 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
                 authorizer,
                 "the batch is not signed by the receiver authorizer",
             )?;
-            claim_all(host, &typed, caller, &claim.voucherClaims).map(done)
+            claim_all(host, house, &typed, caller, &claim.voucherClaims).map(done)
         }
-        Calls::settle(settle) => settle_for(host, caller, settle.receiver, settle.token).map(done),
+        Calls::settle(settle) => settle_for(host, house, caller, settle.receiver, settle.token).map(done),
         Calls::initiateWithdraw(initiate) => {
             let config = &initiate.config;
             require_payer(caller, config)?;
-            let id = reached(host, &typed, config, |host, id| {
-                Ok(has_left(host, id)? && withdrawal(host, id)?.0 == 0)
+            let id = reached(host, house, &typed, config, |host, id| {
+                Ok(has_left(host, house, id)? && withdrawal(host, house, id)?.0 == 0)
             })?;
-            let (balance, claimed) = channel(host, &id)?;
+            let (balance, claimed) = channel(host, house, &id)?;
             let amount = initiate.amount.min(checked(balance.checked_sub(claimed))?);
             require(amount > 0, "nothing is left to withdraw")?;
-            let at = slot(tag::WITHDRAWAL, id.as_slice());
-            let (pending, _) = withdrawal(host, &id)?;
+            let at = house.slot(tag::WITHDRAWAL, id.as_slice());
+            let (pending, _) = withdrawal(host, house, &id)?;
             require(pending == 0, "a withdrawal is under way")?;
             let now = host.surroundings().timestamp_s;
             host.store_halves(at, amount, u128::from(now))?;
             let finalize_after = now.saturating_add(delay_s(host, config)).min((1 << 40) - 1);
             let finalize_after = alloy_primitives::aliases::U40::from(finalize_after);
             host.emit(
-                CHANNELS,
+                house.address(),
                 &IChannels::WithdrawInitiated { channelId: id, amount, finalizeAfter: finalize_after },
             )?;
             Ok(Vec::new())
@@ -244,55 +308,55 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
                 u64::try_from(initiated_at).unwrap_or(u64::MAX).saturating_add(delay_s(host, config))
             };
             let now = host.surroundings().timestamp_s;
-            let id = reached(host, &typed, config, |host, id| {
-                let (asked, initiated_at) = withdrawal(host, id)?;
+            let id = reached(host, house, &typed, config, |host, id| {
+                let (asked, initiated_at) = withdrawal(host, house, id)?;
                 Ok(asked > 0 && now >= ready_at(host, initiated_at))
             })?;
-            let (asked, initiated_at) = withdrawal(host, &id)?;
+            let (asked, initiated_at) = withdrawal(host, house, &id)?;
             require(asked > 0, "no withdrawal is under way")?;
             require(now >= ready_at(host, initiated_at), "the delay is not over")?;
-            host.store(slot(tag::WITHDRAWAL, id.as_slice()), U256::ZERO)?;
-            let amount = take_back(host, &id, config.payer, asked)?;
-            host.emit(CHANNELS, &IChannels::WithdrawFinalized { channelId: id, sender: caller, amount })?;
-            Ok(Vec::new())
+            host.store(house.slot(tag::WITHDRAWAL, id.as_slice()), U256::ZERO)?;
+            let amount = take_back(host, house, &id, config.payer, asked)?;
+            let event = IChannels::WithdrawFinalized { channelId: id, sender: caller, amount };
+            host.emit(house.address(), &event).map(done)
         }
         Calls::refund(refund) => {
             let config = &refund.config;
             let entitled = caller == config.receiver || caller == config.receiverAuthorizer;
             require(entitled, "the caller is neither receiver nor receiver authorizer")?;
-            let id = reached(host, &typed, config, has_left)?;
-            give_back(host, id, caller, config, refund.amount).map(done)
+            let id = reached(host, house, &typed, config, |host, id| has_left(host, house, id))?;
+            give_back(host, house, id, caller, config, refund.amount).map(done)
         }
         Calls::refundWithSignature(refund) => {
             let config = &refund.config;
             let signature = &refund.receiverAuthorizerSignature;
             let authorizer = config.receiverAuthorizer;
-            let opened = opened_by(host, &typed, config, signature, authorizer, |typed, id| {
+            let opened = opened_by(host, house, &typed, config, signature, authorizer, |typed, id| {
                 typed.refund(id, refund.nonce, refund.amount)
             })?;
             let id = opened.unwrap_or_else(|| typed.channel_id(config));
-            let at = slot(tag::REFUND_NONCE, id.as_slice());
+            let at = house.slot(tag::REFUND_NONCE, id.as_slice());
             let nonce = host.load(at)?;
             require(refund.nonce == nonce, "the refund's nonce is not the next")?;
             require(opened.is_some(), "the refund is not signed by the receiver authorizer")?;
             host.store(at, checked(nonce.checked_add(U256::ONE))?)?;
-            give_back(host, id, caller, config, refund.amount).map(done)
+            give_back(host, house, id, caller, config, refund.amount).map(done)
         }
         Calls::getChannelId(get) => Ok(typed.channel_id(&get.config).abi_encode()),
         Calls::CHANNEL_CONFIG_TYPEHASH(_) => {
             Ok(keccak256(signed::ChannelConfig::eip712_encode_type().as_bytes()).abi_encode())
         }
         Calls::channels(get) => {
-            let (balance, claimed) = channel(host, &get.channelId)?;
+            let (balance, claimed) = channel(host, house, &get.channelId)?;
             Ok((balance, claimed).abi_encode())
         }
         Calls::pendingWithdrawals(get) => {
-            let (amount, since) = host.load_halves(slot(tag::WITHDRAWAL, get.channelId.as_slice()))?;
+            let (amount, since) = withdrawal(host, house, &get.channelId)?;
             Ok((amount, since).abi_encode())
         }
         Calls::receivers(get) => {
-            let (claimed, settled) = if get.token.is_zero() {
-                host.load_halves(slot(tag::RECEIVER, get.receiver.as_slice()))?
+            let (claimed, settled) = if get.token == house.token() {
+                host.load_halves(house.slot(tag::RECEIVER, get.receiver.as_slice()))?
             } else {
                 (0, 0)
             };
@@ -301,7 +365,7 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
         Calls::getVoucherDigest(get) => Ok(typed.voucher(get.channelId, get.maxClaimableAmount).abi_encode()),
         Calls::getRefundDigest(get) => Ok(typed.refund(get.channelId, get.nonce, get.amount).abi_encode()),
         Calls::refundNonce(get) => {
-            Ok(host.load(slot(tag::REFUND_NONCE, get.channelId.as_slice()))?.abi_encode())
+            Ok(host.load(house.slot(tag::REFUND_NONCE, get.channelId.as_slice()))?.abi_encode())
         }
         Calls::getClaimBatchDigest(get) => {
             host.charge(GAS_DIGEST * 2 * get.voucherClaims.len() as u64)?;
@@ -311,8 +375,8 @@ fn dispatch(host: &mut dyn Host, caller: Address, value: U256, call: Calls) -> O
 }
 
 /// A channel's balance and what is claimed of it.
-fn channel(host: &mut dyn Host, id: &B256) -> Outcome<(u128, u128)> {
-    host.load_halves(slot(tag::CHANNEL, id.as_slice()))
+fn channel(host: &mut dyn Host, house: House, id: &B256) -> Outcome<(u128, u128)> {
+    host.load_halves(house.slot(tag::CHANNEL, id.as_slice()))
 }
 
 /// The delay of a channel's withdrawal: its own, or today's most if that is shorter, so that exit stays faster than any
@@ -349,6 +413,7 @@ fn require_signer(
 /// none of them.
 fn opened_by(
     host: &mut dyn Host,
+    house: House,
     typed: &ChannelDigests,
     config: &ChannelConfig,
     signature: &[u8],
@@ -359,7 +424,7 @@ fn opened_by(
     if is_signed(host, &digest(typed, id), signature, signer)? {
         return Ok(Some(id));
     }
-    for before in earlier(host)? {
+    for before in earlier(host, house)? {
         let id = before.channel_id(config);
         if is_signed(host, &digest(&before, id), signature, signer)? {
             return Ok(Some(id));
@@ -368,16 +433,42 @@ fn opened_by(
     Ok(None)
 }
 
+/// Has a deposit come in from its payer, by what the payer has signed for the collector to receive.
+fn collect(host: &mut dyn Host, typed: &ChannelDigests, deposit: &IChannels::depositCall) -> Outcome<()> {
+    require(deposit.collector == DEPOSIT_COLLECTOR, "the collector is not that of EIP-3009 authorizations")?;
+    let Ok(signed) = DepositAuthorization::abi_decode_params_validate(&deposit.collectorData) else {
+        return refuse("what is given to the collector is malformed");
+    };
+    let (valid_after, valid_before, salt, signature) = signed;
+    host.charge(GAS_DIGEST)?;
+    let authorization = Authorization {
+        from: deposit.config.payer,
+        to: DEPOSIT_COLLECTOR,
+        value: U256::from(deposit.amount),
+        after: valid_after,
+        before: valid_before,
+        nonce: deposit_nonce(&typed.channel_id(&deposit.config), salt),
+    };
+    credit::collect(host, &authorization, &signature, ESCROW)
+}
+
 /// Adds value that has arrived to a channel.
 fn fund(
     host: &mut dyn Host,
+    house: House,
     typed: &ChannelDigests,
     sender: Address,
     config: &ChannelConfig,
     amount: u128,
 ) -> Outcome<()> {
     require(amount > 0, "nothing was sent")?;
-    require(config.token.is_zero(), "a channel holds the native credit: its token is zero")?;
+    require(
+        config.token == house.token(),
+        match house {
+            House::Channels => "a channel holds the native credit: its token is zero",
+            House::Escrow => "a channel holds the native credit: its token is the credit module",
+        },
+    )?;
     let parties = [config.payer, config.payerAuthorizer, config.receiver, config.receiverAuthorizer];
     require(
         parties.iter().all(|party| !party.is_zero()),
@@ -387,15 +478,16 @@ fn fund(
     let within = (host.params().channel_delay_min_s..=host.params().channel_delay_max_s).contains(&delay);
     require(within, "the withdrawal delay is out of bounds")?;
     let id = typed.channel_id(config);
-    let (balance, claimed) = channel(host, &id)?;
+    let (balance, claimed) = channel(host, house, &id)?;
     let balance = checked(balance.checked_add(amount))?;
-    host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance, claimed)?;
-    host.emit(CHANNELS, &IChannels::Deposited { channelId: id, sender, amount, balance })
+    host.store_halves(house.slot(tag::CHANNEL, id.as_slice()), balance, claimed)?;
+    host.emit(house.address(), &IChannels::Deposited { channelId: id, sender, amount, balance })
 }
 
 /// Claims on every channel of a batch; a claim that is not more than before is passed over.
 fn claim_all(
     host: &mut dyn Host,
+    house: House,
     typed: &ChannelDigests,
     sender: Address,
     claims: &[VoucherClaim],
@@ -411,13 +503,13 @@ fn claim_all(
         let mut id = typed.channel_id(config);
         if several {
             let signer = config.payerAuthorizer;
-            let opened = opened_by(host, typed, config, &claim.signature, signer, |typed, id| {
+            let opened = opened_by(host, house, typed, config, &claim.signature, signer, |typed, id| {
                 typed.voucher(id, most)
             })?;
             let Some(opened) = opened else { return refuse(FOREIGN) };
             id = opened;
         }
-        let (balance, claimed) = channel(host, &id)?;
+        let (balance, claimed) = channel(host, house, &id)?;
         if claim.totalClaimed <= claimed {
             continue;
         }
@@ -433,24 +525,25 @@ fn claim_all(
             )?;
         }
         let amount = claim.totalClaimed - claimed;
-        host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance, claim.totalClaimed)?;
-        let receiver = slot(tag::RECEIVER, config.receiver.as_slice());
+        host.store_halves(house.slot(tag::CHANNEL, id.as_slice()), balance, claim.totalClaimed)?;
+        let receiver = house.slot(tag::RECEIVER, config.receiver.as_slice());
         let (total, settled) = host.load_halves(receiver)?;
         host.store_halves(receiver, checked(total.checked_add(amount))?, settled)?;
         host.emit(
-            CHANNELS,
+            house.address(),
             &IChannels::Claimed { channelId: id, sender, amount, totalClaimed: claim.totalClaimed },
         )?;
     }
     Ok(())
 }
 
-/// What was ever claimed for a receiver, and what of it has left this module.
+/// What was ever claimed for a receiver on channels of orders, and what of it has left this module.
 pub(crate) fn paid_to(host: &mut dyn Host, receiver: Address) -> Outcome<(u128, u128)> {
-    host.load_halves(slot(tag::RECEIVER, receiver.as_slice()))
+    host.load_halves(House::Channels.slot(tag::RECEIVER, receiver.as_slice()))
 }
 
-/// Pays somebody out of what was claimed for a receiver and is not paid to it yet, at most so much; what that was.
+/// Pays somebody out of what was claimed for a receiver on channels of orders and is not paid to it yet, at most so much;
+/// what that was.
 pub(crate) fn pay_of_unpaid(
     host: &mut dyn Host,
     receiver: Address,
@@ -464,50 +557,66 @@ pub(crate) fn pay_of_unpaid(
         return Ok(U256::ZERO);
     }
     let settled = checked(settled.checked_add(amount))?;
-    host.store_halves(slot(tag::RECEIVER, receiver.as_slice()), claimed, settled)?;
+    host.store_halves(House::Channels.slot(tag::RECEIVER, receiver.as_slice()), claimed, settled)?;
     host.pay(CHANNELS, to, U256::from(amount))?;
     Ok(U256::from(amount))
 }
 
-/// Pays a receiver what was claimed for it since it was last paid; of an operator's, what audits let go (U-7.5), less what
-/// they take. It may be nothing: the rest stays claimed.
-fn settle_for(host: &mut dyn Host, sender: Address, receiver: Address, token: Address) -> Outcome<()> {
-    require(token.is_zero(), "only the native credit is settled: the token is zero")?;
-    let at = slot(tag::RECEIVER, receiver.as_slice());
+/// Pays a receiver what was claimed for it since it was last paid; of what an operator has earned by orders, what audits let
+/// go (U-7.5), less what they take. It may be nothing: the rest stays claimed.
+fn settle_for(
+    host: &mut dyn Host,
+    house: House,
+    sender: Address,
+    receiver: Address,
+    token: Address,
+) -> Outcome<()> {
+    require(
+        token == house.token(),
+        match house {
+            House::Channels => "only the native credit is settled: the token is zero",
+            House::Escrow => "only the native credit is settled: the token is the credit module",
+        },
+    )?;
+    let at = house.slot(tag::RECEIVER, receiver.as_slice());
     let (claimed, settled) = host.load_halves(at)?;
     let amount = checked(claimed.checked_sub(settled))?;
     require(amount > 0, "nothing is to be settled")?;
-    let (released, own) = audits::release(host, receiver, claimed, settled)?;
+    let (released, own) = match house {
+        House::Channels => audits::release(host, receiver, claimed, settled)?,
+        House::Escrow => (amount, amount),
+    };
     host.store_halves(at, claimed, checked(settled.checked_add(released))?)?;
     if own > 0 {
-        host.pay(CHANNELS, receiver, U256::from(own))?;
+        host.pay(house.address(), receiver, U256::from(own))?;
     }
-    host.emit(CHANNELS, &IChannels::Settled { receiver, token, sender, amount: released })
+    host.emit(house.address(), &IChannels::Settled { receiver, token, sender, amount: released })
 }
 
 /// Takes at most `asked` of what is not claimed out of a channel and pays it to the payer.
-fn take_back(host: &mut dyn Host, id: &B256, payer: Address, asked: u128) -> Outcome<u128> {
-    let (balance, claimed) = channel(host, id)?;
+fn take_back(host: &mut dyn Host, house: House, id: &B256, payer: Address, asked: u128) -> Outcome<u128> {
+    let (balance, claimed) = channel(host, house, id)?;
     let amount = asked.min(checked(balance.checked_sub(claimed))?);
     if amount == 0 {
         return Ok(0);
     }
-    host.store_halves(slot(tag::CHANNEL, id.as_slice()), balance - amount, claimed)?;
-    host.pay(CHANNELS, payer, U256::from(amount))?;
+    host.store_halves(house.slot(tag::CHANNEL, id.as_slice()), balance - amount, claimed)?;
+    host.pay(house.address(), payer, U256::from(amount))?;
     Ok(amount)
 }
 
 /// A refund that the receiver's side grants.
 fn give_back(
     host: &mut dyn Host,
+    house: House,
     id: B256,
     sender: Address,
     config: &ChannelConfig,
     asked: u128,
 ) -> Outcome<()> {
-    let amount = take_back(host, &id, config.payer, asked)?;
+    let amount = take_back(host, house, &id, config.payer, asked)?;
     require(amount > 0, "nothing is left to refund")?;
-    host.emit(CHANNELS, &IChannels::Refunded { channelId: id, sender, amount })
+    host.emit(house.address(), &IChannels::Refunded { channelId: id, sender, amount })
 }
 
 #[cfg(test)]

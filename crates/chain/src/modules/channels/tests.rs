@@ -11,11 +11,13 @@ use surety_types::{
     channel::domain,
 };
 
-use super::{ChannelDigests, signatures_of, signed, slots_of};
+use super::{ChannelDigests, House, signatures_of, signed, slots_of};
 use crate::{
     modules::tests::{check_solvency, claim, config},
     testing::{CHAIN_ID, Chain, GAS_PRICE, address, signer},
 };
+
+mod escrow;
 
 const PAYER: u64 = 4;
 const RECEIVER: u64 = 5;
@@ -333,9 +335,9 @@ fn what_admission_prepares_is_what_execution_needs() {
     open(&mut chain, 1_000);
     let claims = vec![claim(&chain, PAYER, RECEIVER, 400), claim(&chain, STRANGER, RECEIVER, 5)];
     let input = IChannels::claimCall { voucherClaims: claims }.abi_encode();
-    assert_eq!(signatures_of(CHAIN_ID, &input).len(), 2);
-    assert_eq!(slots_of(CHAIN_ID, &input).len(), 5);
-    assert!(signatures_of(CHAIN_ID, &input[..input.len() - 40]).is_empty());
+    assert_eq!(signatures_of(House::Channels, CHAIN_ID, &input).len(), 2);
+    assert_eq!(slots_of(House::Channels, CHAIN_ID, &input).len(), 5);
+    assert!(signatures_of(House::Channels, CHAIN_ID, &input[..input.len() - 40]).is_empty());
     let claims = vec![claim(&chain, PAYER, RECEIVER, 400)];
     let input = IChannels::claimCall { voucherClaims: claims }.abi_encode();
     let nonce = chain.account(address(RECEIVER)).nonce;

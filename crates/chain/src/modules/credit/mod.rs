@@ -55,13 +55,13 @@ pub(crate) fn store_supply(host: &mut dyn Host, supply: U256) -> Outcome<()> {
 }
 
 /// Who may move how much from whom to whom, and when.
-struct Authorization {
-    from: Address,
-    to: Address,
-    value: U256,
-    after: U256,
-    before: U256,
-    nonce: B256,
+pub(super) struct Authorization {
+    pub(super) from: Address,
+    pub(super) to: Address,
+    pub(super) value: U256,
+    pub(super) after: U256,
+    pub(super) before: U256,
+    pub(super) nonce: B256,
 }
 
 impl Authorization {
@@ -210,6 +210,21 @@ fn payee(
     move_by(host, authorization, digest, signature, authorization.value)
 }
 
+/// Moves what somebody signed for a collector to receive to the module that collects it.
+pub(super) fn collect(
+    host: &mut dyn Host,
+    authorization: &Authorization,
+    signature: &[u8],
+    to: Address,
+) -> Outcome<()> {
+    let digest = authorization.receive(host)?;
+    let (from, value) = (authorization.from, authorization.value);
+    use_up(host, authorization, digest, signature, value)?;
+    require(host.balance(from)? >= value, "the transfer exceeds the balance")?;
+    host.pay(from, to, value)?;
+    host.emit(CREDIT, &ICredit::Transfer { from, to, value })
+}
+
 /// Moves what was signed for, or less of it, and has the nonce refused from now on.
 fn move_by(
     host: &mut dyn Host,
@@ -218,7 +233,19 @@ fn move_by(
     signature: &[u8],
     amount: U256,
 ) -> Outcome<()> {
-    let &Authorization { from, to, after, before, nonce: number, .. } = authorization;
+    use_up(host, authorization, digest, signature, amount)?;
+    shift(host, authorization.from, authorization.to, amount)
+}
+
+/// Has an authorization that is good now refused from now on, for the sake of so much.
+fn use_up(
+    host: &mut dyn Host,
+    authorization: &Authorization,
+    digest: B256,
+    signature: &[u8],
+    amount: U256,
+) -> Outcome<()> {
+    let &Authorization { from, after, before, nonce: number, .. } = authorization;
     let now = U256::from(host.surroundings().timestamp_s);
     require(now > after, "the authorization is not yet valid")?;
     require(now < before, "the authorization is expired")?;
@@ -227,8 +254,7 @@ fn move_by(
     require_signer(host, &digest, signature, from)?;
     host.store_word(at, digest)?;
     host.store(at.after(1), amount)?;
-    host.emit(CREDIT, &ICredit::AuthorizationUsed { authorizer: from, nonce: number })?;
-    shift(host, from, to, amount)
+    host.emit(CREDIT, &ICredit::AuthorizationUsed { authorizer: from, nonce: number })
 }
 
 fn forgo(host: &mut dyn Host, authorizer: Address, number: B256, signature: &[u8]) -> Outcome<()> {
