@@ -145,7 +145,7 @@ pub(super) async fn serve(
         if let Some(failure) = response.extensions().get::<ApiError>()
             && failure.code() == Code::PaymentRefused
         {
-            return resource.told("invalid_exact_evm_payload_authorization_value", failure.clone(), None);
+            return resource.told(payment.shortfall(), failure.clone(), None);
         }
         if let Some(told) = payment.response_to_failure() {
             response.extensions_mut().insert(Told::new(RESPONSE, told));

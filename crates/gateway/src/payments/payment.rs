@@ -14,7 +14,11 @@ use alloy_primitives::{Address, B256, U256};
 use surety_types::Digest;
 use tokio::time::timeout;
 
-use super::{PaymentId, Payments, Purpose, Stage, escrow::Hold, wire::Authorization};
+use super::{
+    PaymentId, Payments, Purpose, Stage,
+    escrow::{Hold, reason},
+    wire::Authorization,
+};
 use crate::{
     error::{ApiError, Code},
     keys::{self, Micro},
@@ -203,11 +207,19 @@ impl Payment {
         }
     }
 
-    /// The same for a request that came to nothing: none, unless something was paid into a channel for it.
+    /// The same for a request that was given up: none, unless a channel was paid into or charged for it.
     pub(crate) fn response_to_failure(&self) -> Option<String> {
         match &self.source {
-            Source::Voucher(hold) if hold.has_deposit() => Some(hold.response(Some(0))),
-            Source::Authorization { .. } | Source::Voucher(_) => None,
+            Source::Authorization { .. } => None,
+            Source::Voucher(hold) => hold.response_to_failure(),
+        }
+    }
+
+    /// x402's name for it being less than an order comes to.
+    pub(crate) fn shortfall(&self) -> &'static str {
+        match &self.source {
+            Source::Authorization { .. } => "invalid_exact_evm_payload_authorization_value",
+            Source::Voucher(_) => reason::AMOUNT,
         }
     }
 

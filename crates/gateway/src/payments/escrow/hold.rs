@@ -87,11 +87,6 @@ impl Hold {
         self.amount / WEI_PER_MICRO_CREDIT
     }
 
-    /// Whether something was paid in for it.
-    pub(in crate::payments) fn has_deposit(&self) -> bool {
-        self.deposit.is_some()
-    }
-
     /// Receipts charge so many micro-credits, all together.
     pub(in crate::payments) fn charge(&self, micro: u128) {
         let progress = self.progress();
@@ -138,6 +133,13 @@ impl Hold {
             0 => Ended::Free,
             wei => Ended::Settled(wei / WEI_PER_MICRO_CREDIT, B256::ZERO),
         }
+    }
+
+    /// `PAYMENT-RESPONSE` to a request that came to nothing, if something was paid in for it, or charged all the same.
+    pub(in crate::payments) fn response_to_failure(&self) -> Option<String> {
+        self.end();
+        let charged = self.progress().charged;
+        (self.deposit.is_some() || charged > 0).then(|| self.response(Some(charged / WEI_PER_MICRO_CREDIT)))
     }
 
     /// `PAYMENT-RESPONSE`: what was charged; none: that is not known yet.

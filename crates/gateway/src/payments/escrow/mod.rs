@@ -65,7 +65,7 @@ pub(super) mod reason {
     pub(super) const RECEIVER_AUTHORIZER: &str = "invalid_batch_settlement_evm_receiver_authorizer_mismatch";
     pub(super) const WITHDRAW_DELAY: &str = "invalid_batch_settlement_evm_withdraw_delay_out_of_range";
     pub(super) const CHANNEL_ID: &str = "invalid_batch_settlement_evm_channel_id_mismatch";
-    pub(super) const AMOUNT: &str = "invalid_payment_requirements";
+    pub(in crate::payments) const AMOUNT: &str = "invalid_payment_requirements";
     pub(super) const VOUCHER_SIGNATURE: &str = "invalid_batch_settlement_evm_voucher_signature";
     pub(super) const BUSY: &str = "invalid_batch_settlement_evm_channel_busy";
     pub(super) const STALE: &str = "invalid_batch_settlement_evm_cumulative_amount_mismatch";

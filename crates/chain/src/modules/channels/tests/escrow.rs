@@ -21,6 +21,7 @@ use crate::{
         tests::check_solvency,
     },
     testing::{CHAIN_ID, Chain, GAS_PRICE, address, signer},
+    transaction::recover,
 };
 
 const DELAY_S: u64 = 60;
@@ -303,7 +304,7 @@ fn what_admission_prepares_is_what_execution_needs() {
     let [(digest, signature)] = signatures_of(House::Escrow, CHAIN_ID, &input)[..] else {
         panic!("one signature")
     };
-    assert_eq!(surety_signer(&digest, &signature), address(PAYER));
+    assert_eq!(recover(&digest, &signature), Some(address(PAYER)));
     assert!(slots_of(House::Escrow, CHAIN_ID, &input).iter().any(|slot| slot.module == ESCROW));
     let nonce = chain.account(address(RECEIVER)).nonce;
     let transaction =
@@ -313,11 +314,6 @@ fn what_admission_prepares_is_what_execution_needs() {
         crate::testing::execute_by_cache(&chain, &header, std::slice::from_ref(&transaction), |_| {});
     assert!(executed.expect("valid").receipts[0].envelope.status());
     assert!(passes <= 3, "{passes}");
-}
-
-fn surety_signer(digest: &B256, signature: &[u8; 65]) -> Address {
-    let signature = alloy_primitives::Signature::try_from(&signature[..]).expect("a signature");
-    signature.recover_address_from_prehash(digest).expect("a signer")
 }
 
 #[derive(Debug, Clone)]
@@ -371,17 +367,17 @@ proptest! {
                 Step::Settle => settle(&mut chain),
                 Step::Initiate { payer, salt, amount } => {
                     let amount = u128::from(amount);
-                    let call_ = IChannels::initiateWithdrawCall { config: config(payer, salt), amount };
-                    call(&mut chain, payer, call_).map(drop)
+                    let asked = IChannels::initiateWithdrawCall { config: config(payer, salt), amount };
+                    call(&mut chain, payer, asked).map(drop)
                 }
                 Step::Finalize { payer, salt } => {
-                    let call_ = IChannels::finalizeWithdrawCall { config: config(payer, salt) };
-                    call(&mut chain, payer, call_).map(drop)
+                    let asked = IChannels::finalizeWithdrawCall { config: config(payer, salt) };
+                    call(&mut chain, payer, asked).map(drop)
                 }
                 Step::Refund { payer, salt, amount } => {
                     let amount = u128::from(amount);
-                    let call_ = IChannels::refundCall { config: config(payer, salt), amount };
-                    call(&mut chain, RECEIVER, call_).map(drop)
+                    let asked = IChannels::refundCall { config: config(payer, salt), amount };
+                    call(&mut chain, RECEIVER, asked).map(drop)
                 }
                 Step::Wait => {
                     chain.wait(DELAY_S);
