@@ -530,9 +530,7 @@ async fn vectors_are_paid_for_by_their_tokens() {
     let before = ledger.balance(wallet(PAYER).address());
     let body = json!({"model": "tiny", "input": ["abc", "abcdef"], "encoding_format": "base64"}).to_string();
     let asked = required(&site.post(PATH, &body).await);
-    let quote = site.post("/v1/quote", &body).await.json();
     let offer = Offer::of(&ledger, &asked, PAYER, 1);
-    assert_eq!(offer.transfer.value, wei(number(&quote["cost_max"])));
     let answer = site.post_with(PATH, &offer.header(), &body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json()["data"].as_array().expect("vectors").len(), 2);

@@ -24,11 +24,15 @@ use tracing::{info, warn};
 use super::{Channels, Config, Row, wire::WITHDRAW_DELAY_S_MIN};
 
 /// Between two looks at what is to be claimed.
-const CLAIM_EVERY: Duration = Duration::from_secs(60);
+const CLAIM_EVERY: Duration = Duration::from_secs(5 * 60);
+/// The same where the ledger could not be asked, or refused.
+const RETRY: Duration = Duration::from_secs(10);
+/// Wei from which on they are worth a transaction, as long as their payer stays: a thousandth of a credit.
+const WORTH: u128 = 1_000 * WEI_PER_MICRO_CREDIT;
 /// Channels of one transaction.
 const BATCH_MAX: usize = 16;
 
-const _: () = assert!(CLAIM_EVERY.as_secs() * 5 < WITHDRAW_DELAY_S_MIN, "claims come before a payer is gone");
+const _: () = assert!(CLAIM_EVERY.as_secs() * 2 < WITHDRAW_DELAY_S_MIN, "claims come before a payer is gone");
 
 /// What the ledger takes for so much charged in all.
 pub(super) fn claim_of(config: &Config, ceiling: u128, signature: &[u8], total: u128) -> VoucherClaim {
@@ -49,13 +53,18 @@ impl Channels {
     /// Claims what is charged, from time to time, until aborted.
     pub(in crate::payments) async fn run(&self) {
         let mut told: Option<String> = None;
+        // What a gateway before this one left is claimed whatever it is worth.
+        let mut least = 1;
         loop {
-            let problem = self.claim_due().await.err();
+            let problem = self.claim_due(least).await.err();
+            if problem.is_none() {
+                least = WORTH;
+            }
             if let Some(problem) = problem.as_ref().filter(|problem| told.as_ref() != Some(*problem)) {
                 warn!(problem, "what was charged on channels waits to be claimed");
             }
             told = problem;
-            sleep(CLAIM_EVERY).await;
+            sleep(if told.is_some() { RETRY } else { CLAIM_EVERY }).await;
         }
     }
 
@@ -65,8 +74,8 @@ impl Channels {
         due.map(|(id, row)| (*id, row.clone())).collect()
     }
 
-    /// Claims all that is charged now. Err: something waits, and why.
-    pub(super) async fn claim_due(&self) -> Result<(), String> {
+    /// Claims what is charged now, where that is `least` wei or its payer is on its way out. Err: something waits, and why.
+    pub(super) async fn claim_due(&self, least: u128) -> Result<(), String> {
         let due = self.all_due();
         let mut waiting = None;
         for batch in due.chunks(BATCH_MAX) {
@@ -75,7 +84,8 @@ impl Channels {
                 let seen = self.look(id).await.map_err(|failure| failure.message)?;
                 let total = row.charged.min(seen.balance);
                 self.saw(id, seen.balance, seen.claimed, 0);
-                if total > seen.claimed {
+                let wei = total.saturating_sub(seen.claimed);
+                if wei >= least || (wei > 0 && seen.leaving > 0) {
                     let claim = claim_of(&row.config, row.signed, &row.signature, total);
                     owed.push(Owed { id: *id, claim });
                 }

@@ -377,7 +377,7 @@ async fn what_a_crash_left_is_charged_where_it_was_told_and_has_a_receipt_and_is
 
     let before = ledger.balance(wallet(PAYER).address());
     for _ in 0..2 {
-        channels.claim_due().await.expect("claimed");
+        channels.claim_due(1).await.expect("claimed");
     }
     assert_eq!(payments.sums(), Sums { settled: 101, ..Sums::default() });
     let receivers = IChannels::receiversCall { receiver: wallet(GATEWAY).address(), token: CREDIT };
@@ -388,7 +388,7 @@ async fn what_a_crash_left_is_charged_where_it_was_told_and_has_a_receipt_and_is
     for row in channels.lock().rows.values_mut() {
         row.claimed = 0;
     }
-    channels.claim_due().await.expect("looked at");
+    channels.claim_due(1).await.expect("looked at");
     assert_eq!(ledger.view(Module::Escrow, &receivers).totalClaimed, micro(101));
     assert_eq!(payments.sums().due, 0);
     // And after a restart.
@@ -396,6 +396,38 @@ async fn what_a_crash_left_is_charged_where_it_was_told_and_has_a_receipt_and_is
     writer.join();
     let (payments, _writer) = open(&ledger, directory.path(), &answered).await;
     assert_eq!(payments.sums(), Sums::default());
+}
+
+#[tokio::test]
+async fn little_is_claimed_when_its_payer_leaves() {
+    let ledger = MemoryLedger::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (payments, _writer) = open(&ledger, directory.path(), &|_| None).await;
+    let channels = &payments.channels;
+    for salt in [1u8, 2] {
+        let config = config(salt);
+        pay_in(&ledger, &config, 1_000).await;
+        let digest = ChannelDigests::of_escrow(CHAIN_ID).voucher(id(&config), 500);
+        let signature = wallet(PAYER).sign_digest(&digest).to_vec();
+        let mut row = Row::new(config.clone(), &seen(1_000, 0, 0));
+        row.held = Some(Held { request: String::new(), told: true, ceiling: 500, signature, charged: 0 });
+        row.charge(300);
+        row.end();
+        channels.lock().rows.insert(id(&config), row);
+    }
+    let claimed = |salt: u8| {
+        let channel = IChannels::channelsCall { channelId: id(&config(salt)) };
+        ledger.view(Module::Escrow, &channel).totalClaimed
+    };
+    channels.claim_due(301).await.expect("nothing to do");
+    assert_eq!([1, 2].map(claimed), [0, 0]);
+    let leaving = IChannels::initiateWithdrawCall { config: config(2).on_ledger(), amount: u128::MAX };
+    let call = ModuleCall::new(Module::Escrow, &leaving);
+    ledger.account(PAYER).send(vec![call]).await.expect("on its way out");
+    channels.claim_due(301).await.expect("claimed");
+    assert_eq!([1, 2].map(claimed), [0, 300]);
+    channels.claim_due(300).await.expect("claimed");
+    assert_eq!([1, 2].map(claimed), [300, 300]);
 }
 
 #[tokio::test]
@@ -415,7 +447,7 @@ async fn one_channel_that_cannot_be_claimed_holds_up_no_other() {
         row.end();
         channels.lock().rows.insert(id(&config), row);
     }
-    let problem = channels.claim_due().await.expect_err("one of them");
+    let problem = channels.claim_due(1).await.expect_err("one of them");
     assert!(problem.contains("not signed by the payer authorizer"), "{problem}");
     let claimed = |salt: u8| {
         let channel = IChannels::channelsCall { channelId: id(&config(salt)) };
