@@ -38,7 +38,7 @@ use crate::{
     gateway::Shared,
     id::RequestId,
     keys::Tenant,
-    payments::{Asked, Ended, PayError, Payments, Terms},
+    payments::{Ended, PayError, Payments, Terms},
 };
 
 const SIGNATURE: &str = "payment-signature";
@@ -118,7 +118,8 @@ pub(super) async fn serve(
         Err(error) => return error.into_response(),
     };
     let what = "An answer, with a signed receipt";
-    let resource = Resource { payments, asked: Asked::Answer, url: url(&parts), what, micro: bill.most };
+    let delay_s = payments.delay_s().await;
+    let resource = Resource { payments, delay_s, url: url(&parts), what, micro: bill.most };
     let Some(header) = parts.headers.get(SIGNATURE) else {
         return resource.required(
             "This gateway answers whoever shows a key or pays for the request itself (x402). Send it again with the \
@@ -175,7 +176,8 @@ pub(super) async fn serve(
 pub(super) async fn refund(payments: &Payments, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let what = "A refund of what is left in a channel";
-    let resource = Resource { payments, asked: Asked::Answer, url: url(&parts), what, micro: 1 };
+    let delay_s = payments.delay_s().await;
+    let resource = Resource { payments, delay_s, url: url(&parts), what, micro: 1 };
     let Some(header) = parts.headers.get(SIGNATURE) else {
         return resource.required(
             "Nothing is answered here by GET. What is left in a channel that paid here is given back for a `PAYMENT-SIGNATURE` of              the type `refund`; an answer is asked for by POST.",
@@ -231,7 +233,8 @@ fn url(parts: &Parts) -> String {
 /// What is to be paid for.
 struct Resource<'a> {
     payments: &'a Payments,
-    asked: Asked,
+    /// As in [`Terms`].
+    delay_s: Option<u64>,
     url: String,
     what: &'static str,
     micro: u128,
@@ -240,7 +243,7 @@ struct Resource<'a> {
 impl Resource<'_> {
     fn told(&self, error: &str, failure: ApiError, state: Option<&Value>) -> Response {
         let mut response = failure.into_response();
-        let terms = Terms { asked: self.asked, url: &self.url, what: self.what, micro: self.micro };
+        let terms = Terms { delay_s: self.delay_s, url: &self.url, what: self.what, micro: self.micro };
         let required = self.payments.payee().required(&terms, error, state);
         response.extensions_mut().insert(Told::new(REQUIRED, required));
         response
@@ -303,7 +306,7 @@ pub(super) async fn buy(State(shared): State<Arc<Shared>>, request: Request) -> 
         return Err(ApiError::new(Code::Policy, message));
     }
     let what = "Credits for a key";
-    let resource = Resource { payments, asked: Asked::Credits, url: url(&parts), what, micro };
+    let resource = Resource { payments, delay_s: None, url: url(&parts), what, micro };
     let Some(header) = parts.headers.get(SIGNATURE) else {
         return Ok(resource.required(
             "Credits are bought by x402. Send the same request again with the `PAYMENT-SIGNATURE` that `PAYMENT-REQUIRED` asks for.",

@@ -38,8 +38,8 @@ pub(crate) use escrow::Refund;
 pub(crate) use payment::{Ended, Payment};
 pub(crate) use store::PaymentId;
 use store::{Purpose, Row, Stage, Store};
-pub(crate) use wire::{Asked, Payee, Refusal, Terms};
-use wire::{Authorization, Shown};
+use wire::{Asked, Authorization, Shown};
+pub(crate) use wire::{Payee, Refusal, Terms};
 
 use crate::{
     disk::{OpenStoreError, Writer},
@@ -212,6 +212,11 @@ impl Payments {
                 Ok(Arc::new(Payment::on_channel(held)))
             }
         }
+    }
+
+    /// Seconds that a payer's way out takes in channels that answers are paid for on; none: the ledger cannot be asked now.
+    pub(crate) async fn delay_s(&self) -> Option<u64> {
+        self.channels.delay_s().await.ok()
     }
 
     /// Gives back what is left in a channel, because its payer asks for it.

@@ -18,7 +18,7 @@ use surety_types::{
     credit::{CREDIT_NAME, CREDIT_VERSION, signed::TransferWithAuthorization, transfer_digest},
 };
 
-use super::escrow::{self, WITHDRAW_DELAY_S};
+use super::escrow;
 
 /// Characters of a header.
 const HEADER_CHARACTERS_MAX: usize = 16 << 10;
@@ -56,7 +56,7 @@ impl Refusal {
 
 /// What is to be paid for, which says how it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(super) enum Asked {
     /// An answer: by itself, or on a channel.
     Answer,
     /// Credits of a key: by itself.
@@ -174,7 +174,8 @@ pub(super) fn signature(text: &str) -> Result<Vec<u8>, Refusal> {
 /// What is to be paid for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
-    pub(crate) asked: Asked,
+    /// Seconds that a payer's way out of a channel takes; none: it is not paid for on channels.
+    pub(crate) delay_s: Option<u64>,
     pub(crate) url: &'a str,
     pub(crate) what: &'a str,
     /// Micro-credits.
@@ -257,7 +258,7 @@ impl Payee {
     /// `PAYMENT-REQUIRED`: what is to be paid for a resource, and why what was sent did not do. `state`: how the channel stands
     /// that was paid on.
     pub(crate) fn required(&self, terms: &Terms<'_>, error: &str, state: Option<&Value>) -> String {
-        let Terms { asked, url, what, micro } = *terms;
+        let Terms { delay_s, url, what, micro } = *terms;
         let way = |scheme: &str, extra: Value| {
             json!({
                 "scheme": scheme,
@@ -272,10 +273,10 @@ impl Payee {
         let token =
             json!({ "name": CREDIT_NAME, "version": CREDIT_VERSION, "assetTransferMethod": "eip3009" });
         let mut accepts = vec![way(EXACT, token.clone())];
-        if asked == Asked::Answer {
+        if let Some(delay_s) = delay_s {
             let mut extra = token;
             extra["receiverAuthorizer"] = Value::from(self.account.to_string());
-            extra["withdrawDelay"] = Value::from(WITHDRAW_DELAY_S);
+            extra["withdrawDelay"] = Value::from(delay_s);
             for (name, value) in state.and_then(Value::as_object).into_iter().flatten() {
                 extra[name] = value.clone();
             }

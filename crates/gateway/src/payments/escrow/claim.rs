@@ -64,7 +64,10 @@ impl Channels {
                 warn!(problem, "what was charged on channels waits to be claimed");
             }
             told = problem;
-            sleep(if told.is_some() { RETRY } else { CLAIM_EVERY }).await;
+            // Before a payer can be gone, however short the ledger has its way out.
+            let soon =
+                self.ask_delay_s().await.map(|delay_s| Duration::from_secs(delay_s / 3).min(CLAIM_EVERY));
+            sleep(soon.ok().filter(|_| told.is_none()).unwrap_or(RETRY)).await;
         }
     }
 

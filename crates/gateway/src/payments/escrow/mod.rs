@@ -19,7 +19,10 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use alloy_primitives::{B256, U256};
@@ -41,8 +44,8 @@ use tracing::{error, info};
 use hold::Busy;
 pub(super) use hold::Hold;
 pub(crate) use refund::Refund;
-use wire::{Config, Deposit, Kind};
-pub(super) use wire::{Shown, WITHDRAW_DELAY_S, read};
+use wire::{Config, Deposit, Kind, WITHDRAW_DELAY_S, WITHDRAW_DELAY_S_MIN};
+pub(super) use wire::{Shown, read};
 
 use super::{
     PayError, Sums,
@@ -206,6 +209,8 @@ pub(super) struct Channels {
     digests: ChannelDigests,
     store: Store,
     state: Mutex<State>,
+    /// Seconds that a payer's way out takes in channels that are asked for; zero: the ledger was not asked yet.
+    delay_s: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -242,7 +247,23 @@ impl Channels {
         }
         let digests = ChannelDigests::of_escrow(payee.chain_id);
         let state = State { rows, ..State::default() };
-        Channels { account, payee, digests, store, state: Mutex::new(state) }
+        Channels { account, payee, digests, store, state: Mutex::new(state), delay_s: AtomicU64::new(0) }
+    }
+
+    /// Seconds that a payer's way out takes in channels that are asked for.
+    pub(super) async fn delay_s(&self) -> Result<u64, AccountError> {
+        match self.delay_s.load(Ordering::Relaxed) {
+            0 => self.ask_delay_s().await,
+            known => Ok(known),
+        }
+    }
+
+    /// The same, as the ledger's parameters are now.
+    async fn ask_delay_s(&self) -> Result<u64, AccountError> {
+        let params = self.account.params().await?;
+        let delay_s = WITHDRAW_DELAY_S.clamp(params.channel_delay_min_s, params.channel_delay_max_s);
+        self.delay_s.store(delay_s, Ordering::Relaxed);
+        Ok(delay_s)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -327,6 +348,14 @@ impl Channels {
                 keys::credits(least_micro),
             );
             return Err(Refusal::new(reason::AMOUNT, message).into());
+        }
+        let delay_s = self.delay_s().await.map_err(|failure| unchecked(&failure))?;
+        if shown.config.withdraw_delay_s < delay_s.min(WITHDRAW_DELAY_S_MIN) {
+            let message = format!(
+                "The channel's withdrawal delay of {} s is too short to claim within. Open one with {delay_s} s, as `accepts` says.",
+                shown.config.withdraw_delay_s,
+            );
+            return Err(Refusal::new(reason::WITHDRAW_DELAY, message).into());
         }
         self.require_signed(&shown)?;
         // What is stale is told as such also while the channel is busy: the payer's client sets its book right by that.

@@ -139,7 +139,7 @@ fn what_is_wrong_is_named() {
     check("/payload/channelConfig/receiverAuthorizer", other.clone(), reason::RECEIVER_AUTHORIZER);
     check("/payload/channelConfig/token", other.clone(), reason::TOKEN);
     check("/payload/channelConfig/payer", other, reason::CHANNEL_ID);
-    check("/payload/channelConfig/withdrawDelay", json!(899), reason::WITHDRAW_DELAY);
+    check("/payload/channelConfig/withdrawDelay", json!(30 * 86_400 + 1), reason::WITHDRAW_DELAY);
     check("/payload/channelConfig/withdrawDelay", json!(u64::MAX), reason::WITHDRAW_DELAY);
     check("/payload/channelConfig/withdrawDelay", json!(-1), "invalid_payload");
     check("/payload/channelConfig/salt", json!("0x12"), "invalid_payload");

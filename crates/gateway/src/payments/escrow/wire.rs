@@ -21,9 +21,9 @@ use surety_types::{
 use super::{Row, reason};
 use crate::payments::wire::{Accepted, Payee, Refusal, address, number, signature, word};
 
-/// Seconds that a payer's way out of a channel takes, as channels are asked for.
+/// Seconds that a payer's way out of a channel takes, as channels are asked for, where the ledger allows as much.
 pub(in crate::payments) const WITHDRAW_DELAY_S: u64 = 24 * 60 * 60;
-/// The least that is taken: what is owed is claimed within it.
+/// The least that is taken, where the ledger allows as much.
 pub(super) const WITHDRAW_DELAY_S_MIN: u64 = 15 * 60;
 /// The most that x402's escrow knows.
 const WITHDRAW_DELAY_S_MAX: u64 = 30 * 24 * 60 * 60;
@@ -192,10 +192,10 @@ pub(in crate::payments) fn read(
         let message = format!("The channel is in another token; this gateway is paid in {CREDIT}.");
         return Err(Refusal::new(reason::TOKEN, message));
     }
-    if !(WITHDRAW_DELAY_S_MIN..=WITHDRAW_DELAY_S_MAX).contains(&fields.withdraw_delay) {
+    if fields.withdraw_delay > WITHDRAW_DELAY_S_MAX {
         let message = format!(
-            "The channel's withdrawal delay of {} s is not between {WITHDRAW_DELAY_S_MIN} and {WITHDRAW_DELAY_S_MAX} s. Open one \
-             with {WITHDRAW_DELAY_S} s, as `accepts` says.",
+            "The channel's withdrawal delay of {} s is more than {WITHDRAW_DELAY_S_MAX} s. Open one with the delay that `accepts` \
+             names.",
             fields.withdraw_delay,
         );
         return Err(Refusal::new(reason::WITHDRAW_DELAY, message));
