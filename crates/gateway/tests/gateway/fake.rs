@@ -586,6 +586,8 @@ impl Answer {
             Some((code, message)) => Outcome::Failed { code, message: Text::clipped(message) },
             None => Outcome::Completed,
         };
+        // Vectors are accepted without a limit of output.
+        let accepted = self.limit > 0 || (self.request.embedding.is_some() && failure.is_none());
         let receipt = Receipt {
             version: RECEIPT_VERSION,
             outcome,
@@ -601,7 +603,7 @@ impl Answer {
             finish,
             seed: self.order.seed_bytes(),
             state_commitment: commitment,
-            price: if self.limit > 0 { self.price } else { Price::ZERO },
+            price: if accepted { self.price } else { Price::ZERO },
             charge: if failure.is_some() { Amount::ZERO } else { self.charge() },
             accepted_ms: self.accepted_ms,
             first_token_ms: self.first_token_ms,
