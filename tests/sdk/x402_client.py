@@ -88,7 +88,17 @@ async def by_the_request(http, account):
     assert settled["success"] and settled["transaction"].startswith("0x") and cost > 0, settled
     assert int(settled["amount"]) == cost * MICRO and settled["payer"].lower() == account.address.lower()
     assert int(settled["amount"]) < int(settled["extra"]["authorizedAmount"])
-    return cost
+
+
+async def vectors(http):
+    """What vectors cost, in wei, and what was told of their payment."""
+    body = {"model": BODY["model"], "input": ["Speak of the sea.", "Speak of the land."]}
+    answer = await http.post(f"{base_url}/embeddings", json=body)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["data"]) == 2
+    cost = int(answer.headers["x-surety-cost"]) * MICRO
+    assert cost > 0
+    return cost, decoded(answer.headers["payment-response"])
 
 
 async def refused(account, poor, accepted):
@@ -211,6 +221,8 @@ async def channels(account, poor, accepted):
         assert answer.status_code == 200, answer.text
         state = decoded(answer.headers["payment-response"])["extra"]["channelState"]
         assert int(state["chargedCumulativeAmount"]) > paid
+        cost, settled = await vectors(http)
+        assert int(settled["extra"]["chargedAmount"]) == cost, settled
 
         # A channel pays for one answer at a time; others have channels of their own.
         answers = await asyncio.gather(*(http.post(url, json=BODY) for _ in range(4)))
@@ -244,6 +256,8 @@ async def main():
     async with paying(account, accepted, most=4 * 10**18) as http:
         await by_the_request(http, account)
         await refused(account, poor, accepted)
+        cost, settled = await vectors(http)
+        assert settled["transaction"].startswith("0x") and int(settled["amount"]) == cost, settled
         await with_openai(http)
         await at_once(http)
         await credits(http)

@@ -11,6 +11,7 @@
 //! Source: x402 specification v2, scheme `batch-settlement` on EVM networks.
 
 mod claim;
+mod deposit;
 mod hold;
 mod refund;
 #[cfg(test)]
@@ -26,7 +27,6 @@ use std::{
 };
 
 use alloy_primitives::{B256, U256};
-use alloy_sol_types::SolValue as _;
 use serde::{Deserialize, Serialize};
 use surety_client::{
     Account, AccountError,
@@ -35,9 +35,7 @@ use surety_client::{
 };
 use surety_types::{
     ChannelDigests, WEI_PER_MICRO_CREDIT,
-    abi::{IChannels, ICredit, Module, address::DEPOSIT_COLLECTOR},
-    channel::DepositAuthorization,
-    credit::receive_digest,
+    abi::{IChannels, Module},
 };
 use tracing::{error, info};
 
@@ -94,8 +92,6 @@ const CHANNELS_MAX: usize = 100_000;
 /// Ceilings of a channel that have paid and are not reached by what was charged; of more, those are forgotten that have the
 /// least left.
 const SPENT_MAX: usize = 1_024;
-/// A deposit must be good for so long yet, so that there is time to take it.
-const DEPOSIT_MARGIN_S: u64 = 10;
 
 /// What is kept of a channel. Amounts in wei.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -423,98 +419,6 @@ impl Channels {
             return Err(PayError::Failed(ApiError::new(Code::Overloaded, message)));
         }
         Ok(Row::new(shown.config.clone(), seen))
-    }
-
-    /// Whether the ledger has taken this very deposit before, for a request that was cut off.
-    async fn was_paid_in(&self, shown: &Shown, deposit: &Deposit) -> Result<bool, PayError> {
-        let authorization = deposit.authorization(&shown.id, shown.config.payer);
-        let (authorizer, nonce) = (authorization.from, authorization.nonce);
-        let used = ICredit::authorizationUseCall { authorizer, nonce };
-        let used =
-            view(&*self.account, Module::Credit, &used).await.map_err(|failure| unchecked(&failure))?;
-        if used.digest.is_zero() {
-            return Ok(false);
-        }
-        if used.digest == receive_digest(self.payee.chain_id, &authorization) {
-            return Ok(true);
-        }
-        let message =
-            "The deposit's authorization was canceled, or its nonce used for something else. Sign another.";
-        Err(Refusal::new(reason::DEPOSIT_USED, message).into())
-    }
-
-    async fn check_deposit(
-        &self,
-        shown: &Shown,
-        deposit: &Deposit,
-        seen: &Seen,
-        promised: U256,
-    ) -> Result<(), PayError> {
-        let payer = shown.config.payer;
-        let authorization = deposit.authorization(&shown.id, payer);
-        let digest = receive_digest(self.payee.chain_id, &authorization);
-        let signature = <&[u8; 65]>::try_from(&deposit.signature[..]).ok();
-        if payer.is_zero() || signature.and_then(|signature| recover(&digest, signature)) != Some(payer) {
-            let message = format!(
-                "The deposit is not signed by {payer} for this channel, asset, chain and amount (`ReceiveWithAuthorization` to \
-                 {DEPOSIT_COLLECTOR})."
-            );
-            return Err(Refusal::new(reason::DEPOSIT_SIGNATURE, message).into());
-        }
-        let now = U256::from(seen.now_s);
-        if deposit.valid_after >= now {
-            let message = format!(
-                "The deposit is good only after {}, and the ledger's time is {now}. Sign one that is good now.",
-                deposit.valid_after,
-            );
-            return Err(Refusal::new(reason::DEPOSIT_AFTER, message).into());
-        }
-        if deposit.valid_before <= now.saturating_add(U256::from(DEPOSIT_MARGIN_S)) {
-            let message = format!(
-                "The deposit is good until {}, and the ledger's time is {now}: it must be good for more than {DEPOSIT_MARGIN_S} s \
-                 yet. Sign one that is good for {} s.",
-                deposit.valid_before, self.payee.valid_s,
-            );
-            return Err(Refusal::new(reason::DEPOSIT_BEFORE, message).into());
-        }
-        let balance = ICredit::balanceOfCall { account: payer };
-        let balance = view(&*self.account, Module::Credit, &balance);
-        let balance = balance.await.map_err(|failure| unchecked(&failure))?;
-        if balance.saturating_sub(promised) < U256::from(deposit.amount) {
-            let message = format!(
-                "{payer} has {balance} wei, of which {promised} are promised to this gateway for other requests; the deposit is \
-                 of {}. Send credits there, or deposit less.",
-                deposit.amount,
-            );
-            return Err(Refusal::new(reason::BALANCE, message).into());
-        }
-        Ok(())
-    }
-
-    /// Has the ledger take a deposit; by which transaction.
-    async fn pay_in(&self, shown: &Shown, deposit: &Deposit) -> Result<B256, PayError> {
-        let data: DepositAuthorization =
-            (deposit.valid_after, deposit.valid_before, deposit.salt, deposit.signature.clone().into());
-        let call = IChannels::depositCall {
-            config: shown.config.on_ledger(),
-            amount: deposit.amount,
-            collector: DEPOSIT_COLLECTOR,
-            collectorData: data.abi_encode_params().into(),
-        };
-        let hash = self.send(vec![ModuleCall::new(Module::Escrow, &call)]).await;
-        hash.map_err(|failure| match failure.refused {
-            true => {
-                let message = format!("The ledger refused the deposit: {}. Nothing was taken.", failure.message);
-                Refusal::new(reason::DEPOSIT_FAILED, message).into()
-            }
-            false => {
-                let message = format!(
-                    "It is not known whether the ledger took the deposit, because it cannot be asked now: {}. Try again shortly                      with the same payment: a deposit is taken once.",
-                    failure.message,
-                );
-                PayError::Failed(ApiError::new(Code::LedgerUnavailable, message))
-            }
-        })
     }
 
     /// Sends calls, whether anybody waits for them or not; the last's transaction.

@@ -3,10 +3,15 @@
 use std::{path::Path, time::Duration};
 
 use alloy_primitives::{Address, B256};
+use alloy_sol_types::SolValue as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use surety_types::abi::address::CREDIT;
+use surety_types::{
+    abi::address::{CREDIT, DEPOSIT_COLLECTOR},
+    channel::DepositAuthorization,
+    credit::receive_digest,
+};
 
 use super::{
     super::{
