@@ -180,7 +180,8 @@ pub(super) async fn refund(payments: &Payments, request: Request) -> Response {
     let resource = Resource { payments, delay_s, url: url(&parts), what, micro: 1 };
     let Some(header) = parts.headers.get(SIGNATURE) else {
         return resource.required(
-            "Nothing is answered here by GET. What is left in a channel that paid here is given back for a `PAYMENT-SIGNATURE` of              the type `refund`; an answer is asked for by POST.",
+            "Nothing is answered here by GET. What is left in a channel that paid here is given back for a `PAYMENT-SIGNATURE` of \
+             the type `refund`; an answer is asked for by POST.",
         );
     };
     match payments.refund(header.to_str().unwrap_or("")).await {

@@ -112,7 +112,8 @@ impl Channels {
             }
             false => {
                 let message = format!(
-                    "It is not known whether the ledger took the deposit, because it cannot be asked now: {}. Try again shortly                      with the same payment: a deposit is taken once.",
+                    "It is not known whether the ledger took the deposit, because it cannot be asked now: {}. Try again shortly \
+                     with the same payment: a deposit is taken once.",
                     failure.message,
                 );
                 PayError::Failed(ApiError::new(Code::LedgerUnavailable, message))
