@@ -165,6 +165,14 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
             "Whoever sent the request.",
             "Use a new `Idempotency-Key` for a new request, and the same one only to send the same body again.",
         ),
+        Code::AnsweredBefore => (
+            "The request was sent before, answered to its end and charged once; now it was sent again, by its `Idempotency-Key` or as \
+             a retry, and the answer cannot be told again as it was: it was longer than what is kept for that, or the gateway was \
+             stopped in the moment between the receipt and the last bytes. It is not made, and not charged, a second time.",
+            "Whoever runs the gateway, if it was stopped.",
+            "Read the answer in the receipt that the message names. To have another answer, send the request with a new \
+             `Idempotency-Key`.",
+        ),
         Code::RateLimited => (
             "The key has had all the requests, or all the tokens, that it may have in a minute. `x-ratelimit-*` say how many, and \
              `retry-after` when there is room again. Nothing was charged.",

@@ -142,17 +142,12 @@ pub(crate) struct Disk<T: Tables>(Arc<Inner<T>>);
 
 struct Inner<T: Tables> {
     queue: mpsc::Sender<Job<T>>,
-    shared: Arc<Shared>,
-    writer: Thread,
+    database: Shared,
+    haste: Haste,
 }
 
-/// What readers and the writing thread share.
-struct Shared {
-    /// None while it is being opened anew after a failure.
-    database: RwLock<Option<Database>>,
-    /// Somebody waits for what was handed over.
-    hurried: AtomicBool,
-}
+/// The open database; none while it is being opened anew after a failure.
+type Shared = Arc<RwLock<Option<Database>>>;
 
 struct Job<T: Tables> {
     /// None: all before it is on the disk when it is.
@@ -162,7 +157,18 @@ struct Job<T: Tables> {
 
 /// What is told of a change once it is on the disk, or is known not to be.
 #[derive(Debug)]
-pub(crate) struct Written<O>(oneshot::Receiver<Result<Option<O>, WriteError>>);
+pub(crate) struct Written<O> {
+    told: Option<oneshot::Receiver<Result<Option<O>, WriteError>>>,
+    haste: Haste,
+}
+
+/// Has a file written without gathering more.
+#[derive(Debug, Clone)]
+struct Haste {
+    /// Somebody waits for what was handed over.
+    hurried: Arc<AtomicBool>,
+    writer: Thread,
+}
 
 /// The writing thread, to be joined once the last [`Disk`] of it is gone.
 #[derive(Debug)]
@@ -183,7 +189,29 @@ impl Writer {
 impl<O> Written<O> {
     /// What the change came to.
     pub(crate) async fn outcome(self) -> Result<O, WriteError> {
-        self.0.await.ok().unwrap_or(Err(WriteError::Stopping))?.ok_or(WriteError::Stopping)
+        let Some(told) = self.told else { return Err(WriteError::Stopping) };
+        told.await.ok().unwrap_or(Err(WriteError::Stopping))?.ok_or(WriteError::Stopping)
+    }
+
+    /// The same, without waiting for more to be written along with it.
+    pub(crate) async fn at_once(self) -> Result<O, WriteError> {
+        if self.told.as_ref().is_some_and(oneshot::Receiver::is_empty) {
+            self.haste.hurry();
+        }
+        self.outcome().await
+    }
+
+    /// All of this, to one of several who could wait for it.
+    pub(crate) fn take(&mut self) -> Option<Written<O>> {
+        let told = self.told.take()?;
+        Some(Written { told: Some(told), haste: self.haste.clone() })
+    }
+}
+
+impl Haste {
+    fn hurry(&self) {
+        self.hurried.store(true, Ordering::Release);
+        self.writer.unpark();
     }
 }
 
@@ -201,15 +229,7 @@ impl<T: Tables> fmt::Debug for Disk<T> {
 
 impl<T: Tables> Drop for Inner<T> {
     fn drop(&mut self) {
-        self.hurry();
-    }
-}
-
-impl<T: Tables> Inner<T> {
-    /// Has written what was handed over, without gathering more.
-    fn hurry(&self) {
-        self.shared.hurried.store(true, Ordering::Release);
-        self.writer.unpark();
+        self.haste.hurry();
     }
 }
 
@@ -238,15 +258,17 @@ impl<T: Tables> Disk<T> {
             redb::Error::DatabaseAlreadyOpen => OpenStoreError::InUse { path: path.clone() },
             error => OpenStoreError::File { path: path.clone(), source: Box::new(error) },
         })?;
-        let shared = Shared { database: RwLock::new(Some(database)), hurried: AtomicBool::new(false) };
-        let shared = Arc::new(shared);
+        let database = Arc::new(RwLock::new(Some(database)));
+        let hurried = Arc::new(AtomicBool::new(false));
         let (queue, jobs) = mpsc::channel(T::PACE.waiting_max);
-        let writing = Writing { shared: Arc::clone(&shared), path, tables, open };
+        let writing =
+            Writing { database: Arc::clone(&database), hurried: Arc::clone(&hurried), path, tables, open };
         let thread = thread::Builder::new()
             .name(T::NAME.to_owned())
             .spawn(move || writing.write_all(jobs))
             .map_err(|source| OpenStoreError::Thread { name: T::NAME, source })?;
-        let disk = Disk(Arc::new(Inner { queue, shared, writer: thread.thread().clone() }));
+        let haste = Haste { hurried, writer: thread.thread().clone() };
+        let disk = Disk(Arc::new(Inner { queue, database, haste }));
         Ok((disk, Writer { name: T::NAME, thread }))
     }
 
@@ -255,8 +277,9 @@ impl<T: Tables> Disk<T> {
         let (done, written) = oneshot::channel();
         let job = Job { change: Some(change), done: Some(done) };
         self.0.queue.send(job).await.map_err(|_| WriteError::Stopping)?;
-        self.0.hurry();
-        Written(written).outcome().await
+        self.0.haste.hurry();
+        let written = Written { told: Some(written), haste: self.0.haste.clone() };
+        written.outcome().await
     }
 
     /// Has a change written soon; what is returned says when it is on the disk. Where there is no room, the calling thread
@@ -269,12 +292,12 @@ impl<T: Tables> Disk<T> {
             job = back;
             thread::sleep(FULL_PAUSE);
         }
-        Written(written)
+        Written { told: Some(written), haste: self.0.haste.clone() }
     }
 
     /// Has what was handed over written at once.
     pub(crate) fn hurry(&self) {
-        self.0.hurry();
+        self.0.haste.hurry();
     }
 
     /// Has a change written soon, if there is room; returns whether there was.
@@ -286,7 +309,7 @@ impl<T: Tables> Disk<T> {
     pub(crate) async fn flush(&self) {
         let (done, written) = oneshot::channel();
         if self.0.queue.send(Job { change: None, done: Some(done) }).await.is_ok() {
-            self.0.hurry();
+            self.0.haste.hurry();
             let _ = written.await;
         }
     }
@@ -297,7 +320,7 @@ impl<T: Tables> Disk<T> {
         look: impl FnOnce(&ReadTransaction) -> Result<R, redb::Error>,
     ) -> Result<R, FindError> {
         let failed = |source| FindError { name: T::NAME, source: Box::new(source) };
-        let guard = self.0.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.0.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or_else(|| failed(redb::Error::DatabaseClosed))?;
         let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
         look(&transaction).map_err(failed)
@@ -341,7 +364,8 @@ fn open_checked<T: Tables>(
 
 /// What the writing thread has.
 struct Writing<T, O> {
-    shared: Arc<Shared>,
+    database: Shared,
+    hurried: Arc<AtomicBool>,
     path: PathBuf,
     tables: T,
     open: O,
@@ -361,7 +385,7 @@ impl<T: Tables, O: Fn() -> Result<Database, redb::DatabaseError>> Writing<T, O> 
                 let room = told.len() < T::PACE.batch_max && bytes < T::PACE.batch_bytes_max;
                 next = if room { jobs.try_recv().ok() } else { None };
                 // What is left may be waited for.
-                self.shared.hurried.fetch_or(!room, Ordering::AcqRel);
+                self.hurried.fetch_or(!room, Ordering::AcqRel);
             }
             let count = changes.len();
             match if count == 0 { Ok(Vec::new()) } else { self.write(changes) } {
@@ -390,7 +414,7 @@ impl<T: Tables, O: Fn() -> Result<Database, redb::DatabaseError>> Writing<T, O> 
         let until = Instant::now() + T::PACE.gather;
         loop {
             // What hurries from here on is in this batch, or hurries the next.
-            let hurried = self.shared.hurried.swap(false, Ordering::AcqRel);
+            let hurried = self.hurried.swap(false, Ordering::AcqRel);
             let left = until.saturating_duration_since(Instant::now());
             if hurried || left.is_zero() {
                 return;
@@ -401,7 +425,7 @@ impl<T: Tables, O: Fn() -> Result<Database, redb::DatabaseError>> Writing<T, O> 
 
     fn write(&self, changes: Vec<T::Change>) -> Result<Vec<T::Outcome>, String> {
         let outcome = {
-            let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+            let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
             guard.as_ref().map(|database| commit(database, &self.tables, changes, unix_ms()))
         };
         let failure = match outcome {
@@ -409,7 +433,7 @@ impl<T: Tables, O: Fn() -> Result<Database, redb::DatabaseError>> Writing<T, O> 
             Some(Err(error)) => describe(&error),
             None => "the file could not be reopened after a failure".to_owned(),
         };
-        let mut guard = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // Closed first: a file that is open here cannot be opened again.
         *guard = None;
         // A file that is gone is not made anew under a gateway that remembers what was in it.

@@ -54,6 +54,8 @@ pub enum Code {
     Policy,
     /// The `Idempotency-Key` was used for another request.
     IdempotencyMismatch,
+    /// The request was answered and charged before, and the answer cannot be told again.
+    AnsweredBefore,
     /// The key has had its requests or tokens of this minute.
     RateLimited,
     /// The `Host` is not one this loopback gateway answers to.
@@ -145,7 +147,7 @@ impl Accountable {
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 34] = [
+    pub const ALL: [Code; 35] = [
         Code::InvalidParam,
         Code::UnknownParameter,
         Code::UnsupportedParameter,
@@ -161,6 +163,7 @@ impl Code {
         Code::PaymentRefused,
         Code::Policy,
         Code::IdempotencyMismatch,
+        Code::AnsweredBefore,
         Code::RateLimited,
         Code::HostNotAllowed,
         Code::ModelUnknown,
@@ -273,6 +276,9 @@ impl Code {
             }
             Code::IdempotencyMismatch => {
                 entry("idempotency_mismatch", StatusCode::CONFLICT, REQUEST, Caller, Retry::Useless)
+            }
+            Code::AnsweredBefore => {
+                entry("answered_before", StatusCode::CONFLICT, REQUEST, Gateway, Retry::Useless)
             }
             Code::RateLimited => entry(
                 "rate_limited",

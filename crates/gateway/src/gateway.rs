@@ -278,7 +278,9 @@ impl Gateway {
         let kept = keys::Kept { journal: journal.clone(), receipts: receipts.clone() };
         let control = keys::Served::start(&data_dir, Arc::clone(&keys), kept)
             .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
-        let mut writers = vec![writer, stream_writer, response_writer, key_writer, journal_writer];
+        let (once, once_writer) = Once::open(&data_dir)?;
+        let mut writers =
+            vec![writer, stream_writer, response_writer, key_writer, journal_writer, once_writer];
         let payments = match ledger.as_ref().filter(|_| x402) {
             Some(ledger) => {
                 let (payments, writer) = Payments::open(
@@ -335,7 +337,7 @@ impl Gateway {
             responses: Responses::new(kept_responses, limits.reader_grace),
             keys,
             payments,
-            once: Arc::default(),
+            once,
             intake: Intake::new(limits.body_bytes_max, limits.bodies_bytes_max, limits.body_timeout),
             active: Arc::default(),
             metrics: Arc::default(),

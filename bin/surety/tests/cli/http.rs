@@ -23,7 +23,8 @@ pub fn go_on(base_url: &str, body: &Value, last: &str) -> Option<BufReader<TcpSt
     exchange(origin, "/v1/chat/completions", body, &format!("last-event-id: {last}\r\n")).ok()
 }
 
-fn exchange(origin: &str, path: &str, body: &Value, headers: &str) -> std::io::Result<BufReader<TcpStream>> {
+/// A request with further headers, if somebody listens.
+pub fn exchange(origin: &str, path: &str, body: &Value, headers: &str) -> std::io::Result<BufReader<TcpStream>> {
     let host = origin.strip_prefix("http://").unwrap();
     let body = body.to_string();
     let mut stream = TcpStream::connect(host)?;

@@ -15,6 +15,7 @@ mod kill_matrix;
 mod liar_matrix;
 mod look;
 mod money;
+mod once;
 mod telemetry;
 mod tools;
 mod transfer;

@@ -133,6 +133,11 @@ impl Ask {
 
     /// Whether its stream can be gone on with: one answer, of text alone, in which nothing is looked for.
     pub(crate) fn goes_on(&self) -> bool {
+        self.stream && self.could_go_on()
+    }
+
+    /// The same of a document.
+    pub(crate) fn could_go_on(&self) -> bool {
         let plain = match self.form {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
@@ -140,7 +145,7 @@ impl Ask {
             // Lines of JSON have no place for ids.
             Form::Count | Form::Ollama { .. } | Form::Embedding { .. } => false,
         };
-        self.stream && plain && self.tools.is_none() && self.answers() == 1
+        plain && self.tools.is_none() && self.answers() == 1
     }
 
     /// Has the answers be calls, where they must: how a model writes them is known with the model.

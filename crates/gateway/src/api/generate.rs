@@ -223,11 +223,16 @@ pub(super) async fn answer(
     let trace = TraceParent::of(&headers);
     let last = LastEvent::of(&headers)?;
     let Text { text, share } = shared.intake.read(&headers, body).await?;
-    let (broken, call) = match last {
+    let broken = match last {
+        Some(last) => Some(Broken::find(&shared, last).await?),
+        // What is not kept of it is made anew.
+        None if Tenant::current(&shared.keys)?.is_sent_again() => Broken::left_behind(&shared, id).await,
+        None => None,
+    };
+    let (broken, call) = match broken {
         None => (None, Call { id, received_ms, today: CivilDate::from_unix_ms(received_ms), trace, share }),
-        // A stream that goes on has the id and the day that it began with.
-        Some(last) => {
-            let broken = Broken::find(&shared, last).await?;
+        // What goes on has the id and the day that it began with.
+        Some(broken) => {
             let Begun { received_ms, date, .. } = broken.begun;
             let call = Call { id: broken.last.request, received_ms, today: date, trace, share };
             (Some(broken), call)
@@ -271,23 +276,19 @@ async fn begin(
     shared.open()?;
     let tenant = Tenant::current(&shared.keys)?;
     trail.asked_by(tenant.key());
-    let model = match &broken {
-        Some(_) => resolve_soon(&shared, &ask.model).await?,
-        None => shared.workers.resolve(&ask.model)?,
+    let model = match broken.is_some() || tenant.is_sent_again() {
+        true => resolve_soon(&shared, &ask.model).await?,
+        false => shared.workers.resolve(&ask.model)?,
     };
     fits(&ask, &model)?;
-    if model.arithmetic == NO_ARITHMETIC && broken.as_ref().is_some_and(|broken| broken.is_kept) {
-        let message = "An upstream of its operator's began the answer, and nobody can go on with that: it would be another. \
-                       Leave `Last-Event-ID` out to ask anew.";
-        return Err(ApiError::new(Code::NotFound, message).with_param("Last-Event-ID"));
-    }
-    let goes_on = broken.as_ref().is_some_and(|broken| broken.is_kept);
+    let is_kept = broken.as_ref().is_some_and(|broken| broken.is_kept);
     ask.hold_to_calls(model.calls)?;
     guard::screen(&tenant, &mut ask, &model)?;
     let restored = match broken {
-        Some(broken) => Some((broken.last.position, broken.restore(&ask, &model)?)),
+        Some(broken) => broken.restore(&ask, &model)?,
         None => None,
     };
+    let goes_on = is_kept && restored.is_some();
     let active = shared.admit(id)?;
     let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
     // Where only tokens are counted there is nothing to compare.
@@ -326,7 +327,10 @@ async fn begin(
         begun = begin => begun?,
         () = shared.halted() => return Err(stopping()),
     };
-    let log = ask.goes_on().then(|| match goes_on {
+    // What is made anew although something of it is kept is not kept beside that.
+    let is_logged =
+        goes_on == is_kept && (ask.goes_on() || (tenant.is_sent_once() && ask.could_go_on()));
+    let log = is_logged.then(|| match goes_on {
         true => shared.streams.go_on(id),
         false => {
             let nonce = answering.nonce();

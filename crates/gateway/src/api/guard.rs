@@ -16,19 +16,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use surety_types::Amount;
+use tracing::error;
 
 use super::{
     ask::Ask,
     body::Text,
     fields::quote,
-    once::{self, Connection, Said, Turn},
-    suffix, utc, x402,
+    once::{self, Connection, Record, Said, Turn},
+    responses, suffix, utc, x402,
 };
 use crate::{
     error::{Accountable, ApiError, Code},
     gateway::Shared,
     id::RequestId,
-    keys::{Level, Room, SECRET_PREFIX, Tenant},
+    keys::{Level, Room, SECRET_PREFIX, Sent, Tenant},
     route::{Resolved, preferences::MaxPrice},
 };
 
@@ -118,16 +119,19 @@ pub(super) async fn answer_once(
     let Text { text, share } = shared.intake.read(&parts.headers, body).await?;
     let digest = once::digest(parts.uri.path(), &text);
     let connection = parts.extensions.get::<Connection>().cloned().unwrap_or_default();
+    let id = *parts.extensions.get::<RequestId>().ok_or_else(|| ApiError::bug("a request has no id"))?;
     // Whoever handles it takes its share anew.
     drop(share);
     let request = Request::from_parts(parts, Body::from(text));
-    match shared.once.turn(tenant.number(), said, digest).await? {
+    match shared.once.turn(tenant.number(), said, digest, id).await? {
         Turn::Again(record) => Ok(record.response(connection).await),
-        Turn::First(record) => {
-            let response = Arc::clone(&record).response(connection);
-            let scoped = tenant.clone().scope(next.run(request));
-            tokio::spawn(record.make(Arc::clone(&shared.once), tenant, scoped));
-            Ok(response.await)
+        Turn::First(record, written) => {
+            tenant.sent_once(Sent::First(written));
+            Ok(made_once(shared, tenant, record, connection, next.run(request)).await)
+        }
+        Turn::Resumed(record) => {
+            let going_on = go_on(Arc::clone(shared), tenant.clone(), Arc::clone(&record), id, request, next);
+            Ok(made_once(shared, tenant, record, connection, going_on).await)
         }
         Turn::Unkept if named => {
             let message = "The gateway keeps as many responses for repetition as it can at the moment. Try again shortly, \
@@ -136,6 +140,57 @@ pub(super) async fn answer_once(
         }
         Turn::Unkept => Ok(tenant.scope(next.run(request)).await),
     }
+}
+
+/// Answers what a gateway that was stopped had begun to answer, under the id that it gave it, unless that is charged.
+async fn go_on(
+    shared: Arc<Shared>,
+    tenant: Tenant,
+    record: Arc<Record>,
+    id: RequestId,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begun = record.request_id();
+    let (receipts, keys) = (shared.receipts.clone(), Arc::clone(&shared.keys));
+    let found = tokio::task::spawn_blocking(move || {
+        let kept = receipts.find(begun).map_err(|error| error.to_string())?;
+        Ok::<_, String>((kept.is_some(), keys.generation(begun)?.is_some()))
+    });
+    let (is_answered, is_charged) = match found.await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            error!(request = %begun, error, "what became of a request that is sent again cannot be read");
+            return ApiError::bug("the receipts cannot be read").into_response();
+        }
+        Err(_) => return ApiError::bug("looking for a receipt panicked").into_response(),
+    };
+    // A response is kept beside its receipt.
+    if is_answered && !responses::is_there(&shared, begun).await {
+        return once::answered_before(begun).into_response();
+    }
+    if !is_answered && (is_charged || tenant.pays_by_request()) {
+        // Whoever was given the beginning has paid for that, or pays by another payment now.
+        tenant.sent_once(Sent::First(shared.once.begin_anew(&record, id)));
+    } else {
+        tenant.sent_once(Sent::Again);
+        request.extensions_mut().insert(begun);
+    }
+    next.run(request).await
+}
+
+/// The response that a record keeps, made now.
+async fn made_once(
+    shared: &Arc<Shared>,
+    tenant: Tenant,
+    record: Arc<Record>,
+    connection: Connection,
+    making: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    let response = Arc::clone(&record).response(connection);
+    let scoped = tenant.clone().scope(making);
+    tokio::spawn(record.make(Arc::clone(&shared.once), tenant, scoped));
+    response.await
 }
 
 /// Applies a key's terms to what is asked: other models are refused, dearer workers left out; or a payment's time.

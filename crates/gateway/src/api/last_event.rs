@@ -7,6 +7,7 @@
 //! Absent: going on (`generate`).
 
 use axum::http::HeaderMap;
+use surety_types::receipt::NO_ARITHMETIC;
 
 use super::ask::Ask;
 use crate::{
@@ -38,6 +39,8 @@ pub(super) struct Broken {
     pub(super) begun: Begun,
     /// Whether anything is kept of it; if not, it begins anew, and says the same.
     pub(super) is_kept: bool,
+    /// Whether it is made anew where it cannot be gone on with: its caller names no place in it.
+    or_anew: bool,
     entries: Vec<Entry>,
 }
 
@@ -79,7 +82,7 @@ impl Broken {
             (streams.find(last.request).filter(theirs), whole)
         });
         match found.await.map_err(|_| ApiError::bug("looking for a stream panicked"))? {
-            (Some((begun, entries)), _) => Ok(Broken { last, begun, is_kept: true, entries }),
+            (Some((begun, entries)), _) => Ok(Broken { last, begun, is_kept: true, or_anew: false, entries }),
             (None, true) => Err(gone(&format!(
                 "The stream that `Last-Event-ID` names was answered to its end, and is not sent again. All of it is in \
                  /v1/receipts/{}.",
@@ -92,12 +95,19 @@ impl Broken {
         }
     }
 
+    /// What a gateway that was stopped left of an answer that is asked for again, by a caller who knows nothing of that; none if
+    /// it is to be made anew.
+    pub(super) async fn left_behind(shared: &Shared, request: RequestId) -> Option<Broken> {
+        let found = Broken::find(shared, LastEvent::from_the_beginning(request)).await.ok()?;
+        Some(Broken { or_anew: true, ..found })
+    }
+
     /// An answer that begins as `begun` says, or has begun so: all of it is wanted. Reads the disk.
     pub(super) fn from_the_start(shared: &Shared, request: RequestId, begun: Begun) -> Broken {
         let last = LastEvent { request, position: 0 };
         let same = |kept: &Begun| (kept.nonce, kept.model) == (begun.nonce, begun.model);
         match shared.streams.find(request).filter(|(kept, _)| same(kept)) {
-            Some((begun, entries)) => Broken { last, begun, is_kept: true, entries },
+            Some((begun, entries)) => Broken { last, begun, is_kept: true, or_anew: false, entries },
             None => Broken::anew(request, begun),
         }
     }
@@ -105,11 +115,25 @@ impl Broken {
     /// An answer that begins as `begun` says.
     pub(super) fn anew(request: RequestId, begun: Begun) -> Broken {
         let last = LastEvent { request, position: 0 };
-        Broken { last, begun, is_kept: false, entries: Vec::new() }
+        Broken { last, begun, is_kept: false, or_anew: false, entries: Vec::new() }
     }
 
-    /// The answer as far as it was signed for, if this is the request that began it.
-    pub(super) fn restore(self, ask: &Ask, model: &Resolved) -> Result<Restored, ApiError> {
+    /// The answer as far as it was signed for, and the place from which it is wanted, if this is the request that began it; none if
+    /// it is to be made anew.
+    pub(super) fn restore(self, ask: &Ask, model: &Resolved) -> Result<Option<(usize, Restored)>, ApiError> {
+        let (position, or_anew) = (self.last.position, self.or_anew);
+        match self.restored(ask, model) {
+            Err(_) if or_anew => Ok(None),
+            restored => restored.map(|restored| Some((position, restored))),
+        }
+    }
+
+    fn restored(self, ask: &Ask, model: &Resolved) -> Result<Restored, ApiError> {
+        if model.arithmetic == NO_ARITHMETIC && self.is_kept {
+            let message = "An upstream of its operator's began the answer, and nobody can go on with that: it would be another. \
+                           Leave `Last-Event-ID` out to ask anew.";
+            return Err(ApiError::new(Code::NotFound, message).with_param("Last-Event-ID"));
+        }
         let other = || {
             let message = "The stream that `Last-Event-ID` names began with another request. Send the very same one, or \
                            leave the header out to ask anew.";
@@ -117,8 +141,8 @@ impl Broken {
         };
         let [request] = &ask.requests[..] else { return Err(other()) };
         // A response with functions is told as the model wrote it, and divided by whoever tells it on.
-        let from_the_start = self.last.position == 0 && ask.stream && ask.answers() == 1;
-        if !(ask.goes_on() || from_the_start) || model.id != self.begun.model {
+        let is_whole = self.last.position == 0 && (ask.could_go_on() || (ask.stream && ask.answers() == 1));
+        if !(ask.goes_on() || is_whole) || model.id != self.begun.model {
             return Err(other());
         }
         let again = Again { request, sampling: &ask.sampling, seed: ask.seed, ignore_end: ask.ignore_end };

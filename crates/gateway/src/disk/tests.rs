@@ -76,7 +76,7 @@ pub(crate) fn applied<T: Tables>(
     changes: Vec<T::Change>,
     now_ms: u64,
 ) -> Vec<T::Outcome> {
-    let guard = disk.0.shared.database.read().expect("no panic");
+    let guard = disk.0.database.read().expect("no panic");
     commit(guard.as_ref().expect("open"), tables, changes, now_ms).expect("written")
 }
 

@@ -139,8 +139,7 @@ impl Hold {
             }
             if !state.noted {
                 state.noted = true;
-                let (request, key) = (self.request.bits(), self.tenant.key());
-                state.on_disk = Some(self.tenant.keep(Change::Hold { request, key }));
+                state.on_disk = Some(self.tenant.hold_on_disk(self.request.bits()));
             }
             state.reserved += after - before;
         } else if before > after {
@@ -150,8 +149,9 @@ impl Hold {
         Ok(())
     }
 
-    /// Returns once the disk knows who is charged for this request.
+    /// Returns once the disk knows who is charged for this request, and that it may be sent again.
     pub(crate) async fn on_disk(&self) {
+        self.tenant.sent_on_disk().await;
         let on_disk = self.lock().on_disk.take();
         let Some(on_disk) = on_disk else { return };
         if let Err(failure) = on_disk.outcome().await {
@@ -189,6 +189,7 @@ impl Hold {
         self.tenant.release(std::mem::take(&mut state.reserved));
         if state.noted {
             self.tenant.post(Change::Release { request: self.request.bits() });
+            self.tenant.hold_over(self.request.bits());
         }
     }
 
@@ -222,11 +223,17 @@ impl Hold {
         });
         let (request, key) = (self.request.bits(), self.tenant.key());
         let change = Change::Settle { request, key, generation };
-        if at_once {
-            return Some(self.tenant.keep(change));
+        let written = match at_once {
+            true => Some(self.tenant.keep(change)),
+            false => {
+                self.tenant.post(change);
+                None
+            }
+        };
+        if state.noted {
+            self.tenant.hold_over(request);
         }
-        self.tenant.post(change);
-        None
+        written
     }
 }
 

@@ -28,7 +28,7 @@ use std::{
 };
 
 use surety_types::{Digest, Envelope, Evidence, Receipt, Signed};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub(crate) use account::Account;
 pub use control::{ControlError, KeysOf, LoggedRequest, RequestsPage, UsagePage};
@@ -105,6 +105,8 @@ pub(crate) struct Keys {
     store: Store,
     /// Nobody gets in without one, even where there is none yet.
     required: bool,
+    /// Holds that the disk knows of, by request: a stream that was left and is gone on with has two for a while.
+    holds: Mutex<HashMap<u128, usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +145,8 @@ impl Keys {
             let Some(answered) = answered else { break };
             let name = kept.keys.get(&key).map(|row| row.terms.name.clone());
             let change = match answered(RequestId::of_bits(request)) {
+                // What was held still was of an attempt that its reader had left.
+                Some(generation) if is_charged(&store, request, &generation) => Change::Release { request },
                 Some(generation) => {
                     let generation = Generation { key: name, ..generation };
                     let sum = totals.entry(key).or_default();
@@ -170,7 +174,8 @@ impl Keys {
             state.secrets.insert(digest, key);
             state.keys.insert(key, entry);
         }
-        Ok((Arc::new(Keys { state: Mutex::new(state), store, required }), writer))
+        let keys = Keys { state: Mutex::new(state), store, required, holds: Mutex::default() };
+        Ok((Arc::new(keys), writer))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -461,6 +466,17 @@ struct Inner {
     failed: AtomicBool,
     /// What pays for the request, where no key does.
     payment: Option<Arc<Payment>>,
+    /// Whether the request may be sent again.
+    sent: Mutex<Option<Sent>>,
+}
+
+/// A request that is answered once, however often it is sent.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// That it was sent is on the disk soon: this says when.
+    First(Written<()>),
+    /// A gateway that was stopped had begun to answer it.
+    Again,
 }
 
 tokio::task_local! {
@@ -476,6 +492,7 @@ impl Tenant {
             estimate: AtomicU64::new(estimate),
             failed: AtomicBool::new(false),
             payment: None,
+            sent: Mutex::default(),
         }))
     }
 
@@ -493,6 +510,7 @@ impl Tenant {
             estimate: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             payment: Some(payment),
+            sent: Mutex::default(),
         }))
     }
 
@@ -554,6 +572,11 @@ impl Tenant {
         self.0.payment.as_ref().map_or(self.0.key, |payment| payment.payer_number())
     }
 
+    /// Whether a payment of its own stands for the request.
+    pub(crate) fn pays_by_request(&self) -> bool {
+        self.0.payment.is_some()
+    }
+
     /// Milliseconds that an answer may take, where what pays for it is good for so long only.
     pub(crate) fn patience_ms(&self) -> Option<u64> {
         self.0.payment.as_ref().and_then(|payment| payment.patience_ms())
@@ -596,6 +619,38 @@ impl Tenant {
     /// Whether what was asked for failed after its response had begun.
     pub(crate) fn has_failed(&self) -> bool {
         self.0.failed.load(Ordering::Acquire)
+    }
+
+    /// Its request may be sent again.
+    pub(crate) fn sent_once(&self, sent: Sent) {
+        *self.sent() = Some(sent);
+    }
+
+    /// Whether its request may be sent again, so that the next gateway should be able to go on with the answer.
+    pub(crate) fn is_sent_once(&self) -> bool {
+        self.sent().is_some()
+    }
+
+    /// Whether a gateway that was stopped had begun to answer its request.
+    pub(crate) fn is_sent_again(&self) -> bool {
+        matches!(*self.sent(), Some(Sent::Again))
+    }
+
+    fn sent(&self) -> MutexGuard<'_, Option<Sent>> {
+        self.0.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once the disk knows that its request may be sent again.
+    pub(crate) async fn sent_on_disk(&self) {
+        let written = match &mut *self.sent() {
+            Some(Sent::First(written)) => written.take(),
+            Some(Sent::Again) | None => None,
+        };
+        if let Some(written) = written
+            && let Err(failure) = written.at_once().await
+        {
+            error!(%failure, "a crash now would let a request be answered twice");
+        }
     }
 
     fn failed(&self) {
@@ -659,6 +714,28 @@ impl Tenant {
         self.0.keys.store.post(change);
     }
 
+    fn holds(&self) -> MutexGuard<'_, HashMap<u128, usize>> {
+        self.0.keys.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something is held for a request; what is returned says when the disk knows.
+    fn hold_on_disk(&self, request: u128) -> Written<()> {
+        *self.holds().entry(request).or_default() += 1;
+        self.keep(Change::Hold { request, key: self.0.key })
+    }
+
+    /// What was held is charged or given back, and the disk was told: if it was not all that is held for the request, it is
+    /// told that, too.
+    fn hold_over(&self, request: u128) {
+        let mut holds = self.holds();
+        let Some(left) = holds.get_mut(&request) else { return };
+        *left -= 1;
+        match *left {
+            0 => drop(holds.remove(&request)),
+            _ => self.post(Change::Hold { request, key: self.0.key }),
+        }
+    }
+
     fn keep(&self, change: Change) -> Written<()> {
         self.0.keys.store.keep(change)
     }
@@ -675,6 +752,18 @@ impl Drop for Inner {
             bucket.put(unix_ms(), estimate);
         }
     }
+}
+
+/// Whether a row of usage has all parts of a generation.
+fn is_charged(store: &Store, request: u128, generation: &Generation) -> bool {
+    let row = store.generation(request).ok().flatten();
+    row.is_some_and(|(_, row)| {
+        let mut parts = row.parts;
+        let mut has = |part: &GenerationPart| {
+            parts.iter().position(|own| own == part).map(|at| parts.remove(at)).is_some()
+        };
+        generation.parts.iter().all(&mut has)
+    })
 }
 
 /// What evidence says that its request was charged.

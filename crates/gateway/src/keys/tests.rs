@@ -347,3 +347,39 @@ proptest! {
         prop_assert!(of_evidence(&bytes).is_none());
     }
 }
+
+#[test]
+fn who_left_and_went_on_is_charged_for_both_parts_wherever_the_gateway_is_killed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keys, _writer) = open(directory.path());
+    let (secret, _) = block_on(keys.create(budget(1000))).expect("a key");
+    let worker = SecretKey::from_bytes(&[1; 32]).public();
+    let begin = || {
+        let tenant = keys.admit(Some(&secret), None).expect("it may come in");
+        let hold = tenant.hold(RequestId::of_bits(9), "m", 1, 1);
+        let leg = hold.leg(ANSWER, 100).expect("it is set aside");
+        (hold, leg)
+    };
+    let part = hold::part_of(&receipt(worker, 5), false);
+    let evidence = Generation { parts: vec![part], ..generation(9, 5) };
+    // What the next gateway says was used, if this one is killed now.
+    let used = || {
+        block_on(keys.written());
+        let copy = tempfile::tempdir().expect("a directory");
+        std::fs::copy(directory.path().join("keys.redb"), copy.path().join("keys.redb")).expect("copied");
+        let answered = |_| Some(evidence.clone());
+        let (keys, _writer) = Keys::open(copy.path(), false, Some(&answered)).expect("keys");
+        keys.show("mine").expect("the key").used.0
+    };
+    let ((left, left_leg), (gone_on, leg)) = (begin(), begin());
+    left_leg.charge(&receipt(worker, 7));
+    drop((left_leg, left));
+    assert_eq!(used(), 12, "of the second part there is a receipt, and it was not charged");
+    let again = begin();
+    leg.charge(&receipt(worker, 5));
+    gone_on.complete([3, 1, 5], None, false);
+    assert_eq!(used(), 12, "it was charged; what is held still is of another attempt");
+    drop((leg, again));
+    assert_eq!(used(), 12);
+    assert_eq!(keys.show("mine").expect("the key").reserved, Micro(0));
+}

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{fake::FakeWorker, http::Site};
+use surety_types::Evidence;
+
+use crate::{
+    fake::FakeWorker,
+    http::Site,
+    responses::{SAID, SCRIPT, again, copied, events, id, patient, said, text, until, whole_events},
+};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -173,4 +179,99 @@ async fn a_stream_that_is_asked_for_again_is_told_from_its_beginning_and_goes_on
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(text, "one two three");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_gateway_answered_is_told_again_and_what_it_had_begun_goes_on() {
+    let worker = FakeWorker::start(1).await;
+    let site = patient(&worker, |_| {}).await;
+    let mut whole = Vec::new();
+    for stream in [false, true] {
+        let (name, body) = (format!("Idempotency-Key: whole-{stream}\r\n"), chat("one two three", stream));
+        let answer = site.post_with(CHAT, &name, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        whole.push((name, body, answer));
+    }
+    // A library's request: nobody read the end of its answer.
+    let counted = |count: usize| format!("x-stainless-retry-count: {count}\r\n");
+    let lost = chat("one two", false);
+    let answered = site.post_with(CHAT, &counted(0), &lost).await;
+    let (name, body) = ("Idempotency-Key: under-way\r\n", chat(SCRIPT, false));
+    let _wire = site.open_with(CHAT, name, &body).await;
+    // Five words are signed for when the worker falls silent.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = orders(&worker);
+    let site = again(copied(&site), Some(&worker)).await;
+    for (name, body, answer) in whole {
+        let told = site.post_with(CHAT, &name, &body).await;
+        assert_eq!((told.status, &told.body), (200, &answer.body), "to the byte");
+        assert_eq!(told.header("x-request-id"), answer.header("x-request-id"));
+        assert_eq!(told.header("content-type"), answer.header("content-type"));
+        let other = site.post_with(CHAT, &name, &chat("other", false)).await;
+        assert_eq!((other.status, &other.error()["code"]), (409, &json!("idempotency_mismatch")));
+    }
+    assert_eq!(site.post_with(CHAT, &counted(1), &lost).await.body, answered.body);
+    assert_eq!(orders(&worker), before, "nothing is made again");
+    let whole = site.post_with(CHAT, name, &body).await;
+    assert_eq!(whole.json()["choices"][0]["message"]["content"], SAID, "{}", whole.text());
+    assert_eq!(orders(&worker), before + 1);
+    let id = whole.header("x-request-id").expect("an id").to_owned();
+    let kept = site.get(&format!("/v1/receipts/{id}")).await;
+    let evidence = Evidence::parse(&kept.body).expect("evidence");
+    assert!(!evidence.answers[0].output_ids.is_empty(), "something was signed for before");
+    assert_eq!(evidence.answers[1].resumed_ids, evidence.answers[0].output_ids);
+    let again = site.post_with(CHAT, name, &body).await;
+    assert_eq!((again.header("x-request-id"), again.body == whole.body), (Some(id.as_str()), true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_charged_and_cannot_be_told_again_is_not_made_again() {
+    let worker = FakeWorker::start(1).await;
+    let site = patient(&worker, |_| {}).await;
+    let (name, body) = ("Idempotency-Key: begun\r\n", chat(SCRIPT, false));
+    let _wire = site.open_with(CHAT, name, &body).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = copied(&site);
+    // The next gateway answers it to its end; then it is as if it had been killed before its response was kept.
+    let site = again(begun, Some(&worker)).await;
+    let early = copied(&site);
+    let answer = site.post_with(CHAT, name, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let late = copied(&site);
+    std::fs::copy(early.path().join("repeats.redb"), late.path().join("repeats.redb")).expect("copied");
+    let before = orders(&worker);
+    let site = again(late, Some(&worker)).await;
+    for _ in 0..2 {
+        let refused = site.post_with(CHAT, name, &body).await;
+        let error = refused.error();
+        assert_eq!((refused.status, &error["code"]), (409, &json!("answered_before")), "{error}");
+        let id = answer.header("x-request-id").expect("an id");
+        assert!(
+            error["message"].as_str().expect("a message").contains(&format!("/v1/receipts/{id}")),
+            "{error}"
+        );
+        assert_eq!(refused.header("x-should-retry"), Some("false"));
+    }
+    assert_eq!(orders(&worker), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_the_next_gateway_made_by_itself_is_told_to_whoever_asks_again() {
+    let worker = FakeWorker::start(1).await;
+    let site = patient(&worker, |_| {}).await;
+    let (path, name) = ("/v1/responses", "Idempotency-Key: response\r\n");
+    let body = json!({"model": "tiny", "stream": true, "input": SCRIPT}).to_string();
+    let mut wire = site.open_with(path, name, &body).await;
+    wire.until("r fi").await;
+    let response = id(&whole_events(wire.so_far().text())[0]["response"]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let site = again(copied(&site), Some(&worker)).await;
+    let whole = until(&site, &response, |response| response["status"] == "completed").await;
+    assert_eq!(said(&whole), SAID);
+    let before = orders(&worker);
+    for _ in 0..2 {
+        let told = events(&site.post_with(path, name, &body).await);
+        assert_eq!((id(&told[0]["response"]), text(&told)), (response.clone(), SAID.to_owned()));
+    }
+    assert_eq!(orders(&worker), before, "nothing is made again");
 }

@@ -35,7 +35,7 @@ async fn call(site: &Site, method: &str, path: &str) -> Answer {
 }
 
 /// The events of a stream, whose numbers have no gap.
-fn events(answer: &Answer) -> Vec<Value> {
+pub fn events(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
     let events: Vec<Value> =
@@ -45,16 +45,16 @@ fn events(answer: &Answer) -> Vec<Value> {
     events
 }
 
-fn text(events: &[Value]) -> String {
+pub fn text(events: &[Value]) -> String {
     events.iter().filter_map(|event| event["delta"].as_str()).collect()
 }
 
-fn id(response: &Value) -> String {
+pub fn id(response: &Value) -> String {
     response["id"].as_str().expect("an id").to_owned()
 }
 
 /// Waits until a response is as wanted.
-async fn until(site: &Site, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(site: &Site, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let reached = async {
         loop {
             let answer = site.get(&format!("{PATH}/{id}")).await;
@@ -69,7 +69,7 @@ async fn until(site: &Site, id: &str, wanted: impl Fn(&Value) -> bool) -> Value 
     tokio::time::timeout(PATIENCE, reached).await.expect("it should get there")
 }
 
-fn said(response: &Value) -> &str {
+pub fn said(response: &Value) -> &str {
     response["output"][0]["content"][0]["text"].as_str().unwrap_or("")
 }
 
@@ -85,14 +85,14 @@ async fn read_until(site: &Site, body: &Value, said: &str) -> Vec<Value> {
     whole_events(wire.so_far().text())
 }
 
-fn whole_events(text: &str) -> Vec<Value> {
+pub fn whole_events(text: &str) -> Vec<Value> {
     let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
     let data =
         whole.split("\n\n").filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")));
     data.map(|data| serde_json::from_str(data).expect("JSON")).collect()
 }
 
-async fn patient(worker: &FakeWorker, change: impl FnOnce(&mut GatewaySettings)) -> Site {
+pub async fn patient(worker: &FakeWorker, change: impl FnOnce(&mut GatewaySettings)) -> Site {
     let site = Site::with(&[worker], |settings| {
         settings.limits.stall_timeout = Duration::from_secs(60);
         settings.limits.search_timeout = Duration::from_secs(10);
@@ -423,10 +423,10 @@ async fn failures_and_short_answers_are_told_in_every_form() {
 }
 
 /// Words before and behind where the worker falls silent, each with a pause: the beginning is kept meanwhile.
-const SCRIPT: &str = "one two PAUSE three PAUSE four PAUSE PAUSE five SILENT-ONCE six séven eight";
-const SAID: &str = "one two three four five six séven eight";
+pub const SCRIPT: &str = "one two PAUSE three PAUSE four PAUSE PAUSE five SILENT-ONCE six séven eight";
+pub const SAID: &str = "one two three four five six séven eight";
 
-async fn again(directory: tempfile::TempDir, worker: Option<&FakeWorker>) -> Site {
+pub async fn again(directory: tempfile::TempDir, worker: Option<&FakeWorker>) -> Site {
     let mut settings = settings(&directory);
     settings.workers = worker.iter().map(|worker| worker.address).collect();
     settings.limits.stall_timeout = Duration::from_secs(60);
@@ -434,6 +434,18 @@ async fn again(directory: tempfile::TempDir, worker: Option<&FakeWorker>) -> Sit
     settings.limits.search_timeout += Duration::from_millis(100);
     let gateway = Gateway::start(settings).await.expect("a gateway");
     Site { address: gateway.address(), gateway, directory }
+}
+
+/// What a gateway leaves behind that is killed now.
+pub fn copied(site: &Site) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a directory");
+    for entry in std::fs::read_dir(site.directory.path()).expect("a directory") {
+        let entry = entry.expect("an entry");
+        if entry.file_type().expect("a type").is_file() {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
+        }
+    }
+    copy
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -480,13 +492,9 @@ async fn a_killed_gateway_s_responses_go_on_or_fail() {
     // Nothing is written any more: what is on the disk is what a gateway killed now leaves behind.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let copy = |streams: bool| {
-        let copy = tempfile::tempdir().expect("a directory");
-        for entry in std::fs::read_dir(site.directory.path()).expect("a directory") {
-            let entry = entry.expect("an entry");
-            let is_file = entry.file_type().expect("a type").is_file();
-            if is_file && (streams || entry.file_name() != "streams.redb") {
-                std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
-            }
+        let copy = copied(&site);
+        if !streams {
+            std::fs::remove_file(copy.path().join("streams.redb")).expect("removed");
         }
         copy
     };

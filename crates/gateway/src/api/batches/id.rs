@@ -45,8 +45,9 @@ impl FileId {
 }
 
 impl BatchId {
-    pub(crate) fn random() -> Result<Self, getrandom::Error> {
-        random().map(Self)
+    /// The batch that a request makes, however often it is sent.
+    pub(super) fn of(request: RequestId) -> Self {
+        Self(derived(request.bits(), "surety 2026 batch", 0))
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -55,20 +56,20 @@ impl BatchId {
 
     /// The file of its answers, or of what failed.
     pub(super) fn output(self, failed: bool) -> FileId {
-        FileId(self.derived("surety 2026 batch output", u64::from(failed)))
+        FileId(derived(self.0, "surety 2026 batch output", u64::from(failed)))
     }
 
     /// The request of one of its lines.
     pub(super) fn request(self, line: u64) -> RequestId {
-        RequestId::of_bits(self.derived("surety 2026 batch request", line))
+        RequestId::of_bits(derived(self.0, "surety 2026 batch request", line))
     }
+}
 
-    fn derived(self, domain: &'static str, number: u64) -> u128 {
-        let message = [&self.0.to_be_bytes()[..], &number.to_be_bytes()].concat();
-        let mut first = [0; 16];
-        first.copy_from_slice(&Digest::of(domain, &message).0[..16]);
-        u128::from_be_bytes(first)
-    }
+fn derived(id: u128, domain: &'static str, number: u64) -> u128 {
+    let message = [&id.to_be_bytes()[..], &number.to_be_bytes()].concat();
+    let mut first = [0; 16];
+    first.copy_from_slice(&Digest::of(domain, &message).0[..16]);
+    u128::from_be_bytes(first)
 }
 
 impl fmt::Display for FileId {

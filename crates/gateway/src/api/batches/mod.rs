@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, State, rejection::PathRejection},
+    extract::{Extension, Path, Query, State, rejection::PathRejection},
     http::{HeaderMap, Uri},
 };
 use serde::Serialize;
@@ -44,6 +44,7 @@ use super::{
 use crate::{
     error::{Accountable, ApiError, Code, ErrorBody},
     gateway::Shared,
+    id::RequestId,
     keys::Tenant,
 };
 
@@ -212,6 +213,7 @@ fn required(fields: &mut Fields<'_>, name: &str) -> Result<String, ApiError> {
 ))]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
+    Extension(request): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Batch>, ApiError> {
@@ -219,9 +221,14 @@ pub(super) async fn create(
     shared.open()?;
     let batch = asked(&text)?;
     let input = FileId::parse(&batch.input_file_id);
-    let tenant = Tenant::current(&shared.keys)?.key();
+    let tenant = Tenant::current(&shared.keys)?;
+    tenant.sent_on_disk().await;
+    let (tenant, is_sent_again) = (tenant.key(), tenant.is_sent_again());
     let kept = shared.batches.store(move |store| {
-        let id = BatchId::random().map_err(|_| StoreError::Missing)?;
+        let id = BatchId::of(request);
+        if is_sent_again && let Ok(there) = store.batch(tenant, id) {
+            return Ok(there);
+        }
         let mut batch = Batch { id: id.to_string(), ..batch };
         let input = input.ok_or(StoreError::Missing)?;
         let file = store.file(tenant, input)?;

@@ -87,6 +87,11 @@ pub(super) async fn create(
     let (text, asked, conversation) =
         read.await.map_err(|_| ApiError::bug("reading the body panicked"))??;
     shared.open()?;
+    if tenant.is_sent_again()
+        && let Ok(live) = find(&shared, id).await
+    {
+        return attached(&shared, &live).await;
+    }
     let model = shared.workers.resolve(&asked.model)?;
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
@@ -114,6 +119,7 @@ pub(super) async fn create(
     let reader = live.read();
 
     let (labels, source, kept) = if background {
+        tenant.sent_on_disk().await;
         keep_beginning(&shared, &live).await?;
         let kept = Kept::Begun(tokio::spawn(std::future::ready(Ok(()))));
         let labels = Labels {
@@ -129,9 +135,11 @@ pub(super) async fn create(
         let job = generate::start(Arc::clone(&shared), call, ask, broken).await?;
         live.begin();
         let kept = if asked.is_kept_from_the_start() {
-            let (shared, live) = (Arc::clone(&shared), Arc::clone(&live));
+            // As it begins: what it says by and by is kept elsewhere.
+            let record = live.look(|transcript| transcript.to_bytes(None));
+            let shared = Arc::clone(&shared);
             Kept::Begun(tokio::spawn(async move {
-                let record = live.look(|transcript| transcript.to_bytes(None));
+                tenant.sent_on_disk().await;
                 shared.responses.store.keep(id, Keeping::Begun, record).await
             }))
         } else if asked.store {
@@ -203,6 +211,30 @@ pub(super) async fn compact() -> ApiError {
     let message = "/v1/responses/compact is not supported here: nothing that was said is left out unseen. Ask the model for a \
                    summary, and begin a new conversation with it.";
     ApiError::new(Code::UnsupportedParameter, message)
+}
+
+/// The response that a gateway that was stopped had begun, to whoever sends its request again.
+async fn attached(shared: &Arc<Shared>, live: &Arc<Live>) -> Result<Response, ApiError> {
+    let head = &live.head;
+    let mut labels = Labels {
+        receipt: Some(receipt_path(head.id)),
+        model: head.model_id.clone(),
+        workers: None,
+        verification: "pending",
+        cost: None,
+    };
+    let mut response = if head.asked.stream {
+        events(live.read().stream(0, shared.keep_alive))
+    } else if head.asked.background {
+        document(live.document())
+    } else {
+        let (json, note) = live.read().whole().await?;
+        labels = note.map_or(labels, Labels::of);
+        document(json)
+    };
+    labels.stick(&mut response);
+    response.extensions_mut().insert(head.id);
+    Ok(response)
 }
 
 /// A response in the background is on the disk before its caller hears of it.
@@ -354,6 +386,11 @@ fn nothing_kept(id: RequestId) -> ApiError {
         id.response(),
     );
     ApiError::new(Code::NotFound, message).with_param("id")
+}
+
+/// Whether a response is there, and its caller's.
+pub(super) async fn is_there(shared: &Arc<Shared>, id: RequestId) -> bool {
+    find(shared, id).await.is_ok()
 }
 
 /// A response, being made or not.
