@@ -1,6 +1,6 @@
 //! What the project needs around its own code: a writer of model files, random models of real
-//! shapes for tests, the training of the bundled demonstration model, the kill matrix, that of liars, that
-//! of faults and their explanations, and the clients and suites that developers use.
+//! shapes for tests, the training of the bundled demonstration model, the kill matrix, those of liars and
+//! of the ledger, that of faults and their explanations, and the clients and suites that developers use.
 //!
 //! In:     settings as plain structs, from the binary's arguments or from another crate's test.
 //! Out:    GGUF files, reports; progress on stderr.
@@ -18,6 +18,8 @@ pub mod compat;
 pub mod fault_matrix;
 
 pub mod kill_matrix;
+
+pub mod ledger_matrix;
 
 pub mod liar_matrix;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use xtask::random_model::{self, Format, Shape};
-use xtask::{compat, fault_matrix, kill_matrix, liar_matrix, train};
+use xtask::{compat, fault_matrix, kill_matrix, ledger_matrix, liar_matrix, train};
 
 #[derive(Debug, Parser)]
 #[command(about = "Chores of the project")]
@@ -32,6 +32,9 @@ enum Command {
     /// Kills, stops and cuts off workers of a running network in the middle of answers; fails if one is not whole, not
     /// what it would have been, or not paid as its receipts say.
     KillMatrix(KillMatrixArguments),
+    /// Does mixed operations while the gateway is killed again and again; fails if keys, receipts, workers, payers and the ledger
+    /// do not say the same of what was charged, or something was charged twice.
+    LedgerMatrix(LedgerMatrixArguments),
     /// Contests answers of liars, and falsely those of an honest worker, on a real ledger, by real processes; fails if one
     /// ends otherwise than it must, or a sum is not what it must be.
     LiarMatrix(liar_matrix::Settings),
@@ -59,6 +62,15 @@ struct FaultMatrixArguments {
 struct KillMatrixArguments {
     #[command(flatten)]
     settings: kill_matrix::Settings,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct LedgerMatrixArguments {
+    #[command(flatten)]
+    settings: ledger_matrix::Settings,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -108,6 +120,7 @@ fn main() -> Result<()> {
         Command::Exactness(arguments) => exactness::run(&arguments),
         Command::FaultMatrix(arguments) => fault_matrix(&arguments),
         Command::KillMatrix(arguments) => kill_matrix(&arguments),
+        Command::LedgerMatrix(arguments) => ledger_matrix(&arguments),
         Command::LiarMatrix(settings) => liar_matrix(&settings),
         Command::Mutate(arguments) => mutate::run(&arguments),
         Command::Train(arguments) => train(arguments),
@@ -124,6 +137,23 @@ fn kill_matrix(arguments: &KillMatrixArguments) -> Result<()> {
     }
     let failures: Vec<String> = report.failures().into_iter().chain(report.too_slow()).collect();
     ensure!(failures.is_empty(), "it does not hold: {}", failures.join("; "));
+    Ok(())
+}
+
+fn ledger_matrix(arguments: &LedgerMatrixArguments) -> Result<()> {
+    let report = ledger_matrix::run(&arguments.settings)?;
+    if arguments.json {
+        println!("{}", report.json());
+    } else {
+        report.lines().iter().for_each(|line| println!("{line}"));
+    }
+    let failures = report.failures();
+    ensure!(
+        failures.is_empty(),
+        "seed {}: it does not hold: {}",
+        arguments.settings.seed,
+        failures.join("; ")
+    );
     Ok(())
 }
 

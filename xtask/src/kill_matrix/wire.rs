@@ -281,13 +281,13 @@ fn send(
 }
 
 /// The status and headers of an answer.
-struct Head {
-    status: u16,
+pub(crate) struct Head {
+    pub(crate) status: u16,
     headers: BTreeMap<String, String>,
 }
 
 impl Head {
-    fn read(reader: &mut impl BufRead) -> Result<Self> {
+    pub(crate) fn read(reader: &mut impl BufRead) -> Result<Self> {
         let status = line(reader)?;
         let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.context("the answer has no status")?;
@@ -302,12 +302,12 @@ impl Head {
         }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// The whole body, or an error if less came than was announced.
-    fn body(&self, reader: &mut impl BufRead) -> Result<Vec<u8>> {
+    pub(crate) fn body(&self, reader: &mut impl BufRead) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         match self.get("content-length") {
             Some(length) => {

@@ -12,6 +12,7 @@ mod explain;
 mod join;
 mod keeping;
 mod kill_matrix;
+mod ledger_matrix;
 mod liar_matrix;
 mod look;
 mod money;
