@@ -205,7 +205,7 @@ mod tests {
         check("surety key new mine --no-passphrase");
         check("surety key new purse --account");
         check(
-            "surety worker run --genesis g.json --rpc-url http://a --rpc-url http://b --account x --bond 12.5 --price 0.1/0/1 --operator-name me --listen 0.0.0.0:7801 --reach direct=192.0.2.1:7801",
+            "surety worker run --genesis g.json --rpc-url http://a --rpc-url http://b --account x --bond 12.5 --price 0.1/0/1 --batch-price 30 --operator-name me --listen 0.0.0.0:7801 --reach direct=192.0.2.1:7801",
         );
         check("surety worker join --genesis g.json --rpc-url http://a --yes");
         check(

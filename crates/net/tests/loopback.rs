@@ -66,6 +66,7 @@ fn status_of(seed: u8) -> WorkerStatus {
             price: surety_types::Price::ZERO,
             calls: None,
             vectors: None,
+            batch_price: None,
         }],
         region: None,
     }

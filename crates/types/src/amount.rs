@@ -55,6 +55,12 @@ impl Price {
         self.prompt <= ceiling.prompt && self.cached <= ceiling.cached && self.output <= ceiling.output
     }
 
+    /// So many hundredths of it, each kind rounded up to a whole micro-credit. None if that cannot be reckoned with.
+    pub fn percent(&self, percent: u8) -> Option<Price> {
+        let part = |amount: Amount| Some(Amount(amount.checked_mul(percent.into())?.0.div_ceil(100)));
+        Some(Price { prompt: part(self.prompt)?, cached: part(self.cached)?, output: part(self.output)? })
+    }
+
     /// What an answer costs: the exact sum over token kinds, rounded up once to a whole micro-credit.
     ///
     /// `prompt_tokens` counts all of the prompt, `cached_tokens` the part of it that was cached.
@@ -127,6 +133,14 @@ mod tests {
         assert_eq!(price.charge(1, 2, 0).unwrap_err().field, "cached_tokens");
         let dear = Price { prompt: Amount(u128::MAX), ..Price::ZERO };
         assert_eq!(dear.charge(2, 0, 0).unwrap_err().field, "price");
+    }
+
+    #[test]
+    fn a_part_of_a_price_is_rounded_up() {
+        let price = Price { prompt: Amount(400_001), cached: Amount(1), output: Amount(0) };
+        let half = Price { prompt: Amount(200_001), cached: Amount(1), output: Amount(0) };
+        assert_eq!((price.percent(50), price.percent(100)), (Some(half), Some(price)));
+        assert_eq!(Price { output: Amount(u128::MAX), ..price }.percent(2), None);
     }
 
     #[test]

@@ -317,6 +317,11 @@ pub(crate) fn status() -> WorkerStatus {
             price: Price { prompt: Amount(100_000), cached: Amount(10_000), output: Amount(400_000) },
             calls: Some(CallFormat::Hermes),
             vectors: Some(Vectors { pooling: Pooling::Mean, may_be_cut: true }),
+            batch_price: Some(Price {
+                prompt: Amount(50_000),
+                cached: Amount(5_000),
+                output: Amount(200_000),
+            }),
         }],
         region: Some(region()),
     }

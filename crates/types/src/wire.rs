@@ -226,6 +226,9 @@ pub struct ServedModel {
     /// How it makes vectors; none if it makes none.
     #[n(8)]
     pub vectors: Option<Vectors>,
+    /// What it asks of an order that bids less than `price`, while it has none at `price`; none: it takes no such order.
+    #[n(9)]
+    pub batch_price: Option<Price>,
 }
 
 /// How a model writes the calls of tools into its answer.
@@ -323,6 +326,11 @@ impl Canonical for WorkerStatus {
             model.manifest.check()?;
             if model.manifest.id() != model.id {
                 return Err(Invalid::new("id", "is not the manifest's"));
+            }
+            if let Some(price) = &model.batch_price
+                && (*price == model.price || *price == Price::ZERO || !price.within(&model.price))
+            {
+                return Err(Invalid::new("batch_price", "must be below `price`, and not zero"));
             }
         }
         Ok(())

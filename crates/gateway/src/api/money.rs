@@ -370,7 +370,9 @@ pub(super) struct WorkerQuote {
 }
 
 /// What a chat or a completion would cost, by worker. Nothing is ordered.
-#[utoipa::path(post, path = "/v1/quote", tag = "money",
+#[utoipa::path(post, path = "/v1/quote", tag = "money", params(
+        ("batch" = Option<bool>, Query, description = "Whether it would be a line of a batch: what idle workers ask for that."),
+    ),
     request_body(content = serde_json::Value, description = "The body of a chat completion or of a completion."),
     responses(
         (status = 200, description = "By worker, and in all.", body = Quote),
@@ -379,16 +381,19 @@ pub(super) struct WorkerQuote {
     ))]
 pub(super) async fn quote_answer(
     State(shared): State<Arc<Shared>>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Quote>, ApiError> {
     let tenant = Tenant::current(&shared.keys)?;
+    let batch = quote_query(uri.query().unwrap_or(""))?;
     let Text { text, share: _share } = shared.intake.read(&headers, body).await?;
     let is_chat = Fields::body(&text)?.names().any(|name| name == "messages");
     let route = if is_chat { Route::Chat } else { Route::Completions };
     let today = CivilDate::from_unix_ms(unix_ms());
     let parsed = tokio::task::spawn_blocking(move || Ask::parse(&text, route, today)).await;
     let mut ask = parsed.map_err(|_| ApiError::bug("reading the body panicked"))??;
+    ask.preferences.batch = batch;
     let model = shared.workers.resolve(&ask.model)?;
     guard::screen(&tenant, &mut ask, &model)?;
     let weighed = weigh(&shared, &ask, &model, tenant.affinity(ask.affinity()))?;
@@ -428,6 +433,26 @@ pub(super) async fn quote_answer(
         workers,
         checked_by,
     }))
+}
+
+/// Whether a line of a batch is meant.
+fn quote_query(query: &str) -> Result<bool, ApiError> {
+    let mut batch = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        batch = match pair.split_once('=').unwrap_or((pair, "")) {
+            ("batch", "true") => true,
+            ("batch", "false") => false,
+            ("batch", value) => {
+                let message = format!("`batch` is \"{}\". It must be `true` or `false`.", quote(value));
+                return Err(ApiError::invalid("batch", message));
+            }
+            (name, _) => {
+                let message = format!("There is no parameter `{}` here. There is `batch`.", quote(name));
+                return Err(ApiError::new(Code::UnknownParameter, message).with_param(quote(name)));
+            }
+        };
+    }
+    Ok(batch)
 }
 
 /// Tokens of a prompt, about.
@@ -532,6 +557,11 @@ mod tests {
         assert_eq!(usage_query("format=csv&after=7").expect("both"), (true, 7));
         for query in ["format=xml", "after=x", "formt=csv", "a=b"] {
             assert!(usage_query(query).is_err(), "{query}");
+        }
+        let quoted = ["", "batch=true", "batch=false"].map(|query| quote_query(query).expect("known"));
+        assert_eq!(quoted, [false, true, false]);
+        for query in ["batch", "batch=1", "lane=batch"] {
+            assert!(quote_query(query).is_err(), "{query}");
         }
     }
 }

@@ -121,6 +121,7 @@ fn provider(fields: &mut Fields<'_>) -> Result<Preferences, ApiError> {
                 one_of("provider.disclosure", text, &[("allow", None), ("deny", Some(Disclosure::Payer))])?
             }
         },
+        batch: false,
     };
     let known: Vec<&'static str> = MEMBERS.iter().map(|(name, _)| *name).collect();
     table::nothing_left(provider, &known)?;
@@ -390,6 +391,7 @@ mod tests {
             verification: Some(Tier::Exact),
             disclosure: Some(Disclosure::Payer),
             checked: true,
+            batch: false,
         };
         assert_eq!(preferences, expected);
         assert!(!read(r#"{"verification_mode":"after"}"#).expect("the default").checked);

@@ -694,6 +694,28 @@ pub struct WorkerModel {
     pub prefill_tokens_per_second: u32,
     /// Measured or estimated; 0 if unknown.
     pub decode_tokens_per_second: u32,
+    /// What it asks of batches while it is idle, by its own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_price: Option<PriceReport>,
+}
+
+/// What is asked, in micro-credits per million tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PriceReport {
+    /// Prompt tokens that have to be computed.
+    pub prompt: String,
+    /// Prompt tokens found in a cache.
+    pub cached: String,
+    /// Output tokens.
+    pub output: String,
+}
+
+impl From<&Price> for PriceReport {
+    fn from(price: &Price) -> Self {
+        let [prompt, cached, output] =
+            [price.prompt, price.cached, price.output].map(|each| each.to_string());
+        Self { prompt, cached, output }
+    }
 }
 
 /// Whether the process runs, or can answer.

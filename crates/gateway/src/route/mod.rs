@@ -280,7 +280,7 @@ impl Workers {
             Some((_, served)) => {
                 let context_tokens = served.context_tokens;
                 let output = demand.max_output_tokens.unwrap_or(context_tokens).min(context_tokens);
-                match self.terms(listed.as_ref(), served, output) {
+                match self.terms(listed.as_ref(), served, output, demand.preferences.batch) {
                     Ok(terms) => (Ok(terms.as_ref().map_or(Price::ZERO, |terms| terms.price)), terms),
                     Err(why) => (Err(why), None),
                 }
@@ -317,12 +317,13 @@ impl Workers {
         (standing, terms)
     }
 
-    /// How a worker is paid for a model; nothing if it asks nothing; or why it cannot be.
+    /// How a worker is paid for a model, or for a batch's orders for it; nothing if it asks nothing; or why it cannot be.
     fn terms(
         &self,
         listed: Option<&Listed>,
         served: &ServedModel,
         output_tokens: u32,
+        batch: bool,
     ) -> Result<Option<PaidTerms>, &'static str> {
         let Some(listed) = listed else {
             // What it asks is due only where the ledger says the same.
@@ -335,6 +336,9 @@ impl Workers {
         if price == Price::ZERO {
             return Ok(None);
         }
+        // The ledger bounds what it says of itself.
+        let less = served.batch_price.filter(|less| batch && less.within(&price) && *less != Price::ZERO);
+        let price = less.unwrap_or(price);
         let payer = self.payer.as_ref().ok_or("this gateway pays nobody")?;
         if !payer.accepts(&price) {
             return Err("it asks more than this gateway pays");
@@ -374,8 +378,9 @@ impl Workers {
         let any = self.all().iter().any(|worker| {
             let (fitness, status) = worker.state();
             let listed = worker.listed();
-            let payable =
-                |served: &ServedModel| self.terms(listed.as_ref(), served, served.context_tokens).is_ok();
+            let payable = |served: &ServedModel| {
+                self.terms(listed.as_ref(), served, served.context_tokens, false).is_ok()
+            };
             fitness == Fitness::Ready && status.is_some_and(|status| status.models.iter().any(payable))
         });
         if any {

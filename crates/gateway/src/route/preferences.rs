@@ -46,6 +46,8 @@ pub(crate) struct Preferences {
     pub(crate) disclosure: Option<Disclosure>,
     /// A worker of another operator computes the answer too, before the caller has all of it.
     pub(crate) checked: bool,
+    /// It may wait for a worker that is idle, and is ordered at what such a worker asks: the lane of batches.
+    pub(crate) batch: bool,
 }
 
 impl Default for Preferences {
@@ -66,6 +68,7 @@ impl Default for Preferences {
             verification: None,
             disclosure: None,
             checked: false,
+            batch: false,
         }
     }
 }

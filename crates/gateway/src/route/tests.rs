@@ -325,6 +325,7 @@ prop_compose! {
             max_latency: Cutoffs([None, latency, None, None]),
             disclosure: None,
             checked: false,
+            batch: false,
         }
     }
 }

@@ -31,7 +31,9 @@ use super::{
     health::{Gate, Health, Outcome, PATIENCE_UNKNOWN},
 };
 use crate::{
-    api::shapes::{ChannelReport, Measured, MeasuredModel, OfferReport, WorkerModel, WorkerReport},
+    api::shapes::{
+        ChannelReport, Measured, MeasuredModel, OfferReport, PriceReport, WorkerModel, WorkerReport,
+    },
     payer::{Listed, Payer},
 };
 
@@ -287,6 +289,7 @@ impl Worker {
             context_tokens: model.context_tokens,
             prefill_tokens_per_second: model.prefill_tokens_per_second,
             decode_tokens_per_second: model.decode_tokens_per_second,
+            batch_price: model.batch_price.as_ref().map(PriceReport::from),
         });
         WorkerReport {
             id: self.key().to_string(),

@@ -328,7 +328,8 @@ pub(super) async fn place(desk: Arc<Desk>, placement: Placement) -> Result<Leg, 
                 last.get_or_insert(error);
             }
         }
-        let (pause, until) = match (search, no_room && !beside) {
+        // What may wait for an idle worker waits where it holds nobody up.
+        let (pause, until) = match (search, no_room && !beside && !desk.preferences.batch) {
             (true, _) => (SEARCH_PAUSE, give_up),
             (false, true) => (room_pause, give_up.min(began + ROOM_SEARCH)),
             (false, false) => (Duration::ZERO, began),
@@ -483,7 +484,12 @@ async fn offer(
             session.next().await
         }
     };
-    timing.saw(&event);
+    // That a worker is not idle says nothing of how much it can take.
+    if !(desk.preferences.batch
+        && matches!(&event, Ok(SessionEvent::Refused(refusal)) if has_no_room(refusal)))
+    {
+        timing.saw(&event);
+    }
     match event {
         Ok(SessionEvent::Accepted(acceptance)) => {
             // Now the prompt is counted.
@@ -523,9 +529,7 @@ async fn offer(
             info!(worker = worker.key().short(), code = error.code().as_str(), "worker passed over");
             leaves(&worker, &refusal);
             Err(match code {
-                Some(FailureCode::Overloaded | FailureCode::OutOfMemory | FailureCode::Leaving) => {
-                    Declined::NoRoom(error)
-                }
+                _ if has_no_room(&refusal) => Declined::NoRoom(error),
                 Some(code) if code.is_retryable() => Declined::ByThisWorker(error),
                 _ => Declined::ByAll(error),
             })
@@ -573,6 +577,11 @@ pub(super) fn gone(worker: &Worker, error: &SessionError) {
         SessionError::Stalled { .. } | SessionError::BrokenOff { .. } => worker.doubt(),
         _ => {}
     }
+}
+
+fn has_no_room(refusal: &Refusal) -> bool {
+    let code = refusal.receipt.failure().map(|(code, _)| code);
+    matches!(code, Some(FailureCode::Overloaded | FailureCode::OutOfMemory | FailureCode::Leaving))
 }
 
 /// Who signs that it leaves is not asked again until it says that it serves.

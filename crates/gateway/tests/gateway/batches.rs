@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use crate::{
     fake::FakeWorker,
     http::{Answer, Site, request, settings},
+    memory::MemoryLedger,
+    pays::{self, PRICE},
 };
 
 pub const CHAT: &str = "/v1/chat/completions";
@@ -328,6 +330,45 @@ async fn begin_again(in_order: bool) {
     }
     assert_eq!((orders["one"], orders["five"]), (1, 1), "what had its outcome is not ordered again");
     assert_eq!(orders["two PAUSE three HUSH four"], 2, "and what had not is ordered once more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_workers_are_paid_their_batch_price_and_others_wait() {
+    let half = PRICE.percent(50).expect("an amount");
+    let (ledger, worker) = (MemoryLedger::new(), pays::asking(1).await);
+    worker.set(|status| {
+        (status.models[0].price, status.models[0].batch_price) = (PRICE, Some(half));
+    });
+    pays::register(&ledger, pays::OPERATOR, 1, &worker.address.location.to_string(), PRICE).await;
+    let site = pays::site(&ledger).await;
+    let status = site.get("/v1/network/status").await.json();
+    assert_eq!(status["workers"][0]["models"][0]["batch_price"]["output"], "500000");
+
+    let direct = site.chat(chat("one two")).await;
+    let full: u128 = direct.header("x-surety-cost").expect("a cost").parse().expect("a number");
+    let asked = chat("one two").to_string();
+    for (path, price) in [("/v1/quote", "1000000"), ("/v1/quote?batch=true", "500000")] {
+        let quote = site.post(path, &asked).await.json();
+        assert_eq!(quote["workers"][0]["price_output"], price, "{path}");
+    }
+
+    // The worker refuses it more often than a failure would be tried again.
+    let text = line("a", CHAT, &chat("one two")) + &line("b", CHAT, &chat("REFUSE-SIX-TIMES"));
+    let file = upload(&site, &text).await;
+    let batch = ended(&site, &create(&site, &file, CHAT).await).await;
+    assert!(batch["error_file_id"].is_null(), "{:?}", lines(&site, &batch["error_file_id"]).await);
+    assert_eq!(batch["request_counts"], json!({"total": 2, "completed": 2, "failed": 0}), "{batch}");
+    let answers = lines(&site, &batch["output_file_id"]).await;
+    let (_, answer) = answers.iter().find(|(name, _)| name == "a").expect("its line");
+    let cost = &answer["response"]["body"]["surety"]["cost"];
+    assert_eq!(cost, &json!(full.div_ceil(2).to_string()), "rounded up once");
+    let id = answer["response"]["request_id"].as_str().expect("an id");
+    let kept = site.get(&format!("/v1/receipts/{id}")).await.json();
+    let part = &kept["view"]["answers"][0];
+    assert_eq!(part["receipt"]["price"]["output"], "500000");
+    assert_eq!(part["order"]["price_ceiling"]["output"], "500000", "it bids no more");
+    let generation = site.get(&format!("/v1/generations/{id}")).await.json();
+    assert_eq!((&generation["parts"][0]["price"]["output"], &generation["cost"]), (&json!("500000"), cost));
 }
 
 proptest! {

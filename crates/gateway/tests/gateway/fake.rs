@@ -52,6 +52,11 @@ impl Diary {
         self.changed.notify_waiters();
     }
 
+    /// How often something was ordered.
+    fn times(&self, request: &Request) -> usize {
+        self.orders.lock().expect("no panic").iter().filter(|(_, other)| other == request).count()
+    }
+
     /// Waits until an entry reaches a count.
     pub async fn until(&self, entry: &AtomicU32, count: u32) {
         let reached = async {
@@ -108,6 +113,7 @@ pub fn model(name: &str, manifest: Manifest) -> ServedModel {
         price: Price::ZERO,
         calls: None,
         vectors: Some(Vectors { pooling: Pooling::Last, may_be_cut: true }),
+        batch_price: None,
     }
 }
 
@@ -242,6 +248,8 @@ async fn serve(
         return Ok(());
     };
     let order = Signed::<Order>::open(&order)?.into_parts().0;
+    // Who bids less is asked that.
+    let price = if price.within(&order.price_ceiling) { price } else { order.price_ceiling };
     let request = <Request as surety_types::Canonical>::from_cbor(&request)?;
     diary.orders.lock().expect("no panic").push((order.clone(), request.clone()));
     let script = script(&request);
@@ -273,6 +281,9 @@ async fn serve(
 
     let refusal = match acts.front().copied() {
         Some("REFUSE-OVERLOADED") => Some((FailureCode::Overloaded, "the queue holds 64 orders")),
+        Some("REFUSE-SIX-TIMES") if diary.times(&answer.request) <= 6 => {
+            Some((FailureCode::Overloaded, "others are under way"))
+        }
         Some("REFUSE-BAD") => Some((FailureCode::BadRequest, "the template does not know the role `tool`")),
         Some("REFUSE-MEMORY") => Some((FailureCode::OutOfMemory, "no memory for 12 pages")),
         Some("REFUSE-MODEL") => Some((FailureCode::ModelUnknown, "it was removed")),
@@ -284,6 +295,8 @@ async fn serve(
         _ => None,
     };
     if let Some((code, message)) = refusal {
+        // Nothing was accepted at any price.
+        answer.price = Price::ZERO;
         let receipt = answer.receipt(Some((code, message)), FinishReason::Failed);
         return end(&mut stream, receipt).await;
     }

@@ -43,6 +43,8 @@ pub struct WorkerLedger {
     pub bond: U256,
     /// Micro-credits per million tokens, of every model.
     pub price: Price,
+    /// The same while no order at `price` is under way, of those that bid less. `price` itself: they are refused.
+    pub batch_price: Price,
     /// What the operator is called.
     pub name: String,
     /// Where the book is kept; made if it is not there.
@@ -161,7 +163,7 @@ impl EarningsError {
 /// Opens the book in its folder.
 pub(crate) fn open_till(ledger: &WorkerLedger) -> Result<Arc<Till>, BookError> {
     let (store, rows) = Store::open(&ledger.folder)?;
-    Ok(Arc::new(Till::new(Arc::clone(&ledger.account), ledger.price, store, Book::restore(rows))))
+    Ok(Arc::new(Till::new(ledger, store, Book::restore(rows))))
 }
 
 /// Shows that a receipt is in an epoch's log, if it is.

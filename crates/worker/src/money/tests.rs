@@ -27,6 +27,9 @@ const STRANGER: u64 = 3;
 /// A micro-credit for each token of prompt or output.
 const PRICE: Price =
     Price { prompt: Amount(1_000_000), cached: Amount(1_000_000), output: Amount(1_000_000) };
+/// Half of it.
+const BATCH_PRICE: Price =
+    Price { prompt: Amount(500_000), cached: Amount(500_000), output: Amount(500_000) };
 const PROMPT: u32 = 10;
 
 fn micro(count: u128) -> u128 {
@@ -38,6 +41,7 @@ fn ledger_settings(ledger: &MemoryLedger, folder: &Path) -> WorkerLedger {
         account: ledger.account(OPERATOR),
         bond: U256::from(10 * CREDIT),
         price: PRICE,
+        batch_price: BATCH_PRICE,
         name: "Acme".into(),
         folder: folder.into(),
         endpoint: None,
@@ -135,7 +139,7 @@ fn receipt(order: Digest, output_tokens: u32, failed: bool) -> Signed<Receipt> {
 }
 
 fn tab(till: &Arc<Till>, channel: &Channel, order: Digest) -> Tab {
-    till.open(order, channel.id(&digests()), PROMPT)
+    till.open(order, PRICE, channel.id(&digests()), PROMPT)
 }
 
 fn covered(tab: &Tab) -> Option<u32> {
@@ -278,6 +282,17 @@ async fn an_order_without_a_channel_or_with_a_low_ceiling_is_told_what_to_do() {
     assert_eq!(code, FailureCode::PaymentRequired);
     assert!(message.contains("price ceiling"), "{message}");
     assert_eq!(till.channel_of(&surety_order(Some(order(1)))), Ok(Some(order(1))));
+
+    // Who bids less than the price, and not less than the batch price, is asked that.
+    let bidding = |price_ceiling| surety_types::Order { price_ceiling, ..surety_order(Some(order(1))) };
+    let more = Price { prompt: Amount(700_000), ..BATCH_PRICE };
+    for (ceiling, asked) in [(PRICE, PRICE), (BATCH_PRICE, BATCH_PRICE), (more, BATCH_PRICE)] {
+        assert_eq!(till.price_of(&bidding(ceiling)), asked);
+        assert_eq!(till.channel_of(&bidding(ceiling)), Ok(Some(order(1))));
+    }
+    let less = Price { output: Amount(499_999), ..PRICE };
+    assert_eq!(till.price_of(&bidding(less)), PRICE);
+    assert!(matches!(till.channel_of(&bidding(less)), Err((FailureCode::PaymentRequired, _))));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use super::{
+    WorkerLedger,
     book::{Book, Full, Insufficient, OnChain, Ticket},
     store::{Case, Earned, Keeping, NotKept, Store},
 };
@@ -84,6 +85,7 @@ pub(crate) struct Till {
     account: Arc<dyn Account>,
     digests: ChannelDigests,
     price: Price,
+    batch_price: Price,
     delay_min_s: AtomicU64,
     shared: Mutex<Shared>,
     store: Store,
@@ -100,11 +102,12 @@ struct Shared {
 }
 
 impl Till {
-    pub(crate) fn new(account: Arc<dyn Account>, price: Price, store: Store, book: Book) -> Self {
+    pub(crate) fn new(ledger: &WorkerLedger, store: Store, book: Book) -> Self {
         Till {
-            digests: ChannelDigests::new(account.chain_id()),
-            account,
-            price,
+            digests: ChannelDigests::new(ledger.account.chain_id()),
+            account: Arc::clone(&ledger.account),
+            price: ledger.price,
+            batch_price: ledger.batch_price,
             delay_min_s: AtomicU64::new(0),
             shared: Mutex::new(Shared { book, epoch: 0 }),
             store,
@@ -123,6 +126,19 @@ impl Till {
 
     pub(crate) fn price(&self) -> Price {
         self.price
+    }
+
+    /// What is asked of orders that bid less, if less is asked of any.
+    pub(crate) fn batch_price(&self) -> Option<Price> {
+        let is_less = self.batch_price != self.price && self.batch_price.within(&self.price);
+        (is_less && self.batch_price != Price::ZERO).then_some(self.batch_price)
+    }
+
+    /// What is asked of an order: the batch price, if it bids that and not the price.
+    pub(crate) fn price_of(&self, order: &Order) -> Price {
+        let bids_less = !self.price.within(&order.price_ceiling);
+        let batch = self.batch_price().filter(|price| bids_less && price.within(&order.price_ceiling));
+        batch.unwrap_or(self.price)
     }
 
     pub(crate) fn set_delay_min_s(&self, seconds: u64) {
@@ -159,7 +175,7 @@ impl Till {
         let asked = format!(
             "this worker asks {prompt} micro-credits per million prompt tokens, {cached} cached, {output} output"
         );
-        if !self.price.within(&order.price_ceiling) {
+        if !self.price_of(order).within(&order.price_ceiling) {
             return required(format!(
                 "{asked}; the order's price ceiling is lower: raise it, or ask another worker"
             ));
@@ -178,11 +194,18 @@ impl Till {
     }
 
     /// An order that was accepted, and pays on a channel.
-    pub(crate) fn open(self: &Arc<Self>, order: Digest, channel: Digest, prompt_tokens: u32) -> Tab {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        order: Digest,
+        price: Price,
+        channel: Digest,
+        prompt_tokens: u32,
+    ) -> Tab {
         let ticket = self.shared().book.ticket();
         Tab {
             till: Arc::clone(self),
             order,
+            price,
             channel,
             prompt_tokens,
             ticket,
@@ -337,6 +360,7 @@ async fn look(account: &dyn Account, ids: &[Digest]) -> Result<Vec<OnChain>, Acc
 pub(crate) struct Tab {
     till: Arc<Till>,
     order: Digest,
+    price: Price,
     channel: Digest,
     prompt_tokens: u32,
     ticket: Ticket,
@@ -381,7 +405,7 @@ impl Tab {
         }
         till.check_backing(self.channel, &voucher.channel, voucher.max_claimable).await?;
         let tokens = voucher.covered_output_tokens;
-        let wei = cover_wei(&till.price, self.prompt_tokens, tokens).ok_or(VoucherRefused::Overflow)?;
+        let wei = cover_wei(&self.price, self.prompt_tokens, tokens).ok_or(VoucherRefused::Overflow)?;
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shared = till.shared();
         let higher = shared.book.promise(&self.channel, voucher.max_claimable, voucher.signature);

@@ -12,6 +12,7 @@
 mod admission;
 mod computed;
 mod engine;
+mod lanes;
 mod lie;
 mod sequences;
 mod session;
@@ -52,6 +53,7 @@ use self::{
     admission::Refusal,
     computed::Computed,
     engine::{Engine, Gauges},
+    lanes::Lanes,
     sequences::Sequences,
 };
 pub use self::{
@@ -311,6 +313,7 @@ struct Shared {
     region: Option<Region>,
     lie: Option<Lie>,
     trickle: Trickle,
+    lanes: Lanes,
 }
 
 /// Starts a worker: self-test, endpoint, models. It answers questions for its status from the second on.
@@ -378,6 +381,7 @@ pub async fn start(
         region,
         lie: lie.clone(),
         trickle: Trickle::default(),
+        lanes: Lanes::default(),
     });
     let (listener, mut holding, mut hosts) = (ListenLimits::default(), JoinSet::new(), None);
     let listener = match sharing {
@@ -704,6 +708,7 @@ impl Shared {
             price: self.till.as_ref().map_or(surety_types::Price::ZERO, |till| till.price()),
             calls: model.engine.calls(),
             vectors: model.engine.vectors(),
+            batch_price: self.till.as_ref().and_then(|till| till.batch_price()),
         };
         let sum = |count: fn(&Gauges) -> u32| self.models().map(|model| count(model.engine.gauges())).sum();
         WorkerStatus {

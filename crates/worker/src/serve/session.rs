@@ -35,6 +35,7 @@ use super::{
     ServedModel, Shared,
     admission::{Admitted, Refusal, read_request},
     engine::{Place, Sequence, SequenceEvent, Steer},
+    lanes::Presence,
 };
 use crate::{
     clock::now_ms,
@@ -153,7 +154,7 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
     let deadline = Instant::now() + left;
     let (sender, receiver) = stream.split();
     let till = shared.till.clone();
-    let price = till.as_ref().map_or(Price::ZERO, |till| till.price());
+    let price = till.as_ref().map_or(Price::ZERO, |till| till.price_of(&order));
     // Without a ledger nobody audits but the worker itself, and only what is short.
     let evidence = if till.is_some() || request.len() <= UNAUDITED_BYTES_MAX {
         AuditEvidence {
@@ -175,6 +176,7 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
         signed_at: Instant::now(),
         sent_at: Instant::now(),
         tab: None,
+        _presence: None,
     };
     let taken = match session.take(&order, request, resumed, received_ms).await {
         Ok(taken) => taken,
@@ -185,7 +187,7 @@ pub async fn serve(shared: Arc<Shared>, mut stream: ServeStream) {
         return;
     }
     if let (Some(till), Some(channel)) = (&till, taken.channel) {
-        let tab = till.open(order.digest(), channel, session.account.prompt_tokens());
+        let tab = till.open(order.digest(), price, channel, session.account.prompt_tokens());
         session.tab = Some(Arc::new(tab));
     }
     let steering = Steering::default();
@@ -260,6 +262,8 @@ struct Session {
     sent_at: Instant,
     /// What pays for it, if it is to be paid.
     tab: Option<Arc<Tab>>,
+    /// From when it is taken, to its end.
+    _presence: Option<Presence>,
 }
 
 impl Session {
@@ -284,6 +288,8 @@ impl Session {
             Some(till) => till.channel_of(order).map_err(|(code, message)| Refusal::new(code, message))?,
             None => None,
         };
+        let bids_less = till.is_some_and(|till| till.price_of(order) != till.price());
+        self._presence = Some(if bids_less { self.shared.lanes.batch()? } else { self.shared.lanes.full() });
         let places = model.engine.places();
         let place = places.take().ok_or_else(|| {
             let message = format!("{} requests are being answered or waiting here already", places.taken());

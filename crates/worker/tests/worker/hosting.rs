@@ -92,6 +92,7 @@ impl Settings<'_> {
                 account: ledger.account(self.operator),
                 bond: U256::from(20 * CREDIT),
                 price: Price::ZERO,
+                batch_price: Price::ZERO,
                 name: "Acme".into(),
                 folder: self.folder.join("money"),
                 endpoint: None,

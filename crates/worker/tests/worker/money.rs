@@ -32,6 +32,9 @@ const AUDITOR: u64 = 3;
 /// A micro-credit for each token.
 const PRICE: Price =
     Price { prompt: Amount(1_000_000), cached: Amount(1_000_000), output: Amount(1_000_000) };
+/// A third of it for output, and half for prompts.
+const BATCH_PRICE: Price =
+    Price { prompt: Amount(500_000), cached: Amount(500_000), output: Amount(333_334) };
 
 struct Bench {
     ledger: MemoryLedger,
@@ -65,6 +68,7 @@ fn settings(ledger: &MemoryLedger, folder: &Path) -> WorkerSettings {
             account: ledger.account(OPERATOR),
             bond: U256::from(20 * CREDIT),
             price: PRICE,
+            batch_price: BATCH_PRICE,
             name: "Acme".into(),
             folder: folder.join("money"),
             endpoint: None,
@@ -148,6 +152,10 @@ impl Bench {
     }
 
     async fn order(&self, content: &str, max_output_tokens: u32) -> Paid {
+        self.bid(PRICE, content, max_output_tokens).await
+    }
+
+    async fn bid(&self, price: Price, content: &str, max_output_tokens: u32) -> Paid {
         let message = Message::text("user", content);
         let request = Request {
             prompt: Prompt::chat(vec![message]),
@@ -172,7 +180,7 @@ impl Bench {
             max_output_tokens,
             ignore_end: true,
             deadline_ms: issued_ms + 60_000,
-            price_ceiling: PRICE,
+            price_ceiling: price,
             channel: Some(self.channel.id(&digests())),
             payer: payer.public(),
             issued_ms,
@@ -186,7 +194,8 @@ impl Bench {
             .send(&ToWorker::Order { order, request: request.to_cbor(), output: Vec::new() })
             .await
             .unwrap();
-        Paid { stream, channel: self.channel.clone(), order: digest, prompt_tokens: 0, tokens: 0, signed: 0 }
+        let channel = self.channel.clone();
+        Paid { stream, channel, order: digest, price, prompt_tokens: 0, tokens: 0, signed: 0 }
     }
 
     fn claimed(&self) -> (u128, u128) {
@@ -205,6 +214,8 @@ struct Paid {
     stream: OrderStream,
     channel: Channel,
     order: Digest,
+    /// Bid, and accepted.
+    price: Price,
     prompt_tokens: u32,
     tokens: u32,
     /// Output tokens that the worker has signed for.
@@ -225,13 +236,13 @@ impl Paid {
             panic!("an acceptance comes first")
         };
         let acceptance = Signed::<Acceptance>::open(&bytes).unwrap().into_parts().0;
-        assert_eq!(acceptance.price, PRICE);
+        assert_eq!(acceptance.price, self.price);
         self.prompt_tokens = acceptance.prompt_tokens;
         acceptance
     }
 
     fn cover(&self, tokens: u32) -> u128 {
-        cover_wei(&PRICE, self.prompt_tokens, tokens).unwrap()
+        cover_wei(&self.price, self.prompt_tokens, tokens).unwrap()
     }
 
     async fn pay(&mut self, before: u128, tokens: u32) {
@@ -391,6 +402,36 @@ async fn earnings_are_what_receipts_charged_and_outlive_the_worker_that_leaves()
     let refused = duties.wait_for(|state| state.problem.is_some());
     let state = tokio::time::timeout(TIME, refused).await.expect("told in time").unwrap().clone();
     assert!(state.problem.unwrap().message.contains("was retired"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_bids_the_batch_price_is_served_at_it_by_an_idle_worker_alone() {
+    let mut bench = Bench::start().await;
+    bench.deposit(10_000).await;
+    let mut batch = bench.bid(BATCH_PRICE, "Who goes there?", 40).await;
+    batch.accepted().await;
+    let receipt = batch.paid_to_the_end(0, 40).await;
+    assert_eq!((receipt.price, receipt.finish), (BATCH_PRICE, FinishReason::Length));
+    let due = BATCH_PRICE.charge(receipt.prompt_tokens, receipt.cached_tokens, 40).unwrap();
+    assert_eq!(receipt.charge, due);
+    let settled = due.to_wei().unwrap();
+
+    // One at the price is under way: it waits for its money.
+    let mut full = bench.order("Who goes there?", 41).await;
+    full.accepted().await;
+    let refused = bench.bid(BATCH_PRICE, "Who goes there?", 42).await.receipt().await;
+    let (code, message) = refused.failure().unwrap();
+    assert_eq!(code, FailureCode::Overloaded);
+    assert!(message.contains("1 and 0 are under way"), "{message}");
+    let dear = full.paid_to_the_end(settled, 41).await;
+    assert_eq!(dear.price, PRICE);
+
+    // What bids less than that is told what is asked.
+    let less = Price { output: Amount(333_333), ..BATCH_PRICE };
+    let refused = bench.bid(less, "Who goes there?", 43).await.receipt().await;
+    assert_eq!(refused.failure().unwrap().0, FailureCode::PaymentRequired);
+    bench.stop().await;
+    assert_eq!(bench.claimed().1, micro(&receipt) + micro(&dear));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -214,6 +214,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
             price: Price::ZERO,
             calls: None,
             vectors: None,
+            batch_price: None,
         }],
         region: None,
     }

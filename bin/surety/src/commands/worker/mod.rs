@@ -128,6 +128,10 @@ pub struct ServeArgs {
     /// What a million tokens cost, in credits.
     #[arg(long, value_name = "PROMPT/CACHED/OUTPUT", default_value = "0.1/0.01/0.4", requires = "genesis")]
     price: TokenPrice,
+    /// What orders of batches cost, which may wait until the worker has no others, in hundredths of --price; 100: as much as others.
+    #[arg(long, value_name = "PERCENT", default_value = "50", requires = "genesis",
+        value_parser = clap::value_parser!(u8).range(1..=100))]
+    batch_price: u8,
     /// What the operator is called on the ledger [default: the account's name].
     #[arg(long, value_name = "NAME", requires = "genesis")]
     operator_name: Option<String>,
@@ -401,10 +405,14 @@ async fn serve_until_stopped(
     let (listener, socket) = control::bind(&folder, &args.key).await?;
     let pause = PauseFile::new(&folder, &args.key);
     let paused = pause.read(now_ms()).is_some();
+    let batch_price = args.price.0.percent(args.batch_price);
+    let batch_price =
+        batch_price.ok_or_else(|| hinted("--price is too high to be reckoned with", "ask less"))?;
     let ledger = ledger.open(data_dir)?.map(|(name, account)| WorkerLedger {
         account,
         bond: args.bond.0,
         price: args.price.0,
+        batch_price,
         folder: folder.join(&name),
         name: args.operator_name.unwrap_or(name),
         endpoint: reached.announce.map(Location::Direct),

@@ -211,6 +211,7 @@ pub async fn earnings(global: Global, args: EarningsArgs) -> anyhow::Result<Outc
                 account,
                 bond: U256::ZERO,
                 price: Price::ZERO,
+                batch_price: Price::ZERO,
                 folder: folder(&data_dir).join(&name),
                 name,
                 endpoint: None,

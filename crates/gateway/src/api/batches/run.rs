@@ -16,7 +16,7 @@ use std::{
 use futures::FutureExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use surety_types::CivilDate;
+use surety_types::{CivilDate, FailureCode, Receipt, Signed};
 use tokio::{task::JoinSet, time::sleep};
 use tracing::{error, info, warn};
 
@@ -110,14 +110,14 @@ async fn work(shared: &Arc<Shared>, tenant: u64, id: BatchId, batch: Batch) -> R
     let (bytes, done) =
         shared.batches.store(move |store| Ok((store.content(tenant, input)?, store.done(id)?))).await?;
     let text = String::from_utf8(bytes).map_err(|_| StoreError::Missing)?;
-    let mut running: JoinSet<Result<(), StoreError>> = JoinSet::new();
+    let mut running: JoinSet<Result<Over, StoreError>> = JoinSet::new();
     let mut over = Over::Done;
     for (number, line) in lines::numbered(&text) {
         if done.contains(&number) {
             continue;
         }
         while running.len() >= REQUESTS_AT_ONCE {
-            joined(running.join_next().await)?;
+            over = over.or(joined(running.join_next().await)?);
         }
         let Ok(line) = lines::read(line, endpoint) else { return Err(StoreError::Missing) };
         let request = Request {
@@ -128,25 +128,29 @@ async fn work(shared: &Arc<Shared>, tenant: u64, id: BatchId, batch: Batch) -> R
             created_at: batch.created_at,
             expires_at: batch.expires_at,
         };
-        match prepare(shared, &request, tenant, id).await? {
+        match prepare(shared, &request, tenant, id, None).await? {
             Prepared::Refused(failure) => {
                 let output = request.failed(&failure);
                 shared.batches.store(move |store| store.outcome(id, number, true, &output)).await?;
             }
-            Prepared::Placed(place, tenant) => {
+            Prepared::Placed(place, counted) => {
                 let shared = Arc::clone(shared);
                 running.spawn(async move {
-                    let answer =
-                        AssertUnwindSafe(request.answer(&shared, place, tenant)).catch_unwind().await;
+                    let answering = request.answer(&shared, (tenant, id), place, counted);
+                    let answer = AssertUnwindSafe(answering).catch_unwind().await;
                     let answer = answer.unwrap_or_else(|_| {
                         // Tried again it would only panic again.
-                        Some((
-                            true,
-                            request.failed(&ApiError::bug("answering a request of a batch panicked")),
-                        ))
+                        let failure = ApiError::bug("answering a request of a batch panicked");
+                        Ok(Answer::Outcome { failed: true, output: request.failed(&failure) })
                     });
-                    let Some((failed, output)) = answer else { return Ok(()) };
-                    shared.batches.store(move |store| store.outcome(id, number, failed, &output)).await
+                    match answer? {
+                        Answer::Outcome { failed, output } => {
+                            let kept =
+                                shared.batches.store(move |store| store.outcome(id, number, failed, &output));
+                            kept.await.map(|()| Over::Done)
+                        }
+                        Answer::Over(why) => Ok(why),
+                    }
                 });
             }
             Prepared::Over(why) => {
@@ -155,11 +159,11 @@ async fn work(shared: &Arc<Shared>, tenant: u64, id: BatchId, batch: Batch) -> R
             }
         }
         while let Some(ended) = running.try_join_next() {
-            joined(Some(ended))?;
+            over = over.or(joined(Some(ended))?);
         }
     }
     while let Some(ended) = running.join_next().await {
-        joined(Some(ended))?;
+        over = over.or(joined(Some(ended))?);
     }
     // What a gateway that stops has cut is left for the next one.
     if shared.open().is_err() {
@@ -168,12 +172,21 @@ async fn work(shared: &Arc<Shared>, tenant: u64, id: BatchId, batch: Batch) -> R
     finish(shared, tenant, id, &text, endpoint, over).await
 }
 
-fn joined(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), StoreError> {
+impl Over {
+    /// What it is over for, if it is for one of two.
+    fn or(self, other: Over) -> Over {
+        if self == Over::Done { other } else { self }
+    }
+}
+
+fn joined(
+    ended: Option<Result<Result<Over, StoreError>, tokio::task::JoinError>>,
+) -> Result<Over, StoreError> {
     match ended {
         Some(Ok(kept)) => kept,
         // The store panicked; the batch is looked at again.
         Some(Err(_)) => Err(StoreError::Missing),
-        None => Ok(()),
+        None => Ok(Over::Done),
     }
 }
 
@@ -196,12 +209,20 @@ enum Prepared {
     Over(Over),
 }
 
-/// Waits until its tenant's limits have room and an idle worker can answer it, or nobody wants it any more.
+/// What came of a request.
+enum Answer {
+    Outcome { failed: bool, output: String },
+    Over(Over),
+}
+
+/// Waits until its tenant's limits have room and an idle worker can answer it, or nobody wants it any more. Whom it is
+/// `counted` for already it is not counted for again.
 async fn prepare(
     shared: &Arc<Shared>,
     request: &Request,
     tenant: u64,
     id: BatchId,
+    counted: Option<&Tenant>,
 ) -> Result<Prepared, StoreError> {
     let mut ask = match request.ask().await {
         Ok(ask) => ask,
@@ -248,8 +269,14 @@ async fn prepare(
         // That nobody qualifies now may be otherwise before the batch expires.
         let loads = shared.workers.loads(&demand).unwrap_or_default();
         if let Some(place) = shared.batches.lane.place(&loads, Instant::now()) {
-            match Tenant::again_counted(&shared.keys, tenant, guard::about_tokens(request.body.len() as u64))
-            {
+            let again = match counted {
+                Some(counted) => Ok(counted.clone()),
+                None => {
+                    let tokens = guard::about_tokens(request.body.len() as u64);
+                    Tenant::again_counted(&shared.keys, tenant, tokens)
+                }
+            };
+            match again {
                 Ok(tenant) => return Ok(Prepared::Placed(place, tenant)),
                 Err(failure) if failure.code() == Code::RateLimited => {}
                 Err(failure) => return Ok(Prepared::Refused(failure)),
@@ -257,6 +284,15 @@ async fn prepare(
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Whether a worker has others to answer first. One without the memory for it will not have it later.
+fn is_busy(failure: &ApiError) -> bool {
+    let receipt = failure.receipt().and_then(|bytes| Signed::<Receipt>::open(bytes).ok());
+    let refused = receipt.as_ref().and_then(|receipt| receipt.failure()).map(|(code, _)| code);
+    failure.code() == Code::Overloaded
+        && failure.worker().is_some()
+        && refused.is_none_or(|code| code == FailureCode::Overloaded)
 }
 
 #[derive(Serialize)]
@@ -297,13 +333,21 @@ impl Request {
                 ApiError::new(Code::UnsupportedParameter, message).with_param("provider.verification_mode")
             );
         }
+        ask.preferences.batch = true;
         // What is signed for of an answer that is streamed is kept, so that the next gateway can go on with it.
         ask.stream = true;
         Ok(ask)
     }
 
-    /// Its outcome: whether it failed, and its line of output. None if the gateway stops.
-    async fn answer(&self, shared: &Arc<Shared>, place: Place, tenant: Tenant) -> Option<(bool, String)> {
+    /// Its outcome, unless its batch, or the gateway, ends before it has one.
+    async fn answer(
+        &self,
+        shared: &Arc<Shared>,
+        (key, batch): (u64, BatchId),
+        mut place: Place,
+        tenant: Tenant,
+    ) -> Result<Answer, StoreError> {
+        let outcome = |failed, output| Ok(Answer::Outcome { failed, output });
         let (receipts, id) = (shared.receipts.clone(), self.id);
         let whole = tokio::task::spawn_blocking(move || receipts.find(id).is_ok_and(|found| found.is_some()));
         if whole.await.unwrap_or(false) {
@@ -313,13 +357,25 @@ impl Request {
                  in {}.",
                 generate::receipt_path(id)
             );
-            return Some((true, unanswered(id, &self.custom_id, "answered_before_restart", &message)));
+            return outcome(true, unanswered(id, &self.custom_id, "answered_before_restart", &message));
         }
         let (mut pause, mut attempt) = (RETRY_PAUSE, 1);
         loop {
             match tenant.clone().scope(self.attempt(shared, &place)).await {
-                Ok(body) => return Some((false, self.output(200, &body))),
-                Err(failure) if failure.code() == Code::GatewayStopping => return None,
+                Ok(body) => return outcome(false, self.output(200, &body)),
+                Err(failure) if failure.code() == Code::GatewayStopping => {
+                    return Ok(Answer::Over(Over::Done));
+                }
+                // Others came first: it waits for whoever is idle next, as it did before.
+                Err(failure) if is_busy(&failure) => {
+                    drop(place);
+                    sleep(RETRY_PAUSE).await;
+                    place = match prepare(shared, self, key, batch, Some(&tenant)).await? {
+                        Prepared::Placed(place, _) => place,
+                        Prepared::Refused(failure) => return outcome(true, self.failed(&failure)),
+                        Prepared::Over(why) => return Ok(Answer::Over(why)),
+                    };
+                }
                 Err(failure) if failure.is_retryable() && attempt < ATTEMPTS => {
                     info!(request = %self.id, code = failure.code().as_str(), "a request of a batch is tried again");
                     sleep(pause).await;
@@ -333,7 +389,7 @@ impl Request {
                 {
                     sleep(RETRY_PAUSE).await;
                 }
-                Err(failure) => return Some((true, self.failed(&failure))),
+                Err(failure) => return outcome(true, self.failed(&failure)),
             }
         }
     }
