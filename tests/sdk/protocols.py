@@ -6,9 +6,11 @@ The model `tooled`, whose template shows tools, must be served.
 
 import importlib.metadata
 import json
+import typing
 
 import anthropic
 import ollama
+import pydantic
 
 import harness
 
@@ -16,6 +18,11 @@ asked = harness.arguments()
 MODEL, TOOLED = "shakespeare-demo", "tooled"
 ROOT = asked.base_url.removesuffix("/v1")
 TURNS = [{"role": "user", "content": "Shall I compare thee to a summer's day?"}]
+
+
+class Guard(pydantic.BaseModel):
+    friend: bool
+    watch: typing.Literal["first", "second"]
 
 
 def messages():
@@ -37,6 +44,16 @@ def messages():
     stopped = client.messages.create(**asked, stop_sequences=["no such word is said", stop])
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", stop), stopped
     assert stopped.content[0].text == text[: text.index(stop)]
+    # A form is kept to, whole and streamed, as the client's own `parse` asks for it.
+    formed = dict(asked, max_tokens=200)
+    assert client.messages.parse(**formed, output_format=Guard).parsed_output.watch in ("first", "second")
+    with client.messages.stream(**formed, output_format=Guard) as stream:
+        assert isinstance(stream.get_final_message().parsed_output.friend, bool)
+    try:
+        client.messages.create(**asked, output_config={"effort": "low"})
+        raise SystemExit("an effort was ignored")
+    except anthropic.BadRequestError as error:
+        assert error.error_code == "unsupported_parameter", error
     try:
         client.messages.create(**asked, tools=[{"name": "f", "input_schema": {"type": "object"}}])
         raise SystemExit("tools were ignored")

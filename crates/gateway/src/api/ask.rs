@@ -355,6 +355,17 @@ impl Form {
         }
     }
 
+    /// The parameter that says which form the answer is to have.
+    pub(crate) fn form_parameter(&self) -> &'static str {
+        match self {
+            Form::Message { .. } => "output_config.format",
+            Form::Ollama { .. } => "format",
+            Form::Chat { .. } | Form::Completion { .. } | Form::Count | Form::Embedding { .. } => {
+                "response_format"
+            }
+        }
+    }
+
     /// The request of a worker for an answer to one prompt.
     pub(super) fn request(&self, prompt: Prompt, stop: Vec<String>, date: CivilDate) -> Request {
         Request {

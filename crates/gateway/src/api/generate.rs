@@ -466,7 +466,7 @@ fn by_word(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
     }
     let any = |holds: fn(&Request) -> bool| ask.requests.iter().any(holds);
     let unsupported = [
-        (any(|request| request.grammar.is_some()), "response_format"),
+        (any(|request| request.grammar.is_some()), ask.form.form_parameter()),
         (any(|request| request.logprobs.is_some() || request.prompt_logprobs.is_some()), "logprobs"),
         (!ask.sampling.logit_bias.is_empty(), "logit_bias"),
         (any(|request| matches!(request.prompt, Prompt::Tokens(_))), ask.form.subject()),

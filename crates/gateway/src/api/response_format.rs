@@ -1,6 +1,6 @@
-//! `response_format`, `text.format`: what an answer must keep to, as a grammar that its worker applies to every token.
+//! `response_format`, `text.format`, `output_config.format`: what an answer must keep to, as a grammar that its worker applies to every token.
 //!
-//! In:     the parameter, as OpenAI's chats and responses have it, or Ollama's `format`.
+//! In:     the parameter, as OpenAI's chats and responses have it, Anthropic's messages, or Ollama's `format`.
 //! Out:    the grammar that request and order carry (`docs/spec/grammar.md`), or an error that names the keyword and its place.
 //! Touches: nothing.
 //! Holds:  a schema is applied whole or refused by name; `strict` changes nothing, since what is applied is always strict.
@@ -84,6 +84,20 @@ fn schema(named: &mut Fields<'_>) -> Result<String, ApiError> {
     };
     table::nothing_left(named, &["name", "description", "strict", "schema"])?;
     json_schema(raw.get()).map_err(|error| refused(&path, &error))
+}
+
+/// The grammar that `output_config` of a message asks for, if it asks for one: its `format` is a schema without a name.
+pub(super) fn output_format(config: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+    let Some(mut format) = config.fields("format")? else { return Ok(None) };
+    let [kind_path, path] = ["type", "schema"].map(|name| format.path(name));
+    if format.string("type")?.as_deref() != Some("json_schema") {
+        return Err(ApiError::invalid(&*kind_path, format!("`{kind_path}` must be \"json_schema\".")));
+    }
+    let Some(raw) = format.take("schema") else {
+        return Err(ApiError::invalid(&*path, format!("`{path}` is missing: a JSON Schema.")));
+    };
+    table::nothing_left(&format, &["type", "schema"])?;
+    json_schema(raw.get()).map(Some).map_err(|error| refused(&path, &error))
 }
 
 /// The grammar that Ollama's `format` asks for: "json", or a schema.
@@ -173,6 +187,36 @@ mod tests {
         ] {
             assert_eq!(read(format), Err(param.to_owned()), "{format}");
         }
+    }
+
+    #[test]
+    fn a_message_has_a_schema_without_a_name() {
+        let read = |format: &str| {
+            let body = format!(r#"{{"output_config":{{"format":{format}}}}}"#);
+            let mut body = Fields::body(&body).expect("an object");
+            let mut config = body.fields("output_config").expect("an object").expect("there");
+            output_format(&mut config)
+                .map_err(|error| (error.code(), error.param().unwrap_or_default().to_owned()))
+        };
+        let null = Ok(Some(json_schema(r#"{"type":"null"}"#).expect("a schema")));
+        assert_eq!(read(r#"{"type":"json_schema","schema":{"type":"null"}}"#), null);
+        assert_eq!(read("null"), Ok(None));
+        use Code::{InvalidParam, UnknownParameter, UnsupportedParameter};
+        for (format, code, param) in [
+            (r#"{"type":"json_object"}"#, InvalidParam, "type"),
+            (r#"{"schema":{}}"#, InvalidParam, "type"),
+            (r#"{"type":"json_schema"}"#, InvalidParam, "schema"),
+            (r#"{"type":"json_schema","schema":{"type":"text"}}"#, InvalidParam, "schema"),
+            (
+                r#"{"type":"json_schema","schema":{"type":"string","pattern":"x"}}"#,
+                UnsupportedParameter,
+                "schema",
+            ),
+            (r#"{"type":"json_schema","schema":{},"name":"a"}"#, UnknownParameter, "name"),
+        ] {
+            assert_eq!(read(format), Err((code, format!("output_config.format.{param}"))), "{format}");
+        }
+        assert_eq!(read("7"), Err((InvalidParam, "output_config.format".to_owned())));
     }
 
     #[test]

@@ -86,7 +86,12 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
          call by construction, of an input that meets the schema. `disable_parallel_tool_use`: at most one call.",
     ),
     examined("thinking", "Only `{\"type\": \"disabled\"}`: thoughts are part of the text here."),
-    examined("output_config", "Only without `effort` and `format`."),
+    taken(
+        "output_config",
+        BOTH,
+        Shape::Any,
+        "`format` of `type` `json_schema`, whose `schema` the answer meets by construction. `effort` is refused.",
+    ),
     examined("speed", "Only `standard`."),
     ignored("cache_control", BOTH),
     ignored("metadata", MESSAGES),

@@ -7,7 +7,7 @@
 //! Absent: which models and workers there are.
 
 use serde_json::value::RawValue;
-use surety_types::{CivilDate, Message, Prompt, Sampling, Seed, request::MAX_MESSAGES};
+use surety_types::{CivilDate, Message, Prompt, Request, Sampling, Seed, request::MAX_MESSAGES};
 
 use super::parameters as own;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         ask::{self, Ask, Form},
         fields::{self, Fields},
         parameters::{self as table, Route},
-        provider, tools,
+        provider, response_format, tools,
     },
     error::{ApiError, Code},
     route::preferences::Preferences,
@@ -37,6 +37,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
     let model = ask::model(fields)?;
     let (shown, tools) = tools::offered_in_blocks(fields)?;
     only_plain(fields)?;
+    let grammar = output_config(fields)?;
     let max_output_tokens = match route {
         Route::CountTokens => COUNTED_TOKENS,
         _ => fields.integer("max_tokens", own::TOKENS)?.ok_or_else(|| ask::missing("max_tokens"))? as u32,
@@ -60,11 +61,14 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
         Route::CountTokens => Form::Count,
         _ => Form::Message { stops: !stop.is_empty() },
     };
+    // Of what is only counted, nothing is made.
+    let (grammar, tools) = (grammar.filter(|_| form != Form::Count), tools.filter(|_| form != Form::Count));
+    let request = form.request(Prompt::Chat { messages, tools: shown }, stop, date.unwrap_or(today));
     Ask {
         model,
-        requests: vec![form.request(Prompt::Chat { messages, tools: shown }, stop, date.unwrap_or(today))],
+        sampling: Sampling { grammar: grammar.as_deref().map(Request::grammar_digest), ..sampling },
+        requests: vec![Request { grammar, ..request }],
         choices: 1,
-        sampling,
         seed: Seed::Nonce,
         max_output_tokens: Some(max_output_tokens),
         ignore_end: false,
@@ -73,8 +77,7 @@ pub(crate) fn read(text: &str, route: Route, today: CivilDate) -> Result<Ask, Ap
         preferences,
         deadline_ms,
         form,
-        // Of what is only counted, nothing is made.
-        tools: tools.filter(|_| form != Form::Count),
+        tools,
     }
     .checked()
 }
@@ -268,7 +271,19 @@ fn no_text(path: String, kind: &str) -> ApiError {
     ApiError::new(Code::UnsupportedParameter, message).with_param(path)
 }
 
-/// Answers are plain text, thought of as the model was taught, at the one speed there is.
+/// The grammar that the answer must keep to, if a form is asked for.
+fn output_config(fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+    let Some(mut config) = fields.fields("output_config")? else { return Ok(None) };
+    if config.take("effort").is_some() {
+        let message = "`output_config.effort` is not supported here. Leave it out, or say in `messages` how much to think.";
+        return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("output_config.effort"));
+    }
+    let grammar = response_format::output_format(&mut config)?;
+    table::nothing_left(&config, &["effort", "format"])?;
+    Ok(grammar)
+}
+
+/// Answers are thought of as the model was taught, at the one speed there is.
 fn only_plain(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     let refused = |param: &str, message: &'static str| {
         Err(ApiError::new(Code::UnsupportedParameter, message).with_param(param))
@@ -281,21 +296,6 @@ fn only_plain(fields: &mut Fields<'_>) -> Result<(), ApiError> {
             "`thinking` other than `{\"type\": \"disabled\"}` is not supported here: thoughts are part of the text. Leave it \
              out, or say in `messages` how much to think.",
         );
-    }
-    if let Some(mut config) = fields.fields("output_config")? {
-        if config.take("effort").is_some() {
-            return refused(
-                "output_config.effort",
-                "`output_config.effort` is not supported here. Leave it out, or say in `messages` how much to think.",
-            );
-        }
-        if config.take("format").is_some() {
-            return refused(
-                "output_config.format",
-                "`output_config.format` is not supported here. Describe the form in `messages` and check the answer.",
-            );
-        }
-        table::nothing_left(&config, &["effort", "format"])?;
     }
     if let Some(speed) = fields.string("speed")?
         && speed != "standard"
@@ -464,6 +464,21 @@ mod tests {
         assert_eq!(calls, [("1", "f", r#"{"x":1}"#), ("2", "g", "{}")]);
         assert_eq!(messages[2].tool_call_id.as_deref(), Some("1"));
         assert_eq!(ask.shows_tools(), Some("messages"));
+    }
+
+    #[test]
+    fn a_form_is_a_grammar_of_the_answer() {
+        let format =
+            r#","output_config":{"effort":null,"format":{"type":"json_schema","schema":{"type":"null"}}}"#;
+        let ask = asked(&body(format));
+        let grammar = surety_grammar::json_schema(r#"{"type":"null"}"#).expect("a schema");
+        assert_eq!(ask.requests[0].grammar, Some(grammar));
+        assert_eq!(ask.sampling.grammar, ask.requests[0].grammar.as_deref().map(Request::grammar_digest));
+        assert_eq!(asked(&body(r#","output_config":{}"#)).sampling.grammar, None);
+        let counted = read(&body(format), Route::CountTokens, TODAY).expect("a count");
+        assert_eq!((counted.sampling.grammar, &counted.requests[0].grammar), (None, &None));
+        let unknown = r#","output_config":{"form":{}}"#;
+        check_refused(&body(unknown), Code::UnknownParameter, "output_config.form");
     }
 
     #[test]
