@@ -77,6 +77,25 @@ pub(crate) struct Pace {
     pub(crate) cache_bytes: usize,
 }
 
+impl Pace {
+    /// Small changes, each of which somebody waits for.
+    pub(crate) const AWAITED: Pace = Pace {
+        gather: Duration::ZERO,
+        waiting_max: 65_536,
+        batch_max: 256,
+        batch_bytes_max: usize::MAX,
+        cache_bytes: 8 << 20,
+    };
+    /// The same of documents, which may be long.
+    pub(crate) const DOCUMENTS: Pace = Pace {
+        waiting_max: 256,
+        batch_max: 128,
+        batch_bytes_max: 16 << 20,
+        cache_bytes: 16 << 20,
+        ..Pace::AWAITED
+    };
+}
+
 /// Why a file could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {

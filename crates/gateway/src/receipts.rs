@@ -7,7 +7,7 @@
 //!         write fails the requests it was for, and no others.
 //! Absent: judging the evidence (`proof`), sending it (`api`).
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use surety_types::{Evidence, evidence::MAX_EVIDENCE_BYTES};
@@ -94,13 +94,7 @@ impl Tables for Kept {
     type Outcome = Result<(), KeepError>;
 
     const NAME: &'static str = "receipts";
-    const PACE: Pace = Pace {
-        gather: Duration::ZERO,
-        waiting_max: 256,
-        batch_max: 128,
-        batch_bytes_max: 16 << 20,
-        cache_bytes: 16 << 20,
-    };
+    const PACE: Pace = Pace::DOCUMENTS;
 
     fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
         transaction.open_table(EVIDENCE)?;

@@ -5,7 +5,7 @@
 //! Holds:  what [`Store::keep`] and [`Store::keep_claim`] returned from is on the disk.
 //! Absent: what a mark means (`payer`), and what a breach (`claims`).
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
 use alloy_primitives::Address;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
@@ -120,13 +120,7 @@ impl Tables for Book {
     type Outcome = ();
 
     const NAME: &'static str = "payer";
-    const PACE: Pace = Pace {
-        gather: Duration::ZERO,
-        waiting_max: 65_536,
-        batch_max: 256,
-        batch_bytes_max: usize::MAX,
-        cache_bytes: 8 << 20,
-    };
+    const PACE: Pace = Pace::AWAITED;
 
     fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
         transaction.open_table(CHANNELS)?;

@@ -4,7 +4,7 @@
 //! Touches: `payments.redb` in the data directory, by way of `disk`.
 //! Absent: what a row means (`payments`).
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use alloy_primitives::{Address, B256};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
@@ -127,13 +127,7 @@ impl Tables for Book {
     type Outcome = ();
 
     const NAME: &'static str = "payments";
-    const PACE: Pace = Pace {
-        gather: Duration::ZERO,
-        waiting_max: 65_536,
-        batch_max: 256,
-        batch_bytes_max: usize::MAX,
-        cache_bytes: 4 << 20,
-    };
+    const PACE: Pace = Pace::AWAITED;
 
     fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
         transaction.open_table(PAYMENTS)?;

@@ -132,13 +132,7 @@ impl Tables for Kept {
     type Outcome = bool;
 
     const NAME: &'static str = "responses";
-    const PACE: Pace = Pace {
-        gather: Duration::ZERO,
-        waiting_max: 256,
-        batch_max: 128,
-        batch_bytes_max: 16 << 20,
-        cache_bytes: 16 << 20,
-    };
+    const PACE: Pace = Pace::DOCUMENTS;
 
     fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
         transaction.open_table(RECORDS)?;
