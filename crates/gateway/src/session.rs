@@ -20,9 +20,7 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{
-    Answer, FinishReason, PublicKey, Receipt, Signed, TokenLogprob, What, receipt::NO_ARITHMETIC,
-};
+use surety_types::{FinishReason, PublicKey, TokenLogprob, What, receipt::NO_ARITHMETIC};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -31,7 +29,7 @@ use tracing::{info, warn};
 
 use course::Course;
 pub(crate) use course::{Share, Waited, Whole};
-use pairs::{Difference, Pair};
+use pairs::Pair;
 pub(crate) use place::Desk;
 use place::Leg;
 pub(crate) use restore::{Again, Restored};
@@ -270,94 +268,6 @@ impl Answering {
                 Err(error) => return Some(Err(error)),
             }
         }
-    }
-
-    /// The course of the same answer, if it is computed twice.
-    fn partner(&self, index: usize) -> Option<usize> {
-        let answers = self.pairs.len();
-        (answers > 0).then(|| if index < answers { index + answers } else { index - answers })
-    }
-
-    /// Takes in what came of an answer that is checked, or of its check.
-    fn paired(&mut self, index: usize, event: Option<Event>) {
-        let answers = self.pairs.len();
-        let at = index % answers;
-        let (pair, answer, check) = (&mut self.pairs[at], &self.courses[at], &self.courses[at + answers]);
-        match event {
-            Some(event) if index < answers => pair.hold(answer, event),
-            Some(event) => pair.check(event),
-            None => {}
-        }
-        let mut told = Vec::new();
-        let compared = pair.compare(answer, check, &mut told);
-        let is_whole = matches!(told.last(), Some(Event::Finished(_)));
-        self.told.extend(told.into_iter().map(|event| (at, event)));
-        let (Some(worker), Some(checker)) = (answer.said_by, check.said_by) else { return };
-        let trail = &self.desk.trail;
-        let noted = |what: &str, tokens| trail.noted(What::Compared, checker, None, tokens, what);
-        match compared {
-            Ok(()) if is_whole => noted("it is the same", answer.said().0.len()),
-            Ok(()) => {}
-            Err(Difference { what, tokens }) => {
-                noted(&what, tokens);
-                for share in self.pairs[at].ended().flat_map(|whole| whole.shares) {
-                    trail.signed(share.part.order, &share.answer, None);
-                }
-                let error = failure::differs(worker, checker, &what);
-                self.differing = Some((error, Instant::now() + LAST_RECEIPTS));
-                self.leave.send_replace(true);
-            }
-        }
-    }
-
-    /// Hears the workers out whose answers differ: what they sign is kept.
-    fn parts(&mut self, stepped: Stepped) {
-        match stepped {
-            Stepped::Said(index, leg, Ok(event)) => match event {
-                SessionEvent::Finished(completed) => self.signed(&leg, &completed.answer, &completed.receipt),
-                SessionEvent::Refused(refusal) => self.signed(&leg, &refusal.answer, &refusal.receipt),
-                _ => self.leave_leg(index, leg),
-            },
-            Stepped::Said(_, leg, Err(error)) => {
-                if let Some(answer) = leg.session.so_far() {
-                    self.desk.trail.signed(leg.session.order().digest(), &answer, None);
-                }
-                if is_silence(&error) {
-                    leg.unreceipted();
-                }
-            }
-            Stepped::Slow(index, leg) | Stepped::Alive(index, leg) => self.leave_leg(index, leg),
-            Stepped::Placed(_, _, Ok(leg)) => let_go(leg, false),
-            Stepped::Placed(..) | Stepped::LetGo(..) => {}
-        }
-    }
-
-    fn signed(&self, leg: &Leg, answer: &Answer, receipt: &Signed<Receipt>) {
-        self.desk.trail.signed(leg.session.order().digest(), answer, Some(receipt.bytes()));
-    }
-
-    /// Has a leg stop, and hears it to its receipt.
-    fn leave_leg(&self, index: usize, mut leg: Box<Leg>) {
-        // Nobody is asked beside it any more.
-        leg.hedge_at = None;
-        leg.silence = LAST_RECEIPTS;
-        let (leader, leave) = (self.courses[index].leader.subscribe(), self.leave.subscribe());
-        self.running.push(Box::pin(async move {
-            leg.session.cancel().await;
-            step(index, leg, leader, leave).await
-        }));
-    }
-
-    /// Seeks another operator's worker for an answer that was accepted and is to be checked, once.
-    fn begin_check(&mut self, index: usize) {
-        let Some(pair) = self.pairs.get_mut(index) else { return };
-        if mem::replace(&mut pair.begun, true) {
-            return;
-        }
-        let check = index + self.pairs.len();
-        let agreed = self.courses[index].agreed();
-        self.courses[check].agree(agreed);
-        self.place(check);
     }
 
     /// Tells whoever has accepted that nobody wants it. What they signed of the prompt is kept.

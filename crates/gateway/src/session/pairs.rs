@@ -1,17 +1,24 @@
 //! Pairs: answers that two operators compute, told as far as both have said the same.
 //!
 //! In:     how far each of the two has come; what came of the answer for the caller.
-//! Out:    what of that may be told now; how they differ, as soon as they do.
-//! Touches: nothing.
+//! Out:    what of that may be told now; how they differ, as soon as they do, and what both then sign.
+//! Touches: the courses of the session.
 //! Holds: : nothing is told before the check has said it too, and the last of it not before both have signed for all
 //!         of it. What is told of a pair that came to differ is what both had said.
 //! Absent: who computes them (`place`), what is done with the other's receipt (`generate`).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
+
+use surety_client::SessionEvent;
+use surety_types::{Answer, Receipt, Signed, What};
+use tokio::time::Instant;
 
 use super::{
-    Event, Finished,
+    Answering, Event, Finished, LAST_RECEIPTS, Stepped,
     course::{Course, Position, Whole},
+    failure, is_silence, let_go,
+    place::Leg,
+    step,
 };
 
 /// An answer and its check.
@@ -90,6 +97,96 @@ impl Pair {
     /// The two that have ended, of a pair that came to differ.
     pub(super) fn ended(&mut self) -> impl Iterator<Item = Box<Whole>> {
         self.answer.take().into_iter().chain(self.check.take()).map(|finished| finished.whole)
+    }
+}
+
+impl Answering {
+    /// The course of the same answer, if it is computed twice.
+    pub(super) fn partner(&self, index: usize) -> Option<usize> {
+        let answers = self.pairs.len();
+        (answers > 0).then(|| if index < answers { index + answers } else { index - answers })
+    }
+
+    /// Takes in what came of an answer that is checked, or of its check.
+    pub(super) fn paired(&mut self, index: usize, event: Option<Event>) {
+        let answers = self.pairs.len();
+        let at = index % answers;
+        let (pair, answer, check) = (&mut self.pairs[at], &self.courses[at], &self.courses[at + answers]);
+        match event {
+            Some(event) if index < answers => pair.hold(answer, event),
+            Some(event) => pair.check(event),
+            None => {}
+        }
+        let mut told = Vec::new();
+        let compared = pair.compare(answer, check, &mut told);
+        let is_whole = matches!(told.last(), Some(Event::Finished(_)));
+        self.told.extend(told.into_iter().map(|event| (at, event)));
+        let (Some(worker), Some(checker)) = (answer.said_by, check.said_by) else { return };
+        let trail = &self.desk.trail;
+        let noted = |what: &str, tokens| trail.noted(What::Compared, checker, None, tokens, what);
+        match compared {
+            Ok(()) if is_whole => noted("it is the same", answer.said().0.len()),
+            Ok(()) => {}
+            Err(Difference { what, tokens }) => {
+                noted(&what, tokens);
+                for share in self.pairs[at].ended().flat_map(|whole| whole.shares) {
+                    trail.signed(share.part.order, &share.answer, None);
+                }
+                let error = failure::differs(worker, checker, &what);
+                self.differing = Some((error, Instant::now() + LAST_RECEIPTS));
+                self.leave.send_replace(true);
+            }
+        }
+    }
+
+    /// Hears the workers out whose answers differ: what they sign is kept.
+    pub(super) fn parts(&mut self, stepped: Stepped) {
+        match stepped {
+            Stepped::Said(index, leg, Ok(event)) => match event {
+                SessionEvent::Finished(completed) => self.signed(&leg, &completed.answer, &completed.receipt),
+                SessionEvent::Refused(refusal) => self.signed(&leg, &refusal.answer, &refusal.receipt),
+                _ => self.leave_leg(index, leg),
+            },
+            Stepped::Said(_, leg, Err(error)) => {
+                if let Some(answer) = leg.session.so_far() {
+                    self.desk.trail.signed(leg.session.order().digest(), &answer, None);
+                }
+                if is_silence(&error) {
+                    leg.unreceipted();
+                }
+            }
+            Stepped::Slow(index, leg) | Stepped::Alive(index, leg) => self.leave_leg(index, leg),
+            Stepped::Placed(_, _, Ok(leg)) => let_go(leg, false),
+            Stepped::Placed(..) | Stepped::LetGo(..) => {}
+        }
+    }
+
+    fn signed(&self, leg: &Leg, answer: &Answer, receipt: &Signed<Receipt>) {
+        self.desk.trail.signed(leg.session.order().digest(), answer, Some(receipt.bytes()));
+    }
+
+    /// Has a leg stop, and hears it to its receipt.
+    fn leave_leg(&self, index: usize, mut leg: Box<Leg>) {
+        // Nobody is asked beside it any more.
+        leg.hedge_at = None;
+        leg.silence = LAST_RECEIPTS;
+        let (leader, leave) = (self.courses[index].leader.subscribe(), self.leave.subscribe());
+        self.running.push(Box::pin(async move {
+            leg.session.cancel().await;
+            step(index, leg, leader, leave).await
+        }));
+    }
+
+    /// Seeks another operator's worker for an answer that was accepted and is to be checked, once.
+    pub(super) fn begin_check(&mut self, index: usize) {
+        let Some(pair) = self.pairs.get_mut(index) else { return };
+        if mem::replace(&mut pair.begun, true) {
+            return;
+        }
+        let check = index + self.pairs.len();
+        let agreed = self.courses[index].agreed();
+        self.courses[check].agree(agreed);
+        self.place(check);
     }
 }
 
