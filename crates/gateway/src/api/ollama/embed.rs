@@ -8,35 +8,31 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Json,
     body::Body,
     extract::{Extension, State},
     http::HeaderMap,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use surety_types::{CivilDate, Embedding, Prompt, Sampling, Seed};
 
 use super::{
-    read::Options,
-    served,
+    answer,
+    read::{Asked, Loaded, Options},
     shapes::{OllamaEmbed, OllamaEmbedding},
 };
 use crate::{
     api::{
         ask::{self, Ask, Form, Manner},
-        body::Text,
         dialect::OllamaErrorBody,
         fields::{self, Fields},
-        generate::{self, Call},
         openapi::{OllamaEmbedRequest, OllamaEmbeddingsRequest},
         parameters::{self as table, Route},
-        provider, unix_ms,
+        provider,
     },
     error::ApiError,
     gateway::Shared,
     id::RequestId,
     route::preferences::Preferences,
-    telemetry::TraceParent,
 };
 
 /// Turn texts into vectors of length one, as Ollama shapes them.
@@ -51,7 +47,8 @@ pub(crate) async fn embed(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    vectors(shared, id, Route::OllamaEmbed, headers, body).await
+    let read = |text: &str, today, began| read(text, Route::OllamaEmbed, today, began);
+    answer(shared, id, headers, body, read).await
 }
 
 /// Turn one text into a vector, in the older form.
@@ -66,48 +63,12 @@ pub(crate) async fn embeddings(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    vectors(shared, id, Route::OllamaEmbeddings, headers, body).await
+    let read = |text: &str, today, began| read(text, Route::OllamaEmbeddings, today, began);
+    answer(shared, id, headers, body, read).await
 }
 
-async fn vectors(
-    shared: Arc<Shared>,
-    id: RequestId,
-    route: Route,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let (began, received_ms, trace) = (Instant::now(), unix_ms(), TraceParent::of(&headers));
-    let Text { text, share } = shared.intake.read_undeclared(&headers, body).await?;
-    let today = CivilDate::from_unix_ms(received_ms);
-    let mut ask = generate::understand(text, move |text| read(text, route, today, began)).await?;
-    let asked = ask.model.clone();
-    ask.model = served(&shared, ask.model);
-    if ask.requests.is_empty() {
-        shared.workers.resolve(&ask.model)?;
-        return Ok(nothing(&asked, route));
-    }
-    let call = Call { id, received_ms, today, trace, share };
-    generate::start(shared, call, ask, None).await?.respond().await
-}
-
-/// Without a text, clients ask for a model to be loaded: it is there.
-fn nothing(model: &str, route: Route) -> Response {
-    if route == Route::OllamaEmbeddings {
-        return Json(OllamaEmbedding { embedding: Vec::new(), surety: None }).into_response();
-    }
-    Json(OllamaEmbed {
-        model,
-        embeddings: Vec::new(),
-        total_duration: None,
-        load_duration: None,
-        prompt_eval_count: None,
-        surety: None,
-    })
-    .into_response()
-}
-
-/// What is asked for: of no text, nothing.
-fn read(text: &str, route: Route, today: CivilDate, began: Instant) -> Result<Ask, ApiError> {
+/// What is asked for: without a text, clients ask for a model to be loaded.
+fn read(text: &str, route: Route, today: CivilDate, began: Instant) -> Result<Asked, ApiError> {
     let mut fields = Fields::body(text)?;
     table::screen(&mut fields, route)?;
     let fields = &mut fields;
@@ -116,24 +77,21 @@ fn read(text: &str, route: Route, today: CivilDate, began: Instant) -> Result<As
     Options::read(fields)?;
     let ask::Extras { date, worker, deadline_ms } = ask::extras(fields)?;
     let preferences = Preferences { worker, ..provider::preferences(fields, &model)? };
-    let (texts, form) = match route {
+    let (texts, manner, wanted, told): (Vec<String>, _, _, _) = match route {
         Route::OllamaEmbeddings => {
-            let wanted = Embedding { dimensions: None };
-            (
-                fields.string("prompt")?.into_iter().collect(),
-                Form::Embedding { manner: Manner::OllamaOne, wanted },
-            )
+            let text = fields.string("prompt")?.into_iter().collect();
+            (text, Manner::OllamaOne, Embedding { dimensions: None }, Loaded::Vector)
         }
-        _ => {
-            let manner = Manner::Ollama { began };
-            (inputs(fields)?, Form::Embedding { manner, wanted: ask::dimensions(fields)? })
-        }
+        _ => (inputs(fields)?, Manner::Ollama { began }, ask::dimensions(fields)?, Loaded::Vectors),
     };
+    let form = Form::Embedding { manner, wanted };
     assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
     // One empty text is how clients say that there is none.
-    let texts = if texts == [String::new()] { Vec::new() } else { texts };
+    if texts.is_empty() || texts == [String::new()] {
+        return Ok(Asked::Load { model, told });
+    }
     let request = |text| form.request(Prompt::Text(text), Vec::new(), date.unwrap_or(today));
-    Ask {
+    let ask = Ask {
         model,
         requests: texts.into_iter().map(request).collect(),
         choices: 1,
@@ -147,8 +105,8 @@ fn read(text: &str, route: Route, today: CivilDate, began: Instant) -> Result<As
         deadline_ms,
         form,
         tools: None,
-    }
-    .checked()
+    };
+    ask.checked().map(Box::new).map(Asked::Answer)
 }
 
 /// A text, or a list of texts.

@@ -16,16 +16,17 @@ pub(super) mod wording;
 use std::{sync::Arc, time::Instant};
 
 use axum::{
+    Json,
     body::Body,
     extract::{Extension, State},
     http::{HeaderMap, HeaderValue, header},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use surety_types::CivilDate;
 
 use self::{
-    read::Asked,
-    shapes::{OllamaChat, OllamaGeneration, OllamaRest},
+    read::{Asked, Loaded},
+    shapes::{OllamaChat, OllamaEmbed, OllamaEmbedding, OllamaGeneration, OllamaRest},
 };
 use super::{
     body::Text,
@@ -53,7 +54,8 @@ pub(super) async fn chat(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(shared, id, Route::OllamaChat, headers, body).await
+    let read = |text: &str, today, began| read::read(text, Route::OllamaChat, today, began);
+    answer(shared, id, headers, body, read).await
 }
 
 /// Answer a prompt, or go on with a text, as Ollama shapes it.
@@ -69,22 +71,26 @@ pub(super) async fn generate(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(shared, id, Route::OllamaGenerate, headers, body).await
+    let read = |text: &str, today, began| read::read(text, Route::OllamaGenerate, today, began);
+    answer(shared, id, headers, body, read).await
 }
 
+/// Answers what a reader understands of a body, by the day and the moment at which it came.
 async fn answer(
     shared: Arc<Shared>,
     id: RequestId,
-    route: Route,
     headers: HeaderMap,
     body: Body,
+    read: impl FnOnce(&str, CivilDate, Instant) -> Result<Asked, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let (began, received_ms, trace) = (Instant::now(), unix_ms(), TraceParent::of(&headers));
     let Text { text, share } = shared.intake.read_undeclared(&headers, body).await?;
     let today = CivilDate::from_unix_ms(received_ms);
-    let asked = generate::understand(text, move |text| read::read(text, route, today, began)).await?;
-    match asked {
-        Asked::Load { model, stream } => load(&shared, model, route == Route::OllamaChat, stream),
+    match generate::understand(text, move |text| read(text, today, began)).await? {
+        Asked::Load { model, told } => {
+            shared.workers.resolve(&served(&shared, model.clone()))?;
+            Ok(loaded(&model, told))
+        }
         Asked::Answer(mut ask) => {
             ask.model = served(&shared, ask.model);
             let call = Call { id, received_ms, today, trace, share };
@@ -93,18 +99,23 @@ async fn answer(
     }
 }
 
-/// Says that a model is there, if it is. Nothing is loaded for it, and nothing unloaded.
-fn load(shared: &Shared, model: String, chat: bool, stream: bool) -> Result<Response, ApiError> {
-    shared.workers.resolve(&served(shared, model.clone()))?;
-    let rest = OllamaRest { done: true, done_reason: Some("load"), ..OllamaRest::default() };
-    let mut json = wording::object(&model, chat, "", Vec::new(), rest);
-    if stream {
-        json.push(b'\n');
+/// Says that a model is there. Nothing is loaded for it, and nothing unloaded.
+fn loaded(model: &str, told: Loaded) -> Response {
+    match told {
+        Loaded::Text { chat, stream } => {
+            let rest = OllamaRest { done: true, done_reason: Some("load"), ..OllamaRest::default() };
+            let mut json = wording::object(model, chat, "", Vec::new(), rest);
+            if stream {
+                json.push(b'\n');
+            }
+            let mut response = Response::new(Body::from(json));
+            let content_type = if stream { wording::LINES } else { "application/json" };
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            response
+        }
+        Loaded::Vectors => Json(OllamaEmbed::nothing(model)).into_response(),
+        Loaded::Vector => Json(OllamaEmbedding { embedding: Vec::new(), surety: None }).into_response(),
     }
-    let mut response = Response::new(Body::from(json));
-    let content_type = if stream { wording::LINES } else { "application/json" };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    Ok(response)
 }
 
 /// The name under which a model is served, of one that may have Ollama's tag.

@@ -41,9 +41,21 @@ pub(super) enum Asked {
     /// Only whether the model is there: Ollama loads it then.
     Load {
         model: String,
-        stream: bool,
+        told: Loaded,
     },
     Answer(Box<Ask>),
+}
+
+/// In which shape it is told that a model is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Loaded {
+    Text {
+        chat: bool,
+        stream: bool,
+    },
+    Vectors,
+    /// In the older form, of one.
+    Vector,
 }
 
 /// Reads the body of `/api/chat` or `/api/generate`.
@@ -64,7 +76,7 @@ pub(super) fn read(text: &str, route: Route, today: CivilDate, began: Instant) -
     let prompt = if chat { conversation(fields, shown)? } else { prompt(fields)? };
     assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
 
-    let Some(prompt) = prompt else { return Ok(Asked::Load { model, stream }) };
+    let Some(prompt) = prompt else { return Ok(Asked::Load { model, told: Loaded::Text { chat, stream } }) };
     let form = Form::Ollama { chat, logprobs, began };
     let ask = Ask {
         model,

@@ -197,6 +197,20 @@ pub(crate) struct OllamaEmbed<'a> {
     pub(crate) surety: Option<SuretyNote>,
 }
 
+impl<'a> OllamaEmbed<'a> {
+    /// What is told where nothing was asked: the model is there.
+    pub(crate) fn nothing(model: &'a str) -> Self {
+        Self {
+            model,
+            embeddings: Vec::new(),
+            total_duration: None,
+            load_duration: None,
+            prompt_eval_count: None,
+            surety: None,
+        }
+    }
+}
+
 /// One vector, as Ollama's older route has it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OllamaEmbedding {
