@@ -50,7 +50,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -189,7 +189,7 @@ async fn outermost(State(shared): State<Arc<Shared>>, mut request: Request, next
         return Code::GatewayBug.status().into_response();
     };
     let began = Instant::now();
-    let (method, path) = (request.method().clone(), known_path(request.uri()));
+    let (method, path) = (request.method().clone(), known_path(request.extensions().get(), request.uri()));
     let dialect = Dialect::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(id);
     let trail = shared.journal.trail(id);
@@ -268,33 +268,11 @@ fn conclude(
     response
 }
 
-/// The path for the log; a caller's own invention is not repeated there.
-fn known_path(uri: &Uri) -> &'static str {
-    let path = uri.path();
-    let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
-    match PATHS.iter().copied().find(|known| *known == path) {
-        Some(known) => known,
-        None if under("/api/models/") && path.contains("/revision/") => {
-            "/api/models/{id}/revision/{revision}"
-        }
-        None if under("/api/models/") && path.contains("/tree/") => "/api/models/{id}/tree/{revision}",
-        None if under("/api/models/") && path.ends_with("/refs") => "/api/models/{id}/refs",
-        None if under("/api/models/") => "/api/models/{id}",
-        None if hub::is_hubs(path) => "/{id}/resolve/{revision}/{file}",
-        None if under("/v1/models/") => "/v1/models/{id}",
-        None if under("/v1/receipts/") && path.ends_with("/ledger") => "/v1/receipts/{id}/ledger",
-        None if under("/v1/receipts/") => "/v1/receipts/{id}",
-        None if under("/v1/files/") && path.ends_with("/content") => "/v1/files/{id}/content",
-        None if under("/v1/files/") => "/v1/files/{id}",
-        None if under("/v1/batches/") && path.ends_with("/cancel") => "/v1/batches/{id}/cancel",
-        None if under("/v1/batches/") => "/v1/batches/{id}",
-        None if under("/v1/responses/") && path.ends_with("/cancel") => "/v1/responses/{id}/cancel",
-        None if under("/v1/responses/") && path.ends_with("/input_items") => "/v1/responses/{id}/input_items",
-        None if under("/v1/responses/") => "/v1/responses/{id}",
-        None if under("/v1/generations/") => "/v1/generations/{id}",
-        None if under("/v1/requests/") => "/v1/requests/{id}/explanation",
-        None => "(unknown)",
-    }
+/// The path of the route that answers, for the log; a caller's own invention is not repeated there.
+fn known_path(matched: Option<&MatchedPath>, uri: &Uri) -> &'static str {
+    let Some(route) = matched.map(|matched| matched.as_str().replace("{*", "{")) else { return "(unknown)" };
+    let known = PATHS.iter().copied().find(|known| *known == route);
+    known.unwrap_or_else(|| hub::known_path(uri.path()))
 }
 
 /// A gateway that answers its own machine only, without a key, must not be reached by a foreign site whose name was
@@ -332,8 +310,8 @@ async fn not_found(uri: Uri) -> ApiError {
     ApiError::new(Code::NotFound, format!("There is nothing at {}. {advice}", fields::quote(path)))
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let path = known_path(&uri);
+async fn method_not_allowed(method: Method, matched: Option<MatchedPath>, uri: Uri) -> ApiError {
+    let path = known_path(matched.as_ref(), &uri);
     let message = match method {
         Method::OPTIONS => format!(
             "{path} does not answer OPTIONS: this gateway lets no page of another site call it. \

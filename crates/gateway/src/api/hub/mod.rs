@@ -24,7 +24,10 @@ use surety_blobs::{Fault, Unavailable, tree::Shape};
 use surety_types::{FileDigest, Manifest, ModelId};
 
 use self::path::{Asked, AskedFile};
-pub(crate) use self::{path::is_hubs, shapes::*};
+pub(crate) use self::{
+    path::{is_hubs, known_path},
+    shapes::*,
+};
 use super::{dialect::OllamaErrorBody, fields::quote, guard, nearest::nearest, shapes::Model};
 use crate::{
     downloads::{DownloadError, Wanted},

@@ -38,6 +38,17 @@ pub(crate) fn is_hubs(path: &str) -> bool {
         || path.split('/').skip(2).take(2).any(|segment| segment == RESOLVE)
 }
 
+/// A path of the hub's, as it is described: its routes are wider.
+pub(crate) fn known_path(path: &str) -> &'static str {
+    match Asked::parse(path) {
+        None if !path.starts_with(MODELS) => "/{id}/resolve/{revision}/{file}",
+        None | Some(Asked::Model { revision: None, .. }) => "/api/models/{id}",
+        Some(Asked::Model { .. }) => "/api/models/{id}/revision/{revision}",
+        Some(Asked::Refs { .. }) => "/api/models/{id}/refs",
+        Some(Asked::Tree { .. }) => "/api/models/{id}/tree/{revision}",
+    }
+}
+
 impl Asked {
     /// None for a path that asks for nothing there could be.
     pub(super) fn parse(path: &str) -> Option<Self> {
