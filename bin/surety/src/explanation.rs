@@ -276,6 +276,7 @@ pub fn explain_stated(
             StatedEnd::Failed { code, .. } => format!("the caller was told: {code}"),
             StatedEnd::Left => "the caller left".to_owned(),
             StatedEnd::Stopped => "the last that was noted before the gateway ended".to_owned(),
+            StatedEnd::Counted => "its prompt was counted, which was all that was asked".to_owned(),
         },
     );
     if statement.left_out > 0 {
@@ -490,6 +491,14 @@ fn stated_verdict(statement: &Statement, parts: &[Part]) -> Verdict {
                 "the gateway ended in the middle of the answer: it was killed, or its machine failed"
                     .to_owned(),
                 "ask again; a stream can be gone on with by `Last-Event-ID` where its events had ids",
+            );
+        }
+        StatedEnd::Counted => {
+            return word(
+                Accountable::Nobody,
+                "its prompt was counted, as was asked: there is no answer, and nothing was charged"
+                    .to_owned(),
+                "nothing is to be done",
             );
         }
         StatedEnd::Answered if is_whole(parts) => return answered(&statement.request_id, parts),
@@ -1050,6 +1059,7 @@ mod tests {
             (ruled_out(&[]), vec![], Unknown, Basis::GatewaysWord),
             (ended(StatedEnd::Left), broke(), Caller, Basis::GatewaysWord),
             (ended(StatedEnd::Stopped), broke(), Gateway, Basis::GatewaysWord),
+            (ended(StatedEnd::Counted), vec![], Nobody, Basis::GatewaysWord),
             (ended(StatedEnd::Answered), vec![], Unknown, Basis::GatewaysWord),
             // What workers signed shows it, without the texts.
             (ended(StatedEnd::Answered), vec![whole(0)], Nobody, Basis::Signatures),

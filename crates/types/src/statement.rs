@@ -106,6 +106,9 @@ pub enum StatedEnd {
     /// The gateway ended in the middle of it.
     #[n(3)]
     Stopped,
+    /// Its prompt was counted, which was all that was asked.
+    #[n(4)]
+    Counted,
 }
 
 /// Who was listed for an order, and what kept the others out.

@@ -75,6 +75,8 @@ pub enum Ended {
     Failed,
     CallerLeft,
     GatewayStopped,
+    /// Only its prompt was counted.
+    Counted,
     /// What is kept of it does not hold.
     Unknown,
 }
@@ -86,6 +88,7 @@ impl Ended {
             Ended::Failed => "failed",
             Ended::CallerLeft => "caller_left",
             Ended::GatewayStopped => "gateway_stopped",
+            Ended::Counted => "counted",
             Ended::Unknown => "unknown",
         }
     }
@@ -148,6 +151,7 @@ impl Access {
             StatedEnd::Failed { .. } => Ended::Failed,
             StatedEnd::Left => Ended::CallerLeft,
             StatedEnd::Stopped => Ended::GatewayStopped,
+            StatedEnd::Counted => Ended::Counted,
         };
         let span = (Moment(statement.received_ms), Moment(statement.ended_ms));
         entry(id, request, name, span, &statement.path, &statement.model_name, end, &explanation)

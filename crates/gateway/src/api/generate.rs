@@ -369,8 +369,7 @@ async fn begin(
 pub(super) async fn count(shared: Arc<Shared>, call: Call, ask: Ask) -> Result<u32, ApiError> {
     match start(shared, call, ask, None).await {
         Ok(mut job) => {
-            // Nobody left: that was all that was asked.
-            job.trail.answered(Amount::ZERO);
+            job.trail.counted();
             job.telemetry.counted();
             Ok(job.answering.prompt_tokens())
         }

@@ -533,6 +533,7 @@ fn ending(statement: &Statement) -> String {
         ),
         StatedEnd::Left => format!("Whoever asked {id} left before it was answered."),
         StatedEnd::Stopped => format!("The gateway ended in the middle of {id}."),
+        StatedEnd::Counted => format!("The prompt of {id} was counted; nothing else was asked."),
     }
 }
 

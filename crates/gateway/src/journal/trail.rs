@@ -243,12 +243,19 @@ impl Trail {
         self.0.keep(&state, StatedEnd::Answered);
     }
 
+    /// Its prompt was counted: there is no answer, and nothing else is wanted.
+    pub(crate) fn counted(&self) {
+        let mut state = self.0.state();
+        state.end = Some(StatedEnd::Counted);
+        self.0.keep(&state, StatedEnd::Counted);
+    }
+
     /// It ended with an error that the caller is told. What was said before of its end was said too early, unless it is the same.
     pub(crate) fn failed(&self, error: &ApiError) {
         // A gateway that stood still may not have noticed yet.
         self.0.journal.beat();
         let mut state = self.0.state();
-        if matches!(state.end, Some(StatedEnd::Failed { .. } | StatedEnd::Answered)) {
+        if matches!(state.end, Some(StatedEnd::Failed { .. } | StatedEnd::Answered | StatedEnd::Counted)) {
             return;
         }
         let end = StatedEnd::Failed {
