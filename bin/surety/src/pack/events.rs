@@ -1,4 +1,4 @@
-//! What happened on a ledger in a span of time: changes of rules, keys and models; what audits and disputes came to.
+//! What happened on a ledger in a span of time, in words: changes of rules, keys and models; what audits and disputes came to.
 //!
 //! In:     a ledger; the span.
 //! Out:    each event in words, with its block and transaction; who runs which workers.
@@ -6,13 +6,10 @@
 //! Holds:  operators and workers are proven; events are what a node says, each with the transaction that anyone can look up.
 //! Absent: what the gateway saw (`access`).
 
-use alloy_primitives::{Address, B256};
-use alloy_rpc_types_eth::Log;
+use alloy_primitives::{Address, B256, Log};
 use alloy_sol_types::SolEvent;
-use anyhow::{Context as _, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
-use surety_client::ledger::{Ledger, rechecked::Verdict};
+use surety_client::ledger::{Emitted, Ledger, rechecked::Verdict};
 use surety_types::{
     Digest, PublicKey,
     abi::{
@@ -86,7 +83,6 @@ struct Said {
 /// # Errors
 /// If it cannot be asked.
 pub async fn look(ledger: &Ledger, from: Moment, to: Moment) -> anyhow::Result<Chain> {
-    let tip = ledger.tip().await?;
     let operators = ledger.operators().await?.value;
     let operators = operators.into_iter().map(|operator| NamedOperator {
         account: operator.account.to_string(),
@@ -94,94 +90,36 @@ pub async fn look(ledger: &Ledger, from: Moment, to: Moment) -> anyhow::Result<C
         workers: operator.workers.iter().map(|(key, _)| PublicKey(key.0)).collect(),
     });
     let operators = operators.collect();
-    let mut happenings = Vec::new();
-    if from.0 <= tip.timestamp_ms {
-        let first = first_block(ledger, from, tip.number).await?;
-        let last = first_block(ledger, Moment(to.0.saturating_add(1)), tip.number).await?;
-        for address in [GOVERNANCE, STAKING, OPERATORS, MODELS, AUDITS, DISPUTES, CLAIMS] {
-            happenings.extend(events(ledger, address, first, last.min(tip.number)).await?);
-        }
-    }
-    happenings.retain(|happening| (from..=to).contains(&happening.at));
+    let modules = [GOVERNANCE, STAKING, OPERATORS, MODELS, AUDITS, DISPUTES, CLAIMS];
+    let found = ledger.events(&modules, from.0, to.0).await?;
+    let mut happenings: Vec<Happening> = found.iter().filter_map(happening).collect();
     happenings.sort_by_key(|happening| (happening.at, happening.block));
     Ok(Chain { happenings, operators })
 }
 
-/// The first block that is not before a moment; the one after the newest if there is none.
-async fn first_block(ledger: &Ledger, moment: Moment, newest: u64) -> anyhow::Result<u64> {
-    let (mut low, mut high) = (0, newest + 1);
-    while low < high {
-        let middle = low.midpoint(high);
-        match time_of(ledger, middle).await? {
-            Some(at) if at >= moment => high = middle,
-            // What a node keeps no more is old.
-            _ => low = middle + 1,
-        }
-    }
-    Ok(low)
-}
-
-async fn time_of(ledger: &Ledger, number: u64) -> anyhow::Result<Option<Moment>> {
-    let block = ledger.unverified("eth_getBlockByNumber", json!([format!("0x{number:x}"), false])).await?;
-    if block.is_null() {
-        return Ok(None);
-    }
-    let seconds = block["timestamp"].as_str().and_then(|text| text.strip_prefix("0x"));
-    let seconds =
-        seconds.and_then(|digits| u64::from_str_radix(digits, 16).ok()).context("a block has no time")?;
-    Ok(Some(Moment(seconds.saturating_mul(1000))))
-}
-
-/// The events of a module in some blocks; where there are too many for one answer, in halves.
-async fn events(ledger: &Ledger, address: Address, first: u64, last: u64) -> anyhow::Result<Vec<Happening>> {
-    let (mut found, mut spans) = (Vec::new(), vec![(first, last)]);
-    while let Some((first, last)) = spans.pop() {
-        if first > last {
-            continue;
-        }
-        let filter = json!([{ "address": address, "fromBlock": format!("0x{first:x}"), "toBlock": format!("0x{last:x}") }]);
-        match ledger.unverified("eth_getLogs", filter).await {
-            Ok(logs) => found.extend(read(logs)?),
-            Err(_) if first < last => {
-                let middle = first.midpoint(last);
-                spans.extend([(middle + 1, last), (first, middle)]);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(found)
-}
-
-fn read(logs: Value) -> anyhow::Result<Vec<Happening>> {
-    let logs: Vec<Log> = serde_json::from_value(logs).context("a node's events cannot be read")?;
-    let mut found = Vec::new();
-    for log in logs {
-        let Some(said) = said(&log) else { continue };
-        let (Some(block), Some(transaction)) = (log.block_number, log.transaction_hash) else { continue };
-        let seconds = log.block_timestamp.context("a node's events have no time")?;
-        ensure!(!log.removed, "a node takes a final event back");
-        found.push(Happening {
-            at: Moment(seconds.saturating_mul(1000)),
-            event: said.event,
-            what: said.what,
-            operator: said.operator.map(|operator| operator.to_string()),
-            receipt: said.receipt.map(|receipt| Digest(receipt.0)),
-            request_id: None,
-            block,
-            reference: format!("transaction {transaction} in block {block}"),
-            subject: said.subject,
-            incident: said.incident,
-        });
-    }
-    Ok(found)
+/// An event as the pack tells it; none if it is of no list.
+fn happening(emitted: &Emitted) -> Option<Happening> {
+    let said = said(&emitted.log)?;
+    Some(Happening {
+        at: Moment(emitted.at_ms),
+        event: said.event,
+        what: said.what,
+        operator: said.operator.map(|operator| operator.to_string()),
+        receipt: said.receipt.map(|receipt| Digest(receipt.0)),
+        request_id: None,
+        block: emitted.block,
+        reference: format!("transaction {} in block {}", emitted.transaction, emitted.block),
+        subject: said.subject,
+        incident: said.incident,
+    })
 }
 
 /// An event in words; none if it is of no list.
 fn said(log: &Log) -> Option<Said> {
     macro_rules! one_of {
         ($address:ident: $($event:path as $name:literal => |$found:ident| $said:expr;)*) => {
-            if log.address() == $address {
-                $(if let Ok($found) = <$event>::decode_log_data(&log.inner.data) {
+            if log.address == $address {
+                $(if let Ok($found) = <$event>::decode_log_data(&log.data) {
                     return Some(Said { event: $name, ..$said });
                 })*
             }
@@ -325,14 +263,7 @@ mod tests {
     use super::*;
 
     fn log(address: Address, event: &impl SolEvent) -> Log {
-        let data = event.encode_log_data();
-        Log {
-            inner: alloy_primitives::Log { address, data },
-            block_number: Some(7),
-            block_timestamp: Some(1_000),
-            transaction_hash: Some(B256::repeat_byte(9)),
-            ..Log::default()
-        }
+        Log { address, data: event.encode_log_data() }
     }
 
     #[test]
@@ -363,7 +294,10 @@ mod tests {
             evidence: B256::ZERO,
         };
         let logs = [log(GOVERNANCE, &changed), log(DISPUTES, &convicted), log(AUDITS, &disclosed)];
-        let found = read(serde_json::to_value(logs).unwrap()).unwrap();
+        let found = logs.map(|log| {
+            let transaction = B256::repeat_byte(9);
+            happening(&Emitted { log, block: 7, at_ms: 1_000_000, transaction }).expect("it is of a list")
+        });
         assert_eq!(found[0].what, "the parameter pace_ms was 250, and is 500");
         assert_eq!(
             (found[0].subject, found[0].incident, found[0].at),
@@ -379,6 +313,5 @@ mod tests {
         let retired = IStaking::ValidatorRetired { operator: Address::ZERO };
         assert!(said(&log(GOVERNANCE, &retired)).is_none());
         assert!(said(&log(STAKING, &retired)).is_some());
-        assert!(read(json!({ "not": "a list" })).is_err());
     }
 }

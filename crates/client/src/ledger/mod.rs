@@ -15,6 +15,7 @@
 
 mod bundle;
 mod error;
+mod events;
 mod nodes;
 pub mod powers;
 pub mod rechecked;
@@ -44,6 +45,7 @@ use surety_consensus::Header;
 use tokio::time::sleep;
 
 pub use error::{Fault, LedgerError, Lie, NodeFault};
+pub use events::Emitted;
 pub use submit::{Landed, TransactionCall};
 pub use views::Views;
 pub use wallet::{NotAKey, Wallet, recover};
