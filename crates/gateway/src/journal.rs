@@ -27,7 +27,7 @@ use tracing::{error, warn};
 use crate::{
     disk::{Disk, FindError, OpenStoreError, Pace, Tables, Writer},
     id::RequestId,
-    keys::NOBODY,
+    keys::{NOBODY, Owned},
 };
 use trail::{Notes, Trail};
 
@@ -143,9 +143,8 @@ impl Journal {
         }
     }
 
-    /// What is kept of a request, and the number of the key it came with. Waits until what was handed over before is
-    /// written.
-    pub(crate) async fn find(&self, id: RequestId) -> Result<Option<(u64, Dossier)>, FindError> {
+    /// What is kept of a request. Waits until what was handed over before is written.
+    pub(crate) async fn find(&self, id: RequestId) -> Result<Option<Owned<Dossier>>, FindError> {
         self.0.disk.flush().await;
         let disk = self.0.disk.clone();
         let read = tokio::task::spawn_blocking(move || disk.read(|transaction| find(transaction, id)));
@@ -154,7 +153,7 @@ impl Journal {
             Dossier::parse(&json)
                 .inspect_err(|error| error!(request = %id, %error, "an entry of the journal cannot be read"))
                 .ok()
-                .map(|dossier| (tenant, dossier))
+                .map(|dossier| Owned::by(tenant, dossier))
         }))
     }
 

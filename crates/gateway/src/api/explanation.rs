@@ -17,11 +17,7 @@ use serde_json::value::RawValue;
 use surety_types::{Dossier, statement::DOSSIER_VERSION};
 use tracing::error;
 
-use super::{
-    fields::quote,
-    look::path_text,
-    money::{is_theirs, may_see},
-};
+use super::{fields::quote, look::path_text, money::may_see};
 use crate::{
     disk::FindError,
     error::{ApiError, Code, ErrorBody},
@@ -76,11 +72,9 @@ pub(super) async fn gathered(shared: &Arc<Shared>, asked: &str) -> Result<Dossie
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     }
     let stated = match shared.journal.find(id).await.map_err(unreadable)? {
-        Some((key, stated)) => {
-            if !is_theirs(&Tenant::current(&shared.keys)?, key) {
-                return Err(nothing_kept());
-            }
-            Some(stated)
+        Some(stated) => {
+            let tenant = Tenant::current(&shared.keys)?;
+            Some(stated.of_or_nobodys(tenant.key()).ok_or_else(nothing_kept)?)
         }
         // Of an answer more is known than what the gateway says of it.
         None if may_see(shared, id).await? => None,

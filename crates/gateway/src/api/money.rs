@@ -33,7 +33,7 @@ use crate::{
     gateway::Shared,
     id::RequestId,
     keys::{
-        Generation, NOBODY, Tenant, Totals, UsagePage,
+        Generation, NOBODY, Owned, Tenant, Totals, UsagePage,
         hold::{charge_max, prompt_tokens_bound, worst_charge},
     },
     route::{Candidate, Demand, Resolved},
@@ -284,13 +284,13 @@ pub(super) async fn generation(
         );
         return Err(ApiError::new(Code::NotFound, message).with_param("id"));
     };
-    match find(&shared, id).await? {
-        Some((key, generation)) if key == tenant.key() => Ok(Json(generation)),
-        _ if shared.active.contains(id) => {
+    match find(&shared, id).await?.and_then(|generation| generation.of(tenant.key())) {
+        Some(generation) => Ok(Json(generation)),
+        None if shared.active.contains(id) => {
             let message = format!("{id} is still being answered. Ask again when it has ended.");
             Err(ApiError::new(Code::NotFound, message).with_param("id"))
         }
-        _ => {
+        None => {
             let message = format!(
                 "This key was answered nothing under {id}: it was asked with another key, it failed and cost nothing, or it is \
                  too old.",
@@ -300,7 +300,7 @@ pub(super) async fn generation(
     }
 }
 
-async fn find(shared: &Arc<Shared>, id: RequestId) -> Result<Option<(u64, Generation)>, ApiError> {
+async fn find(shared: &Arc<Shared>, id: RequestId) -> Result<Option<Owned<Generation>>, ApiError> {
     shared.keys.written().await;
     let keys = Arc::clone(&shared.keys);
     read(tokio::task::spawn_blocking(move || keys.generation(id)).await)
@@ -312,12 +312,7 @@ pub(super) async fn may_see(shared: &Arc<Shared>, id: RequestId) -> Result<bool,
     if !shared.keys.is_closed() {
         return Ok(true);
     }
-    Ok(find(shared, id).await?.is_some_and(|(key, _)| is_theirs(&tenant, key)))
-}
-
-/// Whether a tenant may see what came with this key: it is its own, or was nobody's.
-pub(super) fn is_theirs(tenant: &Tenant, key: u64) -> bool {
-    key == tenant.key() || key == NOBODY
+    Ok(find(shared, id).await?.and_then(|generation| generation.of_or_nobodys(tenant.key())).is_some())
 }
 
 /// What an answer would cost. Amounts are micro-credits, as decimal texts.

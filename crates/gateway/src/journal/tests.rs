@@ -23,7 +23,7 @@ fn open_at(directory: &Path, bounds: JournalBounds) -> (Journal, Writer) {
 }
 
 async fn stated(journal: &Journal, id: RequestId) -> Option<Statement> {
-    let (_, dossier) = journal.find(id).await.expect("it can be read")?;
+    let (_, dossier) = journal.find(id).await.expect("it can be read")?.apart();
     let signed = Signed::<Statement>::open(&dossier.statement.expect("a statement")).expect("signed");
     Some((*signed).clone())
 }
@@ -74,7 +74,7 @@ async fn the_end_that_comes_last_counts_and_a_caller_that_leaves_is_noted() {
     let (journal, _writer) = open_at(directory.path(), ROOMY);
     assert_eq!(stated(&journal, id(2)).await.expect("kept").end, StatedEnd::Left);
     for (number, tenant) in [(2, NOBODY), (5, 8)] {
-        assert_eq!(journal.find(id(number)).await.expect("read").map(|(found, _)| found), Some(tenant));
+        assert_eq!(journal.find(id(number)).await.expect("read").map(|found| found.apart().0), Some(tenant));
     }
 }
 

@@ -13,6 +13,7 @@ mod account;
 mod control;
 pub(crate) mod hold;
 mod limits;
+mod owned;
 mod store;
 mod terms;
 
@@ -35,6 +36,7 @@ pub use control::{ControlError, KeysOf, LoggedRequest, RequestsPage, UsagePage};
 pub(crate) use control::{Kept, Served};
 pub(crate) use hold::Hold;
 pub(crate) use limits::{Bucket, Level};
+pub(crate) use owned::Owned;
 use store::{Change, Deposit, KeyRow, Store};
 pub use store::{Generation, GenerationPart, Totals};
 pub(crate) use store::{NOBODY, PAYER};
@@ -303,7 +305,7 @@ impl Keys {
     }
 
     /// What became of a request, and whose it was. Reads the disk.
-    pub(crate) fn generation(&self, request: RequestId) -> Result<Option<(u64, Generation)>, String> {
+    pub(crate) fn generation(&self, request: RequestId) -> Result<Option<Owned<Generation>>, String> {
         self.store.generation(request.bits()).map_err(|error| error.to_string())
     }
 

@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::terms::{KeyPrice, KeyTerms, Micro};
+use super::{
+    owned::Owned,
+    terms::{KeyPrice, KeyTerms, Micro},
+};
 use crate::disk::{Disk, FindError, OpenStoreError, Pace, Tables, Writer, Written};
 
 /// Key → [`KeyRow`].
@@ -207,13 +210,13 @@ impl Store {
     }
 
     /// What became of a request, and which key asked. Reads the disk.
-    pub(super) fn generation(&self, request: u128) -> Result<Option<(u64, Generation)>, FindError> {
+    pub(super) fn generation(&self, request: u128) -> Result<Option<Owned<Generation>>, FindError> {
         self.0.read(|transaction| {
             let Some(place) = transaction.open_table(PLACES)?.get(request)? else { return Ok(None) };
             let (key, arrival) = place.value();
             let generations = transaction.open_table(GENERATIONS)?;
             let Some(row) = generations.get((key, arrival))? else { return Ok(None) };
-            Ok(Some((key, parse(row.value())?)))
+            Ok(Some(Owned::by(key, parse(row.value())?)))
         })
     }
 
@@ -475,7 +478,7 @@ pub(super) mod tests {
             count += rows.len();
         }
         assert_eq!(count, 7);
-        let (key, row) = store.generation(19).expect("read").expect("kept");
+        let (key, row) = store.generation(19).expect("read").expect("kept").apart();
         assert_eq!((key, row.cost, row.output_tokens), (2, Micro(129), 10));
         assert_eq!(store.generation(0).expect("read"), None);
     }

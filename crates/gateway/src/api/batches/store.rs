@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use super::id::{BatchId, FileId};
+use crate::keys::Owned;
 
 /// Bytes of one file.
 pub(crate) const FILE_BYTES_MAX: usize = 64 << 20;
@@ -214,29 +215,12 @@ pub(crate) struct Batch {
     pub(crate) metadata: Option<std::collections::BTreeMap<String, String>>,
 }
 
-/// A file or a batch as it is kept.
-#[derive(Debug, Serialize, Deserialize)]
-struct Owned<T> {
-    /// The number of the key it was made with; callers do not see it.
-    #[serde(default)]
-    tenant: u64,
-    #[serde(flatten)]
-    thing: T,
-}
-
-impl<T: DeserializeOwned> Owned<T> {
-    fn read(bytes: &[u8]) -> Result<Owned<T>, StoreError> {
-        Ok(serde_json::from_slice(bytes)?)
-    }
-
-    /// The thing, to a tenant whose it is.
-    fn of(self, tenant: u64) -> Result<T, StoreError> {
-        if self.tenant == tenant { Ok(self.thing) } else { Err(StoreError::Missing) }
-    }
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Owned<T>, StoreError> {
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 fn written<T: Serialize>(tenant: u64, thing: T) -> Result<Vec<u8>, StoreError> {
-    Ok(serde_json::to_vec(&Owned { tenant, thing })?)
+    Ok(serde_json::to_vec(&Owned::by(tenant, thing))?)
 }
 
 /// Files and batches.
@@ -317,14 +301,14 @@ impl Store {
         bounded: bool,
     ) -> Result<(), StoreError> {
         if bounded {
-            let files = self.owned_files()?;
-            let bytes: u64 = files.iter().map(|file| file.thing.bytes).sum();
+            let files: Vec<_> = self.owned_files()?.into_iter().map(Owned::apart).collect();
+            let bytes: u64 = files.iter().map(|(_, file)| file.bytes).sum();
             if files.len() as u64 >= FILES_MAX || bytes + object.bytes > FILES_BYTES_MAX {
                 let message = format!(
                     "{} files of {bytes} bytes are kept here, {} of them yours; {FILES_MAX} of {FILES_BYTES_MAX} bytes \
                      can be. Delete some.",
                     files.len(),
-                    files.iter().filter(|file| file.tenant == tenant).count(),
+                    files.iter().filter(|(owner, _)| *owner == tenant).count(),
                 );
                 return Err(StoreError::Full(message));
             }
@@ -342,18 +326,18 @@ impl Store {
     pub(crate) fn file(&self, tenant: u64, id: FileId) -> Result<FileObject, StoreError> {
         let transaction = self.database.begin_read()?;
         let found = transaction.open_table(FILES)?.get(id.0)?.ok_or(StoreError::Missing)?;
-        Owned::read(found.value())?.of(tenant)
+        read(found.value())?.of(tenant).ok_or(StoreError::Missing)
     }
 
     fn owned_files(&self) -> Result<Vec<Owned<FileObject>>, StoreError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(FILES)?;
-        table.iter()?.map(|entry| Owned::read(entry?.1.value())).collect()
+        table.iter()?.map(|entry| read(entry?.1.value())).collect()
     }
 
     /// All files of a tenant.
     pub(crate) fn files(&self, tenant: u64) -> Result<Vec<FileObject>, StoreError> {
-        Ok(self.owned_files()?.into_iter().filter_map(|file| file.of(tenant).ok()).collect())
+        Ok(self.owned_files()?.into_iter().filter_map(|file| file.of(tenant)).collect())
     }
 
     /// What a tenant's file holds.
@@ -388,7 +372,7 @@ impl Store {
                 let mut oldest: Option<(bool, u64, u128)> = None;
                 for entry in table.iter()? {
                     let (id, bytes) = entry?;
-                    let Owned { tenant: theirs, thing: kept } = Owned::<Batch>::read(bytes.value())?;
+                    let (theirs, kept) = read::<Batch>(bytes.value())?.apart();
                     let age = (theirs != tenant, kept.created_at, id.value());
                     if !kept.status.is_open() && oldest.is_none_or(|oldest| age < oldest) {
                         oldest = Some(age);
@@ -410,24 +394,24 @@ impl Store {
     pub(crate) fn batch(&self, tenant: u64, id: BatchId) -> Result<Batch, StoreError> {
         let transaction = self.database.begin_read()?;
         let found = transaction.open_table(BATCHES)?.get(id.0)?.ok_or(StoreError::Missing)?;
-        Owned::read(found.value())?.of(tenant)
+        read(found.value())?.of(tenant).ok_or(StoreError::Missing)
     }
 
     fn owned_batches(&self) -> Result<Vec<Owned<Batch>>, StoreError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(BATCHES)?;
-        table.iter()?.map(|entry| Owned::read(entry?.1.value())).collect()
+        table.iter()?.map(|entry| read(entry?.1.value())).collect()
     }
 
     /// All batches of a tenant.
     pub(crate) fn batches(&self, tenant: u64) -> Result<Vec<Batch>, StoreError> {
-        Ok(self.owned_batches()?.into_iter().filter_map(|batch| batch.of(tenant).ok()).collect())
+        Ok(self.owned_batches()?.into_iter().filter_map(|batch| batch.of(tenant)).collect())
     }
 
     /// The batches of all tenants that have not ended, and whose they are.
     pub(crate) fn open_batches(&self) -> Result<Vec<(u64, Batch)>, StoreError> {
-        let open = self.owned_batches()?.into_iter().filter(|batch| batch.thing.status.is_open());
-        Ok(open.map(|Owned { tenant, thing }| (tenant, thing)).collect())
+        let batches = self.owned_batches()?.into_iter().map(Owned::apart);
+        Ok(batches.filter(|(_, batch)| batch.status.is_open()).collect())
     }
 
     /// Changes a tenant's batch; what it is then.
@@ -520,10 +504,10 @@ fn changed(
     change: impl FnOnce(&mut Batch),
 ) -> Result<Batch, StoreError> {
     let mut table = transaction.open_table(BATCHES)?;
-    let mut batch = Owned::read(table.get(id.0)?.ok_or(StoreError::Missing)?.value())?;
-    change(&mut batch.thing);
-    table.insert(id.0, serde_json::to_vec(&batch)?.as_slice())?;
-    Ok(batch.thing)
+    let (tenant, mut batch) = read(table.get(id.0)?.ok_or(StoreError::Missing)?.value())?.apart();
+    change(&mut batch);
+    table.insert(id.0, written(tenant, &batch)?.as_slice())?;
+    Ok(batch)
 }
 
 /// Opens or makes a file for its owner only: prompts and answers are in it.

@@ -17,6 +17,7 @@ use tracing::error;
 use super::{
     ask::Asked,
     items::{Input, Place, Said},
+    live::Live,
     record::Transcript,
     said::Item,
     shapes::{CallItem, CallOutput, InputItem, InputMessage, InputPart},
@@ -52,10 +53,15 @@ impl Library {
         Library { shared: Arc::clone(shared), tenant }
     }
 
+    /// A response that is being made.
+    pub(super) fn live(&self, id: RequestId) -> Option<Arc<Live>> {
+        self.shared.responses.live(id).filter(|live| live.head.tenant == self.tenant)
+    }
+
     /// Looks for a response. Reads the disk.
     pub(super) fn find(&self, id: RequestId) -> Result<Found, ApiError> {
-        if let Some(live) = self.shared.responses.live(id) {
-            return Ok(if live.head.tenant == self.tenant { Found::Live } else { Found::Nothing });
+        if self.live(id).is_some() {
+            return Ok(Found::Live);
         }
         let found = self.shared.responses.store.find(id).map_err(|error| {
             error!(error = chain(&error), "responses cannot be read");

@@ -395,12 +395,12 @@ pub(super) async fn is_there(shared: &Arc<Shared>, id: RequestId) -> bool {
 
 /// A response, being made or not.
 async fn find(shared: &Arc<Shared>, id: RequestId) -> Result<Arc<Live>, ApiError> {
-    let tenant = Tenant::current(&shared.keys)?.key();
+    let library = Library::of(shared, Tenant::current(&shared.keys)?.key());
     loop {
-        if let Some(live) = shared.responses.live(id).filter(|live| live.head.tenant == tenant) {
+        if let Some(live) = library.live(id) {
             return Ok(live);
         }
-        let library = Library::of(shared, tenant);
+        let library = library.clone();
         let found = tokio::task::spawn_blocking(move || library.find(id)).await;
         let mut transcript = match found.map_err(|_| ApiError::bug("reading responses panicked"))?? {
             Found::Ended(transcript, _) => *transcript,
