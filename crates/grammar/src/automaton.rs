@@ -33,15 +33,15 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    pub(crate) fn state(&self) -> u16 {
+    fn state(&self) -> u16 {
         self.ids[0]
     }
 
-    pub(crate) fn calls(&self) -> usize {
+    fn calls(&self) -> usize {
         self.ids[1..].iter().position(|id| *id == NONE).unwrap_or(CALLS_MAX)
     }
 
-    pub(crate) fn at(mut self, state: u16) -> Thread {
+    fn at(mut self, state: u16) -> Thread {
         self.ids[0] = state;
         self
     }
@@ -194,14 +194,6 @@ impl Grammar {
     /// Bytes that some state takes.
     pub(crate) fn bytes(&self) -> &[bool; 256] {
         &self.bytes
-    }
-
-    /// The state after a byte where there is no other way than on in the same rule; else `None`.
-    pub(crate) fn plain(&self, state: u16, byte: u8, calls: usize) -> Option<u16> {
-        let at = usize::from(state);
-        let next = self.next[256 * at + usize::from(byte)];
-        let alone = next != NONE && self.calls[at].is_empty() && !self.ends[at];
-        (alone && self.fits(calls, next)).then_some(next)
     }
 
     /// Whether a rule at a state can still end within the bound, so many calls deep.

@@ -6,6 +6,8 @@
 //!         has the grammar's bytes one by one.
 //! Absent: keeping masks for later (`engine`).
 
+use std::collections::BTreeMap;
+
 use crate::automaton::{Grammar, State};
 
 /// Bytes of a token, at most; longer ones are never permitted.
@@ -132,36 +134,20 @@ impl Vocabulary {
         if state.is_dead() || grammar.is_complete(state) {
             self.ends.iter().for_each(|token| mask.set(*token));
         }
-        // By depth: where the walk stands. A place is a state, of which one thread may have gone on by itself since.
-        let mut states = vec![state.clone()];
-        let mut places = vec![Place::new(&states, 0); self.depth_max + 1];
+        let mut steps = Steps::new(grammar);
+        // By depth: where the walk stands.
+        let mut places = vec![steps.place(state.clone()); self.depth_max + 1];
         let mut at = 0;
         while let Some(node) = self.nodes.get(at) {
             let depth = usize::from(node.depth);
-            let before = places[depth - 1];
-            states.truncate(before.base + 1);
-            let plain = before.alone.and_then(|(own, calls)| {
-                grammar.plain(own, node.byte, usize::from(calls)).map(|next| (next, calls))
-            });
-            let place = match plain {
-                Some(alone) => Place { base: before.base, alone: Some(alone) },
-                None => {
-                    let base = &states[before.base];
-                    let after = match before.alone {
-                        Some((own, _)) => {
-                            let threads = base.threads.iter().map(|thread| thread.at(own)).collect();
-                            grammar.advance(&State { threads }, node.byte)
-                        }
-                        None => grammar.advance(base, node.byte),
-                    };
-                    if after.is_dead() {
-                        at = node.skip as usize;
-                        continue;
-                    }
-                    states.push(after);
-                    Place::new(&states, states.len() - 1)
-                }
-            };
+            if steps.states.len() >= STATES_MAX {
+                steps.begin_anew(&mut places[..depth]);
+            }
+            let place = steps.after(places[depth - 1], node.byte);
+            if place == DEAD {
+                at = node.skip as usize;
+                continue;
+            }
             places[depth] = place;
             let end = self.nodes.get(at + 1).map_or(self.tokens.len(), |next| next.tokens as usize);
             self.tokens[node.tokens as usize..end].iter().for_each(|token| mask.set(*token));
@@ -171,21 +157,91 @@ impl Vocabulary {
     }
 }
 
-/// Where a walk stands.
-#[derive(Clone, Copy)]
-struct Place {
-    /// Which of the states kept.
-    base: usize,
-    /// If it has one thread: the state that this is in by now, and its calls.
-    alone: Option<(u16, u8)>,
+/// A state, by its number in a walk.
+type Place = u16;
+/// The dead state.
+const DEAD: Place = Place::MAX;
+/// Not known yet.
+const UNKNOWN: Place = Place::MAX - 1;
+/// States that one walk knows at once, at most.
+const STATES_MAX: usize = 1 << 12;
+
+const _: () = assert!(STATES_MAX > TOKEN_BYTES_MAX + 1, "a walk's own path is known");
+const _: () = assert!(STATES_MAX < UNKNOWN as usize, "every state has a number");
+
+/// The steps of a walk: most tokens take a few states around and around, and each of those a byte the same way every time.
+struct Steps<'a> {
+    grammar: &'a Grammar,
+    states: Vec<State>,
+    places: BTreeMap<State, Place>,
+    /// By place: where each byte leads.
+    rows: Vec<[Place; 256]>,
 }
 
-impl Place {
-    fn new(states: &[State], base: usize) -> Place {
-        let alone = match &states[base].threads[..] {
-            [thread] => Some((thread.state(), thread.calls() as u8)),
-            _ => None,
-        };
-        Place { base, alone }
+impl<'a> Steps<'a> {
+    fn new(grammar: &'a Grammar) -> Self {
+        Self { grammar, states: Vec::new(), places: BTreeMap::new(), rows: Vec::new() }
+    }
+
+    fn place(&mut self, state: State) -> Place {
+        if state.is_dead() {
+            return DEAD;
+        }
+        if let Some(place) = self.places.get(&state) {
+            return *place;
+        }
+        let place = self.states.len() as Place;
+        self.places.insert(state.clone(), place);
+        self.states.push(state);
+        self.rows.push([UNKNOWN; 256]);
+        place
+    }
+
+    /// Where one more byte leads.
+    fn after(&mut self, from: Place, byte: u8) -> Place {
+        let Some(row) = self.rows.get(usize::from(from)) else { return DEAD };
+        let known = row[usize::from(byte)];
+        if known != UNKNOWN {
+            return known;
+        }
+        let to = self.place(self.grammar.advance(&self.states[usize::from(from)], byte));
+        self.rows[usize::from(from)][usize::from(byte)] = to;
+        to
+    }
+
+    /// Forgets all states but those of a path, which get new numbers.
+    fn begin_anew(&mut self, path: &mut [Place]) {
+        let states: Vec<State> = path.iter().map(|place| self.states[usize::from(*place)].clone()).collect();
+        *self = Self::new(self.grammar);
+        for (place, state) in path.iter_mut().zip(states) {
+            *place = self.place(state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::json_schema;
+
+    #[test]
+    fn a_walk_of_more_states_than_it_knows_at_once_comes_to_the_same() {
+        let words: Vec<String> = (0..1_300).map(|number| format!("\"{:05x}", number * 799)).collect();
+        let listed: Vec<String> = words.iter().map(|word| format!("{word}\"")).collect();
+        let schema = json_schema(&format!(r#"{{"enum":[{}]}}"#, listed.join(","))).expect("a schema");
+        let grammar = Grammar::compile(&schema).expect("a grammar");
+        let known = |end: usize| words.iter().map(|word| &word[..end]).collect::<BTreeSet<_>>().len();
+        assert!((1..=6).map(known).sum::<usize>() > STATES_MAX, "each beginning of a word is a state");
+        let mut pieces = listed;
+        pieces.extend(words.iter().flat_map(|word| [format!("{word}!"), word[..4].to_owned()]));
+        let vocabulary = Vocabulary::new(pieces.iter().map(|piece| Some(piece.as_bytes())));
+        let mask = vocabulary.mask(&grammar, &grammar.start());
+        for (token, piece) in (0..).zip(&pieces) {
+            let may = !grammar.advance_all(&grammar.start(), piece.as_bytes()).is_dead();
+            assert_eq!(mask.permits(token), may, "{piece}");
+            assert_eq!(may, !piece.ends_with('!'), "{piece}");
+        }
     }
 }
