@@ -246,6 +246,10 @@ pub fn explain(
         explanation.next.retain(|next| !next.contains("--recompute"));
         explanation.not_known.retain(|line| line != COMPUTED);
         explanation.not_known.push(TOLD.to_owned());
+        let was_compared = |event: &StatedEvent| event.what == What::Compared;
+        if statement.is_some_and(|statement| statement.events.iter().any(was_compared)) {
+            explanation.not_known.push(TOLD_AND_COMPARED.to_owned());
+        }
     }
     explanation
 }
@@ -636,6 +640,10 @@ const COMPUTED: &str = "whether the answer is what the model gives: only computi
 const COMPUTED_YOURSELF: &str = "whether the answer is what the model gives, and not what two workers agreed on: computing it again yourself shows that";
 /// Of an answer that an upstream gave (R-13).
 const TOLD: &str = "which model gave the answer: the operator's upstream did, which saw the text, and nobody can compute it again";
+/// The same, where it was compared with the model that it is said to be of (R-14).
+const TOLD_AND_COMPARED: &str = "whether this answer is that model's, which it was compared with: how likely a model finds answers tells it from another over many of \
+                                 them, and never shows that one is right, whole or of the very weights; that it was compared is the \
+                                 gateway's word";
 
 fn not_known(parts: &[Part]) -> Vec<String> {
     let mut lines = Vec::new();

@@ -282,6 +282,7 @@ mod tests {
             arithmetic: 1,
             rotary_digest: Digest([5; 32]),
             plan: None,
+            claims: None,
         }
     }
 

@@ -503,6 +503,7 @@ fn manifest(
         arithmetic: ARITHMETIC_VERSION,
         rotary_digest: Digest(*rotary_hasher.finalize().as_bytes()),
         plan: None,
+        claims: None,
     }
 }
 

@@ -269,9 +269,10 @@ fn texts(code: Code) -> (&'static str, &'static str, &'static str) {
         ),
         Code::VerificationFailed => (
             "What a worker signed and what it sent are not the same, or two workers gave different answers to one order: one \
-             that went on where the other had left off, or the one that checked what was asked for as `:verified`. The answer was \
-             withheld or cut off there.",
-            "The worker whose signature does not fit; where two disagree, it is not known which of them.",
+             that went on where the other had left off, or the one that checked what was asked for as `:verified`. Or, where an upstream \
+             answers, its worker's answers are taken for those of another model than its operator names, or one of them could not \
+             be compared although that was asked for. The answer was withheld or cut off there.",
+            "The worker whose signature does not fit; where two disagree, or answers are taken for another model's, it is not known.",
             "Do not rely on what came before. Send it again: another worker is asked.",
         ),
         Code::Deadline => (

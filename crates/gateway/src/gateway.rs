@@ -35,6 +35,7 @@ use crate::{
         responses::{self, Responses, store},
         unix_ms,
     },
+    comparisons::Comparisons,
     disk::{OpenStoreError, Writer},
     downloads::Downloads,
     error::{Accountable, ApiError, Code},
@@ -157,6 +158,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) streams: Streams,
     pub(crate) batches: Batches,
+    pub(crate) comparisons: Arc<Comparisons>,
     pub(crate) responses: Responses,
     pub(crate) downloads: Arc<Downloads>,
     pub(crate) keys: Arc<Keys>,
@@ -260,6 +262,7 @@ impl Gateway {
         let bounds = Bounds { count_max: limits.receipts_max, bytes_max: limits.receipts_bytes_max };
         let (receipts, writer) = Receipts::open(&data_dir, bounds)?;
         let (streams, stream_writer) = Streams::open(&data_dir)?;
+        let (comparisons, comparison_writer) = Comparisons::open(&data_dir, limits.compare_one_in)?;
         let batches = Batches::open(&data_dir)?;
         let bounds = store::Bounds {
             count_max: limits.responses_max,
@@ -279,8 +282,15 @@ impl Gateway {
         let control = keys::Served::start(&data_dir, Arc::clone(&keys), kept)
             .map_err(|source| StartError::Control { path: data_dir.clone(), source })?;
         let (once, once_writer) = Once::open(&data_dir)?;
-        let mut writers =
-            vec![writer, stream_writer, response_writer, key_writer, journal_writer, once_writer];
+        let mut writers = vec![
+            writer,
+            stream_writer,
+            comparison_writer,
+            response_writer,
+            key_writer,
+            journal_writer,
+            once_writer,
+        ];
         let payments = match ledger.as_ref().filter(|_| x402) {
             Some(ledger) => {
                 let (payments, writer) = Payments::open(
@@ -308,7 +318,14 @@ impl Gateway {
         let endpoint = Endpoint::bind(BindOptions { key: key.clone(), listen: local }).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(journal.clone().watch());
-        let workers = Workers::open(&endpoint, workers, aliases, limits.status_interval, payer.clone());
+        let workers = Workers::open(
+            &endpoint,
+            workers,
+            aliases,
+            limits.status_interval,
+            payer.clone(),
+            Arc::clone(&comparisons),
+        );
         let workers = Arc::new(workers);
         let reach = Reach { loopback: address.ip().is_loopback(), ipv6: Some(local.is_ipv6()) };
         if let Some(nearby) = nearby {
@@ -333,6 +350,7 @@ impl Gateway {
             journal,
             streams,
             batches,
+            comparisons,
             downloads: Arc::new(Downloads::new(endpoint.clone())),
             responses: Responses::new(kept_responses, limits.reader_grace),
             keys,

@@ -17,6 +17,7 @@
 
 mod api;
 pub mod catalogue;
+mod comparisons;
 mod disk;
 mod downloads;
 mod error;

@@ -109,6 +109,7 @@ pub(crate) struct Metrics {
     token_times: Family<ModelLabels, Histogram>,
     tokens: Family<TokenLabels, Histogram>,
     handovers: Counter,
+    comparisons: Family<KindLabels, Counter>,
     charged: Counter,
     active: Gauge<u64, AtomicU64>,
     workers: Family<StateLabels, Gauge<u64, AtomicU64>>,
@@ -154,6 +155,12 @@ impl Default for Metrics {
         );
         let handovers = Counter::default();
         registry.register("surety_handovers", "Answers that another worker went on with", handovers.clone());
+        let comparisons = Family::default();
+        registry.register(
+            "surety_comparisons",
+            "Answers of upstreams that were to be compared with the model that they are said to be of, by what came of it",
+            comparisons.clone(),
+        );
         let charged = Counter::default();
         registry.register("surety_charged_micro_credits", "What workers were paid", charged.clone());
         let active = Gauge::default();
@@ -181,6 +188,7 @@ impl Default for Metrics {
             token_times,
             tokens,
             handovers,
+            comparisons,
             charged,
             active,
             workers,
@@ -207,6 +215,11 @@ impl Metrics {
         let labels =
             FailureLabels { code: failure.code().as_str(), accountable: failure.accountable().as_str() };
         self.failures.get_or_create(&labels).inc();
+    }
+
+    /// Counts an answer that was to be compared: `compared`, `not_compared`, or `differs` for the one by which its worker is found to.
+    pub(crate) fn compared(&self, kind: &'static str) {
+        self.comparisons.get_or_create(&KindLabels { kind }).inc();
     }
 
     /// Counts an answer, or what was to become one.
@@ -299,6 +312,7 @@ mod tests {
         metrics.answered("GET", "/health", 200);
         metrics.answered("BREW", "/health", 405);
         metrics.failed(&ApiError::bug("on purpose"));
+        metrics.compared("not_compared");
         metrics.ended(ended("tiny"));
         metrics.ended(Ended {
             failure: Some("worker_lost"),
@@ -318,6 +332,7 @@ mod tests {
             format!("gen_ai_server_time_per_output_token_seconds_sum{{{model}}} 0.1"),
             format!("gen_ai_client_token_usage_sum{{{model},gen_ai_token_type=\"output\"}} 11.0"),
             "surety_handovers_total 1".to_owned(),
+            "surety_comparisons_total{kind=\"not_compared\"} 1".to_owned(),
             "surety_charged_micro_credits_total 5".to_owned(),
             "surety_requests_active 3".to_owned(),
             "surety_workers{state=\"ready\"} 2".to_owned(),

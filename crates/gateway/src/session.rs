@@ -20,7 +20,9 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{FinishReason, PublicKey, TokenLogprob, What, receipt::NO_ARITHMETIC};
+use surety_types::{
+    FinishReason, PublicKey, Request, TokenLogprob, What, receipt::NO_ARITHMETIC,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -107,7 +109,13 @@ enum Stepped {
 
 /// Finds workers for what is asked; returns when they have accepted.
 pub(crate) async fn begin(desk: Desk, ask: &Ask) -> Result<Answering, ApiError> {
-    let courses = courses(ask)?;
+    let courses = courses(&ask.requests, ask.choices)?;
+    begin_with(desk, courses).await
+}
+
+/// The same for requests that no caller made.
+pub(crate) async fn order(desk: Desk, requests: &[Request]) -> Result<Answering, ApiError> {
+    let courses = courses(requests, 1)?;
     begin_with(desk, courses).await
 }
 
@@ -117,11 +125,11 @@ pub(crate) async fn go_on(desk: Desk, ask: &Ask, restored: Restored) -> Result<A
     begin_with(desk, vec![Course::restored(Arc::new(request.clone()), restored)]).await
 }
 
-fn courses(ask: &Ask) -> Result<Vec<Course>, ApiError> {
-    let mut courses = Vec::with_capacity(ask.answers());
-    for request in &ask.requests {
+fn courses(requests: &[Request], choices: u32) -> Result<Vec<Course>, ApiError> {
+    let mut courses = Vec::with_capacity(requests.len() * choices as usize);
+    for request in requests {
         let request = Arc::new(request.clone());
-        for choice in 0..ask.choices {
+        for choice in 0..choices {
             let mut nonce = [0; 32];
             getrandom::fill(&mut nonce).map_err(|_| ApiError::bug("the random source failed"))?;
             courses.push(Course::new(Arc::clone(&request), choice, nonce));

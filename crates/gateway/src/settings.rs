@@ -89,6 +89,9 @@ pub struct Limits {
     pub journal_bytes_max: u64,
     /// How long a request stays in the journal.
     pub journal_age_max: Duration,
+    /// Of the answers of a worker that fronts an upstream and names the model it runs, one in so many is compared with that
+    /// model's, after the first 32; none if 0.
+    pub compare_one_in: u32,
 }
 
 impl Default for Limits {
@@ -116,6 +119,7 @@ impl Default for Limits {
             journal_max: 200_000,
             journal_bytes_max: 256 << 20,
             journal_age_max: Duration::from_secs(30 * 24 * 3600),
+            compare_one_in: 16,
         }
     }
 }

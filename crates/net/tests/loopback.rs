@@ -49,6 +49,7 @@ fn status_of(seed: u8) -> WorkerStatus {
         arithmetic: 0,
         rotary_digest: Digest::ZERO,
         plan: None,
+        claims: None,
     };
     WorkerStatus {
         worker: key(seed).public(),

@@ -74,6 +74,10 @@ pub struct Manifest {
     /// Digest of the plan (D-2); without one nothing the model says can be disputed.
     #[n(16)]
     pub plan: Option<Digest>,
+    /// Of what an upstream serves: the model that it is said to be, whose answers its own are compared with.
+    #[n(17)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<ModelId>,
 }
 
 /// One file of a model.
@@ -112,8 +116,9 @@ impl Manifest {
         ModelId(Digest::of(domain::MODEL, &self.to_cbor()))
     }
 
-    /// That of what an upstream calls `name` and serves with so many positions: nothing else is known of it.
-    pub fn upstream(name: &str, context: u32) -> Manifest {
+    /// That of what an upstream calls `name` and serves with so many positions, perhaps as being a model of the network: nothing
+    /// else is known of it.
+    pub fn upstream(name: &str, context: u32, claims: Option<ModelId>) -> Manifest {
         Manifest {
             name: name.to_owned(),
             files: Vec::new(),
@@ -132,6 +137,7 @@ impl Manifest {
             arithmetic: NO_ARITHMETIC,
             rotary_digest: Digest::ZERO,
             plan: None,
+            claims,
         }
     }
 
@@ -160,8 +166,14 @@ impl Canonical for Manifest {
             return Err(Invalid::new("formats", "must be in increasing order of name, each once"));
         }
         //
-        if self.is_by_word() && *self != Manifest::upstream(&self.name, self.context) {
+        if self.is_by_word() && *self != Manifest::upstream(&self.name, self.context, self.claims) {
             return Err(Invalid::new("arithmetic", "is none: then only name and context are known"));
+        }
+        if self.claims.is_some() && !self.is_by_word() {
+            return Err(Invalid::new(
+                "claims",
+                "is of what an upstream serves: a model that is computed is what it is",
+            ));
         }
         Ok(())
     }

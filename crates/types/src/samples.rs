@@ -208,7 +208,12 @@ pub(crate) fn manifest() -> Manifest {
         arithmetic: 0,
         rotary_digest: digest(11),
         plan: Some(plan().digest()),
+        claims: None,
     }
+}
+
+pub(crate) fn upstream_manifest() -> Manifest {
+    Manifest::upstream("big", 4096, Some(manifest().id()))
 }
 
 /// Every id spells three bytes; the first four are silent in answers.

@@ -46,6 +46,7 @@ fn vectors() -> Vec<(&'static str, String)> {
             plain(&samples::embedding_request(), samples::embedding_request().digest()),
         ),
         ("manifest.json", plain(&samples::manifest(), samples::manifest().id().0)),
+        ("upstream_manifest.json", plain(&samples::upstream_manifest(), samples::upstream_manifest().id().0)),
         (
             "plan.json",
             pretty(&serde_json::json!({
@@ -369,6 +370,18 @@ fn tools_and_calls_are_json_within_bounds() {
         let call = messages[2].tool_calls[0].clone();
         messages[2].tool_calls = vec![call; 129];
     });
+}
+
+#[test]
+fn only_what_an_upstream_serves_is_said_to_be_another_model() {
+    let id = samples::manifest().id();
+    let claimed = Manifest { claims: Some(id), ..samples::manifest() };
+    assert_eq!(claimed.check().unwrap_err().field, "claims");
+    let upstream = samples::upstream_manifest();
+    assert_eq!((upstream.claims, upstream.is_by_word()), (Some(id), true));
+    assert_ne!(upstream.id(), Manifest { claims: None, ..upstream.clone() }.id());
+    let computed = Manifest { width: 1, ..upstream };
+    assert_eq!(computed.check().unwrap_err().field, "arithmetic");
 }
 
 #[test]
@@ -869,6 +882,8 @@ proptest! {
         check_codec(samples::status(), index, byte)?;
         check_codec(samples::manifest(), index, byte)?;
         check_codec(Manifest { plan: None, ..samples::manifest() }, index, byte)?;
+        check_codec(samples::upstream_manifest(), index, byte)?;
+        check_codec(Manifest::upstream("big", 4096, None), index, byte)?;
         check_codec(StatusRequest {}, index, byte)?;
     }
 

@@ -146,6 +146,7 @@ impl Server {
             url: format!("http://{}/v1/", self.address),
             model: "big".into(),
             answers_as: None,
+            claims: None,
             key: UpstreamKey::new(KEY),
             context_tokens: None,
             takes: vec![Extra::MinP],

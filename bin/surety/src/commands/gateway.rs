@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use surety_gateway::{Gateway, GatewayLedger, GatewaySettings, StartError};
+use surety_gateway::{Gateway, GatewayLedger, GatewaySettings, Limits, StartError};
 use surety_net::WorkerAddress;
 
 use super::Outcome;
@@ -59,6 +59,10 @@ pub struct Args {
     /// everyone else without a key.
     #[arg(long, requires = "genesis")]
     x402: bool,
+    /// Compare one in so many answers of a worker that fronts an upstream and names the model which that runs, after its first 32,
+    /// with that model's own (tier `statistical`); 0: none. What an exact worker asks for that, the gateway pays.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().compare_one_in)]
+    compare_one_in: u32,
     #[command(flatten)]
     pub child: ChildArgs,
 }
@@ -84,6 +88,7 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     settings.open = args.open;
     settings.require_key = args.require_key;
     settings.x402 = args.x402;
+    settings.limits.compare_one_in = args.compare_one_in;
     settings.workers = args.workers;
     settings.nearby = args.mdns.map(|interface| found_in(nearby::network(interface))).transpose()?;
     settings.ledger = args.ledger.open(&data_dir)?.map(|(_, account)| GatewayLedger {

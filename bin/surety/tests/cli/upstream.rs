@@ -40,6 +40,8 @@ fn a_worker_in_front_of_another_network_is_called_what_it_is() {
         ),
         (&["--upstream-model", "shakespeare-demo", "--genesis", "g.json"], 2, "--genesis"),
         (&["--upstream-model", "shakespeare-demo", "--upstream-takes", "top_a"], 2, "min_p"),
+        (&["--upstream-model", "shakespeare-demo", "--upstream-of", "shakespear"], 1, "the model's whole id"),
+        (&["--upstream-model", "shakespeare-demo", "--upstream-of", "a b"], 2, "--upstream-of"),
     ] {
         let output = front(args).output().unwrap();
         assert_status(&output, status);
@@ -98,4 +100,42 @@ fn a_worker_in_front_of_another_network_is_called_what_it_is() {
     for text in [failed, explained.to_string(), text] {
         assert!(!text.contains(KEY), "{text}");
     }
+}
+
+#[test]
+fn what_an_upstream_is_said_to_run_is_compared_with_it_and_the_story_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let theirs = Up::start(&place("theirs"), &["--validators", "0", "--workers", "1", "--threads", "1"]);
+    let mut front = surety(&place("worker"));
+    front.args(["worker", "run", "--upstream", &theirs.base_url(), "--upstream-model", "shakespeare-demo"]);
+    front.args(["--model", "vendor/bard", "--upstream-of", "shakespeare-demo"]);
+    front.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let external = Role::of(front);
+    let exact = Role::start(&place("exact"), &["worker", "run", "--threads", "1"]);
+    let address = |role: &Role| role.ready["address"].as_str().unwrap().to_owned();
+    let (first, second) = (address(&external), address(&exact));
+    let gateway = Role::start(
+        &place("gateway"),
+        &["gateway", "run", "--listen", "127.0.0.1:0", "--worker", &first, "--worker", &second],
+    );
+    let base_url = gateway.ready["base_url"].as_str().unwrap().to_owned();
+    let mut asked = question(16);
+    asked["model"] = json!("vendor/bard:verified");
+    wait(|| try_ask(&base_url, &asked).is_some(), "the gateway hears both workers");
+    let (head, answer) = ask(&base_url, &asked);
+    assert!(head.contains("x-surety-verification: passed"), "{head}");
+    assert_eq!(
+        (&answer["surety"]["tier"], &answer["surety"]["verification"]),
+        (&json!("statistical"), &json!("passed"))
+    );
+    let id = request_id(&head);
+    let told = |args: &[&str]| run(&place("gateway"), &[args, &["--base-url", &base_url]].concat());
+    let explained = json_of(&told(&["explain", &id, "--json"]));
+    assert!(has(&explained["not_known"], "which it was compared with"), "{explained}");
+    let events = explained["events"].to_string();
+    assert!(events.contains("R-14") && events.contains("one answer alone shows little"), "{explained}");
+    // Evidence is no more than a party's word: that it was compared is the gateway's.
+    let verified = json_of(&told(&["verify", &id, "--json"]));
+    assert_eq!(verified["answers"][0]["tier"], "signed", "{verified}");
 }

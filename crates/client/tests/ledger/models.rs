@@ -42,6 +42,7 @@ fn manifest(context: u32) -> Manifest {
         arithmetic: 1,
         rotary_digest: Digest([5; 32]),
         plan: Some(Digest([6; 32])),
+        claims: None,
     }
 }
 

@@ -34,6 +34,7 @@ use tracing::{error, info};
 use super::{
     ask::{Ask, Form},
     body::Text,
+    compared,
     embeddings::{self, EmbeddingList},
     guard,
     last_event::{Broken, LastEvent},
@@ -48,12 +49,13 @@ use super::{
     wording::{self, Heading, Marks, Wording},
 };
 use crate::{
+    comparisons,
     error::{ApiError, Code, ErrorBody},
     gateway::{Active, Shared},
     id::RequestId,
     journal::trail::{Following, Trail},
     keys::{Hold, Tenant},
-    route::{Resolved, UPSTREAM_NOTE},
+    route::{Resolved, preferences::Tier},
     session::{self, Answering, Desk, Event, Finished, Share, Waited},
     streams::{Begun, StreamLog},
     telemetry::{Telemetry, TraceParent},
@@ -291,8 +293,17 @@ async fn begin(
     let goes_on = is_kept && restored.is_some();
     let active = shared.admit(id)?;
     let hold = tenant.hold(id, &model.name, ask.answers() as u32, received_ms);
-    // Where only tokens are counted there is nothing to compare.
-    let checking = (ask.preferences.checked && ask.form != Form::Count).then(|| ask.preferences.of_check());
+    // Where only tokens are counted there is nothing to compare; what an upstream gives nobody can compute again (R-14.8).
+    let by_word = model.arithmetic == NO_ARITHMETIC;
+    let checking =
+        (ask.preferences.checked && ask.form != Form::Count && !by_word).then(|| ask.preferences.of_check());
+    if ask.preferences.checked && by_word {
+        compared::can_be(&shared, &ask, &model)?;
+        // Whoever was found to give another model's answers gives none here.
+        if ask.preferences.verification.is_none_or(|wanted| wanted == Tier::Signed) {
+            ask.preferences.verification = Some(Tier::Statistical);
+        }
+    }
     let patience_ms = ask.deadline_ms.unwrap_or(shared.answer_timeout.as_millis() as u64);
     let desk = Desk {
         workers: Arc::clone(&shared.workers),
@@ -456,9 +467,16 @@ fn by_word(ask: &Ask, model: &Resolved) -> Result<(), ApiError> {
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("model"));
     }
-    if ask.preferences.checked {
+    if ask.preferences.checked && model.tier != Tier::Statistical {
+        let why = match model.claims {
+            None => "its operators name no model that they run".to_owned(),
+            Some(claims) => {
+                format!("no worker serves {claims} exactly here, which its operators say that they run")
+            }
+        };
         let message = format!(
-            "\"{}\" cannot be asked for as verified: upstreams of its operators answer, and two of them need not give the same. Leave              `:verified` out, or ask a model of which /v1/models says `tier: exact`.",
+            "\"{}\" cannot be asked for as verified: upstreams of its operators answer, and {why}, so there is nothing to compare \
+             with. Leave `:verified` out, or ask a model of which /v1/models says `tier: exact`.",
             model.name,
         );
         return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("model"));
@@ -526,7 +544,7 @@ pub(super) fn receipt_path(id: RequestId) -> String {
     format!("/v1/receipts/{id}")
 }
 
-fn stopping() -> ApiError {
+pub(super) fn stopping() -> ApiError {
     let message = "The gateway was stopped before the answer was whole. Send the request again shortly.";
     ApiError::new(Code::GatewayStopping, message)
 }
@@ -751,7 +769,12 @@ impl Job {
             return Err(ApiError::bug("answers are missing at the end"));
         }
         let usage = usage(&finished, self.ask.choices as usize);
+        let subjects = compared::subjects(&self.shared, &self.ask, &self.model, &finished);
         let mut note = note(&finished, self.id, &self.model);
+        if self.ask.preferences.checked && self.model.arithmetic == NO_ARITHMETIC {
+            compared::compare(&self.shared, &subjects, &self.trail, &mut note).await?;
+        }
+        compared::tier(&self.shared, &self.ask, &self.model, &finished, &mut note)?;
         let reasons: Vec<&str> = finished.iter().map(|finished| finished.reason).collect();
         note.tool_calls = self.model.calls.filter(|_| self.ask.tools.is_some()).map(shapes::call_format);
         let charge = charge(&finished);
@@ -771,6 +794,14 @@ impl Job {
             }
         }
         self.trail.answered(charge);
+        if !self.ask.preferences.checked {
+            let trail = self.trail.clone();
+            comparisons::perhaps_compare(&self.shared, subjects, &self.ask.preferences, move |compared| {
+                comparisons::note(&trail, compared);
+                // The story that is kept says it, too.
+                trail.answered(charge);
+            });
+        }
         if let Some(log) = &self.log {
             log.forget();
         }
@@ -877,7 +908,7 @@ fn note(finished: &[Finished], id: RequestId, model: &Resolved) -> SuretyNote {
         checked,
         not_checked: looked.iter().flat_map(|looked| &looked.unchecked).map(ToString::to_string).collect(),
         tool_calls: None,
-        note: (model.arithmetic == NO_ARITHMETIC).then(|| UPSTREAM_NOTE.to_owned()),
+        note: None,
     }
 }
 

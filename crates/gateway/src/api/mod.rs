@@ -10,6 +10,7 @@ pub(crate) mod ask;
 pub(crate) mod batches;
 pub(crate) mod body;
 mod calls;
+mod compared;
 pub(crate) mod dialect;
 pub(crate) mod embeddings;
 mod explanation;

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use surety_types::{CivilDate, Price};
+use surety_types::{CivilDate, Price, receipt::NO_ARITHMETIC};
 use utoipa::ToSchema;
 
 use super::{
@@ -510,7 +510,8 @@ pub(super) fn weigh(
         orders: ask.answers() as u32,
         trail: None,
     };
-    let (answers, checks) = match ask.preferences.checked {
+    // Nobody is charged for comparing what an upstream gives.
+    let (answers, checks) = match ask.preferences.checked && model.arithmetic != NO_ARITHMETIC {
         true => shared.workers.has_others(&demand, &ask.preferences.of_check())?,
         false => (shared.workers.quoted(&demand)?, Vec::new()),
     };

@@ -68,7 +68,7 @@ pub(crate) const MEMBERS: &[(&str, &str)] = &[
     ("preferred_max_latency", "Seconds to the first token, likewise. Slower workers come last."),
     (
         "verification",
-        "The least tier: exact, statistical, attested, proved or signed. Every model is exact, but for those of upstreams, which are signed.",
+        "The least tier: exact, statistical, attested, proved or signed. Every model is exact, but for those of upstreams, which are signed, or statistical where they are compared with the model that they are said to be.",
     ),
     (
         "verification_mode",

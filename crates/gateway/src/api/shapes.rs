@@ -65,7 +65,8 @@ pub struct SuretyNote {
     pub tier: &'static str,
     /// The keys of the workers that took part, in the order of their tokens.
     pub workers: Vec<String>,
-    /// `passed`: workers of other operators computed the answer too, and gave the same, before its end was sent.
+    /// `passed`: workers of other operators computed the answer too, and gave the same, before its end was sent; or, of the tier
+    /// `statistical`, it was compared with what such a worker computed, and not enough speaks against who gave it.
     /// `not-requested`: nobody did; audits may, later.
     pub verification: &'static str,
     /// The keys of those workers.
@@ -376,11 +377,15 @@ pub struct ModelNote {
     pub id: String,
     /// `llama`, `qwen2`, `qwen3`; or `upstream`, of which no more is known.
     pub architecture: String,
-    /// What its answers reach, as in `provider.verification`: `exact`, or `signed` where an upstream gives them.
+    /// What its answers reach, as in `provider.verification`: `exact`; or, where an upstream gives them, `signed`, and
+    /// `statistical` where they can be compared with those of the model that they are said to be.
     pub tier: &'static str,
     /// What must be known before it is asked; null if nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<&'static str>,
+    pub note: Option<String>,
+    /// Which model its operators say that their upstreams run; null if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<ClaimNote>,
     /// Bytes of its files.
     pub file_bytes: u64,
     /// Tensor formats.
@@ -395,6 +400,19 @@ pub struct ModelNote {
     pub embeddings: Option<EmbeddingNote>,
     /// Workers that are ready to answer with it.
     pub workers_ready: u32,
+}
+
+/// The model that answers of upstreams are said to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ClaimNote {
+    /// Its id.
+    pub model: String,
+    /// Whether a worker serves it exactly, so that answers can be compared with its.
+    pub is_served: bool,
+    /// Answers of all such workers that were compared.
+    pub compared: u64,
+    /// How many workers' answers are taken for another model's by that.
+    pub workers_differing: u32,
 }
 
 /// The workers this gateway knows.
@@ -620,6 +638,27 @@ pub struct WorkerReport {
     /// The channel on which it is paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelReport>,
+    /// Where its operator says which model its upstream runs: what comparing its answers with that model's has shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub comparisons: Vec<ComparisonReport>,
+}
+
+/// What comparing a worker's answers with those of the model that it names has shown.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ComparisonReport {
+    /// The id of that model.
+    pub model: String,
+    /// Answers that were compared.
+    pub compared: u64,
+    /// Answers that were to be, and could not be.
+    pub not_compared: u64,
+    /// How much speaks against it, so many to one; about 1, or less, for who is honest.
+    pub against: f64,
+    /// When `against` reaches this, its answers are taken for another model's. One honest worker in so many ever comes there.
+    pub differs_at: f64,
+    /// Unix milliseconds: since when they are; null if they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differs_since_ms: Option<u64>,
 }
 
 /// What a worker has shown this gateway by the tokens it served.

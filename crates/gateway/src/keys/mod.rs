@@ -503,6 +503,11 @@ impl Tenant {
         Tenant::new(keys, PAYER, None, 0)
     }
 
+    /// The gateway itself, at its own expense.
+    pub(crate) fn of_gateway(keys: &Arc<Keys>) -> Tenant {
+        Tenant::new(keys, NOBODY, None, 0)
+    }
+
     /// Who pays for one request by this.
     pub(crate) fn paying(keys: &Arc<Keys>, payment: Arc<Payment>) -> Tenant {
         Tenant(Arc::new(Inner {

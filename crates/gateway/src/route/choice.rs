@@ -19,6 +19,7 @@
 //! | price, up to sixteenfold | ½ | four times as dear | half the orders |
 //! | share of orders that ended well | 2 | at 70 % rather than 100 % | half the orders |
 //! | stake less what is unsettled, of the largest | −0.3 | the largest rather than without | a third more |
+//! | what speaks against it, by comparison (R-14) | ½ | a hundred to one | a tenth of the orders |
 //! | cache affinity | −0.5 | home to requests that begin so | two thirds more of those |
 //!
 //! Who was never measured counts as the slowest that was. So that such a worker is measured all the same, one turn in
@@ -42,6 +43,7 @@ const PRICE_WEIGHT: f32 = 0.5;
 const RELIABILITY_WEIGHT: f32 = 2.0;
 const STAKE_WEIGHT: f32 = 0.3;
 const AFFINITY_WEIGHT: f32 = 0.5;
+const AGAINST_WEIGHT: f32 = 0.5;
 /// Who is quicker is not preferred for it.
 const FIRST_TOKEN_MS: std::ops::RangeInclusive<f32> = 50.0..=60_000.0;
 const TOKENS_PER_SECOND: std::ops::RangeInclusive<f32> = 0.1..=10_000.0;
@@ -86,6 +88,8 @@ pub(crate) struct Standing {
     pub(crate) latency_s: Option<Percentiles>,
     pub(crate) rates: Option<Percentiles>,
     pub(crate) reliability: f32,
+    /// How much speaks against its answers' being those of the model that it names: so many to one, from 1 on.
+    pub(crate) against: f32,
     /// Where it says that it is.
     pub(crate) region: Option<Region>,
     /// What its operator has bonded, in wei; and how much of that stands for nothing unsettled.
@@ -372,6 +376,7 @@ fn costs(workers: &[Standing], fit: &[usize], affinity: Option<u64>) -> Vec<f32>
             + PACE_WEIGHT * token_s.ln()
             + PRICE_WEIGHT * price.ln()
             - RELIABILITY_WEIGHT * worker.reliability.max(RELIABILITY_MIN).ln()
+            + AGAINST_WEIGHT * worker.against.max(1.0).ln()
             - STAKE_WEIGHT * stake.min(1.0)
             - AFFINITY_WEIGHT * at_home
     };

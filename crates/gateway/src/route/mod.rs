@@ -31,19 +31,20 @@ use surety_net::{Endpoint, WorkerAddress};
 use surety_types::{Price, PublicKey, Region, ServedModel, WEI_PER_MICRO_CREDIT, WorkerStatus};
 
 pub(crate) use health::Outcome;
-pub(crate) use models::{Resolved, UPSTREAM_NOTE};
+pub(crate) use models::{Resolved, upstream_note};
 pub(crate) use timing::Timing;
 pub(crate) use worker::{Held, Worker, chain};
 
 use crate::{
     api::shapes::{Removed, WorkerReport},
+    comparisons::Comparisons,
     error::{ApiError, Code},
     journal::trail::Trail,
     payer::{Listed, PayChannel, Payer},
 };
 use choice::{Choice, Constraint, Fitness, Serves, Standing, Wanted, choose};
 use health::Speed;
-use preferences::{Preferences, Tier};
+use preferences::Preferences;
 
 /// The workers this gateway knows.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Workers {
     interval: Duration,
     /// Who pays, if somebody does.
     payer: Option<Arc<Payer>>,
+    /// What is known of workers that name a model by comparing their answers with that model's.
+    comparisons: Arc<Comparisons>,
     aliases: BTreeMap<String, String>,
     /// Counts choices: equals take turns, and newcomers have some of them.
     turn: AtomicUsize,
@@ -108,6 +111,7 @@ impl Workers {
         aliases: BTreeMap<String, String>,
         interval: Duration,
         payer: Option<Arc<Payer>>,
+        comparisons: Arc<Comparisons>,
     ) -> Self {
         let fixed = addresses.into_iter().map(|address| Worker::watched(endpoint, address, None, interval));
         Self {
@@ -116,6 +120,7 @@ impl Workers {
             endpoint: endpoint.clone(),
             interval,
             payer,
+            comparisons,
             aliases,
             turn: AtomicUsize::new(0),
         }
@@ -286,6 +291,7 @@ impl Workers {
                 }
             }
         };
+        let claims = served.and_then(|(_, served)| served.manifest.claims);
         let load = status.as_ref().map_or(0, |status| worker.load(status));
         let measured_by = demand.preferences.have_cutoffs();
         let health = worker.health();
@@ -296,7 +302,7 @@ impl Workers {
             fitness,
             served: served.map(|(_, served)| Serves {
                 context_tokens: served.context_tokens,
-                tier: Tier::of(&served.manifest),
+                tier: self.tier(&served.manifest, Some(worker.key())),
             }),
             price,
             gate: health.gate(now),
@@ -310,6 +316,7 @@ impl Workers {
             latency_s: speed.filter(|_| measured_by).and_then(Speed::latency_percentiles),
             rates: speed.filter(|_| measured_by).and_then(Speed::rate_percentiles),
             reliability: health.reliability(),
+            against: claims.map_or(1.0, |claims| self.comparisons.against(worker.key(), claims) as f32),
             region: status.as_ref().and_then(|status| status.region.clone()),
             bonded: listed.as_ref().map_or(0, |listed| listed.bonded),
             free_stake: listed.as_ref().map_or(0, |listed| listed.bonded.saturating_sub(listed.unsettled)),
@@ -399,7 +406,11 @@ impl Workers {
 
     /// How each worker is.
     pub(crate) fn report(&self) -> Vec<WorkerReport> {
-        self.all().iter().map(|worker| worker.describe(self.payer.as_deref())).collect()
+        let report = |worker: &Arc<Worker>| WorkerReport {
+            comparisons: self.comparisons.report(worker.key()),
+            ..worker.describe(self.payer.as_deref())
+        };
+        self.all().iter().map(report).collect()
     }
 
     /// What the workers that are `wanted` last said.

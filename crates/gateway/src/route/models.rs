@@ -12,7 +12,9 @@ use std::{
 };
 
 use surety_net::WorkerAddress;
-use surety_types::{CallFormat, Manifest, ModelId, ServedModel, Vectors, WorkerStatus};
+use surety_types::{
+    CallFormat, Manifest, ModelId, PublicKey, ServedModel, Vectors, WorkerStatus, receipt::ARITHMETIC_VERSION,
+};
 
 use super::{
     Worker, Workers,
@@ -24,7 +26,7 @@ use crate::{
         embeddings::EmbeddingNote,
         fields::quote,
         nearest::nearest,
-        shapes::{Model, ModelNote},
+        shapes::{ClaimNote, Model, ModelNote},
         suffix,
     },
     error::{ApiError, Code},
@@ -35,8 +37,21 @@ const PIN_DIGITS: std::ops::RangeInclusive<usize> = 8..=64;
 /// Names listed in a message.
 const NAMES_LISTED: usize = 8;
 
-/// What must be known of a model that an upstream serves.
-pub(crate) const UPSTREAM_NOTE: &str = "the operator's upstream sees the text; nobody can compute its answers again, they are the operator's word";
+/// What must be known of a model that an upstream serves, and that is said to be another: what its answers reach.
+pub(crate) fn upstream_note(claims: Option<ModelId>, tier: Tier) -> String {
+    let seen = "the operator's upstream sees the text; nobody can compute its answers again, they are the operator's word";
+    match claims {
+        None => seen.to_owned(),
+        Some(claims) if tier == Tier::Statistical => format!(
+            "{seen}; it says that they are {claims}'s, and some are compared with that model's (R-14), which is shown them: another \
+             model is found by that over many answers, and nothing is shown of one"
+        ),
+        Some(claims) => format!(
+            "{seen}; it says that they are {claims}'s, with which they cannot be compared as no worker serves that exactly here, or \
+             were compared and found to be another's (R-14)"
+        ),
+    }
+}
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
@@ -46,8 +61,10 @@ pub(crate) struct Resolved {
     pub(crate) name: String,
     /// The version of its arithmetic, or that it has none (R-13).
     pub(crate) arithmetic: u32,
-    /// What its answers reach.
+    /// What its answers reach, of a worker against which nothing is known.
     pub(crate) tier: Tier,
+    /// Which model it is said to be, where an upstream gives its answers.
+    pub(crate) claims: Option<ModelId>,
     /// Tokens it knows.
     pub(crate) vocabulary: u32,
     /// Whether it has a chat template, or an upstream that has.
@@ -113,7 +130,8 @@ impl Workers {
                     .first()
                     .map_or_else(|| offer.model.id.to_string(), |name| (*name).to_owned()),
                 arithmetic: offer.model.manifest.arithmetic,
-                tier: Tier::of(&offer.model.manifest),
+                tier: self.tier(&offer.model.manifest, None),
+                claims: offer.model.manifest.claims,
                 vocabulary: offer.model.manifest.vocabulary,
                 chat: offer.chats(),
                 calls: offer.calls(),
@@ -152,13 +170,65 @@ impl Workers {
             let aliases = self.aliases.iter().filter(|(_, target)| offer.is_named(target));
             let aliases = aliases.map(|(alias, _)| alias.as_str());
             for name in offer.names.iter().copied().chain(aliases) {
-                models.insert(
-                    (name.to_owned(), offer.model.id),
-                    offer.describe(name, ready(offer.model.id), created),
-                );
+                let mut model = offer.describe(name, ready(offer.model.id), created);
+                let manifest = &offer.model.manifest;
+                let tier = self.tier_offered(offer.model.id, manifest);
+                model.surety.tier = tier.name();
+                model.surety.note = manifest.is_by_word().then(|| upstream_note(manifest.claims, tier));
+                model.surety.claims = manifest.claims.map(|claims| self.claim(claims));
+                models.insert((name.to_owned(), offer.model.id), model);
             }
         }
         models.into_values().collect()
+    }
+
+    /// What answers by a model reach, of this worker or of one against which nothing is known: every answer is signed, and exact
+    /// where the arithmetic is ours; what is said to be a model that somebody serves exactly can be compared with it (R-14.1).
+    pub(crate) fn tier(&self, manifest: &Manifest, worker: Option<PublicKey>) -> Tier {
+        if manifest.arithmetic == ARITHMETIC_VERSION {
+            return Tier::Exact;
+        }
+        let differs = |claims| worker.is_some_and(|worker| self.comparisons.differs(worker, claims));
+        match manifest.claims {
+            Some(claims) if self.is_served_exactly(claims) && !differs(claims) => Tier::Statistical,
+            _ => Tier::Signed,
+        }
+    }
+
+    /// What answers by a model reach, of the best of the workers that serve it.
+    fn tier_offered(&self, id: ModelId, manifest: &Manifest) -> Tier {
+        let serves = |worker: &Arc<Worker>| {
+            worker.state().1.is_some_and(|status| status.models.iter().any(|served| served.id == id))
+        };
+        let workers = self.all();
+        let mut tiers = workers
+            .iter()
+            .filter(|worker| serves(worker))
+            .map(|worker| self.tier(manifest, Some(worker.key())));
+        tiers.find(|tier| *tier != Tier::Signed).unwrap_or(Tier::Signed)
+    }
+
+    /// What the answers of those workers by a model reach.
+    pub(crate) fn tier_of_answers(&self, model: &Resolved, workers: &[PublicKey]) -> Tier {
+        let differs = |claims| workers.iter().any(|worker| self.comparisons.differs(*worker, claims));
+        if model.tier == Tier::Statistical && model.claims.is_some_and(differs) {
+            return Tier::Signed;
+        }
+        model.tier
+    }
+
+    /// Whether any worker that is known says that it computes this model.
+    fn is_served_exactly(&self, id: ModelId) -> bool {
+        let is_it =
+            |served: &ServedModel| served.id == id && served.manifest.arithmetic == ARITHMETIC_VERSION;
+        self.statuses(|_| true).iter().any(|status| status.models.iter().any(is_it))
+    }
+
+    /// What is said of the model that an upstream's is said to be.
+    fn claim(&self, claims: ModelId) -> ClaimNote {
+        let (compared, workers_differing) = self.comparisons.of_model(claims);
+        let is_served = self.is_served_exactly(claims);
+        ClaimNote { model: claims.to_string(), is_served, compared, workers_differing }
     }
 
     /// What the models are made of, by their ids.
@@ -280,8 +350,9 @@ impl Offer<'_> {
                 file_bytes: manifest.files.iter().map(|file| file.bytes).sum(),
                 formats: manifest.formats.iter().map(|format| format.name.clone()).collect(),
                 vocabulary: manifest.vocabulary,
-                tier: Tier::of(manifest).name(),
-                note: manifest.is_by_word().then_some(UPSTREAM_NOTE),
+                tier: Tier::Signed.name(),
+                note: None,
+                claims: None,
                 chat: self.chats(),
                 tools: self.calls().is_some(),
                 embeddings: self.model.vectors.map(|vectors| EmbeddingNote::of(vectors, manifest.width)),

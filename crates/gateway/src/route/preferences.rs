@@ -8,7 +8,7 @@
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use alloy_primitives::Address;
-use surety_types::{Amount, Disclosure, Manifest, Price, PublicKey, Region, receipt::ARITHMETIC_VERSION};
+use surety_types::{Amount, Disclosure, Manifest, Price, PublicKey, Region};
 
 use crate::error::ApiError;
 
@@ -275,11 +275,6 @@ impl Tier {
 
     pub(crate) fn name(self) -> &'static str {
         Self::ALL.into_iter().find(|(_, tier)| *tier == self).map_or("", |(name, _)| name)
-    }
-
-    /// What a worker's answers with a model reach: every answer is signed, and exact where the arithmetic is ours.
-    pub(crate) fn of(manifest: &Manifest) -> Tier {
-        if manifest.arithmetic == ARITHMETIC_VERSION { Tier::Exact } else { Tier::Signed }
     }
 
     /// Whether an answer of this tier is also one of the other. Hardware's word is no arithmetic, and none is a proof.

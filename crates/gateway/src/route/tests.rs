@@ -29,6 +29,7 @@ fn worker(digit: u8) -> Standing {
         latency_s: None,
         rates: None,
         reliability: 1.0,
+        against: 1.0,
         region: None,
         bonded: 0,
         free_stake: 0,
@@ -70,6 +71,7 @@ fn each_factor_of_the_cost_orders_by_itself() {
     check("rate", &|worker| worker.tokens_per_second = Some(15.0));
     check("price", &|worker| worker.price = Ok(price(1)));
     check("reliability", &|worker| worker.reliability = 0.9);
+    check("what speaks against it", &|worker| worker.against = 1.5);
     check("doubt", &|worker| worker.doubted = true);
     check("limit", &|worker| (worker.ours, worker.load, worker.limit) = (1, 0, Some(1)));
     let mut workers = [worker(1), worker(2)];
@@ -91,7 +93,8 @@ fn weights_are_what_the_table_says() {
         &|worker: &mut Standing| worker.first_token_ms = Some(800.0),
         &|worker: &mut Standing| worker.tokens_per_second = Some(5.0),
         &|worker: &mut Standing| worker.reliability = 0.7072,
-    ] as [&dyn Fn(&mut Standing); 3]
+        &|worker: &mut Standing| worker.against = 4.0,
+    ] as [&dyn Fn(&mut Standing); 4]
     {
         check(0, worse, 1);
         check(2, worse, 0);
@@ -276,7 +279,7 @@ prop_compose! {
         proven in any::<bool>(),
         (first_token_ms, tokens_per_second) in (prop::option::of(0.0f32..1e6), prop::option::of(0.0f32..1e6)),
         (latency_s, rates) in (any_percentiles(), any_percentiles()),
-        reliability in 0.0f32..=1.0,
+        (reliability, against) in (0.0f32..=1.0, 1.0f32..1e5),
         region in prop::option::weighted(0.8, any_region()),
         (bonded, free_stake) in (any_stake(), any_stake()),
     ) -> Standing {
@@ -285,7 +288,7 @@ prop_compose! {
             operator: operator.map(Address::repeat_byte),
             fitness,
             served: served.map(|(context_tokens, tier)| Serves { context_tokens, tier }),
-            price, gate, doubted, load, ours, limit, proven, first_token_ms, tokens_per_second, latency_s, rates, reliability, region, bonded, free_stake,
+            price, gate, doubted, load, ours, limit, proven, first_token_ms, tokens_per_second, latency_s, rates, reliability, against, region, bonded, free_stake,
         }
     }
 }

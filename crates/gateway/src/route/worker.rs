@@ -312,6 +312,7 @@ impl Worker {
                 .and_then(|status| status.region.as_ref().map(ToString::to_string)),
             offers: listed.iter().flat_map(|listed| listed.offers.iter()).map(OfferReport::new).collect(),
             channel: channel.map(ChannelReport::new),
+            comparisons: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! bit for bit; what two of them compute is compared.
 
 mod checked;
-
+mod statistical;
 mod upstream;
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Duration};

@@ -99,6 +99,7 @@ pub fn manifest(name: &str, template: bool) -> Manifest {
         arithmetic: 0,
         rotary_digest: Digest::ZERO,
         plan: Some(Digest::ZERO),
+        claims: None,
     }
 }
 

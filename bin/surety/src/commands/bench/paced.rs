@@ -197,6 +197,7 @@ fn status(key: &SecretKey) -> WorkerStatus {
         arithmetic: ARITHMETIC_VERSION,
         rotary_digest: Digest::ZERO,
         plan: None,
+        claims: None,
     };
     WorkerStatus {
         worker: key.public(),

@@ -10,6 +10,7 @@ mod steer;
 use std::{
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _},
     num::NonZeroUsize,
+    str::FromStr,
     time::Duration,
 };
 
@@ -18,12 +19,12 @@ use surety_blobs::HoldLimits;
 use surety_client::ledger::Ledger;
 use surety_kernels::Backend;
 use surety_net::{Location, RelayAddress, WorkerAddress};
-use surety_types::{Digest, Region};
+use surety_types::{Digest, ModelId, Region};
 use surety_worker::{
     WorkerLedger, machine,
     money::{Claims, Duties, HostingPolicy, HostingSettings, Room},
     serve::{self, Extra, Lie, Sharing, UpstreamKey, UpstreamSettings, WorkerSettings},
-    store::Reference,
+    store::{Reference, ReferenceError},
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
@@ -155,12 +156,14 @@ pub struct ServeArgs {
 }
 
 /// A server of somebody else's that a worker fronts, instead of computing by itself. Its answers are of the tier `signed`: the
-/// worker's word, which nobody can compute again, and nobody pays for on the ledger. The upstream sees the text.
+/// worker's word, which nobody can compute again, and nobody pays for on the ledger; or `statistical`, where it says which model of
+/// the network that server runs, and gateways compare. The upstream sees the text.
 #[derive(Debug, clap::Args)]
 pub struct UpstreamArgs {
     /// Front an OpenAI-compatible server (vLLM, llama.cpp's, a vendor's): the address before /chat/completions, as in
     /// http://127.0.0.1:8000/v1. Then --model is only the name to serve it by [default: the upstream's], --context the tokens that it
-    /// takes [default: what its /models says], and answers are of the tier `signed`. It sees every prompt.
+    /// takes [default: what its /models says], and answers are of the tier `signed`, or with --upstream-of `statistical`. It sees
+    /// every prompt.
     #[arg(
         long = "upstream",
         value_name = "URL",
@@ -171,6 +174,11 @@ pub struct UpstreamArgs {
     /// What the upstream calls the model.
     #[arg(long, value_name = "NAME", requires = "upstream")]
     upstream_model: Option<String>,
+    /// Which model of the network the upstream runs: its id, as /v1/models and `surety model inspect` say it, or a model on this
+    /// machine. Gateways where a worker computes that model compare some of the answers with its, and are told the tier
+    /// `statistical`; where nobody does, answers stay `signed`.
+    #[arg(long, value_name = "ID|REF", requires = "upstream")]
+    upstream_of: Option<ClaimArg>,
     /// The environment variable that holds the key which the upstream wants.
     #[arg(long, value_name = "VAR", requires = "upstream")]
     upstream_key_env: Option<String>,
@@ -191,14 +199,52 @@ pub struct UpstreamArgs {
     upstream_patience: u64,
 }
 
+/// A model of the network.
+#[derive(Clone, Debug)]
+enum ClaimArg {
+    /// By its whole id, wherever it is.
+    Id(ModelId),
+    /// One on this machine.
+    Here(Reference),
+}
+
+impl FromStr for ClaimArg {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        text.parse().map(Self::Id).or_else(|_| text.parse().map(Self::Here))
+    }
+}
+
+impl ClaimArg {
+    fn id(&self, models: &Models, data_dir: &DataDir) -> anyhow::Result<ModelId> {
+        match self {
+            Self::Id(id) => Ok(*id),
+            Self::Here(reference) => {
+                let found = models.find(reference).map_err(|error| {
+                    hinted(
+                        format!("{error:#}"),
+                        "give --upstream-of the model's whole id, as a gateway's /v1/models says it, or a model that \
+                         `surety model list` shows",
+                    )
+                })?;
+                Ok(model::open(&found.file, data_dir, &found.name)?.manifest().id())
+            }
+        }
+    }
+}
+
 impl UpstreamArgs {
     /// The upstream, if there is one, under the one name it is to have.
     fn settings(
         &self,
         names: &[ModelArg],
         context_tokens: Option<u32>,
+        models: &Models,
+        data_dir: &DataDir,
     ) -> anyhow::Result<Option<UpstreamSettings>> {
         let (Some(url), Some(model)) = (&self.upstream, &self.upstream_model) else { return Ok(None) };
+        let claims = self.upstream_of.as_ref().map(|claim| claim.id(models, data_dir)).transpose()?;
         let name = match names {
             [] => model.clone(),
             [ModelArg { alias: None, reference }] => reference.to_string(),
@@ -227,6 +273,7 @@ impl UpstreamArgs {
             url: url.clone(),
             model: model.clone(),
             answers_as: self.upstream_answers_as.clone(),
+            claims,
             key,
             context_tokens,
             takes: self.upstream_takes.clone(),
@@ -387,8 +434,9 @@ async fn serve_until_stopped(
     }
     let room = args.host_max_bytes.map(|bytes_max| Room { bytes_max, store: models.store().clone() });
     let hosting = HostingSettings { policy: args.hosting.into(), room };
-    let upstreams = Vec::from_iter(args.upstream.settings(&args.models, args.engine.context)?);
-    let fronts = !upstreams.is_empty();
+    let upstreams =
+        Vec::from_iter(args.upstream.settings(&args.models, args.engine.context, &models, data_dir)?);
+    let fronts = upstreams.first().map(|upstream| upstream.claims);
     let mut wanted = Vec::new();
     let chosen = match (&upstreams[..], args.models) {
         ([_, ..], _) => Vec::new(),
@@ -519,10 +567,15 @@ async fn serve_until_stopped(
             tracing::info!("{} of memory are free", size(memory));
         }
     }
-    if fronts {
-        output::note(
+    match fronts {
+        Some(None) => output::note(
             "its answers are of the tier `signed`: nobody can compute them again, and the upstream sees the text",
-        );
+        ),
+        Some(Some(claims)) => output::note(format_args!(
+            "its answers are of the tier `statistical` at gateways where a worker computes {claims}, which compare some of them \
+             with that model's, and `signed` at others; nobody can compute them again, and the upstream sees the text",
+        )),
+        None => {}
     }
     if paused {
         output::note("paused, as it was when it last ran; `surety worker resume` ends that");

@@ -100,6 +100,7 @@ pub(crate) mod tests {
             arithmetic: 1,
             rotary_digest: Digest([5; 32]),
             plan: Some(Digest([6; 32])),
+            claims: None,
         }
     }
 

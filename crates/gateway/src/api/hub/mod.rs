@@ -579,6 +579,7 @@ mod tests {
             arithmetic: 0,
             rotary_digest: Digest::ZERO,
             plan: None,
+            claims: None,
         };
         assert_eq!(files(&manifest).map(|file| file.name.as_str()).collect::<Vec<_>>(), ["a b.gguf"]);
     }

@@ -167,6 +167,7 @@ mod tests {
             formats: Vec::new(),
             tier: "exact",
             note: None,
+            claims: None,
             vocabulary: 9,
             chat: true,
             tools: false,

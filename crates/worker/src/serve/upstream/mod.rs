@@ -28,7 +28,9 @@ use reqwest::{
 };
 use serde::Deserialize;
 use surety_client::https;
-use surety_types::{CallFormat, FailureCode, Manifest, Order, Request, Vectors, manifest::MAX_NAME_BYTES};
+use surety_types::{
+    CallFormat, FailureCode, Manifest, ModelId, Order, Request, Vectors, manifest::MAX_NAME_BYTES,
+};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -59,6 +61,8 @@ pub struct UpstreamSettings {
     pub model: String,
     /// As which the server may answer besides: where its name for the model stands for another.
     pub answers_as: Option<String>,
+    /// The model of the network that it is said to run, if its answers are to be compared with that one's.
+    pub claims: Option<ModelId>,
     /// What the server wants to see before it answers.
     pub key: Option<UpstreamKey>,
     /// Positions, of prompt and answer together; what the server says of itself if not given.
@@ -225,6 +229,7 @@ struct Shared {
     base: String,
     model: String,
     answers_as: Option<String>,
+    claims: Option<ModelId>,
     key: Option<UpstreamKey>,
     context_tokens: u32,
     takes: Vec<Extra>,
@@ -247,8 +252,18 @@ impl Shared {
 
 /// Asks the upstream whether it has the model.
 pub(super) async fn front(settings: UpstreamSettings) -> Result<(String, Upstream), UpstreamError> {
-    let UpstreamSettings { name, url, model, answers_as, key, context_tokens, takes, orders_max, patience } =
-        settings;
+    let UpstreamSettings {
+        name,
+        url,
+        model,
+        answers_as,
+        claims,
+        key,
+        context_tokens,
+        takes,
+        orders_max,
+        patience,
+    } = settings;
     if [&name, &model].iter().any(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
         return Err(UpstreamError::Name);
     }
@@ -277,6 +292,7 @@ pub(super) async fn front(settings: UpstreamSettings) -> Result<(String, Upstrea
         base: base.as_str().trim_end_matches('/').to_owned(),
         model,
         answers_as,
+        claims,
         key,
         context_tokens: context_tokens.unwrap_or_default(),
         takes,
@@ -345,9 +361,9 @@ async fn list(shared: &Shared, origin: &str, optional: bool) -> Result<Option<Ve
 }
 
 impl Upstream {
-    /// What is known of the model: what it is called, and how much it takes.
+    /// What is known of the model: what it is called, how much it takes, and which it is said to be.
     pub(super) fn manifest(&self) -> Manifest {
-        Manifest::upstream(&self.shared.model, self.shared.context_tokens)
+        Manifest::upstream(&self.shared.model, self.shared.context_tokens, self.shared.claims)
     }
 
     pub(super) fn context_tokens(&self) -> u32 {
