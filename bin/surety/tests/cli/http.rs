@@ -24,7 +24,12 @@ pub fn go_on(base_url: &str, body: &Value, last: &str) -> Option<BufReader<TcpSt
 }
 
 /// A request with further headers, if somebody listens.
-pub fn exchange(origin: &str, path: &str, body: &Value, headers: &str) -> std::io::Result<BufReader<TcpStream>> {
+pub fn exchange(
+    origin: &str,
+    path: &str,
+    body: &Value,
+    headers: &str,
+) -> std::io::Result<BufReader<TcpStream>> {
     let host = origin.strip_prefix("http://").unwrap();
     let body = body.to_string();
     let mut stream = TcpStream::connect(host)?;

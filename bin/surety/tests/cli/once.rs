@@ -129,7 +129,7 @@ fn content((head, body): &Answer) -> String {
 fn what_is_asked_once_is_answered_once_although_the_gateway_is_killed() {
     let data_dir = tempfile::tempdir().unwrap();
     let dir = data_dir.path();
-    let up = Up::start(dir, &["--workers", "1", "--threads", "1", "--validators", "0"]);
+    let up = Up::start(dir, &["--workers", "1", "--threads", "1", "--validators", "1"]);
     let gateway = up.pids()[0];
     let mut site = Site { dir, up, gateway, kills: 0 };
     let [mine, other] = ["mine", "other"].map(|name| {

@@ -339,8 +339,7 @@ async fn begin(
         () = shared.halted() => return Err(stopping()),
     };
     // What is made anew although something of it is kept is not kept beside that.
-    let is_logged =
-        goes_on == is_kept && (ask.goes_on() || (tenant.is_sent_once() && ask.could_go_on()));
+    let is_logged = goes_on == is_kept && (ask.goes_on() || (tenant.is_sent_once() && ask.could_go_on()));
     let log = is_logged.then(|| match goes_on {
         true => shared.streams.go_on(id),
         false => {
