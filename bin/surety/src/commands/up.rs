@@ -555,6 +555,7 @@ fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<(
         return output::json(&json!({
             "ready": true,
             "base_url": ready.base_url,
+            "page_url": page_url(&ready.base_url),
             "rpc_url": validators.first().map(|(_, ready)| &ready.rpc_url),
             "gateway": { "id": ready.gateway, "pid": gateway.running.pid },
             "workers": list,
@@ -565,6 +566,7 @@ fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<(
     let models = &workers[0].1.models;
     let names: Vec<&str> = models.iter().flat_map(|model| &model.names).map(String::as_str).collect();
     output::line(format_args!("ready: {}", ready.base_url))?;
+    output::line(format_args!("chat:  {}", page_url(&ready.base_url)))?;
     output::line(format_args!(
         r#"try:   curl {}/chat/completions -H 'content-type: application/json' -d '{{"model": "{}", "messages": [{{"role": "user", "content": "Who goes there?"}}]}}'"#,
         ready.base_url, names[0]
@@ -599,6 +601,11 @@ fn announce(global: &Global, args: &Args, network: &Network) -> anyhow::Result<(
         output::note(err_style(Style::Bold, warning));
     }
     Ok(())
+}
+
+/// Where a gateway serves its pages.
+fn page_url(base_url: &str) -> String {
+    format!("{}/", base_url.trim_end_matches("/v1"))
 }
 
 /// Leaves word for the other commands on this data directory.

@@ -22,6 +22,7 @@ fn evidence(up: &Up, data_dir: &Path, file: &Path) -> (String, String) {
     let id = request_id(&head);
     let saved = run(data_dir, &["verify", &id, "--json"]);
     assert_status(&saved, 0);
+    assert_eq!(up.ready["page_url"].as_str().unwrap(), up.base_url().replace("/v1", "/"));
     let host = up.base_url().replace("http://", "").replace("/v1", "");
     let mut stream = TcpStream::connect(&host).unwrap();
     write!(stream, "GET /v1/receipts/{id} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();

@@ -23,7 +23,7 @@ use super::{
     body::Text,
     fields::quote,
     once::{self, Connection, Record, Said, Turn},
-    responses, suffix, utc, x402,
+    pages, responses, suffix, utc, x402,
 };
 use crate::{
     error::{Accountable, ApiError, Code},
@@ -33,7 +33,7 @@ use crate::{
     route::{Resolved, preferences::MaxPrice},
 };
 
-/// What anyone may see.
+/// What anyone may see, beside the pages.
 const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
 /// What asks no model anything, and counts against no limit. A file is no text that could be told again, either.
 const UNCOUNTED: [&str; 3] = ["/mcp", "/v1/files", "/v1/quote"];
@@ -43,7 +43,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// Around every handler: lets in who may come in, and has what was asked twice answered once.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if PUBLIC.contains(&path) {
+    if PUBLIC.contains(&path) || pages::is_page(path) {
         return next.run(request).await;
     }
     let counted = request.method() == Method::POST && !UNCOUNTED.contains(&path);

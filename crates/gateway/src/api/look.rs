@@ -67,7 +67,8 @@ enum EitherError {
     Anthropic(dialect::MessageErrorBody),
 }
 
-pub(super) async fn welcome(State(shared): State<Arc<Shared>>) -> String {
+/// What programs are told at `/`.
+pub(super) fn welcome(shared: &Shared) -> String {
     let base = format!("http://{}/v1", shared.address);
     let models = shared.workers.models(shared.started);
     let model = models.first().map_or("MODEL", |model| model.id.as_str());
@@ -77,10 +78,11 @@ pub(super) async fn welcome(State(shared): State<Arc<Shared>>) -> String {
          base URL    {base}\n\
          models      {base}/models\n\
          workers     {base}/network/status\n\
+         chat        http://{}/ in a browser\n\
          all of it   http://{}/openapi.json\n\n\
          curl {base}/chat/completions -H 'content-type: application/json' \\\n  \
          -d '{{\"model\": \"{model}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'\n",
-        shared.address,
+        shared.address, shared.address,
     )
 }
 

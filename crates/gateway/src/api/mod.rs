@@ -29,6 +29,7 @@ pub(crate) mod nearest;
 mod ollama;
 pub(crate) mod once;
 mod openapi;
+mod pages;
 pub(crate) mod parameters;
 mod provider;
 pub(crate) mod reply;
@@ -88,6 +89,7 @@ pub(crate) const PATHS: &[&str] = &[
     "/api/tags",
     "/api/version",
     "/api/whoami-v2",
+    pages::PATH,
     "/health",
     "/mcp",
     "/metrics",
@@ -125,8 +127,7 @@ pub(crate) const PATHS: &[&str] = &[
 
 /// The routes.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(look::welcome))
+    pages::routes(Router::new())
         .route("/health", get(look::health))
         .route("/mcp", post(mcp::serve))
         .route("/metrics", get(look::metrics))
@@ -273,7 +274,10 @@ fn conclude(
 fn known_path(matched: Option<&MatchedPath>, uri: &Uri) -> &'static str {
     let Some(route) = matched.map(|matched| matched.as_str().replace("{*", "{")) else { return "(unknown)" };
     let known = PATHS.iter().copied().find(|known| *known == route);
-    known.unwrap_or_else(|| hub::known_path(uri.path()))
+    known.unwrap_or_else(|| match uri.path() {
+        path if pages::is_page(path) => pages::PATH,
+        path => hub::known_path(path),
+    })
 }
 
 /// A gateway that answers its own machine only, without a key, must not be reached by a foreign site whose name was

@@ -24,6 +24,7 @@ mod memory;
 mod messages;
 mod ollama;
 mod once;
+mod pages;
 mod pays;
 mod responses;
 mod resume;
