@@ -475,7 +475,8 @@ mod tests {
         assert_eq!(ask.requests[0].grammar, Some(grammar));
         assert_eq!(ask.sampling.grammar, ask.requests[0].grammar.as_deref().map(Request::grammar_digest));
         assert_eq!(asked(&body(r#","output_config":{}"#)).sampling.grammar, None);
-        let counted = read(&body(format), Route::CountTokens, TODAY).expect("a count");
+        let bodied = body(format).replace(r#""max_tokens":9,"#, "");
+        let counted = read(&bodied, Route::CountTokens, TODAY).expect("a count");
         assert_eq!((counted.sampling.grammar, &counted.requests[0].grammar), (None, &None));
         let unknown = r#","output_config":{"form":{}}"#;
         check_refused(&body(unknown), Code::UnknownParameter, "output_config.form");
