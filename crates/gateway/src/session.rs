@@ -20,9 +20,7 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use surety_client::{SessionError, SessionEvent};
-use surety_types::{
-    FinishReason, PublicKey, Request, TokenLogprob, What, receipt::NO_ARITHMETIC,
-};
+use surety_types::{FinishReason, PublicKey, Request, TokenLogprob, What, receipt::NO_ARITHMETIC};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},

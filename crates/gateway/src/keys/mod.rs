@@ -764,8 +764,8 @@ impl Drop for Inner {
 /// Whether a row of usage has all parts of a generation.
 fn is_charged(store: &Store, request: u128, generation: &Generation) -> bool {
     let row = store.generation(request).ok().flatten();
-    row.is_some_and(|(_, row)| {
-        let mut parts = row.parts;
+    row.is_some_and(|row| {
+        let mut parts = row.apart().1.parts;
         let mut has = |part: &GenerationPart| {
             parts.iter().position(|own| own == part).map(|at| parts.remove(at)).is_some()
         };
