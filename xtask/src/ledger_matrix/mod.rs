@@ -18,7 +18,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,7 +38,7 @@ use payer::Payer;
 /// `up` counts a role that ends sooner than this as one that does not start, and lets it rest.
 const SETTLED: Duration = Duration::from_secs(11);
 /// A kill comes so long after its operation began, at most.
-const KILL_DELAY_MS: usize = 1500;
+const KILL_DELAY_MS: usize = 400;
 /// What workers and the gateway may need to see what the other did last.
 const LAST_NEWS: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -208,7 +208,9 @@ fn work(settings: &Settings, up: &Up, callers: &Callers) -> Result<Vec<u64>> {
     let mut at: Vec<usize> =
         (0..settings.kills).map(|_| 1 + rng.below(settings.operations.max(2) - 1)).collect();
     at.sort_unstable();
-    let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let next = AtomicUsize::new(0);
+    // Kills that may come, and that have come: those who call wait for them, so that each meets somebody.
+    let (armed, struck) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         let callers: Vec<_> = (0..settings.at_once)
             .map(|_| {
@@ -218,6 +220,14 @@ fn work(settings: &Settings, up: &Up, callers: &Callers) -> Result<Vec<u64>> {
                         if number >= settings.operations {
                             return;
                         }
+                        let waits = |kill: usize| {
+                            let early = armed.load(Ordering::Relaxed) <= kill;
+                            let first = |at: usize| if early { at } else { at + settings.at_once };
+                            at.get(kill).is_some_and(|at| number >= first(*at))
+                        };
+                        while waits(struck.load(Ordering::Relaxed)) {
+                            thread::sleep(PAUSE);
+                        }
                         callers.perform(number);
                         if (number + 1).is_multiple_of(250) {
                             eprintln!("{} operations", number + 1);
@@ -226,15 +236,25 @@ fn work(settings: &Settings, up: &Up, callers: &Callers) -> Result<Vec<u64>> {
                 })
             })
             .collect();
-        let killer = scope.spawn(|| kill(up, &at, &mut rng, &next, &over));
+        let killer = scope.spawn(|| {
+            let killed = kill(up, &at, &mut rng, &next, (&armed, &struck));
+            // Nobody waits for kills that do not come.
+            struck.store(usize::MAX, Ordering::Relaxed);
+            killed
+        });
         callers.into_iter().for_each(|caller| caller.join().expect("a caller panicked"));
-        over.store(true, Ordering::Relaxed);
         killer.join().expect("whoever kills panicked")
     })
 }
 
 /// Kills the gateway when these operations begin, as soon as it has settled.
-fn kill(up: &Up, at: &[usize], rng: &mut Rng, next: &AtomicUsize, over: &AtomicBool) -> Result<Vec<u64>> {
+fn kill(
+    up: &Up,
+    at: &[usize],
+    rng: &mut Rng,
+    next: &AtomicUsize,
+    told: (&AtomicUsize, &AtomicUsize),
+) -> Result<Vec<u64>> {
     let host = up.host();
     let first = up.ready["gateway"]["pid"].as_u64().context("`up` names no gateway")?;
     let mut pid = i32::try_from(first)?;
@@ -242,15 +262,17 @@ fn kill(up: &Up, at: &[usize], rng: &mut Rng, next: &AtomicUsize, over: &AtomicB
     let mut struck = Vec::new();
     for (kills, operation) in at.iter().enumerate() {
         let delay = Duration::from_millis(rng.below(KILL_DELAY_MS) as u64);
-        while next.load(Ordering::Relaxed) <= *operation || Instant::now() < settled {
-            if over.load(Ordering::Relaxed) {
-                return Ok(struck);
-            }
+        while Instant::now() < settled {
+            thread::sleep(PAUSE);
+        }
+        told.0.store(kills + 1, Ordering::Relaxed);
+        while next.load(Ordering::Relaxed) <= *operation {
             thread::sleep(PAUSE);
         }
         thread::sleep(delay);
         up.note(&format!("kill {kills}: the gateway, process {pid}"));
         kill_process(Pid::from_raw(pid).context("no process has the id 0")?, Signal::KILL)?;
+        told.1.store(kills + 1, Ordering::Relaxed);
         struck.push(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64);
         let until = Instant::now() + PATIENCE;
         pid = loop {
