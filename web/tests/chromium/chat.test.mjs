@@ -59,6 +59,7 @@ test('first chat: an answer comes, is kept, and says what is known of it', async
   assert.ok(text.length > 0)
   await chat.chip().click()
   const facts = tab.getByRole('dialog', { name: 'What is known of this answer' })
+  await facts.getByText('Which model').waitFor()
   const said = await facts.innerText()
   for (const part of ['Which model', 'shakespeare-demo', 'Who ran it', 'could read', 'Nobody computed it again', 'it can still be wrong', 'If a check fails', 'Cost', 'surety verify req_']) {
     assert.ok(said.includes(part), `${part} is not in: ${said}`)
