@@ -182,7 +182,7 @@ pub fn balance(rpc: &str, account: Address) -> Result<u128> {
 }
 
 fn whole(wei: u128) -> Result<u128> {
-    ensure!(wei % MICRO == 0, "{wei} wei have a part of a micro-credit");
+    ensure!(wei.is_multiple_of(MICRO), "{wei} wei have a part of a micro-credit");
     Ok(wei / MICRO)
 }
 

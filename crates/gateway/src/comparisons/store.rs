@@ -30,13 +30,16 @@ pub(super) struct Row {
     pub(super) differs_since_ms: Option<u64>,
 }
 
+/// Workers' rows.
+pub(super) type Rows = Vec<(Claim, Row)>;
+
 /// The kept rows.
 #[derive(Debug, Clone)]
 pub(super) struct Store(Disk<Book>);
 
 impl Store {
     /// Opens what is in `data_dir`, or makes it; and what it holds.
-    pub(super) fn open(data_dir: &Path) -> Result<(Store, Writer, Vec<(Claim, Row)>), OpenStoreError> {
+    pub(super) fn open(data_dir: &Path) -> Result<(Store, Writer, Rows), OpenStoreError> {
         let (disk, writer) = Disk::open(data_dir, Book)?;
         let rows = disk.read(rows).map_err(|error| error.at_start::<Book>(data_dir))?;
         Ok((Store(disk), writer, rows))
@@ -56,7 +59,7 @@ fn key((worker, model): &Claim) -> Vec<u8> {
     [worker.as_bytes().as_slice(), model.0.as_bytes()].concat()
 }
 
-fn rows(transaction: &ReadTransaction) -> Result<Vec<(Claim, Row)>, redb::Error> {
+fn rows(transaction: &ReadTransaction) -> Result<Rows, redb::Error> {
     let corrupted = |why: String| redb::Error::Corrupted(format!("a comparison cannot be read: {why}"));
     let table = transaction.open_table(WORKERS)?;
     let mut rows = Vec::new();
@@ -94,7 +97,7 @@ impl Tables for Book {
     fn apply(
         &self,
         transaction: &WriteTransaction,
-        changes: Vec<(Claim, Row)>,
+        changes: Rows,
         _now_ms: u64,
     ) -> Result<Vec<()>, redb::Error> {
         let mut table = transaction.open_table(WORKERS)?;

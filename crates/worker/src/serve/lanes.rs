@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(code, FailureCode::Overloaded);
         assert!(message.contains("1 and 0 are under way"), "{message}");
         drop(full);
-        let mut batch: Vec<Presence> = (0..BATCH_MAX).map(|_| lanes.batch().ok().expect("idle")).collect();
+        let mut batch: Vec<Presence> = (0..BATCH_MAX).map(|_| lanes.batch().expect("idle")).collect();
         assert!(refused(&lanes).1.contains("0 and 4 are under way"));
         batch.pop();
         // Whoever pays the price comes in beside them, and from then on keeps others out.

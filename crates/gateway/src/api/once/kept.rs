@@ -23,7 +23,8 @@ const BEGUN: TableDefinition<'_, u64, BegunRow<'_>> = TableDefinition::new("begu
 /// Order of arrival → status, Unix milliseconds, bytes of the body.
 const WHOLE: TableDefinition<'_, u64, (u16, u64, u64)> = TableDefinition::new("whole");
 /// Order of arrival → names and values of headers, body.
-const BODIES: TableDefinition<'_, u64, (Vec<(&str, &[u8])>, &[u8])> = TableDefinition::new("bodies");
+type BodyRow<'a> = (Vec<(&'a str, &'a [u8])>, &'a [u8]);
+const BODIES: TableDefinition<'_, u64, BodyRow<'_>> = TableDefinition::new("bodies");
 
 /// A request that may be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
