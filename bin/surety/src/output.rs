@@ -59,8 +59,10 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Prints a line for the person at the terminal, beside the results.
 pub fn note(text: impl fmt::Display) {
+    // In one piece: processes that share the terminal or the file write between pieces.
+    let line = format!("{text}\n");
     // Nobody can be told that stderr is closed.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Text in a colour, if stderr shows any.
