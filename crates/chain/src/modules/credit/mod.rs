@@ -189,6 +189,11 @@ fn nonce(authorizer: Address, nonce: &B256) -> Slot {
 fn shift(host: &mut dyn Host, from: Address, to: Address, value: U256) -> Outcome<()> {
     // What reached these could never leave them.
     require(!to.is_zero() && Module::at(&to).is_none(), "the receiver is nobody's account")?;
+    transfer(host, from, to, value)
+}
+
+/// The same, wherever to.
+fn transfer(host: &mut dyn Host, from: Address, to: Address, value: U256) -> Outcome<()> {
     require(host.balance(from)? >= value, "the transfer exceeds the balance")?;
     host.pay(from, to, value)?;
     host.emit(CREDIT, &ICredit::Transfer { from, to, value })
@@ -220,9 +225,7 @@ pub(super) fn collect(
     let digest = authorization.receive(host)?;
     let (from, value) = (authorization.from, authorization.value);
     use_up(host, authorization, digest, signature, value)?;
-    require(host.balance(from)? >= value, "the transfer exceeds the balance")?;
-    host.pay(from, to, value)?;
-    host.emit(CREDIT, &ICredit::Transfer { from, to, value })
+    transfer(host, from, to, value)
 }
 
 /// Moves what was signed for, or less of it, and has the nonce refused from now on.
