@@ -109,7 +109,8 @@ pub(super) fn no_clocks(binary: &Path) -> Result<Option<String>> {
     if SKEW.is_empty() {
         return Ok(Some("there was no C compiler when this program was built".into()));
     }
-    let program = fs::read(binary)?;
+    let program = fs::read(binary)
+        .with_context(|| format!("reading {}; --binary names another program", binary.display()))?;
     let linked = program.windows(9).any(|window| window == b"libc.so.6");
     Ok((!linked)
         .then(|| "the program is linked statically, and loads no library that would move its clock".into()))

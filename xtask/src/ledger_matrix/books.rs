@@ -3,8 +3,8 @@
 //! In:     what was read of every book (`read`). Out: sums, and what does not agree, each with its request.
 //! Touches: nothing.
 //! Holds:  each receipt of a worker is in a row of usage, or is one that no caller owes: its gateway was killed before it heard it,
-//!         another worker was asked beside this one and was first, or the request failed. Those are named, one by one, and
-//!         nothing else may be missing.
+//!         another worker was asked beside this one and was first, the request failed, or the worker was lost. Those are named, one by one,
+//!         and nothing else may be missing.
 //! Absent: what should have been charged (`operations`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +61,8 @@ pub struct Logged {
     pub charge: u128,
     /// The marks in its prompt.
     pub marks: BTreeSet<String>,
+    /// When the gateway signed the order, Unix milliseconds; its worker may hear of it after the gateway was killed.
+    pub issued_ms: u64,
     /// Unix milliseconds.
     pub accepted_ms: u64,
     pub done_ms: u64,
@@ -141,6 +143,10 @@ pub struct Stated {
     pub raced: bool,
     /// Orders that were brought to their end.
     pub finished: BTreeSet<Digest>,
+    /// Orders whose worker was lost.
+    pub broken: BTreeSet<Digest>,
+    /// What happened, in words.
+    pub events: Vec<String>,
 }
 
 /// Why somebody was paid for what no caller owes.
@@ -152,6 +158,8 @@ pub enum Why {
     Raced,
     /// The request failed.
     Failed,
+    /// The gateway lost the worker, and did not hear its receipt.
+    BrokenOff,
 }
 
 /// What is in one book and not in another. Whoever runs the gateway bears it.
@@ -165,6 +173,8 @@ pub struct Lost {
     pub worker: String,
     /// None: nothing explains it.
     pub why: Option<Why>,
+    /// What is known of it, in words.
+    pub known: String,
     /// What is missing where.
     pub what: &'static str,
 }
@@ -211,6 +221,15 @@ impl Books {
                 None => lost.push(self.lost(receipt, None)),
             }
         }
+        // What is asked again after a kill is often computed by the same worker, at the same charge: its row is of the order that was
+        // heard to its end.
+        for ((request, ..), twins) in &mut by_order {
+            let finished = self.stated.get(*request).map(|stated| &stated.finished);
+            twins.sort_by_key(|twin| {
+                let finished = finished.is_some_and(|finished| finished.contains(&twin.order));
+                (finished, !self.is_struck(twin.issued_ms, twin.done_ms))
+            });
+        }
         let mut unsigned = Vec::new();
         let mut heard: BTreeMap<&str, Vec<&Logged>> = BTreeMap::new();
         for row in &self.rows {
@@ -246,15 +265,28 @@ impl Books {
             _ if heard.iter().any(beside) => Some(Why::Raced),
             Some(stated) if stated.raced && !stated.finished.contains(&receipt.order) => Some(Why::Raced),
             Some(stated) if stated.failed => Some(Why::Failed),
-            _ => self.is_struck(receipt.accepted_ms, receipt.done_ms).then_some(Why::Killed),
+            Some(stated) if stated.broken.contains(&receipt.order) => Some(Why::BrokenOff),
+            _ => self.is_struck(receipt.issued_ms, receipt.done_ms).then_some(Why::Killed),
         };
         Lost {
             request: format!("{id} {marks}"),
             charge: receipt.charge,
             worker: receipt.worker.clone(),
             why,
+            known: self.known(receipt, id),
             what: "a worker's receipt that is in no row",
         }
+    }
+
+    /// When a receipt came to be, and what the gateway has written of its request.
+    fn known(&self, receipt: &Logged, id: &str) -> String {
+        let Logged { order, issued_ms, accepted_ms, done_ms, .. } = receipt;
+        let kill = self.kills.iter().min_by_key(|kill| kill.abs_diff(*done_ms));
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.id == id).collect();
+        let (kept, stated) = (self.kept.get(id), self.stated.get(id));
+        format!(
+            "order {order} of {issued_ms}, accepted {accepted_ms}, done {done_ms}, nearest kill {kill:?}; {rows:?}; {kept:?}; {stated:?}"
+        )
     }
 
     /// What was charged to payers and not taken of their payments.
@@ -285,6 +317,7 @@ impl Books {
                     worker: String::new(),
                     why: (row.status == "recovered" || self.is_struck(row.done_ms, row.done_ms))
                         .then_some(Why::Killed),
+                    known: format!("{row:?}"),
                     what: "an answer whose payment was not taken, since nobody was told it",
                 }),
             }
@@ -382,7 +415,8 @@ impl Books {
         let (untaken, wrong) = self.untaken();
         found.extend(wrong);
         found.extend(unheard.iter().chain(&untaken).filter(|lost| lost.why.is_none()).map(|lost| {
-            format!("{}: {} over {}, and nothing explains it", lost.request, lost.what, lost.charge)
+            let Lost { request, what, charge, known, .. } = lost;
+            format!("{request}: {what} over {charge}, and nothing explains it ({known})")
         }));
         for (payer, (first, last)) in &self.balances {
             let of = self.payments.iter().filter(|paid| paid.payer == *payer);
@@ -429,6 +463,7 @@ mod tests {
             order: order(byte),
             charge,
             marks: BTreeSet::from([format!("<{byte}.0>")]),
+            issued_ms: 990,
             accepted_ms: 1000,
             done_ms: 2000,
         }
@@ -539,6 +574,8 @@ mod tests {
         };
         check(stated(Stated { raced: true, ..Stated::default() }), &[]);
         check(stated(Stated { failed: true, ..Stated::default() }), &[]);
+        let broken = BTreeSet::from([order(4)]);
+        check(stated(Stated { broken, ..Stated::default() }), &[]);
         let finished = BTreeSet::from([order(4)]);
         check(stated(Stated { raced: true, finished, ..Stated::default() }), &["nothing explains it"]);
         check(
@@ -557,6 +594,32 @@ mod tests {
         };
         check(lost("complete"), &["a was charged 5, and has no evidence"]);
         check(lost("cancelled"), &[]);
+    }
+
+    /// An answer that the kill cut off was asked again, of the same worker, at the same charge.
+    #[test]
+    fn a_row_is_of_the_order_that_was_heard_to_its_end() {
+        for later in [2, 3] {
+            let twins = |books: &mut Books| {
+                books.requests.insert(order(4), "c".into());
+                let again = &mut books.logged[later];
+                (again.issued_ms, again.accepted_ms, again.done_ms) = (6000, 6010, 7000);
+            };
+            check(twins, &[]);
+            // The kill came to both: then what the journal says decides.
+            let finished = BTreeSet::from([order(later as u8 + 1)]);
+            check(
+                |books| {
+                    twins(books);
+                    books.stated.insert("c".into(), Stated { finished, ..Stated::default() });
+                    books.kills.push(6500);
+                    let (lost, _) = books.unheard();
+                    let other = books.logged[5 - later].order;
+                    assert!(lost.len() == 1 && lost[0].known.contains(&other.to_string()), "{lost:?}");
+                },
+                &[],
+            );
+        }
     }
 
     #[test]

@@ -416,7 +416,7 @@ impl Report {
             "owed by no caller, and borne by whoever runs the gateway: {sum} in {} pieces",
             lost.len()
         ));
-        for Lost { request, charge, worker, why, what } in &lost {
+        for Lost { request, charge, worker, why, what, .. } in &lost {
             let why = why.map_or_else(|| "unexplained".to_owned(), |why| format!("{why:?}").to_lowercase());
             lines.push(format!("{charge:>7} {why}: {request}: {what} {worker}"));
         }

@@ -93,6 +93,8 @@ impl Books {
                     .any(|(statement, _)| matches!(statement.end, StatedEnd::Failed { .. })),
                 raced: events.clone().any(|event| event.what == What::Slow),
                 finished: orders(What::Finished).collect(),
+                broken: orders(What::BrokeOff).collect(),
+                events: events.clone().map(|event| format!("{event:?}")).collect(),
             };
             let papers = dossier.papers.iter().map(|paper| Signed::<Order>::peek_value(&paper.order));
             let digest =
@@ -144,6 +146,7 @@ impl Books {
                 order: receipt.order,
                 charge: receipt.charge.0,
                 marks: marks_of(&Request::from_cbor(&evidence.request)?),
+                issued_ms: Signed::<Order>::peek_value(&evidence.order)?.0.issued_ms,
                 accepted_ms: receipt.accepted_ms,
                 done_ms: receipt.done_ms,
             });
