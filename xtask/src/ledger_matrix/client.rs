@@ -167,7 +167,7 @@ impl Reply {
     pub fn error_code(&self) -> Option<String> {
         let code = |json: Value| {
             let error = json.get("error").filter(|error| error.is_object())?;
-            let code = error.get("code").or_else(|| error.pointer("/details/code"));
+            let code = error.get("code").or_else(|| error.pointer("/details/error_code"));
             Some(code.and_then(Value::as_str).unwrap_or("an error without a code").to_owned())
         };
         if let Some(json) = self.json() {
