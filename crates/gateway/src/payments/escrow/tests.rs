@@ -315,10 +315,12 @@ async fn open(
     ledger: &MemoryLedger,
     directory: &Path,
     answered: &dyn Fn(RequestId) -> Option<u128>,
-) -> (Arc<Payments>, crate::disk::Writer) {
-    let (keys, _writer) = Keys::open(directory, true, None).expect("keys");
+) -> (Arc<Payments>, [crate::disk::Writer; 2]) {
+    let (keys, keys_writer) = Keys::open(directory, true, None).expect("keys");
     let account = ledger.account(GATEWAY);
-    Payments::open(account, keys, Duration::from_secs(60), directory, answered).expect("payments")
+    let opened = Payments::open(account, keys, Duration::from_secs(60), directory, answered);
+    let (payments, writer) = opened.expect("payments");
+    (payments, [writer, keys_writer])
 }
 
 /// Pays into a channel on the ledger, as its payer signed it.
@@ -374,7 +376,7 @@ async fn what_a_crash_left_is_charged_where_it_was_told_and_has_a_receipt_and_is
     }
     // Requests 1, 3 and 4 have receipts; 3 was told to nobody.
     let answered = |request: RequestId| matches!(request.bits(), 1 | 3 | 4).then_some(40 + request.bits());
-    let (payments, writer) = open(&ledger, directory.path(), &answered).await;
+    let (payments, writers) = open(&ledger, directory.path(), &answered).await;
     let channels = Arc::clone(&payments.channels);
     let charged = |index: usize| channels.lock().rows[&rows[index].0].charged;
     assert_eq!([0, 1, 2, 3].map(charged), [micro(41), 0, 0, micro(60)]);
@@ -398,8 +400,8 @@ async fn what_a_crash_left_is_charged_where_it_was_told_and_has_a_receipt_and_is
     assert_eq!(payments.sums().due, 0);
     // And after a restart.
     drop((payments, channels));
-    writer.join();
-    let (payments, _writer) = open(&ledger, directory.path(), &answered).await;
+    writers.into_iter().for_each(crate::disk::Writer::join);
+    let (payments, _writers) = open(&ledger, directory.path(), &answered).await;
     assert_eq!(payments.sums(), Sums::default());
 }
 
@@ -407,7 +409,7 @@ async fn what_a_crash_left_is_charged_where_it_was_told_and_has_a_receipt_and_is
 async fn little_is_claimed_when_its_payer_leaves() {
     let ledger = MemoryLedger::new();
     let directory = tempfile::tempdir().expect("a directory");
-    let (payments, _writer) = open(&ledger, directory.path(), &|_| None).await;
+    let (payments, _writers) = open(&ledger, directory.path(), &|_| None).await;
     let channels = &payments.channels;
     for salt in [1u8, 2] {
         let config = config(salt);
@@ -439,7 +441,7 @@ async fn little_is_claimed_when_its_payer_leaves() {
 async fn one_channel_that_cannot_be_claimed_holds_up_no_other() {
     let ledger = MemoryLedger::new();
     let directory = tempfile::tempdir().expect("a directory");
-    let (payments, _writer) = open(&ledger, directory.path(), &|_| None).await;
+    let (payments, _writers) = open(&ledger, directory.path(), &|_| None).await;
     let channels = &payments.channels;
     for (salt, good) in [(1u8, true), (2, false), (3, true)] {
         let config = config(salt);
