@@ -42,8 +42,32 @@ const SPENDER: Who = Who::Party("spender that the account has approved");
 const PAYEE: Who = Who::Party("payee of what the payer has signed for");
 const PROPOSER: Who = Who::Party("account with the proposal's minimum stake");
 
-/// Every function of every module.
-pub const POWERS: &[Power] = &[
+/// What can be told to whatever keeps channels.
+const CHANNELS: [(&str, Who); 18] = [
+    ("multicall", Who::Anyone),
+    ("deposit", Who::Anyone),
+    ("claim", RECEIVER),
+    ("claimWithSignature", Who::Anyone),
+    ("settle", Who::Anyone),
+    ("initiateWithdraw", PAYER),
+    ("finalizeWithdraw", PAYER),
+    ("refund", RECEIVER),
+    ("refundWithSignature", Who::Anyone),
+    ("getChannelId", Who::Reader),
+    ("CHANNEL_CONFIG_TYPEHASH", Who::Reader),
+    ("channels", Who::Reader),
+    ("pendingWithdrawals", Who::Reader),
+    ("receivers", Who::Reader),
+    ("getVoucherDigest", Who::Reader),
+    ("getRefundDigest", Who::Reader),
+    ("refundNonce", Who::Reader),
+    ("getClaimBatchDigest", Who::Reader),
+];
+/// Where channels are kept: those of orders, and those of x402's clients.
+const HOUSES: [Module; 2] = [Module::Channels, Module::Escrow];
+
+/// What can be told to any other module.
+const OTHERS: &[Power] = &[
     power(Module::Staking, "bond", Who::Anyone),
     power(Module::Staking, "delegate", Who::Anyone),
     power(Module::Staking, "unbond", Who::Party("delegator")),
@@ -89,24 +113,6 @@ pub const POWERS: &[Power] = &[
     power(Module::Models, "resolve", Who::Reader),
     power(Module::Models, "nameHistory", Who::Reader),
     power(Module::Models, "disputeLeafBytes", Who::Reader),
-    power(Module::Channels, "multicall", Who::Anyone),
-    power(Module::Channels, "deposit", Who::Anyone),
-    power(Module::Channels, "claim", RECEIVER),
-    power(Module::Channels, "claimWithSignature", Who::Anyone),
-    power(Module::Channels, "settle", Who::Anyone),
-    power(Module::Channels, "initiateWithdraw", PAYER),
-    power(Module::Channels, "finalizeWithdraw", PAYER),
-    power(Module::Channels, "refund", RECEIVER),
-    power(Module::Channels, "refundWithSignature", Who::Anyone),
-    power(Module::Channels, "getChannelId", Who::Reader),
-    power(Module::Channels, "CHANNEL_CONFIG_TYPEHASH", Who::Reader),
-    power(Module::Channels, "channels", Who::Reader),
-    power(Module::Channels, "pendingWithdrawals", Who::Reader),
-    power(Module::Channels, "receivers", Who::Reader),
-    power(Module::Channels, "getVoucherDigest", Who::Reader),
-    power(Module::Channels, "getRefundDigest", Who::Reader),
-    power(Module::Channels, "refundNonce", Who::Reader),
-    power(Module::Channels, "getClaimBatchDigest", Who::Reader),
     power(Module::Receipts, "post", Who::Party("registered operator")),
     power(Module::Receipts, "logOf", Who::Reader),
     power(Module::Receipts, "postedBy", Who::Reader),
@@ -205,25 +211,26 @@ pub const POWERS: &[Power] = &[
     power(Module::Credit, "cancelAuthorization", Who::Anyone),
     power(Module::Credit, "cancelAuthorization", Who::Anyone),
     power(Module::Credit, "drawWithAuthorization", PAYEE),
-    power(Module::Escrow, "multicall", Who::Anyone),
-    power(Module::Escrow, "deposit", Who::Anyone),
-    power(Module::Escrow, "claim", RECEIVER),
-    power(Module::Escrow, "claimWithSignature", Who::Anyone),
-    power(Module::Escrow, "settle", Who::Anyone),
-    power(Module::Escrow, "initiateWithdraw", PAYER),
-    power(Module::Escrow, "finalizeWithdraw", PAYER),
-    power(Module::Escrow, "refund", RECEIVER),
-    power(Module::Escrow, "refundWithSignature", Who::Anyone),
-    power(Module::Escrow, "getChannelId", Who::Reader),
-    power(Module::Escrow, "CHANNEL_CONFIG_TYPEHASH", Who::Reader),
-    power(Module::Escrow, "channels", Who::Reader),
-    power(Module::Escrow, "pendingWithdrawals", Who::Reader),
-    power(Module::Escrow, "receivers", Who::Reader),
-    power(Module::Escrow, "getVoucherDigest", Who::Reader),
-    power(Module::Escrow, "getRefundDigest", Who::Reader),
-    power(Module::Escrow, "refundNonce", Who::Reader),
-    power(Module::Escrow, "getClaimBatchDigest", Who::Reader),
 ];
+
+const ALL: [Power; OTHERS.len() + HOUSES.len() * CHANNELS.len()] = {
+    let mut all = [OTHERS[0]; OTHERS.len() + HOUSES.len() * CHANNELS.len()];
+    let mut index = 0;
+    while index < OTHERS.len() {
+        all[index] = OTHERS[index];
+        index += 1;
+    }
+    while index < all.len() {
+        let number = index - OTHERS.len();
+        let (function, who) = CHANNELS[number % CHANNELS.len()];
+        all[index] = power(HOUSES[number / CHANNELS.len()], function, who);
+        index += 1;
+    }
+    all
+};
+
+/// Every function of every module.
+pub const POWERS: &[Power] = &ALL;
 
 #[cfg(test)]
 mod tests {
