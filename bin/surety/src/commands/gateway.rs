@@ -91,8 +91,9 @@ pub async fn run(global: Global, args: Args) -> anyhow::Result<Outcome> {
     settings.limits.compare_one_in = args.compare_one_in;
     settings.workers = args.workers;
     settings.nearby = args.mdns.map(|interface| found_in(nearby::network(interface))).transpose()?;
-    settings.ledger = args.ledger.open(&data_dir)?.map(|(_, account)| GatewayLedger {
-        account,
+    settings.ledger = args.ledger.open_with_ledger(&data_dir)?.map(|place| GatewayLedger {
+        account: place.account,
+        ledger: Some(place.ledger),
         deposit: args.deposit.0,
         price_ceiling: args.price_ceiling.0,
     });

@@ -4,13 +4,11 @@ use alloy_primitives::{B256, U256};
 use alloy_sol_types::{SolCall, SolEvent};
 use anyhow::Context;
 use serde::Serialize;
-use serde_json::{Value, json};
-use surety_chain::{PARAMETERS, Parameter, Params};
-use surety_client::ledger::{Landed, Ledger, LedgerError, TransactionCall, Viewed, powers::span};
+use surety_chain::{PARAMETERS, Parameter};
+use surety_client::ledger::{Landed, Ledger, LedgerError, TransactionCall, governance::ShownProposal};
 use surety_types::abi::{
-    IGovernance::{self, Change, Proposal, Upgrade},
-    IStaking,
-    address::{GOVERNANCE, STAKING},
+    IGovernance::{self, Change, Upgrade},
+    address::GOVERNANCE,
 };
 
 use super::Outcome;
@@ -22,8 +20,6 @@ use crate::{
 };
 
 const HINT: &str = "`surety gov show ID` says what can be done now, `surety economics` who has bonded what";
-/// The latest proposals that are listed.
-const LISTED_MAX: u64 = 50;
 
 /// What `gov` can do.
 #[derive(Debug, clap::Subcommand)]
@@ -167,45 +163,6 @@ fn revision(text: &str) -> Result<B256, String> {
     }
 }
 
-/// A proposal, for people and scripts. Everything but the title is proven.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: u64,
-    /// A node's word.
-    title: Option<String>,
-    proposer: String,
-    kind: &'static str,
-    state: &'static str,
-    next: String,
-    voting_ends_at: u64,
-    executable_at: Option<u64>,
-    votes_for: String,
-    votes_against: String,
-    votes_abstaining: String,
-    bonded_total: String,
-    quorum_needed: String,
-    quorum_reached: bool,
-    changes: Vec<ShownChange>,
-    upgrade: Option<ShownUpgrade>,
-    /// Of the block it is shown as of.
-    number: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownChange {
-    name: String,
-    now: Option<String>,
-    proposed: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownUpgrade {
-    height: u64,
-    version: String,
-    source_revision: String,
-    binary_hashes: Vec<String>,
-}
-
 /// What came of a command that changes something.
 #[derive(Serialize)]
 struct Acted {
@@ -304,31 +261,7 @@ fn proposed(landed: &Landed) -> Option<u64> {
 }
 
 async fn list(global: &Global, ledger: &Ledger) -> anyhow::Result<Outcome> {
-    let read = ledger.views(|views| {
-        let count = views.call(GOVERNANCE, &IGovernance::proposalCountCall {})?;
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        let proposals: Vec<Option<(u64, Proposal)>> = (1..=count)
-            .rev()
-            .take(LISTED_MAX as usize)
-            .map(|id| {
-                let proposal = views.call(GOVERNANCE, &IGovernance::proposalCall { id: U256::from(id) })?;
-                Some((id, proposal))
-            })
-            .collect();
-        let params = views.read(|state, _| surety_chain::params(state));
-        let bonded = views.call(STAKING, &IStaking::bondedTotalCall {});
-        Some((proposals.into_iter().collect::<Option<Vec<_>>>()?, params?, bonded?))
-    });
-    let Viewed { tip, value: (proposals, params, bonded) } = read.await?;
-    let titles = titles(ledger, None).await;
-    let shown: Vec<Shown> = proposals
-        .into_iter()
-        .map(|(id, proposal)| {
-            let mut shown = describe(id, &proposal, &params, bonded, tip.timestamp_ms / 1_000, tip.number);
-            shown.title = titles.iter().find(|(known, _)| *known == id).map(|(_, title)| title.clone());
-            shown
-        })
-        .collect();
+    let shown = ledger.governance().await?.proposals;
     if global.json {
         output::json(&shown)?;
         return Ok(Outcome::Done);
@@ -350,126 +283,19 @@ async fn list(global: &Global, ledger: &Ledger) -> anyhow::Result<Outcome> {
 }
 
 async fn show(global: &Global, ledger: &Ledger, id: u64) -> anyhow::Result<Outcome> {
-    let number = U256::from(id);
-    let read = ledger.views(|views| {
-        let params = views.read(|state, _| surety_chain::params(state));
-        let bonded = views.call(STAKING, &IStaking::bondedTotalCall {});
-        let count = views.call(GOVERNANCE, &IGovernance::proposalCountCall {})?;
-        if number.is_zero() || number > count {
-            return Some(Err((count, params?, bonded?)));
-        }
-        let proposal = views.call(GOVERNANCE, &IGovernance::proposalCall { id: number })?;
-        let (mut changes, mut upgrade) = (Vec::new(), None);
-        match proposal.kind {
-            0 => changes = views.call(GOVERNANCE, &IGovernance::changesOfCall { id: number })?,
-            1 => upgrade = Some(views.call(GOVERNANCE, &IGovernance::upgradeOfCall { id: number })?),
-            _ => {}
-        }
-        Some(Ok((proposal, changes, upgrade, params?, bonded?)))
-    });
-    let Viewed { tip, value } = read.await?;
-    let (proposal, changes, upgrade, params, bonded) = value.map_err(|(count, ..)| {
-        hinted(format!("there is no proposal {id}; there are {count}"), "`surety gov list` shows them")
-    })?;
-    let mut shown = describe(id, &proposal, &params, bonded, tip.timestamp_ms / 1_000, tip.number);
-    shown.title = titles(ledger, Some(id)).await.pop().map(|(_, title)| title);
-    shown.changes = changes.iter().map(|change| shown_change(change, &params)).collect();
-    shown.upgrade = upgrade.map(|upgrade| ShownUpgrade {
-        height: upgrade.height,
-        version: upgrade.version,
-        source_revision: upgrade.sourceRevision.to_string(),
-        binary_hashes: upgrade.binaryHashes.iter().map(ToString::to_string).collect(),
-    });
+    let Some(shown) = ledger.proposal(id).await? else {
+        let count = ledger.view(GOVERNANCE, &IGovernance::proposalCountCall {}).await?.value;
+        let message = format!("there is no proposal {id}; there are {count}");
+        return Err(hinted(message, "`surety gov list` shows them"));
+    };
     if global.json {
         output::json(&shown)?;
     } else {
-        for line in text(&shown, &proposal, bonded) {
+        for line in text(&shown) {
             output::line(line)?;
         }
     }
     Ok(Outcome::Done)
-}
-
-fn shown_change(change: &Change, params: &Params) -> ShownChange {
-    let index = Parameter::index_of(&change.name);
-    let name = index
-        .and_then(|index| PARAMETERS.get(index))
-        .map_or_else(|| change.name.to_string(), |parameter| parameter.name.to_owned());
-    let now = index.and_then(|index| params.value(index)).map(|value| value.to_string());
-    ShownChange { name, now, proposed: change.value.to_string() }
-}
-
-/// Titles are in no state, only in the log of the transaction that proposed: a node's word, and only if it still has it.
-async fn titles(ledger: &Ledger, id: Option<u64>) -> Vec<(u64, String)> {
-    let mut topics = vec![json!(IGovernance::Proposed::SIGNATURE_HASH)];
-    topics.extend(id.map(|id| json!(B256::from(U256::from(id)))));
-    let filter =
-        json!([{ "address": GOVERNANCE, "topics": topics, "fromBlock": "earliest", "toBlock": "latest" }]);
-    let Ok(Value::Array(logs)) = ledger.unverified("eth_getLogs", filter).await else { return Vec::new() };
-    let title = |log: &Value| {
-        let id: U256 = log["topics"][1].as_str()?.parse().ok()?;
-        let data = alloy_primitives::hex::decode(log["data"].as_str()?).ok()?;
-        let (_, _, title) = <(
-            alloy_sol_types::sol_data::Uint<8>,
-            alloy_sol_types::sol_data::Uint<64>,
-            alloy_sol_types::sol_data::String,
-        ) as alloy_sol_types::SolType>::abi_decode_params(&data)
-        .ok()?;
-        Some((u64::try_from(id).ok()?, title))
-    };
-    logs.iter().filter_map(title).collect()
-}
-
-/// A proposal in words.
-fn describe(id: u64, proposal: &Proposal, params: &Params, bonded: U256, now_s: u64, number: u64) -> Shown {
-    let cast = [proposal.votesFor, proposal.votesAgainst, proposal.votesAbstaining];
-    let cast = cast.into_iter().fold(U256::ZERO, U256::saturating_add);
-    let quorum = bonded.saturating_mul(U256::from(params.quorum_bps)).div_ceil(U256::from(10_000));
-    let until = |at: u64| span(at.saturating_sub(now_s));
-    let (state, next) = match proposal.state {
-        1 => ("voting", format!("voting ends in {}", until(proposal.votingEndsAt))),
-        2 => ("defeated", "nothing: it did not pass".to_owned()),
-        3 => (
-            "succeeded",
-            format!(
-                "queue it within {}; then it waits {}",
-                until(proposal.votingEndsAt.saturating_add(params.execution_s)),
-                span(params.timelock_s)
-            ),
-        ),
-        4 => ("queued", format!("the timelock ends in {}; then execute it", until(proposal.executableAt))),
-        5 => (
-            "executable",
-            format!("execute it within {}", until(proposal.executableAt.saturating_add(params.execution_s))),
-        ),
-        6 => ("executed", "nothing: it is done".to_owned()),
-        7 => ("expired", "nothing: nobody went on with it in time".to_owned()),
-        _ => ("unknown", "unknown: another version of the software knows".to_owned()),
-    };
-    Shown {
-        id,
-        title: None,
-        proposer: proposal.proposer.to_string(),
-        kind: match proposal.kind {
-            0 => "parameter",
-            1 => "upgrade",
-            2 => "cancel-upgrade",
-            _ => "unknown",
-        },
-        state,
-        next,
-        voting_ends_at: proposal.votingEndsAt,
-        executable_at: (proposal.executableAt != 0).then_some(proposal.executableAt),
-        votes_for: proposal.votesFor.to_string(),
-        votes_against: proposal.votesAgainst.to_string(),
-        votes_abstaining: proposal.votesAbstaining.to_string(),
-        bonded_total: bonded.to_string(),
-        quorum_needed: quorum.to_string(),
-        quorum_reached: cast >= quorum,
-        changes: Vec::new(),
-        upgrade: None,
-        number,
-    }
 }
 
 fn percent(part: U256, whole: U256) -> String {
@@ -480,7 +306,7 @@ fn percent(part: U256, whole: U256) -> String {
     format!("{}.{}%", tenths / U256::from(10), tenths % U256::from(10))
 }
 
-fn text(shown: &Shown, proposal: &Proposal, bonded: U256) -> Vec<String> {
+fn text(shown: &ShownProposal) -> Vec<String> {
     let title = shown.title.as_deref().map_or_else(|| "(its title is not known)".to_owned(), printable);
     let mut lines = vec![out_style(Style::Bold, format!("Proposal {}: {title}", shown.id))];
     lines.push(format!("  {} by {}", shown.kind, shown.proposer));
@@ -493,16 +319,19 @@ fn text(shown: &Shown, proposal: &Proposal, bonded: U256) -> Vec<String> {
         lines.push(format!("  source  {}", upgrade.source_revision));
         lines.extend(upgrade.binary_hashes.iter().map(|hash| format!("  binary  {hash}")));
     }
-    let row = |name: &str, votes: U256| {
+    let amount = |wei: &str| wei.parse::<U256>().unwrap_or_default();
+    let bonded = amount(&shown.bonded_total);
+    let row = |name: &str, votes: &str| {
+        let votes = amount(votes);
         vec![format!("  {name}"), credits(votes), format!("{} of the bonded stake", percent(votes, bonded))]
     };
     let rows = [
-        row("for", proposal.votesFor),
-        row("against", proposal.votesAgainst),
-        row("abstaining", proposal.votesAbstaining),
+        row("for", &shown.votes_for),
+        row("against", &shown.votes_against),
+        row("abstaining", &shown.votes_abstaining),
         vec![
             "  quorum".to_owned(),
-            credits(shown.quorum_needed.parse().unwrap_or_default()),
+            credits(amount(&shown.quorum_needed)),
             if shown.quorum_reached { "reached".to_owned() } else { "not reached".to_owned() },
         ],
     ];
@@ -514,50 +343,6 @@ fn text(shown: &Shown, proposal: &Proposal, bonded: U256) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloy_primitives::Address;
-
-    fn proposal(state: u8) -> Proposal {
-        Proposal {
-            proposer: Address::repeat_byte(1),
-            kind: 0,
-            state,
-            votingEndsAt: 1_000,
-            executableAt: if state >= 4 { 2_000 } else { 0 },
-            votesFor: U256::from(30),
-            votesAgainst: U256::from(3),
-            votesAbstaining: U256::ZERO,
-        }
-    }
-
-    #[test]
-    fn each_state_says_what_comes_next() {
-        let params = Params { execution_s: 600, timelock_s: 7_200, ..Params::default() };
-        let check = |state, now, expected_state: &str, expected: &str| {
-            let shown = describe(1, &proposal(state), &params, U256::from(100), now, 9);
-            assert_eq!((shown.state, shown.next.as_str()), (expected_state, expected));
-        };
-        check(1, 880, "voting", "voting ends in 2 minutes");
-        check(2, 1_001, "defeated", "nothing: it did not pass");
-        check(3, 1_300, "succeeded", "queue it within 5 minutes; then it waits 2 hours");
-        check(4, 1_999, "queued", "the timelock ends in 1 second; then execute it");
-        check(5, 2_000, "executable", "execute it within 10 minutes");
-        check(6, 2_000, "executed", "nothing: it is done");
-        check(7, 9_000, "expired", "nothing: nobody went on with it in time");
-    }
-
-    #[test]
-    fn the_quorum_counts_every_vote() {
-        let params = Params { quorum_bps: 3_334, ..Params::default() };
-        let mut proposal = proposal(1);
-        let reached = |proposal: &Proposal| {
-            let shown = describe(1, proposal, &params, U256::from(100), 0, 9);
-            assert_eq!(shown.quorum_needed, "34");
-            shown.quorum_reached
-        };
-        assert!(!reached(&proposal));
-        proposal.votesAbstaining = U256::from(1);
-        assert!(reached(&proposal));
-    }
 
     #[test]
     fn changes_are_checked_before_they_are_sent() {

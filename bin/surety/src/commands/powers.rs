@@ -1,6 +1,6 @@
 //! `surety powers`: who controls what, from live, proven state.
 
-use surety_client::ledger::powers::{Powers, Risk, powers};
+use surety_client::ledger::powers::{Powers, Risk, powers, span};
 
 use super::Outcome;
 use crate::{
@@ -108,13 +108,15 @@ fn text(page: &Powers) -> Vec<String> {
             lines.push(heading("Upgrade in flight"));
             let version = printable(&upgrade.version);
             let (height, left) = (upgrade.height, upgrade.blocks_left);
-            lines.push(format!("  version   {version} from block {height}, in {left} blocks"));
+            let about = span(upgrade.about_s);
+            lines.push(format!("  version   {version} from block {height}, in {left} blocks, about {about}"));
             lines.push(format!("  source    {}", upgrade.source_revision));
             let hashes = upgrade.binary_hashes.iter().map(|hash| format!("  binary    {hash}"));
             lines.extend(hashes);
             lines.push(format!("  readiness {}", upgrade.readiness));
         }
     }
+    lines.push(format!("{}  {}", heading("Emergency"), page.emergency.who));
     lines.push(String::new());
     lines.push(format!(
         "{} functions of the modules are not for everyone; `--json` names each and whose it is.",

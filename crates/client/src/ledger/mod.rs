@@ -14,8 +14,11 @@
 //! again, until it needs no more. So no node can answer for the ledger, only withhold.
 
 mod bundle;
+pub mod conduct;
+pub mod economics;
 mod error;
 mod events;
+pub mod governance;
 mod nodes;
 pub mod powers;
 pub mod rechecked;
@@ -194,6 +197,11 @@ impl Ledger {
     #[must_use]
     pub fn spec(&self) -> &ChainSpec {
         &self.0.spec
+    }
+
+    /// Who is asked: scheme, host and port of each node.
+    pub fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.0.nodes.all().iter().map(|node| node.name.as_str())
     }
 
     /// Counts what nodes answer: while it grows, somebody is there.

@@ -5,7 +5,7 @@
 //! Touches: nothing.
 //! Holds:  every field follows from the survey or the code; what follows from neither is unknown, and says so; nothing is
 //!         called good because nobody looked.
-//! Absent: how it is shown (`bin`). Who is behind a key: two accounts may be one person, and the ledger cannot tell.
+//! Absent: how it is shown (`bin`, `web`). Who is behind a key: two accounts may be one person, and the ledger cannot tell.
 //!
 //! The stages are about how few have to fail or conspire, not about whether the code is right.
 
@@ -21,8 +21,10 @@ use super::survey::Survey;
 /// The page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Powers {
-    /// The block it was computed at.
+    /// The block it was computed at; what was read last is as of a few blocks later.
     pub number: u64,
+    /// Its time, Unix milliseconds.
+    pub timestamp_ms: u64,
     /// Said in red: what is in so few hands that everything else hardly matters.
     pub alarms: Vec<String>,
     /// 0, 1 or 2.
@@ -39,6 +41,8 @@ pub struct Powers {
     pub minimum: Option<u64>,
     /// A change of the software that is on its way.
     pub upgrade: Option<UpgradeInFlight>,
+    /// What somebody could do past the timelock, in an emergency.
+    pub emergency: PowerRow,
     /// Functions that change anything and are not for everyone: the whole list, from the code.
     pub functions: Vec<FunctionPower>,
 }
@@ -107,6 +111,8 @@ pub struct UpgradeInFlight {
     pub height: u64,
     /// Blocks until then.
     pub blocks_left: u64,
+    /// Seconds until then, at the pace that proposers aim at.
+    pub about_s: u64,
     /// Of its source.
     pub source_revision: B256,
     /// SHA-256 of the binaries that may run it; none: any build.
@@ -148,6 +154,7 @@ pub fn powers(survey: &Survey) -> Powers {
     let (stage, missing) = stage(survey, &counts, minimum.filter(|_| all_known));
     Powers {
         number: survey.tip.number,
+        timestamp_ms: survey.tip.timestamp_ms,
         alarms: alarms(survey, &counts),
         stage,
         missing,
@@ -156,6 +163,11 @@ pub fn powers(survey: &Survey) -> Powers {
         coefficients,
         minimum,
         upgrade: upgrade(survey),
+        emergency: nobody(
+            "act past the timelock in an emergency",
+            &["emergency", "council", "guardian", "admin", "owner", "veto"],
+            "there is no council, and no function that one could use",
+        ),
         functions: functions(),
     }
 }
@@ -662,10 +674,12 @@ fn stage(survey: &Survey, counts: &Counts, minimum: Option<u64>) -> (u8, Vec<Str
 
 fn upgrade(survey: &Survey) -> Option<UpgradeInFlight> {
     let plan = survey.upgrade.as_ref().filter(|plan| plan.height > survey.tip.number)?;
+    let blocks_left = plan.height - survey.tip.number;
     Some(UpgradeInFlight {
         version: plan.version.clone(),
         height: plan.height,
-        blocks_left: plan.height - survey.tip.number,
+        blocks_left,
+        about_s: blocks_left.saturating_mul(survey.params.pace_ms) / 1_000,
         source_revision: plan.source_revision,
         binary_hashes: plan.binary_hashes.clone(),
         readiness: "unknown: nobody says on the ledger what he runs",
@@ -856,6 +870,7 @@ mod tests {
         let page = powers(&survey(4, 2));
         let nobody: Vec<&str> = page.powers.iter().filter(|row| row.nobody).map(|row| row.what).collect();
         assert_eq!(nobody, ["mint", "freeze or pause", "remove an operator", "delist a model"]);
+        assert!(page.emergency.nobody && page.emergency.who.contains("no council"));
         // Were there such a function, it would not go unsaid.
         let named = nobody_row_for("vote");
         assert!(!named.nobody && named.who.starts_with("unknown"));
@@ -894,7 +909,8 @@ mod tests {
         let page = powers(&changed);
         assert_eq!(row(&page, "change a parameter").delay, "23 days");
         assert_eq!(row(&page, "change a parameter").last_used, "proposal 1");
-        assert_eq!(page.upgrade.as_ref().map(|upgrade| upgrade.blocks_left), Some(50));
+        let about = 50 * changed.params.pace_ms / 1_000;
+        assert_eq!(page.upgrade.as_ref().map(|one| (one.blocks_left, one.about_s)), Some((50, about)));
         changed.tip.number = 150;
         assert_eq!(powers(&changed).upgrade, None, "it is no longer on its way");
         assert_eq!(row(&powers(&changed), "change the binary").last_used, "version 2.0.0 from block 150");

@@ -24,7 +24,7 @@ pub const MODELS_MAX: usize = 256;
 /// The latest proposals that are looked at.
 pub const PROPOSALS_MAX: u64 = 64;
 /// Accounts of the genesis whose votes are looked at.
-const ACCOUNTS_MAX: usize = 256;
+pub(super) const ACCOUNTS_MAX: usize = 256;
 /// Operators, or accounts, in one question.
 const TOGETHER: usize = 8;
 
@@ -291,13 +291,13 @@ fn holding(views: &mut Views<'_>, account: Address) -> Option<(Address, U256, U2
     Some((account, has?, bonded))
 }
 
-fn balance(views: &mut Views<'_>, account: Address) -> Option<U256> {
+pub(super) fn balance(views: &mut Views<'_>, account: Address) -> Option<U256> {
     let account = views.read(|state, _| surety_chain::account(state, account))?;
     Some(account.unwrap_or_default().balance)
 }
 
 /// One answer for each, or nothing if one is missing; all are asked.
-fn each<T, U>(of: &[T], mut ask: impl FnMut(&T) -> Option<U>) -> Option<Vec<U>> {
+pub(super) fn each<T, U>(of: &[T], mut ask: impl FnMut(&T) -> Option<U>) -> Option<Vec<U>> {
     let answers: Vec<Option<U>> = of.iter().map(&mut ask).collect();
     answers.into_iter().collect()
 }
