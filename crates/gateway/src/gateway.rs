@@ -51,6 +51,7 @@ use crate::{
     server,
     settings::{GatewaySettings, SettingsError},
     streams::Streams,
+    surveys::Surveys,
 };
 
 /// Why a gateway did not start.
@@ -154,6 +155,8 @@ pub(crate) struct Shared {
     /// Unix seconds.
     pub(crate) started: u64,
     pub(crate) workers: Arc<Workers>,
+    /// What the ledger shows of itself, if there is one.
+    pub(crate) surveys: Option<Surveys>,
     pub(crate) receipts: Receipts,
     pub(crate) journal: Journal,
     pub(crate) streams: Streams,
@@ -305,6 +308,9 @@ impl Gateway {
             }
             None => None,
         };
+        let loopback_only = address.ip().is_loopback() && !open;
+        let seen = ledger.as_ref().and_then(|ledger| ledger.ledger.clone());
+        let surveys = seen.map(|ledger| Surveys::new(ledger, loopback_only));
         let payer = match ledger {
             Some(ledger) => {
                 let (payer, writer) = Payer::open(ledger, &data_dir).map_err(StartError::PayerBook)?;
@@ -343,9 +349,10 @@ impl Gateway {
         let shared = Arc::new(Shared {
             key,
             address,
-            loopback_only: address.ip().is_loopback() && !open,
+            loopback_only,
             started: unix_ms() / 1000,
             workers,
+            surveys,
             receipts,
             journal,
             streams,

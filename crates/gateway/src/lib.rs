@@ -35,6 +35,7 @@ mod server;
 mod session;
 mod settings;
 mod streams;
+mod surveys;
 mod telemetry;
 
 pub use api::{money::usage_csv, utc};

@@ -34,7 +34,16 @@ use crate::{
 };
 
 /// What anyone may see, beside the pages.
-const PUBLIC: [&str; 5] = ["/", "/health", "/ready", "/openapi.json", "/v1/network/status"];
+const PUBLIC: [&str; 8] = [
+    "/",
+    "/health",
+    "/ready",
+    "/openapi.json",
+    "/v1/network/economics",
+    "/v1/network/governance",
+    "/v1/network/powers",
+    "/v1/network/status",
+];
 /// What asks no model anything, and counts against no limit. A file is no text that could be told again, either.
 const UNCOUNTED: [&str; 3] = ["/mcp", "/v1/files", "/v1/quote"];
 /// Bytes of a body that make a token, about, before anyone has counted.

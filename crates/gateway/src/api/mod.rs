@@ -38,6 +38,7 @@ pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
 pub(crate) mod suffix;
+mod surveys;
 mod time;
 mod tools;
 mod wording;
@@ -108,6 +109,9 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{id}",
+    "/v1/network/economics",
+    "/v1/network/governance",
+    "/v1/network/powers",
     "/v1/network/status",
     "/v1/receipts/{id}",
     "/v1/receipts/{id}/ledger",
@@ -162,6 +166,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/{owner}/{name}/resolve/{revision}/{*file}", get(hub::file))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
+        .route("/v1/network/economics", get(surveys::economics))
+        .route("/v1/network/governance", get(surveys::governance))
+        .route("/v1/network/powers", get(surveys::powers))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
         .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))

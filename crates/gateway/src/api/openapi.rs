@@ -20,6 +20,7 @@ use super::{
     money, ollama,
     parameters::{self, Route},
     responses,
+    surveys,
     shapes::{ChatCompletionChunk, Completion},
     x402,
 };
@@ -76,6 +77,9 @@ use crate::error::ErrorBody;
         explanation::explanation,
         mcp::serve,
         look::network_status,
+        surveys::economics,
+        surveys::governance,
+        surveys::powers,
         look::health,
         look::metrics,
         look::ready,

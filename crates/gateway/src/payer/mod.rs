@@ -28,6 +28,7 @@ use alloy_primitives::{Address, B256, U256};
 use surety_client::{
     Account, AccountError, Purse, PurseError,
     channel::{ModuleCall, PayerBook, Ticket, view},
+    ledger::Ledger,
 };
 use surety_types::{
     Amount, Channel, ChannelDigests, Digest, Price, Voucher, WEI_PER_MICRO_CREDIT,
@@ -60,6 +61,8 @@ const LAST_RECEIPTS: Duration = Duration::from_secs(3);
 pub struct GatewayLedger {
     /// The account that pays, and signs vouchers. One process at a time uses it.
     pub account: Arc<dyn Account>,
+    /// What pages about the ledger are computed from; none: there are no such pages.
+    pub ledger: Option<Ledger>,
     /// Wei put into each channel, and topped up to when half is gone.
     pub deposit: U256,
     /// Micro-credits per million tokens: dearer offers are not taken.

@@ -65,6 +65,7 @@ pub async fn register(ledger: &MemoryLedger, operator: u64, seed: u8, endpoint: 
 pub fn paying(ledger: &MemoryLedger, payer: u64) -> GatewayLedger {
     GatewayLedger {
         account: ledger.account(payer),
+        ledger: None,
         deposit: U256::from(DEPOSIT * WEI_PER_MICRO_CREDIT),
         price_ceiling: PRICE,
     }
