@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import { svelte } from '@sveltejs/vite-plugin-svelte'
 import { defineConfig, type Plugin } from 'vite'
 
@@ -13,14 +14,20 @@ function woff2Only(): Plugin {
   }
 }
 
+// Each page is a file here and an entry: `index.html` is the chat at `/`, `network.html` is served at `/network`.
+const pages = readdirSync(import.meta.dirname)
+  .filter((name) => name.endsWith('.html'))
+  .sort()
+
 export default defineConfig({
   plugins: [woff2Only(), svelte()],
+  // Pages link to those pages that there are.
+  define: { __PAGES__: JSON.stringify(pages.map((name) => '/' + name.replace(/(index)?\.html$/, ''))) },
   build: {
     target: 'es2022',
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    // One entry for each page.
-    rollupOptions: { input: { chat: 'index.html' } },
+    rollupOptions: { input: Object.fromEntries(pages.map((name) => [name === 'index.html' ? 'chat' : name.replace('.html', ''), name])) },
   },
   server: { proxy: { '/v1': 'http://127.0.0.1:8080' } },
 })
