@@ -248,24 +248,22 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_hundred_who_look_have_it_computed_once() {
-        let (kept, made) = (Arc::new(Kept::<u32>::default()), Arc::new(AtomicU32::new(0)));
-        let look = || {
-            let (kept, made) = (Arc::clone(&kept), Arc::clone(&made));
-            tokio::spawn(async move {
-                let make = |before: Option<u32>| async move {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    made.fetch_add(1, Ordering::Relaxed);
-                    Ok(before.unwrap_or(0) + 1)
-                };
-                kept.get(make).await
+        let (kept, made, gate) = (Kept::<u32>::default(), AtomicU32::new(0), sync::Semaphore::new(0));
+        let (made, gate) = (&made, &gate);
+        let look = |_| {
+            kept.get(move |before: Option<u32>| async move {
+                gate.acquire().await.unwrap().forget();
+                made.fetch_add(1, Ordering::Relaxed);
+                Ok(before.unwrap_or(0) + 1)
             })
         };
-        let looking: Vec<_> = (0..100).map(|_| look()).collect();
-        for looked in looking {
-            assert_eq!(looked.await.unwrap().unwrap(), 1);
-        }
+        let looking = futures::future::join_all((0..100).map(look));
+        // It ends only when everybody has asked.
+        let open = async { gate.add_permits(100) };
+        let (looked, ()) = futures::future::join(looking, open).await;
+        assert!(looked.into_iter().all(|value| value.unwrap() == 1));
         assert_eq!(made.load(Ordering::Relaxed), 1);
     }
 

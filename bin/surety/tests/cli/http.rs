@@ -41,6 +41,17 @@ pub fn exchange(
     Ok(BufReader::new(stream))
 }
 
+/// The headers and the body of what is there.
+pub fn get(base_url: &str, path: &str) -> (String, Value) {
+    let host = base_url.strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET /v1{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    BufReader::new(stream).read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_ascii_lowercase(), serde_json::from_str(body).unwrap())
+}
+
 /// What the events of a stream say, whole or not.
 pub fn said(stream: &str) -> String {
     let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));

@@ -12,6 +12,8 @@ use std::{
 use alloy_primitives::U256;
 use serde_json::{Value, json};
 
+use crate::http::get;
+use crate::join::Role;
 use crate::process::{assert_status, assert_stderr, json as json_of, run, surety};
 
 const CREDIT: u128 = 1_000_000_000_000_000_000;
@@ -162,4 +164,37 @@ fn governance_is_seen_through_and_the_pages_follow() {
     let none = run(dir, &["gov", "show", "2", "--rpc-url", &alone.rpc]);
     assert_status(&none, 1);
     assert_stderr(&none, "there is no proposal 2; there are 1");
+
+    // A gateway tells everybody the same.
+    let genesis = dir.join("genesis-given.json");
+    let gateway = ["gateway", "run", "--listen", "127.0.0.1:0", "--genesis", genesis.to_str().unwrap()];
+    let gateway = Role::start(dir, &[&gateway[..], &["--rpc-url", &alone.rpc, "--account", "purse"]].concat());
+    let told = |page: &str| {
+        let (head, page) = get(gateway.ready["base_url"].as_str().unwrap(), &format!("/network/{page}"));
+        assert!(head.starts_with("http/1.1 200") && head.contains("\r\netag: \""), "{head}");
+        page
+    };
+    let at_any_block = |mut page: Value| {
+        for name in ["number", "timestamp_ms"] {
+            assert!(page.as_object_mut().unwrap().remove(name).is_some(), "{page}");
+        }
+        page
+    };
+    assert_eq!(at_any_block(told("powers")), at_any_block(after));
+    let (economics, said) = (told("economics"), look(&["economics"]));
+    assert_eq!(economics["accounted"]["excess"], "0");
+    for part in ["supply", "accounted", "held", "genesis", "parameters", "burned", "insurance"] {
+        assert_eq!(economics[part], said[part], "{part}");
+    }
+    let governance = told("governance");
+    assert_eq!(governance["chain_id"], 4_712);
+    assert!(alone.rpc.starts_with(governance["rpc_url"].as_str().unwrap()), "{governance}");
+    let without_number = |page: &Value| {
+        let mut page = page.clone();
+        page.as_object_mut().unwrap().remove("number");
+        page
+    };
+    assert_eq!(without_number(&governance["proposals"][0]), without_number(&look(&["gov", "list"])[0]));
+    let timelock = governance["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "timelock_s");
+    assert_eq!(timelock.unwrap()["value"], "60");
 }

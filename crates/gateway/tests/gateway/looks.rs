@@ -1,10 +1,17 @@
 //! What can be seen without asking a model.
 
+use alloy_primitives::U256;
 use serde_json::json;
+use surety_chain::{Genesis, GenesisValidator, Params};
+use surety_client::ledger::{Ledger, LedgerSettings};
+use surety_gateway::GatewayLedger;
+use surety_types::SecretKey;
 
 use crate::{
     fake::{CONTEXT, FakeWorker, manifest, model},
     http::Site,
+    memory::{MemoryLedger, wallet},
+    pays::paying,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,4 +135,41 @@ async fn shared_paths_are_described_with_every_shape_they_answer_in() {
     let bad = site.get("/v1/receipts/req_00000000000000000000000000000001?choice=-1").await;
     assert_eq!(bad.status / 100, 4);
     assert!(described["paths"]["/v1/receipts/{id}"]["get"]["responses"]["4XX"].is_object());
+}
+
+/// Pages about the ledger, where there is none, and where it cannot be reached: each says which.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_about_a_ledger_that_is_not_there_say_so() {
+    let pages = ["powers", "economics", "governance"].map(|page| format!("/v1/network/{page}"));
+    let without = Site::with(&[], |_| {}).await;
+    let (memory, genesis) = (MemoryLedger::new(), a_genesis());
+    let settings = LedgerSettings { genesis, rpc_urls: vec!["http://127.0.0.1:1".to_owned()] };
+    let unreachable = GatewayLedger { ledger: Some(Ledger::new(settings).expect("a ledger")), ..paying(&memory, 1) };
+    let unreachable = Site::with(&[], |settings| settings.ledger = Some(unreachable)).await;
+    for page in &pages {
+        for (site, code, words) in
+            [(&without, "no_ledger", "uses no ledger"), (&unreachable, "ledger_unavailable", "127.0.0.1:1: it cannot be reached")]
+        {
+            let refused = site.get(page).await;
+            let error = refused.error();
+            assert_eq!((refused.status, error["code"].as_str()), (503, Some(code)), "{page}");
+            assert!(error["message"].as_str().expect("words").contains(words), "{error}");
+        }
+    }
+}
+
+fn a_genesis() -> Genesis {
+    Genesis {
+        chain_id: 7,
+        timestamp_ms: 1_700_000_000_000,
+        epoch_blocks: 20,
+        balances: Vec::new(),
+        validators: vec![GenesisValidator {
+            key: SecretKey::from_bytes(&[99; 32]).public(),
+            operator: wallet(1).address(),
+            stake: U256::from(10_000_000_000_000_000_000_000_u128),
+        }],
+        origin: None,
+        params: Params::default(),
+    }
 }
