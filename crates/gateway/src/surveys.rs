@@ -217,7 +217,8 @@ impl Page {
     pub(crate) fn response(self, asked: &HeaderMap) -> Response {
         let tags = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
         let own = self.etag.to_str().unwrap_or_default();
-        let is_known = tags.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == own);
+        let is_known =
+            tags.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == own);
         let headers = [
             (header::ETAG, self.etag.clone()),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -284,7 +285,10 @@ mod tests {
     fn a_page_is_told_once() {
         let page = Page::new(1, &serde_json::json!({ "number": 1 })).unwrap();
         let first = page.clone().response(&HeaderMap::new());
-        assert_eq!((first.status().as_u16(), &first.headers()[header::CACHE_CONTROL]), (200, &HeaderValue::from_static("no-cache")));
+        assert_eq!(
+            (first.status().as_u16(), &first.headers()[header::CACHE_CONTROL]),
+            (200, &HeaderValue::from_static("no-cache"))
+        );
         let tag = first.headers()[header::ETAG].clone();
         let asked = HeaderMap::from_iter([(header::IF_NONE_MATCH, tag)]);
         assert_eq!(page.clone().response(&asked).status(), 304);

@@ -168,7 +168,8 @@ fn governance_is_seen_through_and_the_pages_follow() {
     // A gateway tells everybody the same.
     let genesis = dir.join("genesis-given.json");
     let gateway = ["gateway", "run", "--listen", "127.0.0.1:0", "--genesis", genesis.to_str().unwrap()];
-    let gateway = Role::start(dir, &[&gateway[..], &["--rpc-url", &alone.rpc, "--account", "purse"]].concat());
+    let gateway =
+        Role::start(dir, &[&gateway[..], &["--rpc-url", &alone.rpc, "--account", "purse"]].concat());
     let told = |page: &str| {
         let (head, page) = get(gateway.ready["base_url"].as_str().unwrap(), &format!("/network/{page}"));
         assert!(head.starts_with("http/1.1 200") && head.contains("\r\netag: \""), "{head}");
@@ -195,6 +196,7 @@ fn governance_is_seen_through_and_the_pages_follow() {
         page
     };
     assert_eq!(without_number(&governance["proposals"][0]), without_number(&look(&["gov", "list"])[0]));
-    let timelock = governance["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "timelock_s");
+    let timelock =
+        governance["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "timelock_s");
     assert_eq!(timelock.unwrap()["value"], "60");
 }

@@ -31,8 +31,7 @@ pub const BLOCKS_MAX: u64 = 512;
 /// Channels whose payers are looked up.
 const CHANNELS_MAX: usize = 256;
 /// What becomes of credits that nobody owns any more.
-const BURNED: &str =
-    "nothing: no function destroys credits; gas goes to who proposed the block, what is forfeited to the bonds of the next validators";
+const BURNED: &str = "nothing: no function destroys credits; gas goes to who proposed the block, what is forfeited to the bonds of the next validators";
 /// Who pays for what goes wrong.
 const INSURANCE: &str = "there is no fund: the bond of the operator that lied or stayed silent refunds and compensates the payer, up to what it holds";
 
@@ -294,7 +293,8 @@ fn places(holdings: &Holdings) -> Vec<(&'static str, U256)> {
         (Module::Claims, "in bonds of claims"),
         (Module::Hosting, "in pools for hosting"),
     ];
-    let is_said = |module: &Module| *module == Module::Staking || said.iter().any(|(other, _)| other == module);
+    let is_said =
+        |module: &Module| *module == Module::Staking || said.iter().any(|(other, _)| other == module);
     let others = holdings.modules.iter().filter(|(module, _)| !is_said(module)).map(|(_, balance)| *balance);
     let mut places = vec![
         ("bonded", holdings.bonded_total),
@@ -307,13 +307,7 @@ fn places(holdings: &Holdings) -> Vec<(&'static str, U256)> {
     places
 }
 
-fn of(
-    supply: U256,
-    holdings: &Holdings,
-    survey: &Survey,
-    flows: Option<Flows>,
-    done: Conducts,
-) -> Economics {
+fn of(supply: U256, holdings: &Holdings, survey: &Survey, flows: Option<Flows>, done: Conducts) -> Economics {
     let places = places(holdings);
     let listed = places.iter().fold(U256::ZERO, |sum, (_, amount)| sum.saturating_add(*amount));
     let remainder = supply.saturating_sub(listed);
@@ -468,10 +462,13 @@ async fn flows_between(ledger: &Ledger, epoch: u64, last: u64) -> Result<Flows, 
     if last < first {
         return Ok(flows);
     }
-    let logs = logs(ledger, json!([{
-        "address": [CHANNELS, ESCROW, HOSTING, STAKING, AUDITS, CLAIMS, DISPUTES],
-        "fromBlock": format!("{first:#x}"), "toBlock": format!("{last:#x}"),
-    }]));
+    let logs = logs(
+        ledger,
+        json!([{
+            "address": [CHANNELS, ESCROW, HOSTING, STAKING, AUDITS, CLAIMS, DISPUTES],
+            "fromBlock": format!("{first:#x}"), "toBlock": format!("{last:#x}"),
+        }]),
+    );
     let logs = logs.await?;
     for log in &logs {
         flows.count(log);
@@ -617,7 +614,8 @@ mod tests {
     }
 
     fn holdings() -> Holdings {
-        let modules = Module::ALL.into_iter().zip(1..).map(|(module, amount)| (module, U256::from(amount * 100)));
+        let modules =
+            Module::ALL.into_iter().zip(1..).map(|(module, amount)| (module, U256::from(amount * 100)));
         Holdings {
             bonded_total: U256::from(60),
             forfeited: U256::from(15),
@@ -632,7 +630,8 @@ mod tests {
         let sum: U256 = places(&holdings).iter().map(|(_, amount)| *amount).sum();
         let modules: U256 = holdings.modules.iter().map(|(_, amount)| *amount).sum();
         assert_eq!(sum, modules + holdings.named);
-        let found = |place: &str| places(&holdings).into_iter().find(|(name, _)| name.contains(place)).unwrap().1;
+        let found =
+            |place: &str| places(&holdings).into_iter().find(|(name, _)| name.contains(place)).unwrap().1;
         assert_eq!((found("leaving"), found("forfeited")), (U256::from(25), U256::from(15)));
         // Operators, models, receipts, governance, parameters and the credit have no place of their own.
         assert_eq!(found("other modules"), U256::from(100 * (2 + 3 + 5 + 6 + 7 + 12)));
@@ -642,19 +641,23 @@ mod tests {
     fn events_are_added_up_by_who_they_are_about() {
         let mut flows = Flows::default();
         let (one, two) = (Address::repeat_byte(1), Address::repeat_byte(2));
-        let log = |address: Address, event: alloy_primitives::LogData| alloy_primitives::Log { address, data: event };
+        let log = |address: Address, event: alloy_primitives::LogData| alloy_primitives::Log {
+            address,
+            data: event,
+        };
         let penalized = IStaking::Penalized { operator: one, amount: U256::from(7), paid: U256::from(5) };
         let forfeited = IAudits::Forfeited { operator: one, amount: U256::from(2) };
         let refunded = IDisputes::Refunded { id: 1, payee: two, amount: U256::from(5) };
-        let claimed =
-            IChannels::Claimed { channelId: B256::ZERO, sender: two, amount: 3, totalClaimed: 3 };
+        let claimed = IChannels::Claimed { channelId: B256::ZERO, sender: two, amount: 3, totalClaimed: 3 };
         flows.count(&log(STAKING, penalized.encode_log_data()));
         flows.count(&log(AUDITS, forfeited.encode_log_data()));
         flows.count(&log(DISPUTES, refunded.encode_log_data()));
         flows.count(&log(CHANNELS, claimed.encode_log_data()));
         // The escrow's are not orders'.
         flows.count(&log(ESCROW, claimed.encode_log_data()));
-        let of = |parties: &Parties, party| parties.iter().find(|(found, _)| **found == party).map(|(_, sum)| *sum);
+        let of = |parties: &Parties, party| {
+            parties.iter().find(|(found, _)| **found == party).map(|(_, sum)| *sum)
+        };
         assert_eq!(of(&flows.slashes, one), Some(U256::from(9)));
         assert_eq!(of(&flows.compensated, two), Some(U256::from(5)));
         assert_eq!((of(&flows.claims, two), of(&flows.deposits, two)), (Some(U256::from(3)), None));

@@ -160,7 +160,8 @@ impl Ledger {
         let ids: Vec<u64> = (1..=base.count).rev().take(LISTED_MAX as usize).collect();
         let mut proposals = Vec::new();
         for ids in ids.chunks(TOGETHER) {
-            let Viewed { tip, value: read } = self.views(|views| each(ids, |id| proposal(views, *id))).await?;
+            let Viewed { tip, value: read } =
+                self.views(|views| each(ids, |id| proposal(views, *id))).await?;
             let (now_s, number) = (tip.timestamp_ms / 1_000, tip.number);
             proposals.extend(read.iter().map(|read| shown(read, &base, now_s, number)));
         }

@@ -20,9 +20,8 @@ use super::{
     money, ollama,
     parameters::{self, Route},
     responses,
-    surveys,
     shapes::{ChatCompletionChunk, Completion},
-    x402,
+    surveys, x402,
 };
 use crate::error::ErrorBody;
 

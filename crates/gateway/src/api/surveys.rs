@@ -25,7 +25,10 @@ use crate::{
     (status = 304, description = "It is what the caller has."),
     (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
-pub(super) async fn powers(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn powers(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     Ok(surveys(&shared)?.powers().await?.response(&headers))
 }
 

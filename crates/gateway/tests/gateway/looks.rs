@@ -144,12 +144,14 @@ async fn pages_about_a_ledger_that_is_not_there_say_so() {
     let without = Site::with(&[], |_| {}).await;
     let (memory, genesis) = (MemoryLedger::new(), a_genesis());
     let settings = LedgerSettings { genesis, rpc_urls: vec!["http://127.0.0.1:1".to_owned()] };
-    let unreachable = GatewayLedger { ledger: Some(Ledger::new(settings).expect("a ledger")), ..paying(&memory, 1) };
+    let unreachable =
+        GatewayLedger { ledger: Some(Ledger::new(settings).expect("a ledger")), ..paying(&memory, 1) };
     let unreachable = Site::with(&[], |settings| settings.ledger = Some(unreachable)).await;
     for page in &pages {
-        for (site, code, words) in
-            [(&without, "no_ledger", "uses no ledger"), (&unreachable, "ledger_unavailable", "127.0.0.1:1: it cannot be reached")]
-        {
+        for (site, code, words) in [
+            (&without, "no_ledger", "uses no ledger"),
+            (&unreachable, "ledger_unavailable", "127.0.0.1:1: it cannot be reached"),
+        ] {
             let refused = site.get(page).await;
             let error = refused.error();
             assert_eq!((refused.status, error["code"].as_str()), (503, Some(code)), "{page}");
