@@ -88,6 +88,10 @@ test('what governance decides is on the pages when it is so; a wallet decides th
   t.diagnostic(`a proposal is shown ${Date.now() - proposed} ms after its block was heard of`)
   await tab.getByText(title, { exact: false }).waitFor()
   assert.match(await proposal(tab, 1).innerText(), /timelock_s\s+4 seconds\s+→/)
+  const upgrade = { height: 1_000_000n, version: '9.0.0', sourceRevision: `0x${'ab'.repeat(32)}`, binaryHashes: [`0x${'cd'.repeat(32)}`] }
+  await ledger.govern(ledger.operator, 'proposeUpgrade', [upgrade, 'nine'])
+  await ledger.govern(ledger.operator, 'vote', [2n, 1])
+  await proposal(tab, 2).getByText('9.0.0, from block 1,000,000 on').waitFor()
   await picture(tab, 'governance-voting')
 
   // Who has bonded nothing is told so before anything is sent; who declines has sent nothing.
@@ -108,7 +112,17 @@ test('what governance decides is on the pages when it is so; a wallet decides th
 
   await until(1, 3)
   await proposal(tab, 1).getByRole('button', { name: 'Start the timelock' }).click()
-  await proposal(tab, 1).getByText('The timelock ends in').waitFor()
+  await tab.locator('[data-proposal="1"]:is([data-state="queued"], [data-state="executable"])').waitFor()
+  await until(2, 3)
+  await ledger.govern(ledger.operator, 'queue', [2n])
+  await until(2, 5)
+  await watching.getByText('None is scheduled.').waitFor()
+  await ledger.govern(ledger.operator, 'execute', [2n])
+  const scheduled = Date.now()
+  await watching.locator('[data-upgrade="9.0.0"]').waitFor()
+  t.diagnostic(`an upgrade plan is shown ${Date.now() - scheduled} ms after its block was heard of`)
+  await watching.getByText(`0x${'cd'.repeat(32)}`).waitFor()
+  await picture(watching, 'powers-upgrade')
   await until(1, 5)
   await proposal(tab, 1).getByRole('button', { name: 'Execute' }).waitFor()
   await ledger.govern(ledger.operator, 'execute', [1n])
@@ -125,16 +139,8 @@ test('without a wallet the page shows the command line', async () => {
   const tab = await open('governance')
   const changes = [{ name: toHex('quorum_bps', { size: 32 }), value: 5000n }]
   await ledger.govern(ledger.operator, 'proposeParameters', [changes, 'more votes'])
-  await proposal(tab, 2).getByText('surety gov vote 2 for --account NAME').waitFor()
+  await proposal(tab, 3).getByText('surety gov vote 3 for --account NAME').waitFor()
   await tab.getByText('No wallet was found in this browser').waitFor()
-})
-
-test('an upgrade on its way is proposed in words', async () => {
-  const tab = await open('governance')
-  const upgrade = { height: 1_000_000n, version: '9.0.0', sourceRevision: `0x${'ab'.repeat(32)}`, binaryHashes: [`0x${'cd'.repeat(32)}`] }
-  await ledger.govern(ledger.operator, 'proposeUpgrade', [upgrade, 'nine'])
-  await proposal(tab, 3).getByText('9.0.0, from block 1,000,000 on').waitFor()
-  await proposal(tab, 3).getByText(`0x${'cd'.repeat(32)}`).waitFor()
 })
 
 test('light and dark, wide and on a phone; nothing serious for axe', async () => {
