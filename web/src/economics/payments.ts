@@ -32,8 +32,10 @@ export interface Picture {
   total: bigint
 }
 
-const GAP = 14
+const GAP = 6
 const LEAST = 3
+/** What a party's two lines of text need. */
+const LINES = 30
 
 /** `tall`: how high the bands of one side are together. */
 export function picture(payments: Payment[], tall = 220): Picture {
@@ -57,7 +59,7 @@ export function picture(payments: Payment[], tall = 220): Picture {
     band.fromY = take(at.from, band.from, band.height)
     band.toY = take(at.to, band.to, band.height)
   }
-  const end = (side: Party[]) => (side.at(-1)?.y ?? 0) + (side.at(-1)?.height ?? 0)
+  const end = (side: Party[]) => side.reduce((sum, party) => sum + Math.max(party.height, LINES) + GAP, 0)
   return { payers: left, payees: right, bands, height: Math.max(end(left), end(right)), total }
 }
 
@@ -79,8 +81,9 @@ function stack(bands: Band[], side: 'from' | 'to'): Party[] {
   }
   let y = 0
   for (const party of parties.values()) {
-    party.y = y
-    y += party.height + GAP
+    const room = Math.max(party.height, LINES)
+    party.y = y + (room - party.height) / 2
+    y += room + GAP
   }
   return [...parties.values()]
 }

@@ -78,7 +78,7 @@ test('what governance decides is on the pages when it is so; a wallet decides th
   const watching = await open('powers')
   const tab = await open('governance', {}, async (context) => (wallet = await injectWallet(context, ledger.stranger)))
   await tab.getByText('Nothing is being decided.').waitFor()
-  assert.match(await row(watching, 'Change a parameter').innerText(), /34 seconds/)
+  assert.match(await row(watching, 'Change a parameter').innerText(), /42 seconds/)
 
   const changes = [{ name: toHex('timelock_s', { size: 32 }), value: 60n }]
   const title = 'later <img src=x onerror="window.ran = 1">'
@@ -87,7 +87,7 @@ test('what governance decides is on the pages when it is so; a wallet decides th
   await proposal(tab, 1).waitFor()
   t.diagnostic(`a proposal is shown ${Date.now() - proposed} ms after its block was heard of`)
   await tab.getByText(title, { exact: false }).waitFor()
-  assert.match(await proposal(tab, 1).innerText(), /timelock_s\s+4 seconds\s+→/)
+  assert.match(await proposal(tab, 1).innerText(), /timelock_s\s+22 seconds\s+→/)
   const upgrade = { height: 1_000_000n, version: '9.0.0', sourceRevision: `0x${'ab'.repeat(32)}`, binaryHashes: [`0x${'cd'.repeat(32)}`] }
   await ledger.govern(ledger.operator, 'proposeUpgrade', [upgrade, 'nine'])
   await ledger.govern(ledger.operator, 'vote', [2n, 1])
@@ -127,7 +127,7 @@ test('what governance decides is on the pages when it is so; a wallet decides th
   await proposal(tab, 1).getByRole('button', { name: 'Execute' }).waitFor()
   await ledger.govern(ledger.operator, 'execute', [1n])
   const executed = Date.now()
-  await watching.waitForFunction(() => [...document.querySelectorAll('tr')].some((row) => row.innerText.includes('Change a parameter') && row.innerText.includes('1 minute 30 seconds')), undefined, { polling: 20 })
+  await watching.waitForFunction(() => [...document.querySelectorAll('tr')].some((row) => row.innerText.includes('Change a parameter') && row.innerText.includes('1 minute 20 seconds')), undefined, { polling: 20 })
   t.diagnostic(`a changed parameter is shown ${Date.now() - executed} ms after its block was heard of`)
   assert.match(await row(watching, 'Change a parameter').innerText(), /proposal 1/)
   await tab.locator('[data-proposal="1"][data-state="executed"]').waitFor()
