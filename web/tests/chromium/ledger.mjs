@@ -28,7 +28,7 @@ export async function startLedger() {
     epoch_blocks: 20,
     balances: [balance(operator.address, 'the operator’s fees'), balance(purse, 'what the gateway pays with'), balance(stranger.address, 'a <b>stranger’s</b>')],
     validators: [{ key, operator: operator.address, stake: String(10_000n * CREDIT) }],
-    params: { voting_s: 20, unbonding_s: 20, timelock_s: 22, timelock_floor_s: 2, channel_delay_min_s: 1, channel_delay_max_s: 3 },
+    params: { voting_s: 60, unbonding_s: 60, timelock_s: 61, timelock_floor_s: 2, channel_delay_min_s: 1, channel_delay_max_s: 3 },
   }
   const path = join(folder, 'genesis-given.json')
   await writeFile(path, JSON.stringify(genesis))
