@@ -46,6 +46,8 @@ const NEXT: &str = "next";
 const PAGE_MAX: usize = 256;
 const PAGE_LOOKS_MAX: usize = 16_384;
 const PAGE_BYTES_MAX: usize = 8 << 20;
+/// Statements of one reading of what is new.
+const SINCE_MAX: usize = 2048;
 /// Between two looks at whether the gateway itself runs …
 const BEAT: Duration = Duration::from_millis(250);
 /// … and by how much one may be late before it is said that it stood still.
@@ -73,6 +75,13 @@ struct Inner {
 
 /// When something was noted, the number of the key, the file; and where the next page begins, if there may be one.
 pub(crate) type Page = (Vec<(u64, u64, Dossier)>, Option<u64>);
+
+/// Statements in the order in which they came; the arrival from which to go on; and whether these are all there are.
+pub(crate) struct Since {
+    pub(crate) statements: Vec<Statement>,
+    pub(crate) next: u64,
+    pub(crate) is_all: bool,
+}
 
 /// A statement to be signed and kept.
 struct Entry {
@@ -168,6 +177,14 @@ impl Journal {
         read.await.unwrap_or_else(|_| Err(FindError::closed::<Kept>()))
     }
 
+    /// What is said from this arrival on, as far as it is one page. What was handed over before is written first.
+    pub(crate) async fn since(&self, first: u64) -> Result<Since, FindError> {
+        self.0.disk.flush().await;
+        let disk = self.0.disk.clone();
+        let read = tokio::task::spawn_blocking(move || disk.read(|transaction| since(transaction, first)));
+        read.await.unwrap_or_else(|_| Err(FindError::closed::<Kept>()))
+    }
+
     /// Watches that the gateway runs: where it stood still, every request under way is told so.
     pub(crate) async fn watch(self) {
         let mut beats = tokio::time::interval(BEAT);
@@ -227,6 +244,28 @@ fn page(
         }
     }
     Ok((found, None))
+}
+
+fn since(transaction: &ReadTransaction, first: u64) -> Result<Since, redb::Error> {
+    let mut since = Since { statements: Vec::new(), next: first, is_all: true };
+    let mut bytes = 0;
+    for entry in transaction.open_table(ENTRIES)?.range(first..)? {
+        let (arrival, entry) = entry?;
+        let (_, _, json) = entry.value();
+        if since.statements.len() == SINCE_MAX || bytes > PAGE_BYTES_MAX {
+            since.is_all = false;
+            break;
+        }
+        bytes += json.len();
+        since.next = arrival.value() + 1;
+        // It is ours: who signed it needs no check.
+        let dossier = Dossier::parse(json)
+            .inspect_err(|error| error!(%error, "an entry of the journal cannot be read"));
+        let signed = dossier.ok().and_then(|dossier| dossier.statement);
+        let statement = signed.and_then(|signed| Signed::<Statement>::peek_value(&signed).ok());
+        since.statements.extend(statement.map(|(statement, _)| statement));
+    }
+    Ok(since)
 }
 
 /// An entry, signed, as it is kept.

@@ -13,7 +13,7 @@
 //! (orders and what comes of them), `payer` (what they are paid with) and `receipts` (what is kept); `keys` says who may
 //! ask, and what each has spent; `payments` takes what callers pay by themselves; `disk` writes what is kept; `streams` has
 //! what a stream needs to go on when this process was killed, `journal` what became of every request, by this gateway's
-//! word; `downloads` brings models' files to who asks for them.
+//! word, which `service` counts; `downloads` brings models' files to who asks for them.
 
 mod api;
 pub mod catalogue;
@@ -32,6 +32,7 @@ mod payments;
 mod receipts;
 mod route;
 mod server;
+mod service;
 mod session;
 mod settings;
 mod streams;

@@ -11,7 +11,7 @@
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -19,9 +19,14 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
+/// A minute, in spans.
+const BEAT_MS: u64 = 5_000;
+const BEATS: usize = 12;
 /// Names of models that have numbers of their own; workers choose these names, so they are bounded.
 const MODELS_MAX: usize = 64;
 /// What further models count under.
@@ -99,9 +104,51 @@ pub(crate) struct Ended<'a> {
     pub(crate) failure: Option<&'static str>,
 }
 
+/// What was answered in the last minute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Pulse {
+    /// The length of each of the spans below.
+    pub span_ms: u64,
+    /// Oldest first; the last goes on.
+    pub spans: Vec<Beat>,
+}
+
+/// What was answered in one span of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Beat {
+    /// Answers that ended well.
+    pub answers: u64,
+    /// Requests that a worker had accepted and that failed.
+    pub failures: u64,
+    /// Output tokens of those answers.
+    pub output_tokens: u64,
+}
+
+/// Beats by their number since the beginning; one that is older than a minute makes room.
+#[derive(Debug, Clone, Copy, Default)]
+struct Beats([(u64, Beat); BEATS]);
+
+impl Beats {
+    fn at(&mut self, number: u64) -> &mut Beat {
+        let (kept, beat) = &mut self.0[number as usize % BEATS];
+        if *kept != number {
+            (*kept, *beat) = (number, Beat::default());
+        }
+        beat
+    }
+
+    fn latest(&mut self, number: u64) -> Vec<Beat> {
+        let first = number.saturating_sub(BEATS as u64 - 1);
+        let early = (number + 1 - first) as usize..BEATS;
+        early.map(|_| Beat::default()).chain((first..=number).map(|number| *self.at(number))).collect()
+    }
+}
+
 /// What is counted.
 pub(crate) struct Metrics {
     registry: Registry,
+    began: Instant,
+    beats: Mutex<Beats>,
     http: Family<HttpLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     durations: Family<EndLabels, Histogram>,
@@ -195,6 +242,8 @@ impl Default for Metrics {
             keys,
             payments,
             models: Mutex::default(),
+            began: Instant::now(),
+            beats: Mutex::default(),
         }
     }
 }
@@ -251,8 +300,29 @@ impl Metrics {
                 self.tokens.get_or_create(&labels).observe(count as f64);
             }
         }
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let beat = beats.at(self.beat());
+        match ended.failure {
+            None => {
+                (beat.answers, beat.output_tokens) =
+                    (beat.answers + 1, beat.output_tokens + ended.output_tokens)
+            }
+            Some(_) => beat.failures += 1,
+        }
+        drop(beats);
         self.handovers.inc_by(ended.handovers);
         self.charged.inc_by(ended.charge_micro_credits);
+    }
+
+    /// The number of the span that goes on.
+    fn beat(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64 / BEAT_MS
+    }
+
+    /// What was answered in the last minute.
+    pub(crate) fn pulse(&self) -> Pulse {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        Pulse { span_ms: BEAT_MS, spans: beats.latest(self.beat()) }
     }
 
     /// Everything, as OpenMetrics text; what is true only now is given along.
@@ -291,6 +361,20 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_minute_is_what_is_not_older() {
+        let mut beats = Beats::default();
+        assert_eq!(beats.latest(0), [Beat::default(); BEATS]);
+        beats.at(0).answers = 1;
+        beats.at(3).output_tokens = 7;
+        let latest = beats.latest(3);
+        assert_eq!((latest[BEATS - 4].answers, latest[BEATS - 1].output_tokens, latest.len()), (1, 7, BEATS));
+        let latest = beats.latest(BEATS as u64);
+        assert!(latest.iter().all(|beat| beat.answers == 0), "the first is over");
+        assert_eq!(latest[2].output_tokens, 7);
+        assert_eq!(beats.latest(1000), [Beat::default(); BEATS]);
+    }
 
     fn ended(model: &str) -> Ended<'_> {
         Ended {

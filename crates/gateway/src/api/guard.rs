@@ -34,16 +34,9 @@ use crate::{
 };
 
 /// What anyone may see, beside the pages.
-const PUBLIC: [&str; 8] = [
-    "/",
-    "/health",
-    "/ready",
-    "/openapi.json",
-    "/v1/network/economics",
-    "/v1/network/governance",
-    "/v1/network/powers",
-    "/v1/network/status",
-];
+const PUBLIC: [&str; 4] = ["/", "/health", "/ready", "/openapi.json"];
+/// And what all of it shows of the network: no tenant's.
+const PUBLIC_UNDER: &str = "/v1/network/";
 /// What asks no model anything, and counts against no limit. A file is no text that could be told again, either.
 const UNCOUNTED: [&str; 3] = ["/mcp", "/v1/files", "/v1/quote"];
 /// Bytes of a body that make a token, about, before anyone has counted.
@@ -52,7 +45,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// Around every handler: lets in who may come in, and has what was asked twice answered once.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if PUBLIC.contains(&path) || pages::is_page(path) {
+    if PUBLIC.contains(&path) || path.starts_with(PUBLIC_UNDER) || pages::is_page(path) {
         return next.run(request).await;
     }
     let counted = request.method() == Method::POST && !UNCOUNTED.contains(&path);

@@ -16,6 +16,7 @@ pub(crate) mod embeddings;
 mod explanation;
 pub(crate) mod fields;
 mod files;
+mod fresh;
 mod generate;
 mod guard;
 mod hub;
@@ -25,7 +26,9 @@ mod look;
 mod mcp;
 mod messages;
 pub(crate) mod money;
+mod names;
 pub(crate) mod nearest;
+pub(crate) mod network;
 mod ollama;
 pub(crate) mod once;
 mod openapi;
@@ -37,6 +40,7 @@ mod response_format;
 pub(crate) mod responses;
 pub(crate) mod shapes;
 pub(crate) mod sse;
+mod standing;
 pub(crate) mod suffix;
 mod surveys;
 mod time;
@@ -112,6 +116,11 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/network/economics",
     "/v1/network/governance",
     "/v1/network/powers",
+    "/v1/network/live",
+    "/v1/network/models/{id}/names",
+    "/v1/network/operators/{id}",
+    "/v1/network/operators/{id}/ledger",
+    "/v1/network/service",
     "/v1/network/status",
     "/v1/receipts/{id}",
     "/v1/receipts/{id}/ledger",
@@ -169,6 +178,11 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/network/economics", get(surveys::economics))
         .route("/v1/network/governance", get(surveys::governance))
         .route("/v1/network/powers", get(surveys::powers))
+        .route("/v1/network/live", get(network::live))
+        .route("/v1/network/models/{id}/names", get(names::names))
+        .route("/v1/network/operators/{id}", get(network::operator))
+        .route("/v1/network/operators/{id}/ledger", get(standing::standing))
+        .route("/v1/network/service", get(network::service))
         .route("/v1/network/status", get(look::network_status))
         .route("/v1/receipts/{id}", get(look::receipt))
         .route("/v1/receipts/{id}/ledger", get(ledger::receipt_ledger))

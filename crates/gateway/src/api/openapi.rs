@@ -17,11 +17,11 @@ use super::{
     dialect::{MessageErrorBody, OllamaErrorBody},
     explanation, files, generate, hub, ledger, look, mcp,
     messages::{self, shapes::MessageEvent},
-    money, ollama,
+    money, names, network, ollama,
     parameters::{self, Route},
     responses,
     shapes::{ChatCompletionChunk, Completion},
-    surveys, x402,
+    standing, surveys, x402,
 };
 use crate::error::ErrorBody;
 
@@ -79,6 +79,11 @@ use crate::error::ErrorBody;
         surveys::economics,
         surveys::governance,
         surveys::powers,
+        network::live,
+        names::names,
+        network::operator,
+        standing::standing,
+        network::service,
         look::health,
         look::metrics,
         look::ready,

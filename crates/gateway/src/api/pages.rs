@@ -67,6 +67,14 @@ pub(super) fn is_page(path: &str) -> bool {
     ASSETS.iter().any(|asset| asset.path == path)
 }
 
+/// Whether the caller has what has this tag.
+pub(super) fn is_known(asked: &HeaderMap, etag: &str) -> bool {
+    asked.get_all(header::IF_NONE_MATCH).iter().any(|tags| {
+        let mut tags = tags.to_str().unwrap_or_default().split(',').map(str::trim);
+        tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag.trim_start_matches("W/"))
+    })
+}
+
 /// The chat page for browsers; for programs, how to use the API.
 async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let page = ASSETS.iter().find(|asset| asset.path == HOME);
@@ -80,11 +88,7 @@ async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response
 
 impl Asset {
     fn response(&self, asked: &HeaderMap) -> Response {
-        let is_known = asked.get_all(header::IF_NONE_MATCH).iter().any(|tags| {
-            let tags = tags.to_str().unwrap_or_default().split(',').map(str::trim);
-            let same = |tag: &str| tag.trim_start_matches("W/") == self.etag.trim_start_matches("W/");
-            tags.into_iter().any(|tag| tag == "*" || same(tag))
-        });
+        let is_known = is_known(asked, self.etag);
         let (encoding, bytes) = self.form(asked);
         let mut response = match is_known {
             true => StatusCode::NOT_MODIFIED.into_response(),

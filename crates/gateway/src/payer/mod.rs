@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::{Address, B256, U256};
@@ -92,6 +92,8 @@ pub(crate) struct Payer {
 pub(crate) struct Standing {
     /// The newest block it has seen.
     pub(crate) block: Option<u64>,
+    /// When it was first seen.
+    pub(crate) block_at: Option<Instant>,
     /// What does not go as it should, and what to do about it.
     pub(crate) problem: Option<(String, String)>,
     /// Workers that the ledger lists and this gateway cannot use, and why.

@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::Address;
@@ -73,7 +73,9 @@ async fn pass(payer: &Payer, workers: &Workers, reach: Reach) -> Result<(), Acco
     let block = account.moment().await?.number;
     let (listed, ignored) = read(account, reach).await?;
     payer.stand(|standing| {
-        standing.block = Some(block);
+        if standing.block != Some(block) {
+            (standing.block, standing.block_at) = (Some(block), Some(Instant::now()));
+        }
         standing.ignored = ignored;
     });
     // An operator whose every price is beyond the ceiling needs no channel.

@@ -220,7 +220,7 @@ pub(crate) fn choose(workers: &[Standing], wanted: &Wanted<'_>, turn: usize) -> 
         sorted: sorted(&workers[*index], preferences.sort),
         doubted: workers[*index].doubted,
         full: is_full(&workers[*index], wanted.orders),
-        cost: costs[*index],
+        cost: costs[*index].total(),
         place: (*index + count - turn % count) % count,
     };
     let mut listed = closed;
@@ -353,8 +353,44 @@ fn asked(worker: &Standing) -> f32 {
     worker.price.map_or(0.0, |price| price.prompt.0 as f32 + price.output.0 as f32)
 }
 
+/// What a worker's cost is made of, in this order; each with its weight.
+pub(crate) const FACTORS: [(&str, f32); 8] = [
+    ("load", LOAD_WEIGHT),
+    ("first_token", FIRST_TOKEN_WEIGHT),
+    ("pace", PACE_WEIGHT),
+    ("price", PRICE_WEIGHT),
+    ("reliability", RELIABILITY_WEIGHT),
+    ("comparisons", AGAINST_WEIGHT),
+    ("stake", STAKE_WEIGHT),
+    ("affinity", AFFINITY_WEIGHT),
+];
+
+/// What choosing a worker costs, factor by factor; the least is chosen first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Cost(pub(crate) [f32; FACTORS.len()]);
+
+impl Cost {
+    pub(crate) fn total(self) -> f32 {
+        self.0.into_iter().sum()
+    }
+}
+
+/// What each worker costs, by index; or the first constraint that keeps it out.
+pub(crate) fn compared(workers: &[Standing], wanted: &Wanted<'_>) -> Vec<Result<Cost, Constraint>> {
+    let kept_out: Vec<Option<Constraint>> = workers
+        .iter()
+        .map(|worker| {
+            let rests = worker.gate != Gate::Closed;
+            constraint(worker, wanted).or_else(|| rests.then_some(Constraint::Breaker))
+        })
+        .collect();
+    let fit: Vec<usize> = (0..workers.len()).filter(|index| kept_out[*index].is_none()).collect();
+    let costs = costs(workers, &fit, wanted.affinity);
+    kept_out.into_iter().zip(costs).map(|(kept_out, cost)| kept_out.map_or(Ok(cost), Err)).collect()
+}
+
 /// What choosing each worker costs, by index; of those that qualify.
-fn costs(workers: &[Standing], fit: &[usize], affinity: Option<u64>) -> Vec<f32> {
+fn costs(workers: &[Standing], fit: &[usize], affinity: Option<u64>) -> Vec<Cost> {
     let fit_workers = || fit.iter().map(|index| &workers[*index]);
     let greatest = |of: fn(&Standing) -> f32| fit_workers().map(of).fold(0.0f32, f32::max);
     let slowest_ms = greatest(|worker| worker.first_token_ms.unwrap_or(0.0));
@@ -371,14 +407,16 @@ fn costs(workers: &[Standing], fit: &[usize], affinity: Option<u64>) -> Vec<f32>
         let price = if dearest == 0.0 { 1.0 } else { (asked(worker) / dearest).max(1.0 / PRICE_RATIO_MAX) };
         let stake = if largest_stake == 0.0 { 0.0 } else { worker.free_stake as f32 / largest_stake };
         let at_home = if home == Some(index) { 1.0 } else { 0.0 };
-        LOAD_WEIGHT * (1.0 + worker.load as f32).ln()
-            + FIRST_TOKEN_WEIGHT * first_token_ms.clamp(*FIRST_TOKEN_MS.start(), *FIRST_TOKEN_MS.end()).ln()
-            + PACE_WEIGHT * token_s.ln()
-            + PRICE_WEIGHT * price.ln()
-            - RELIABILITY_WEIGHT * worker.reliability.max(RELIABILITY_MIN).ln()
-            + AGAINST_WEIGHT * worker.against.max(1.0).ln()
-            - STAKE_WEIGHT * stake.min(1.0)
-            - AFFINITY_WEIGHT * at_home
+        Cost([
+            LOAD_WEIGHT * (1.0 + worker.load as f32).ln(),
+            FIRST_TOKEN_WEIGHT * first_token_ms.clamp(*FIRST_TOKEN_MS.start(), *FIRST_TOKEN_MS.end()).ln(),
+            PACE_WEIGHT * token_s.ln(),
+            PRICE_WEIGHT * price.ln(),
+            -RELIABILITY_WEIGHT * worker.reliability.max(RELIABILITY_MIN).ln(),
+            AGAINST_WEIGHT * worker.against.max(1.0).ln(),
+            -STAKE_WEIGHT * stake.min(1.0),
+            -AFFINITY_WEIGHT * at_home,
+        ])
     };
     workers.iter().enumerate().map(cost).collect()
 }

@@ -12,6 +12,7 @@ pub(crate) mod choice;
 mod health;
 mod models;
 pub(crate) mod preferences;
+pub(crate) mod scores;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -411,6 +412,12 @@ impl Workers {
             ..worker.describe(self.payer.as_deref())
         };
         self.all().iter().map(report).collect()
+    }
+
+    /// Who answers for each worker that the ledger lists.
+    pub(crate) fn operators(&self) -> BTreeMap<PublicKey, String> {
+        let operator = |worker: &Arc<Worker>| Some((worker.key(), worker.operator()?.to_string()));
+        self.all().iter().filter_map(operator).collect()
     }
 
     /// What the workers that are `wanted` last said.

@@ -238,6 +238,13 @@ impl Workers {
         models.map(|model| (model.id.to_string(), model.manifest.clone())).collect()
     }
 
+    /// The names that workers serve a model under.
+    pub(crate) fn names_of(&self, id: ModelId) -> BTreeSet<String> {
+        let statuses = self.statuses(|_| true);
+        let models = statuses.iter().flat_map(|status| &status.models).filter(|model| model.id == id);
+        models.flat_map(|model| model.names.iter().cloned()).collect()
+    }
+
     /// What a model is made of.
     pub(crate) fn manifest(&self, id: ModelId) -> Option<Manifest> {
         let statuses = self.statuses(|_| true);

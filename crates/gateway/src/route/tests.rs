@@ -8,6 +8,7 @@ use super::{
     choice::{Choice, Constraint, EXPLORE_EVERY, Fitness, Serves, Standing, Wanted, choose},
     health::Gate,
     preferences::{Cutoffs, MaxPrice, Name, Preferences, Sort, Tier},
+    scores::scores,
 };
 
 /// A ready worker that nothing sets apart.
@@ -462,4 +463,45 @@ proptest! {
         // The same state and the same turn: the same choice.
         prop_assert_eq!(&choose(&workers, &wanted, turn), &choice);
     }
+}
+
+proptest! {
+    /// Who is told to be first is who is asked first, and the factors are what that comes from.
+    #[test]
+    fn scores_say_why_workers_come_in_their_order(all in prop::collection::vec((0u32..9, 1.0f32..5000.0, 1.0f32..900.0, 0.1f32..1.0, 0u128..5), 1..6)) {
+        let workers: Vec<Standing> = all.iter().enumerate().map(|(index, (load, first_ms, rate, reliability, price_each))| Standing {
+            load: *load,
+            first_token_ms: Some(*first_ms),
+            tokens_per_second: Some(*rate),
+            reliability: *reliability,
+            price: Ok(price(*price_each)),
+            ..worker(index as u8)
+        }).collect();
+        let preferences = plain();
+        let keys: Vec<PublicKey> = workers.iter().map(|worker| worker.key).collect();
+        let scores = scores("m", &workers, &wanted(&preferences), &keys);
+        prop_assert_eq!(scores.len(), workers.len());
+        let first = listed(&workers, &preferences)[0];
+        prop_assert_eq!(scores[first].rank, Some(1));
+        for score in &scores {
+            let sum: f32 = score.factors.iter().map(|factor| factor.cost).sum();
+            prop_assert_eq!(Some(sum), score.cost);
+            prop_assert!(score.factors.iter().all(|factor| factor.cost >= factor.least));
+            prop_assert!(score.rank.is_some_and(|rank| rank <= score.of) && score.kept_out.is_none());
+        }
+    }
+}
+
+#[test]
+fn who_is_kept_out_has_no_rank_and_is_told_why() {
+    let workers = [
+        worker(1),
+        Standing { fitness: Fitness::Starting, ..worker(2) },
+        Standing { gate: Gate::HalfOpen, ..worker(3) },
+    ];
+    let preferences = plain();
+    let keys = [PublicKey([2; 32]), PublicKey([3; 32])];
+    let found = scores("m", &workers, &wanted(&preferences), &keys);
+    let told: Vec<_> = found.iter().map(|score| (score.rank, score.of, score.kept_out.as_deref())).collect();
+    assert_eq!(told, [(None, 1, Some("starting")), (None, 1, Some("resting after failures"))]);
 }

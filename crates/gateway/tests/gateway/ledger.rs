@@ -6,13 +6,13 @@ use surety_chain::tariff::COLLECT_GAS;
 use surety_client::channel::ModuleCall;
 use surety_proof::output_digest;
 use surety_types::{
-    Evidence, Receipt, SecretKey, Signed,
-    abi::{IDisputes, Module},
+    Canonical, Evidence, ModelId, Receipt, SecretKey, Signed,
+    abi::{IDisputes, IModels, Module},
 };
 
 use crate::{
     claims::{PAYER, again, begun, chat, claims},
-    fake::FakeWorker,
+    fake::{FakeWorker, manifest},
     http::Site,
     memory::{MemoryLedger, wallet},
 };
@@ -100,8 +100,33 @@ async fn what_the_ledger_knows_of_an_answer_is_told_and_a_waiting_refund_is_coll
     assert_eq!(claims(&report, "open"), 0);
     assert_eq!(ledger.together(), supply, "no unit appears or vanishes");
 
+    // The conviction is on its operator's record.
+    let operator = done["operator"].as_str().expect("an account");
+    let path = format!("/v1/network/operators/{operator}/ledger");
+    let record = site.get(&path).await;
+    assert_eq!(record.status, 200, "{}", record.text());
+    let record = record.json();
+    let [dispute] = &record["disputes"].as_array().expect("disputes")[..] else { panic!("one in {record}") };
+    assert_eq!(
+        (&dispute["id"], &dispute["is_convicted"], &dispute["is_open"]),
+        (&json!(1), &json!(true), &json!(false))
+    );
+    assert_eq!(dispute["state"], "the worker signed two answers to one order");
+    assert!(record["jailed_until"].as_u64().is_some_and(|until| until > 0), "{record}");
+    assert_eq!((&record["audits_missed"], &record["disputes_left_out"]), (&json!(0), &json!(0)));
+    let unknown = site.get(&format!("/v1/network/operators/{}/ledger", Address::ZERO)).await;
+    assert_eq!((unknown.status, &unknown.error()["code"]), (404, &json!("not_found")));
+
     // A ledger that cannot be asked is no answer about audits.
     ledger.set_away(true);
+    let error = loop {
+        let answer = site.get(&path).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!((error.status, &error.error()["code"]), (503, &json!("ledger_unavailable")));
     let error = site.get(&format!("/v1/receipts/{id}/ledger")).await;
     assert_eq!((error.status, error.header("retry-after")), (503, Some("5")));
     assert_eq!(error.error()["code"], "ledger_unavailable");
@@ -140,4 +165,39 @@ async fn who_forbids_disclosure_signs_that_into_every_order_and_is_told_what_it_
         let told = lines.iter().any(|line| line.starts_with("not audited: the payer forbade disclosure"));
         assert_eq!(told, confidential, "{lines:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_models_name_stood_for_is_told_as_the_ledger_has_it() {
+    let (ledger, _worker, site) = begun().await;
+    let (tiny, other) = (manifest("tiny", true), manifest("other", true));
+    let path = format!("/v1/network/models/{}/names", tiny.id());
+    let first = site.get(&path).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert_eq!(
+        first.json()["names"],
+        json!([{"name": "tiny", "holder": null, "versions": [], "left_out": 0}])
+    );
+
+    let point = |id: ModelId| IModels::setNameCall { name: "tiny".into(), id: B256::from(id.0.0) };
+    let calls = vec![
+        ModuleCall::new(Module::Models, &IModels::publishCall { manifest: other.to_cbor().into() }),
+        ModuleCall::new(Module::Models, &point(other.id())),
+        ModuleCall::new(Module::Models, &point(tiny.id())),
+    ];
+    ledger.account(STRANGER).send(calls).await.expect("a name");
+    let told = loop {
+        let told = site.get(&path).await.json();
+        if told["names"][0]["versions"].as_array().is_some_and(|versions| !versions.is_empty()) {
+            break told;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    let name = &told["names"][0];
+    assert_eq!(name["holder"], wallet(STRANGER).address().to_string());
+    let versions = name["versions"].as_array().expect("versions").iter();
+    let versions: Vec<_> = versions.map(|one| (one["version"].as_u64(), one["model"].as_str())).collect();
+    let [tiny, other] = [tiny.id().to_string(), other.id().to_string()];
+    assert_eq!(versions, [(Some(2), Some(tiny.as_str())), (Some(1), Some(other.as_str()))]);
+    assert_eq!(site.get("/v1/network/models/nothing/names").await.error()["code"], "model_unknown");
 }

@@ -22,6 +22,7 @@ mod mcp;
 #[path = "../../../client/tests/memory/mod.rs"]
 mod memory;
 mod messages;
+mod network;
 mod ollama;
 mod once;
 mod pages;
