@@ -25,9 +25,21 @@ export interface WorkerReport {
   id: string
   state: string
   active_requests: number
+  reason?: string
+  software?: string
+  waiting_requests?: number
   models: { id: string; names: string[]; context_tokens: number; decode_tokens_per_second: number }[]
-  measured: { models: { id: string; tokens_per_second?: number }[] }
+  measured: {
+    answers?: number
+    failures?: number
+    reliability?: number
+    breaker?: string
+    orders?: number
+    models: { id: string; newcomer?: boolean; tokens_per_second?: number; first_token_ms?: number; first_token_p95_ms?: number }[]
+  }
   operator?: string
+  bonded?: string
+  unsettled?: string
   region_claimed?: string
   offers?: Offer[]
 }
@@ -37,6 +49,108 @@ export interface NetworkStatus {
   software: string
   workers: WorkerReport[]
   ledger?: { block?: number; problem?: string; hint?: string }
+}
+
+/** `/v1/network/live`. */
+export interface LiveNetwork extends NetworkStatus {
+  active_requests: number
+  pulse: { span_ms: number; spans: { answers: number; failures: number; output_tokens: number }[] }
+  models: Model[]
+}
+
+export interface Count {
+  answered: number
+  failed: number
+}
+
+export interface Bucket extends Count {
+  from_ms: number
+}
+
+export interface FailedBy {
+  worker: number
+  gateway: number
+  network: number
+  unknown: number
+}
+
+export interface Span extends Count {
+  ms: number
+  failed_by: FailedBy
+  refused: number
+  left: number
+  handed_over: number
+}
+
+export interface Orders {
+  finished: number
+  failed: number
+  declined: number
+}
+
+/** How a worker ranks with a model, for a request without wishes. */
+export interface Score {
+  worker: string
+  model: string
+  rank: number | null
+  of: number
+  kept_out: string | null
+  cost: number | null
+  factors: { name: string; weight: number; input: number | null; cost: number; least: number }[]
+}
+
+/** `/v1/network/operators/{id}`. */
+export interface OperatorNote {
+  id: string
+  scores: Score[]
+  jobs: { minute_ms: number; worker: string; model: string | null; end: 'finished' | 'failed' | 'declined' }[]
+}
+
+/** `/v1/network/models/{id}/names`. */
+export interface ModelNames {
+  model: string
+  names: { name: string; holder: string | null; versions: { version: number; model: string; block: number }[]; left_out: number }[]
+}
+
+/** `/v1/network/operators/{id}/ledger`. */
+export interface OperatorOnLedger {
+  audit_ppm: number
+  audits_passed: number
+  audits_missed: number
+  audits_unconfirmed: number
+  audits_differing: number
+  withheld_until_epoch: number
+  exposure_wei: string
+  exposure_cap_wei: string
+  claims_answered: number
+  claims_failed: number
+  claims_compensated: number
+  jailed_until: number
+  disputes: { id: number; receipt: string; worker: string; state: string; is_open: boolean; is_convicted: boolean }[]
+  disputes_left_out: number
+}
+
+export interface Incident extends Count {
+  began_ms: number
+  ended_ms: number
+  is_over: boolean
+  code: string
+  means: string
+  model: string | null
+  failed_by: FailedBy
+}
+
+/** `/v1/network/service`. */
+export interface ServiceStatus {
+  state: string
+  components: { kind: string; name: string; state: string; because: string[] }[]
+  since_ms: number | null
+  spans: Span[]
+  hours: Bucket[]
+  days: Bucket[]
+  models: { model: string; spans: Count[]; hours: Bucket[] }[]
+  operators: { operator: string | null; workers: string[]; spans: Orders[] }[]
+  incidents: Incident[]
 }
 
 /** What the gateway says of an answer, in its last event. */

@@ -75,10 +75,9 @@ export class Live<T> {
 /** For a component: what a path tells, while the component is there. Null asks nothing. */
 export function live<T>(path: () => string | null, everyMs = 1000): Live<T> {
   const found = new Live<T>()
-  $effect(() => {
-    const at = path()
-    return at === null ? undefined : found.follow(at, everyMs)
-  })
+  // What the path is made of may change more often than the path.
+  const asked = $derived(path())
+  $effect(() => (asked === null ? undefined : found.follow(asked, everyMs)))
   return found
 }
 

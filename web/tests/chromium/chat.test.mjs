@@ -1,12 +1,10 @@
 /** The chat page in Chromium, in front of a network that really answers. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { after, afterEach, before, test } from 'node:test'
+import { serious } from './axe.mjs'
 import { openTab, picture, startBrowser, watch } from './browser.mjs'
 import { startLine, startNetwork } from './network.mjs'
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
 let network, line, browser
 const contexts = []
@@ -42,13 +40,6 @@ afterEach(async () => {
     await context.close()
   }
 })
-
-/** Serious or critical findings of axe. */
-async function serious(tab) {
-  await tab.evaluate(AXE)
-  const { violations } = await tab.evaluate(() => window.axe.run())
-  return violations.filter(({ impact }) => impact === 'serious' || impact === 'critical').map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(' | ')}`)
-}
 
 test('first chat: an answer comes, is kept, and says what is known of it', async () => {
   const { tab, chat } = await open()
