@@ -109,7 +109,15 @@ async fn history(
 ) -> Result<ModelNames, AccountError> {
     let mut names = Vec::new();
     for name in wanted {
-        let now = view(account, Module::Models, &IModels::resolveCall { name: name.clone() }).await?;
+        let now = match view(account, Module::Models, &IModels::resolveCall { name: name.clone() }).await {
+            Ok(now) => now,
+            // What cannot be a name there is none.
+            Err(error) if error.refused => {
+                names.push(NameOnLedger { name, holder: None, versions: Vec::new(), left_out: 0 });
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let mut versions = Vec::new();
         for version in (1..=now.version).rev().take(VERSIONS_MAX as usize) {
             let call = IModels::nameHistoryCall { name: name.clone(), version };
