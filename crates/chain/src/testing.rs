@@ -38,6 +38,11 @@ pub(crate) fn address(number: u64) -> Address {
     signer(number).address()
 }
 
+/// An account's signature of a digest, as contracts take it.
+pub(crate) fn signed_by(number: u64, digest: &B256) -> Bytes {
+    signer(number).sign_hash_sync(digest).expect("signs").as_bytes().to_vec().into()
+}
+
 /// An ed25519 key by number.
 pub(crate) fn secret(number: u8) -> SecretKey {
     SecretKey::from_bytes(&[number; 32])

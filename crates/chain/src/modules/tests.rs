@@ -11,7 +11,7 @@ use surety_types::abi::{
 
 use crate::{
     SignedVote, VoteKind,
-    testing::{Chain, address, credits, owed_by_claims, owed_by_disputes, secret, signer},
+    testing::{Chain, address, credits, owed_by_claims, owed_by_disputes, secret, signed_by},
 };
 
 /// Creation code of a contract that passes its calldata and value on to the staking module by one instruction and
@@ -306,15 +306,13 @@ pub(crate) fn config(payer: u64, receiver: u64) -> ChannelConfig {
 
 /// A claim with a voucher of the payer's for as much.
 pub(crate) fn claim(chain: &Chain, payer: u64, receiver: u64, total: u128) -> VoucherClaim {
-    use alloy_signer::SignerSync as _;
     let channel = config(payer, receiver);
     let id = chain.view(Module::Channels, IChannels::getChannelIdCall { config: channel.clone() });
     let digest = chain
         .view(Module::Channels, IChannels::getVoucherDigestCall { channelId: id, maxClaimableAmount: total });
-    let signature = signer(payer).sign_hash_sync(&digest).expect("signs");
     VoucherClaim {
         voucher: Voucher { channel, maxClaimableAmount: total },
-        signature: signature.as_bytes().to_vec().into(),
+        signature: signed_by(payer, &digest),
         totalClaimed: total,
     }
 }

@@ -300,7 +300,6 @@ fn a_channel_keeps_its_vouchers_and_its_payer_a_way_out() {
 
 #[test]
 fn a_refund_is_of_the_channel_it_was_signed_for() {
-    use alloy_signer::SignerSync as _;
     let mut old = chain();
     let deposit = IChannels::depositCall {
         config: config(4, 5),
@@ -314,22 +313,22 @@ fn a_refund_is_of_the_channel_it_was_signed_for() {
         Module::Channels,
         IChannels::getRefundDigestCall { channelId: id, nonce: U256::ZERO, amount: 400 },
     );
-    let signature = crate::testing::signer(5).sign_hash_sync(&digest).expect("signs");
-    let refund = |signature: Vec<u8>| IChannels::refundWithSignatureCall {
+    let signature = crate::testing::signed_by(5, &digest);
+    let refund = |signature: Bytes| IChannels::refundWithSignatureCall {
         config: config(4, 5),
         amount: 400,
         nonce: U256::ZERO,
-        receiverAuthorizerSignature: signature.into(),
+        receiverAuthorizerSignature: signature,
     };
     let mut chain = go_on(&old);
     refused(
-        chain.try_call(9, Module::Channels, U256::ZERO, refund(vec![7; 65])),
+        chain.try_call(9, Module::Channels, U256::ZERO, refund(vec![7; 65].into())),
         "the refund is not signed by the receiver authorizer",
     );
-    chain.call(9, Module::Channels, U256::ZERO, refund(signature.as_bytes().to_vec()));
+    chain.call(9, Module::Channels, U256::ZERO, refund(signature.clone()));
     assert_eq!(channel(&chain, id), (600, 0));
     refused(
-        chain.try_call(9, Module::Channels, U256::ZERO, refund(signature.as_bytes().to_vec())),
+        chain.try_call(9, Module::Channels, U256::ZERO, refund(signature)),
         "the refund's nonce is not the next",
     );
     chain.call(5, Module::Channels, U256::ZERO, IChannels::refundCall { config: config(4, 5), amount: 100 });

@@ -1,7 +1,6 @@
 //! Channels, from deposit to settlement and refund, and every way to claim too much.
 
 use alloy_primitives::{Address, B256, Bytes, U256, aliases::U40};
-use alloy_signer::SignerSync as _;
 use alloy_sol_types::{SolCall as _, SolStruct as _};
 use surety_types::{
     abi::{
@@ -14,7 +13,7 @@ use surety_types::{
 use super::{ChannelDigests, House, signatures_of, signed, slots_of};
 use crate::{
     modules::tests::{check_solvency, claim, config},
-    testing::{CHAIN_ID, Chain, GAS_PRICE, address, signer},
+    testing::{CHAIN_ID, Chain, GAS_PRICE, address, signed_by},
 };
 
 mod escrow;
@@ -179,8 +178,7 @@ fn anyone_claims_with_the_receivers_signature() {
     let claims = vec![claim(&chain, PAYER, RECEIVER, 400)];
     let digest =
         chain.view(Module::Channels, IChannels::getClaimBatchDigestCall { voucherClaims: claims.clone() });
-    let signature =
-        |who: u64| Bytes::from(signer(who).sign_hash_sync(&digest).expect("signs").as_bytes().to_vec());
+    let signature = |who: u64| signed_by(who, &digest);
     let with = |signature: Bytes| IChannels::claimWithSignatureCall {
         voucherClaims: claims.clone(),
         authorizerSignature: signature,
@@ -267,7 +265,7 @@ fn a_receiver_refunds_at_once() {
         Module::Channels,
         IChannels::getRefundDigestCall { channelId: id, nonce: U256::ZERO, amount: u128::MAX },
     );
-    let signature = Bytes::from(signer(RECEIVER).sign_hash_sync(&digest).expect("signs").as_bytes().to_vec());
+    let signature = signed_by(RECEIVER, &digest);
     let signed = |nonce: u64| IChannels::refundWithSignatureCall {
         config: config(PAYER, RECEIVER),
         amount: u128::MAX,

@@ -1,7 +1,6 @@
 //! Credit as an ERC-20: what it moves, what it refuses, and that nothing is made by it.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use alloy_signer::SignerSync as _;
 use alloy_sol_types::SolEvent as _;
 use proptest::prelude::*;
 use surety_types::{
@@ -18,7 +17,7 @@ use surety_types::{
 };
 
 use super::CANCELED;
-use crate::testing::{CHAIN_ID, Chain, address, credits, signer};
+use crate::testing::{CHAIN_ID, Chain, address, credits, signed_by};
 
 const PAYER: u64 = 4;
 const PAYEE: u64 = 5;
@@ -30,10 +29,6 @@ fn call<C: alloy_sol_types::SolCall>(chain: &mut Chain, who: u64, call: C) -> Re
 
 fn refused<T: std::fmt::Debug>(result: Result<T, String>, expected: &str) {
     assert_eq!(result.expect_err("refused"), format!("credit: {expected}"));
-}
-
-fn sign(who: u64, digest: B256) -> Bytes {
-    signer(who).sign_hash_sync(&digest).expect("a signature").as_bytes().to_vec().into()
 }
 
 fn balance(chain: &Chain, who: u64) -> U256 {
@@ -60,7 +55,7 @@ fn made(transfer: &TransferWithAuthorization, signature: Bytes) -> ICredit::tran
 }
 
 fn signed(transfer: &TransferWithAuthorization) -> ICredit::transferWithAuthorization_0Call {
-    made(transfer, sign(PAYER, transfer_digest(CHAIN_ID, transfer)))
+    made(transfer, signed_by(PAYER, &transfer_digest(CHAIN_ID, transfer)))
 }
 
 fn drawn(transfer: &TransferWithAuthorization, amount: u64) -> ICredit::drawWithAuthorizationCall {
@@ -154,7 +149,7 @@ fn an_authorization_moves_money_once() {
 
     // The same with v, r and s apart.
     let second = transfer(5, 2);
-    let bytes = sign(PAYER, transfer_digest(CHAIN_ID, &second));
+    let bytes = signed_by(PAYER, &transfer_digest(CHAIN_ID, &second));
     let TransferWithAuthorization { from, to, value, validAfter, validBefore, nonce } = second;
     let (r, s, v) = (B256::from_slice(&bytes[..32]), B256::from_slice(&bytes[32..64]), bytes[64]);
     let apart =
@@ -168,7 +163,7 @@ fn what_was_not_signed_for_is_refused() {
     let mut chain = Chain::new();
     let foreign = "the authorization is not signed by its payer";
     let honest = transfer(100, 1);
-    let signature = sign(PAYER, transfer_digest(CHAIN_ID, &honest));
+    let signature = signed_by(PAYER, &transfer_digest(CHAIN_ID, &honest));
     let other = address(STRANGER);
     for changed in [
         TransferWithAuthorization { from: other, ..honest.clone() },
@@ -182,11 +177,11 @@ fn what_was_not_signed_for_is_refused() {
         refused(call(&mut chain, STRANGER, made(&changed, signature.clone())), foreign);
     }
     // Signed for another chain, or as something else; or not at all.
-    let elsewhere = sign(PAYER, transfer_digest(CHAIN_ID + 1, &honest));
+    let elsewhere = signed_by(PAYER, &transfer_digest(CHAIN_ID + 1, &honest));
     refused(call(&mut chain, STRANGER, made(&honest, elsewhere)), foreign);
     let TransferWithAuthorization { from, to, value, validAfter, validBefore, nonce } = honest;
     let receive = ReceiveWithAuthorization { from, to, value, validAfter, validBefore, nonce };
-    let received = sign(PAYER, receive_digest(CHAIN_ID, &receive));
+    let received = signed_by(PAYER, &receive_digest(CHAIN_ID, &receive));
     refused(call(&mut chain, STRANGER, made(&honest, received)), foreign);
     refused(call(&mut chain, STRANGER, made(&honest, Bytes::new())), "a signature is not 65 bytes");
     refused(call(&mut chain, STRANGER, made(&honest, vec![0; 65].into())), foreign);
@@ -212,7 +207,7 @@ fn only_the_payee_receives_or_draws() {
     let payee = balance(&chain, PAYEE);
     let TransferWithAuthorization { from, to, value, validAfter, validBefore, nonce } = transfer(100, 1);
     let receive = ReceiveWithAuthorization { from, to, value, validAfter, validBefore, nonce };
-    let signature = sign(PAYER, receive_digest(CHAIN_ID, &receive));
+    let signature = signed_by(PAYER, &receive_digest(CHAIN_ID, &receive));
     let received = ICredit::receiveWithAuthorization_0Call {
         from,
         to,
@@ -254,7 +249,7 @@ fn what_was_canceled_moves_nothing() {
     let cancel = |who: u64| ICredit::cancelAuthorization_0Call {
         authorizer,
         nonce,
-        signature: sign(who, cancel_digest(CHAIN_ID, authorizer, nonce)),
+        signature: signed_by(who, &cancel_digest(CHAIN_ID, authorizer, nonce)),
     };
     refused(call(&mut chain, STRANGER, cancel(STRANGER)), "the authorization is not signed by its payer");
     call(&mut chain, STRANGER, cancel(PAYER)).expect("canceled");

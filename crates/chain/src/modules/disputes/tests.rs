@@ -34,7 +34,7 @@ use crate::{
     tariff::COLLECT_GAS,
     testing::{
         CREDIT, Chain, GAS_PRICE, OPERATOR, PAYER, address, channel, credits, order, receipt, secret, serve,
-        served, session, signed, signer, worker, worker_proof,
+        served, session, signed, signed_by, worker, worker_proof,
     },
 };
 
@@ -924,12 +924,10 @@ fn what_stake_does_not_refund_comes_out_of_what_is_unpaid() {
     let config = channel().config();
     let typed = surety_types::ChannelDigests::new(chain.spec.chain_id);
     let voucher = {
-        use alloy_signer::SignerSync as _;
         let digest = typed.voucher(typed.channel_id(&config), 5 * CREDIT);
-        let signature = signer(PAYER).sign_hash_sync(&digest).expect("signs");
         VoucherClaim {
             voucher: Voucher { channel: config, maxClaimableAmount: 5 * CREDIT },
-            signature: signature.as_bytes().to_vec().into(),
+            signature: signed_by(PAYER, &digest),
             totalClaimed: 5 * CREDIT,
         }
     };

@@ -1,7 +1,6 @@
 //! The escrow of x402's clients: what is theirs to the byte, deposits by signature, and that its money is apart.
 
 use alloy_primitives::{Address, B256, Bytes, U256, aliases::U40, b256};
-use alloy_signer::SignerSync as _;
 use alloy_sol_types::{SolCall, SolValue as _};
 use proptest::prelude::*;
 use surety_types::{
@@ -20,7 +19,7 @@ use crate::{
         channels::{House, signatures_of, slots_of},
         tests::check_solvency,
     },
-    testing::{CHAIN_ID, Chain, GAS_PRICE, address, signer},
+    testing::{CHAIN_ID, Chain, GAS_PRICE, address, signed_by},
     transaction::recover,
 };
 
@@ -44,10 +43,6 @@ fn config(payer: u64, salt: u8) -> ChannelConfig {
 
 fn id(config: &ChannelConfig) -> B256 {
     ChannelDigests::of_escrow(CHAIN_ID).channel_id(config)
-}
-
-fn sign(who: u64, digest: &B256) -> Bytes {
-    signer(who).sign_hash_sync(digest).expect("signs").as_bytes().to_vec().into()
 }
 
 fn call<C: SolCall>(chain: &mut Chain, who: u64, call: C) -> Result<C::Return, String> {
@@ -105,7 +100,7 @@ impl Deposit {
     }
 
     fn call(&self) -> IChannels::depositCall {
-        let signature = sign(self.by, &receive_digest(CHAIN_ID, &self.authorization()));
+        let signature = signed_by(self.by, &receive_digest(CHAIN_ID, &self.authorization()));
         let data = (U256::from(self.after), U256::from(self.before), self.salt, signature);
         IChannels::depositCall {
             config: self.config.clone(),
@@ -125,7 +120,7 @@ fn claim(config: &ChannelConfig, payer: u64, most: u128, total: u128) -> Voucher
     let digests = ChannelDigests::of_escrow(CHAIN_ID);
     VoucherClaim {
         voucher: Voucher { channel: config.clone(), maxClaimableAmount: most },
-        signature: sign(payer, &digests.voucher(digests.channel_id(config), most)),
+        signature: signed_by(payer, &digests.voucher(digests.channel_id(config), most)),
         totalClaimed: total,
     }
 }
@@ -257,7 +252,7 @@ fn deposits_that_were_not_signed_so_are_refused() {
     // Nobody else is the collector.
     let ReceiveWithAuthorization { from, to, value, validAfter, validBefore, nonce } =
         Deposit::new(PAYER, 5, 3).authorization();
-    let signature = sign(PAYER, &receive_digest(CHAIN_ID, &Deposit::new(PAYER, 5, 3).authorization()));
+    let signature = signed_by(PAYER, &receive_digest(CHAIN_ID, &Deposit::new(PAYER, 5, 3).authorization()));
     let stolen = ICredit::receiveWithAuthorization_0Call {
         from,
         to,
@@ -280,7 +275,7 @@ fn vouchers_of_one_house_are_worth_nothing_in_the_other() {
     let mut foreign = claim(&config(PAYER, 0), PAYER, 500, 500);
     let digests = ChannelDigests::new(CHAIN_ID);
     let channel = digests.channel_id(&foreign.voucher.channel);
-    foreign.signature = sign(PAYER, &digests.voucher(channel, 500));
+    foreign.signature = signed_by(PAYER, &digests.voucher(channel, 500));
     refused(claim_one(&mut chain, foreign), "escrow: the voucher is not signed by the payer authorizer");
     let good = claim(&config(PAYER, 0), PAYER, 500, 500);
     let there = IChannels::claimCall { voucherClaims: vec![good.clone()] };
