@@ -132,6 +132,14 @@ impl Up {
         self.said.lock().expect("no panic").clone()
     }
 
+    /// The processes that a role (`the gateway`, `worker 1`) was started again as, in order.
+    pub fn again(&self, role: &str) -> Result<Vec<u32>> {
+        let (said, marker) = (self.said(), format!("{role} runs again (process "));
+        let runs = said.split(&marker).skip(1);
+        let number = |rest: &str| rest.split(')').next()?.parse().ok();
+        runs.map(|rest| number(rest).context("`up` names no process")).collect()
+    }
+
     /// `IP:PORT` of its gateway.
     pub fn host(&self) -> String {
         let url = self.ready["base_url"].as_str().unwrap_or_default();
@@ -235,11 +243,8 @@ impl Member {
     pub fn revive(&mut self, up: &Up) -> Result<()> {
         match &mut self.place {
             Place::Within { pid } => {
-                let said = up.said();
-                let marker = format!("worker {} runs again (process ", self.number);
-                if let Some((_, rest)) = said.rsplit_once(&marker) {
-                    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                    *pid = digits.parse().context("`up` names no process")?;
+                if let Some(again) = up.again(&format!("worker {}", self.number))?.last() {
+                    *pid = *again;
                 }
             }
             Place::Apart(apart) => {

@@ -276,11 +276,8 @@ fn kill(
         struck.push(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64);
         let until = Instant::now() + PATIENCE;
         pid = loop {
-            let said = up.said();
-            let runs: Vec<&str> = said.split("the gateway runs again (process ").skip(1).collect();
-            if let Some(last) = runs.get(kills) {
-                let digits: String = last.chars().take_while(char::is_ascii_digit).collect();
-                break digits.parse().context("`up` names no process")?;
+            if let Some(again) = up.again("the gateway")?.get(kills) {
+                break i32::try_from(*again)?;
             }
             ensure!(Instant::now() < until, "the gateway was not started again");
             thread::sleep(PAUSE);

@@ -70,14 +70,7 @@ impl Site<'_> {
 
     /// Waits until `up` has begun another.
     fn until_again(&mut self) {
-        let (kills, stderr) = (self.kills, self.up.stderr.clone());
-        let again = || {
-            let stderr = stderr.lock().unwrap();
-            let mut runs = stderr.split("the gateway runs again (process ").skip(kills);
-            runs.next().and_then(|rest| rest.split_once(')')).and_then(|(id, _)| id.parse().ok())
-        };
-        wait(|| again().is_some(), "the gateway runs again");
-        self.gateway = pid(again().unwrap());
+        self.gateway = self.up.until_again("the gateway", self.kills);
     }
 
     /// How often each request is in a key's usage.

@@ -142,6 +142,20 @@ impl Up {
         panic!("it does not end: {}", self.stderr.lock().unwrap());
     }
 
+    /// The processes that a role (`the gateway`, `worker 1`) was started again as, in order.
+    pub fn again(&self, role: &str) -> Vec<Pid> {
+        let (stderr, marker) = (self.stderr.lock().unwrap(), format!("{role} runs again (process "));
+        let runs = stderr.split(&marker).skip(1);
+        // Its number may not be all there yet.
+        runs.filter_map(|rest| Some(pid(rest.split_once(')')?.0.parse().unwrap()))).collect()
+    }
+
+    /// Waits until a role was started again so many times; returns its last process.
+    pub fn until_again(&self, role: &str, count: usize) -> Pid {
+        wait(|| self.again(role).len() >= count, &format!("{role} runs again"));
+        self.again(role)[count - 1]
+    }
+
     /// Waits until stderr holds this.
     pub fn wait_for(&self, text: &str) {
         wait(|| self.stderr.lock().unwrap().contains(text), text);

@@ -225,7 +225,7 @@ fn a_worker_killed_in_mid_answer_is_named_when_another_went_on() {
         let (worker, number) = struck?;
         kill_process(worker_pid(&up, number, worker), Signal::KILL).unwrap();
         stream.read_to_string(&mut came).unwrap();
-        wait(|| runs_again(&up, number).is_some(), "the worker runs again");
+        up.until_again(&format!("worker {number}"), 1);
         let id = request_id(&came.split_once("\r\n\r\n")?.0.to_ascii_lowercase());
         let explained = json(&run(dir, &["explain", &id, "--json"]));
         (explained["parts"].as_array()?.len() == 2).then(|| (worker["id"].clone(), explained))
@@ -238,14 +238,8 @@ fn a_worker_killed_in_mid_answer_is_named_when_another_went_on() {
 
 /// The process of a worker that may have been started again.
 fn worker_pid(up: &Up, number: usize, worker: &Value) -> Pid {
-    pid(runs_again(up, number).unwrap_or_else(|| worker["pid"].as_i64().unwrap()))
-}
-
-/// The process that a worker was started again as, last.
-fn runs_again(up: &Up, number: usize) -> Option<i64> {
-    let stderr = up.stderr.lock().unwrap();
-    let (_, rest) = stderr.rsplit_once(&format!("worker {number} runs again (process "))?;
-    rest.split_once(')')?.0.parse().ok()
+    let again = up.again(&format!("worker {number}"));
+    again.last().copied().unwrap_or_else(|| pid(worker["pid"].as_i64().unwrap()))
 }
 
 #[test]
@@ -315,16 +309,10 @@ fn a_stream_goes_on_after_its_gateway_was_killed() {
                 std::thread::spawn(move || drop(other.read_to_end(&mut Vec::new())))
             })
             .collect();
-        let before = up.stderr.lock().unwrap().matches("the gateway runs again (process ").count();
+        let before = up.again("the gateway").len();
         let came = broken_stream(&up, gateway, &long);
         others.into_iter().for_each(|other| other.join().unwrap());
-        let again = || {
-            let stderr = up.stderr.lock().unwrap();
-            let mut runs = stderr.split("the gateway runs again (process ").skip(before + 1);
-            runs.next().and_then(|rest| rest.split_once(')')).and_then(|(id, _)| id.parse().ok())
-        };
-        wait(|| again().is_some(), "the gateway runs again");
-        gateway = pid(again().unwrap());
+        gateway = up.until_again("the gateway", before + 1);
         (!came.contains("[DONE]")).then_some(came)
     });
     let came = came.expect("a stream that the kill struck");
