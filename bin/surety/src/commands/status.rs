@@ -438,8 +438,19 @@ fn gateway_lines(gateway: &Value) -> Vec<String> {
     if let Some(problem) = gateway["ledger"]["problem"].as_str() {
         lines.push(out_style(Style::Bad, format!("  ledger: {}", printable(problem))));
     }
-    let titles =
-        ["  worker", "state", "now", "waiting", "answers", "failed", "tokens/s", "spent", "price", "model"];
+    let titles = [
+        "  worker",
+        "state",
+        "now",
+        "waiting",
+        "answers",
+        "failed",
+        "tokens/s",
+        "spent",
+        "price",
+        "in batches",
+        "model",
+    ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for worker in workers {
         rows.extend(worker_rows(worker));
@@ -454,7 +465,11 @@ fn gateway_lines(gateway: &Value) -> Vec<String> {
         });
     }
     lines.push("  tokens/s of one answer: as measured here, else ~ as the worker says; price: micro-credits a million".into());
-    lines.push("  prompt / cached / output tokens; spent: micro-credits of those in the channel".into());
+    lines.push(
+        "  prompt / cached / output tokens; in batches: what it asks of them while it is idle, by its word;"
+            .into(),
+    );
+    lines.push("  spent: micro-credits of those in the channel".into());
     lines
 }
 
@@ -479,17 +494,18 @@ fn worker_rows(worker: &Value) -> Vec<Vec<String>> {
         let first = |text: String| if index == 0 { text } else { String::new() };
         let model = model.unwrap_or(&Value::Null);
         let offers = worker["offers"].as_array().unwrap_or(&none);
-        let price = offers.iter().find(|offer| offer["model"] == model["id"]).map_or_else(
-            || "-".to_owned(),
-            |offer| {
+        let told = |price: &Value| match price.is_object() {
+            true => {
                 format!(
                     "{} / {} / {}",
-                    word(&offer["prompt"]),
-                    word(&offer["cached"]),
-                    word(&offer["output"])
+                    word(&price["prompt"]),
+                    word(&price["cached"]),
+                    word(&price["output"])
                 )
-            },
-        );
+            }
+            false => "-".to_owned(),
+        };
+        let offer = offers.iter().find(|offer| offer["model"] == model["id"]).unwrap_or(&Value::Null);
         let shown =
             measured["models"].as_array().unwrap_or(&none).iter().find(|shown| shown["id"] == model["id"]);
         let speed = match (
@@ -509,7 +525,8 @@ fn worker_rows(worker: &Value) -> Vec<Vec<String>> {
             first(number(&measured["failures"])),
             speed,
             first(spent.clone()),
-            price,
+            told(offer),
+            told(&model["batch_price"]),
             model["names"][0].as_str().map_or_else(|| "-".to_owned(), printable),
         ]);
     }
@@ -533,7 +550,10 @@ mod tests {
                 "channel": { "spent": "162", "balance": "10000000" },
                 "offers": [{ "model": "blake3:aa", "prompt": "100000", "cached": "10000", "output": "400000" }],
                 "models": [
-                    { "id": "blake3:aa", "names": ["tiny\u{1b}[2J"], "decode_tokens_per_second": 80 },
+                    {
+                        "id": "blake3:aa", "names": ["tiny\u{1b}[2J"], "decode_tokens_per_second": 80,
+                        "batch_price": { "prompt": "50000", "cached": "5000", "output": "200000" },
+                    },
                     { "id": "blake3:bb", "names": ["other"], "decode_tokens_per_second": 90 },
                 ],
             }, {
@@ -550,9 +570,9 @@ mod tests {
         let words = |line: &String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(
             words(&lines[3]),
-            "01234567 ready 1 3 12 1 72 162 of 10000000 100000 / 10000 / 400000 tiny[2J"
+            "01234567 ready 1 3 12 1 72 162 of 10000000 100000 / 10000 / 400000 50000 / 5000 / 200000 tiny[2J"
         );
-        assert_eq!(words(&lines[4]), "~90 - other");
+        assert_eq!(words(&lines[4]), "~90 - - other");
         assert!(lines[5].contains("ffffffff  breaker open"), "{}", lines[5]);
         assert!(lines[6].contains("eeeeeeee  unreachable"), "{}", lines[6]);
         assert!(gateway_lines(&Value::Null)[1].contains("does not answer"));
