@@ -170,7 +170,9 @@ pub(super) fn cut_short(worker: PublicKey, finish: FinishReason, problem: Option
 /// An answer and its check, by workers of two operators, that are not the same.
 pub(super) fn differs(worker: PublicKey, checker: PublicKey, what: &str) -> ApiError {
     let message = format!(
-        "The check before the end found that the answer is not what a worker of another operator computes: worker {} gives {what};          the answer is worker {}'s. One of the two does not compute the model, and which is not known. Do not rely on what came so          far; nothing is charged for it. Send the request again.",
+        "The check before the end found that the answer is not what a worker of another operator computes: worker {} gives {what}; \
+         the answer is worker {}'s. One of the two does not compute the model, and which is not known. Do not rely on what came so \
+         far; nothing is charged for it. Send the request again.",
         checker.short(),
         worker.short(),
     );
@@ -180,7 +182,8 @@ pub(super) fn differs(worker: PublicKey, checker: PublicKey, what: &str) -> ApiE
 /// A worker that was to check an answer, and was given another prompt by its own count.
 pub(super) fn miscounts(checker: PublicKey, what: &str) -> ApiError {
     let message = format!(
-        "Worker {} was to compute the answer too, and counts {what}. It or the worker that answers does not tokenise as the model          prescribes, and which is not known. Nothing is charged. Send the request again.",
+        "Worker {} was to compute the answer too, and counts {what}. It or the worker that answers does not tokenise as the model \
+         prescribes, and which is not known. Nothing is charged. Send the request again.",
         checker.short(),
     );
     ApiError::new(Code::VerificationFailed, message).with_accountable(Accountable::Unknown)

@@ -754,7 +754,8 @@ async fn trickle(shared: Arc<Shared>, backend: Backend, failed: mpsc::UnboundedS
             tracing::error!(
                 model = %id,
                 %problem,
-                "an answer of this worker's own came out otherwise when it was computed again: faulty memory, an                  overclocked processor or a damaged model file; it takes no more orders"
+                "an answer of this worker's own came out otherwise when it was computed again: faulty memory, an \
+                 overclocked processor or a damaged model file; it takes no more orders"
             );
             shared.phase.send_if_modified(|phase| {
                 let ready = *phase == Phase::Ready;
