@@ -89,6 +89,8 @@ pub(crate) enum Form {
     Chat {
         logprobs: Option<u8>,
     },
+    /// OpenAI's response, which words itself (`responses`).
+    Response,
     Completion {
         echo: bool,
         logprobs: Option<u8>,
@@ -142,6 +144,7 @@ impl Ask {
             Form::Chat { logprobs } => logprobs.is_none(),
             Form::Completion { echo, logprobs } => !echo && logprobs.is_none(),
             Form::Message { stops } => !stops,
+            Form::Response => true,
             // Lines of JSON have no place for ids.
             Form::Count | Form::Ollama { .. } | Form::Embedding { .. } => false,
         };
@@ -171,7 +174,7 @@ impl Ask {
             Prompt::Chat { messages, .. }
                 if messages.iter().any(|message| !message.tool_calls.is_empty()) =>
             {
-                Some("messages")
+                Some(self.form.subject())
             }
             _ => None,
         }
@@ -316,9 +319,11 @@ impl Form {
     /// What OpenTelemetry's conventions call it.
     pub(crate) fn operation(&self) -> &'static str {
         match self {
-            Form::Chat { .. } | Form::Message { .. } | Form::Count | Form::Ollama { chat: true, .. } => {
-                "chat"
-            }
+            Form::Chat { .. }
+            | Form::Response
+            | Form::Message { .. }
+            | Form::Count
+            | Form::Ollama { chat: true, .. } => "chat",
             Form::Completion { .. } | Form::Ollama { chat: false, .. } => "text_completion",
             Form::Embedding { .. } => "embeddings",
         }
@@ -332,7 +337,7 @@ impl Form {
             }
             // The tokens' bytes tell which of them it was.
             Form::Message { stops } => stops.then_some(0),
-            Form::Count | Form::Embedding { .. } => None,
+            Form::Response | Form::Count | Form::Embedding { .. } => None,
         }
     }
 
@@ -351,7 +356,7 @@ impl Form {
                 "messages"
             }
             Form::Completion { .. } | Form::Ollama { chat: false, .. } => "prompt",
-            Form::Embedding { .. } => "input",
+            Form::Response | Form::Embedding { .. } => "input",
         }
     }
 
@@ -360,6 +365,7 @@ impl Form {
         match self {
             Form::Message { .. } => "output_config.format",
             Form::Ollama { .. } => "format",
+            Form::Response => "text.format",
             Form::Chat { .. } | Form::Completion { .. } | Form::Count | Form::Embedding { .. } => {
                 "response_format"
             }

@@ -335,7 +335,7 @@ async fn begin(
         }
     };
     let mut answering = tokio::select! {
-        begun = begin => begun?,
+        begun = begin => begun.map_err(|failure| of_subject(failure, ask.form))?,
         () = shared.halted() => return Err(stopping()),
     };
     // What is made anew although something of it is kept is not kept beside that.
@@ -373,6 +373,12 @@ async fn begin(
         _active: active,
         _share: share,
     })
+}
+
+/// What a worker finds wrong with a request is wrong with what is asked: all else was looked at before.
+fn of_subject(failure: ApiError, form: Form) -> ApiError {
+    let is_callers = matches!(failure.code(), Code::InvalidParam | Code::ContextLengthExceeded);
+    if is_callers && failure.param().is_none() { failure.with_param(form.subject()) } else { failure }
 }
 
 /// How many tokens a prompt has, as a worker signs for it that is told to stop before it computes anything for money.

@@ -103,6 +103,7 @@ pub(crate) trait Wording: Send {
 pub(crate) fn of(heading: Heading, ask: &Ask, marks: Option<Marks>) -> Box<dyn Wording> {
     match ask.form {
         Form::Chat { .. } | Form::Completion { .. } => Box::new(Reply::new(heading, ask, marks)),
+        Form::Response => panic!("a response words itself"),
         Form::Embedding { manner, .. } => Box::new(Vectors::new(heading, ask, manner)),
         Form::Message { .. } | Form::Count => Box::new(MessageWording::new(heading, ask, marks)),
         Form::Ollama { chat, logprobs, began } => {

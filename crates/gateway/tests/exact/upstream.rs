@@ -117,14 +117,17 @@ async fn a_worker_fronts_another_network_and_says_so() {
     assert!(events.last().unwrap()["usage"]["completion_tokens"].as_u64().unwrap() > 0, "{streamed}");
 
     // A least tier is never undercut, and what an upstream would not keep to is refused by name.
-    let refused = async |change: Value, code: &str, expected: &str| {
-        let mut body =
-            json!({"model": "vendor", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4});
+    let refused_at = async |path: &str, mut body: Value, change: Value, code: &str, expected: &str| {
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        let (good, said) = exchange(address, "POST", "/v1/chat/completions", &body.to_string()).await;
+        let (good, said) = exchange(address, "POST", path, &body.to_string()).await;
         let said: Value = serde_json::from_str(&said).unwrap();
         assert!(!good && said["error"]["code"] == code, "{said}");
         assert!(said["error"].to_string().contains(expected), "{said}");
+    };
+    let chat =
+        json!({"model": "vendor", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4});
+    let refused = async |change: Value, code: &str, expected: &str| {
+        refused_at("/v1/chat/completions", chat.clone(), change, code, expected).await;
     };
     for tier in ["exact", "statistical", "attested", "proved"] {
         refused(json!({"provider": {"verification": tier}}), "no_worker", "provider.verification").await;
@@ -133,6 +136,10 @@ async fn a_worker_fronts_another_network_and_says_so() {
     refused(json!({"response_format": {"type": "json_object"}}), "unsupported_parameter", "response_format")
         .await;
     refused(json!({"top_k": 5}), "invalid_param", "`top_k`").await;
+    // What is refused is named as it was sent.
+    let response = json!({"model": "vendor", "input": "Hello", "text": {"format": {"type": "json_object"}}});
+    let named = "\"param\":\"text.format\"";
+    refused_at("/v1/responses", response, json!({}), "unsupported_parameter", named).await;
 
     ours.stop().await;
     external.shutdown(Duration::ZERO).await;

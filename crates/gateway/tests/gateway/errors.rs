@@ -200,6 +200,7 @@ async fn sizes_are_bounded_and_said() {
     let error = check(&site.chat(chat(&"x".repeat(5000))).await, 400, "context_length_exceeded");
     says(&error, "4096");
     assert!(error["metadata"]["evidence"].is_string(), "the refusal is signed");
+    assert_eq!(error["param"], "messages", "what a worker refuses is named");
     let error = check(&site.chat(json!({"model": "tiny", "stream": true, "messages": [{"role": "user", "content": "x".repeat(5000)}]})).await, 400, "context_length_exceeded");
     assert_eq!(error["metadata"]["worker"], worker.key());
 }

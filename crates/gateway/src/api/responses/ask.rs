@@ -211,7 +211,7 @@ impl Asked {
             );
             return Err(ApiError::invalid("input", message));
         }
-        let form = Form::Chat { logprobs: None };
+        let form = Form::Response;
         let prompt = Prompt::Chat { messages, tools: self.shown.clone() };
         let request = form.request(prompt, self.stop.clone(), self.date.unwrap_or(today));
         let request = Request { grammar: self.grammar.clone(), ..request };

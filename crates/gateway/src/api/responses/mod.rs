@@ -111,7 +111,7 @@ pub(super) async fn create(
     let asked = &head.asked;
     let begun = begun(&head, model.id);
     let ask = asked.ask(conversation, begun.date)?;
-    fits(&ask, &model).map_err(of_input)?;
+    fits(&ask, &model)?;
     let live = Live::new(Transcript::new(Arc::clone(&head)));
     let call = Call { id, received_ms, today: begun.date, trace, share };
     let broken = Broken::anew(id, begun);
@@ -166,7 +166,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-/// What other routes hold in `messages` is in `input` here.
+/// What is counted of other routes in `messages` is in `input` here.
 fn of_input(error: ApiError) -> ApiError {
     match error.param() {
         Some("messages") => error.with_param("input"),
