@@ -25,6 +25,7 @@ use utoipa::ToSchema;
 use super::{
     batches::{FILE_BYTES_MAX, FileId, FileObject, Incoming, Page, StoreError, Wanted, path_id, told},
     fields::quote,
+    openapi::FileForm,
     unix_ms,
 };
 use crate::{
@@ -43,8 +44,8 @@ const TEXT_BYTES_MAX: usize = 256;
 const PIECE_BYTES: usize = 1 << 20;
 /// For a file to come whole.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
-/// Files in one page.
-const PAGE_MAX: usize = 1_000;
+/// Files in one page, as OpenAI has it: more than there can be.
+const PAGE_MAX: usize = 10_000;
 
 /// That a file is gone.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,7 +60,7 @@ pub(crate) struct Deleted {
 
 /// Send a file of requests.
 #[utoipa::path(post, path = "/v1/files", tag = "batches",
-    request_body(content = String, content_type = "multipart/form-data", description = "`purpose` (`batch`) and `file`: JSONL, a request each line."),
+    request_body(content = FileForm, content_type = "multipart/form-data"),
     responses(
     (status = 200, description = "The file.", body = FileObject),
     (status = "4XX", description = "It cannot be kept.", body = ErrorBody),
@@ -110,6 +111,12 @@ async fn take(shared: &Shared, mut form: Multipart) -> Result<FileObject, ApiErr
             }
             "purpose" | "file" => {
                 return Err(ApiError::invalid(&*name, format!("`{name}` is there twice. Send it once.")));
+            }
+            // Forms have the members of an object under names like `expires_after[seconds]`.
+            _ if name.split('[').next() == Some("expires_after") => {
+                let message = "`expires_after` is not supported here. Files are kept until they are deleted: \
+                               DELETE /v1/files/{id}.";
+                return Err(ApiError::new(Code::UnsupportedParameter, message).with_param("expires_after"));
             }
             _ => {
                 let name = quote(&name);
@@ -200,7 +207,7 @@ fn broken(failure: MultipartError) -> ApiError {
 
 /// The files, the newest first.
 #[utoipa::path(get, path = "/v1/files", tag = "batches", params(
-    ("limit" = Option<u32>, Query, description = "At most so many: 1 to 1,000. Default 20."),
+    ("limit" = Option<u32>, Query, description = "At most so many: 1 to 10,000, which is the default."),
     ("after" = Option<String>, Query, description = "Those behind this id."),
     ("order" = Option<String>, Query, description = "`asc` or `desc`."),
     ("purpose" = Option<String>, Query, description = "Only those for this: `batch` or `batch_output`."),
@@ -212,7 +219,7 @@ pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     uri: Uri,
 ) -> Result<Json<Page<FileObject>>, ApiError> {
-    let wanted = Wanted::of(&uri, &["limit", "after", "order", "purpose"], PAGE_MAX)?;
+    let wanted = Wanted::of(&uri, &["limit", "after", "order", "purpose"], (PAGE_MAX, PAGE_MAX))?;
     let tenant = Tenant::current(&shared.keys)?.key();
     let all = shared.batches.store(move |store| store.files(tenant)).await;
     let mut all = all.map_err(|failure| told(failure, "file"))?;

@@ -9,7 +9,10 @@
 use axum::Json;
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
-    openapi::{RefOr, Schema},
+    openapi::{
+        KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat,
+        schema::{SchemaType, Type},
+    },
 };
 
 use super::{
@@ -99,6 +102,8 @@ use crate::error::ErrorBody;
         EmbeddingRequest,
         CreateResponse,
         CountResponse,
+        BatchRequest,
+        FileForm,
         MessageRequest,
         CountTokensRequest,
         OllamaChatRequest,
@@ -138,6 +143,7 @@ bodies! {
     EmbeddingRequest: Embeddings, "The body of a request for vectors.";
     CreateResponse: Responses, "The body of a request for a response.";
     CountResponse: ResponseTokens, "The body of a request to count what a response would be asked for.";
+    BatchRequest: Batches, "The body of a request for a batch.";
     MessageRequest: Messages, "The body of a message request.";
     CountTokensRequest: CountTokens, "The body of a request to count.";
     OllamaChatRequest: OllamaChat, "The body of a chat request of Ollama's.";
@@ -146,6 +152,27 @@ bodies! {
     OllamaEmbeddingsRequest: OllamaEmbeddings, "The body of a request for a vector of Ollama's older form.";
     OllamaShowRequest: OllamaShow, "The body of a request for a model of Ollama's.";
 }
+
+/// The form that a file comes in.
+pub(super) struct FileForm;
+
+impl PartialSchema for FileForm {
+    fn schema() -> RefOr<Schema> {
+        let text = |about| ObjectBuilder::new().schema_type(Type::String).description(Some(about));
+        let file =
+            text("JSONL, a request each line.").format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+        let expires_after = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        ObjectBuilder::new()
+            .property("purpose", text("What it is for.").enum_values(Some(["batch"])))
+            .property("file", file)
+            .property("expires_after", expires_after.description(Some(parameters::NOT_SUPPORTED)))
+            .required("purpose")
+            .required("file")
+            .into()
+    }
+}
+
+impl ToSchema for FileForm {}
 
 pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Description::openapi())

@@ -30,7 +30,7 @@ pub(crate) const CHAT_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
 pub(crate) const DIMENSIONS: RangeInclusive<i64> = 1..=surety_types::embedding::MAX_DIMENSIONS as i64;
 pub(crate) const COMPLETION_TOKENS: RangeInclusive<i64> = 0..=i32::MAX as i64;
 
-/// Which of the routes that ask a model something a body was sent to.
+/// Which of the routes that take parameters in JSON a body was sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Chat,
@@ -38,6 +38,7 @@ pub(crate) enum Route {
     Embeddings,
     Responses,
     ResponseTokens,
+    Batches,
     Messages,
     CountTokens,
     OllamaChat,
@@ -80,11 +81,16 @@ pub(crate) struct Parameter {
     pub(crate) about: &'static str,
 }
 
+/// What the description says of what is refused.
+pub(super) const NOT_SUPPORTED: &str =
+    "Not supported: refused rather than ignored, because it asks for another answer.";
+
 const BOTH: &[Route] = &[Route::Chat, Route::Completions];
 const CHAT: &[Route] = &[Route::Chat];
 const COMPLETIONS: &[Route] = &[Route::Completions];
 const EMBEDDINGS: &[Route] = &[Route::Embeddings];
 const RESPONSES: &[Route] = &[Route::Responses];
+const BATCHES: &[Route] = &[Route::Batches];
 /// Those of responses that say what a model is shown, of which the tokens can be counted.
 const SHOWN: &[Route] = &[Route::Responses, Route::ResponseTokens];
 const GENERATING: &[Route] = &[Route::Chat, Route::Completions, Route::Responses];
@@ -114,8 +120,7 @@ const fn refused(name: &'static str, instead: &'static str) -> Parameter {
 
 const fn refused_in(routes: &'static [Route], name: &'static str, instead: &'static str) -> Parameter {
     let treatment = Treatment::Refused(instead);
-    let about = "Not supported: refused rather than ignored, because it asks for another answer.";
-    Parameter { name, routes, treatment, shape: Shape::Any, about }
+    Parameter { name, routes, treatment, shape: Shape::Any, about: NOT_SUPPORTED }
 }
 
 /// The table, for OpenAI's routes; other protocols have rows of their own.
@@ -320,6 +325,20 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         "`text`, `json_object`, or `json_schema` with `name` and `schema`: the answer meets the schema by construction, \
          unless its limit or a stop string cuts it off. Always as if `strict`; keywords that are not supported are refused by name.",
     ),
+    taken(
+        "input_file_id",
+        BATCHES,
+        Shape::Text,
+        "A file that was sent to /v1/files for `batch`: JSONL, a request each line.",
+    ),
+    taken("endpoint", BATCHES, Shape::Text, "The route that answers: the same for all lines."),
+    taken("completion_window", BATCHES, Shape::Text, "`24h`."),
+    taken("metadata", BATCHES, Shape::Any, "Up to 16 pairs of texts, which the batch repeats."),
+    refused_in(
+        BATCHES,
+        "output_expires_after",
+        "What a batch writes is kept until it is deleted: DELETE /v1/files/{id}.",
+    ),
     examined("modalities", CHAT, "Only `[\"text\"]`."),
     Parameter { routes: &[Route::Chat, Route::Completions, Route::Embeddings], ..ignored("user") },
     ignored("metadata"),
@@ -437,13 +456,15 @@ pub(crate) fn schema(route: Route) -> RefOr<Schema> {
         Route::Completions => &["prompt"],
         Route::Embeddings | Route::Responses | Route::ResponseTokens => &["input"],
         Route::Messages => &["messages", "max_tokens"],
+        Route::Batches => &["input_file_id", "endpoint", "completion_window"],
         Route::OllamaChat
         | Route::OllamaGenerate
         | Route::OllamaEmbed
         | Route::OllamaEmbeddings
         | Route::OllamaShow => &[],
     };
-    let object = object.required("model");
+    let asks_a_model = route != Route::Batches;
+    let object = if asks_a_model { object.required("model") } else { object };
     subjects.iter().fold(object, |object, subject| object.required(*subject)).into()
 }
 
@@ -525,6 +546,7 @@ mod tests {
     #[test]
     fn each_name_has_one_treatment_per_route() {
         let others = [
+            Route::Batches,
             Route::Messages,
             Route::CountTokens,
             Route::OllamaChat,

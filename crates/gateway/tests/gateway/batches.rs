@@ -197,6 +197,7 @@ async fn a_file_at_fault_fails_its_batch_and_bad_wishes_are_refused() {
         (vec![("purpose", None, "fine-tune"), file_part], (400, json!("purpose"))),
         (vec![("purpose", None, "batch"), file_part, file_part], (400, json!("file"))),
         (vec![("purpose", None, "batch"), ("colour", None, "red")], (400, json!("colour"))),
+        (vec![("expires_after[seconds]", None, "3600"), file_part], (400, json!("expires_after"))),
     ] {
         assert_eq!(refused(send(&site, "", &form(&parts)).await), expected, "{parts:?}");
     }
@@ -206,6 +207,11 @@ async fn a_file_at_fault_fails_its_batch_and_bad_wishes_are_refused() {
     assert_eq!(site.post("/v1/files", "{}").await.status, 415);
     let body = json!({"input_file_id": "file-1", "endpoint": CHAT, "completion_window": "24h"});
     assert_eq!(refused(site.post("/v1/batches", &body.to_string()).await), (400, json!("input_file_id")));
+    let mut forgetful = body;
+    forgetful["output_expires_after"] = json!({"anchor": "created_at", "seconds": 3600});
+    let answer = site.post("/v1/batches", &forgetful.to_string()).await;
+    assert_eq!(answer.json()["error"]["code"], "unsupported_parameter");
+    assert_eq!(refused(answer), (400, json!("output_expires_after")));
     for path in ["/v1/batches/batch_1", "/v1/files/file-..%2f..%2fetc", "/v1/files/file-1/content"] {
         assert_eq!(site.get(path).await.status, 404, "{path}");
     }

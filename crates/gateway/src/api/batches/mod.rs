@@ -38,7 +38,8 @@ use super::{
     body::Text,
     fields::{self, Fields},
     look::path_text,
-    parameters::nothing_left,
+    openapi::BatchRequest,
+    parameters::{Route, screen},
     unix_ms,
 };
 use crate::{
@@ -105,11 +106,15 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Reads a query, in which these names may be.
-    pub(super) fn of(uri: &Uri, known: &[&str], limit_max: usize) -> Result<Wanted, ApiError> {
+    /// Reads a query, in which these names may be, for so many or at most so many.
+    pub(super) fn of(
+        uri: &Uri,
+        known: &[&str],
+        (limit, limit_max): (usize, usize),
+    ) -> Result<Wanted, ApiError> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| ApiError::invalid("query", "The query is not `name=value&…`. Encode it as such."))?;
-        let mut wanted = Wanted { limit: limit_max.min(20), ..Wanted::default() };
+        let mut wanted = Wanted { limit, ..Wanted::default() };
         for (name, value) in pairs.0 {
             let invalid = |must: &str| {
                 ApiError::invalid(
@@ -205,7 +210,7 @@ fn required(fields: &mut Fields<'_>, name: &str) -> Result<String, ApiError> {
 
 /// Have many requests answered, where workers are idle.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
-    request_body(content = serde_json::Value, description = "`input_file_id`, `endpoint`, `completion_window` (`24h`), `metadata`."),
+    request_body = BatchRequest,
     responses(
     (status = 200, description = "The batch; `failed` at once if its file is at fault.", body = Batch),
     (status = "4XX", description = "It cannot be made so.", body = ErrorBody),
@@ -261,8 +266,8 @@ pub(super) async fn create(
 
 /// A batch as it is asked for, without an id.
 fn asked(text: &str) -> Result<Batch, ApiError> {
-    const KNOWN: [&str; 4] = ["input_file_id", "endpoint", "completion_window", "metadata"];
     let mut fields = Fields::body(text)?;
+    screen(&mut fields, Route::Batches)?;
     let input_file_id = required(&mut fields, "input_file_id")?;
     let endpoint = required(&mut fields, "endpoint")?;
     let completion_window = required(&mut fields, "completion_window")?;
@@ -291,7 +296,7 @@ fn asked(text: &str) -> Result<Batch, ApiError> {
             Some(metadata)
         }
     };
-    nothing_left(&fields, &KNOWN)?;
+    assert_eq!(fields.names().next(), None, "a parameter of the table is not read");
     if !ENDPOINTS.iter().any(|(path, _)| *path == endpoint) {
         let paths = ENDPOINTS.map(|(path, _)| path).join(", ");
         let message = format!("`endpoint` is \"{}\". It must be one of {paths}.", fields::quote(&endpoint));
@@ -335,7 +340,7 @@ fn asked(text: &str) -> Result<Batch, ApiError> {
     (status = 400, description = "The query is not understood.", body = ErrorBody),
 ))]
 pub(super) async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Json<Page<Batch>>, ApiError> {
-    let wanted = Wanted::of(&uri, &["limit", "after"], 100)?;
+    let wanted = Wanted::of(&uri, &["limit", "after"], (20, 100))?;
     let tenant = Tenant::current(&shared.keys)?.key();
     let all = shared.batches.store(move |store| store.batches(tenant)).await;
     wanted
@@ -388,7 +393,7 @@ mod tests {
     fn pages_follow_one_another() {
         let page = |query: &str| {
             let uri = format!("/v1/files?{query}").parse().expect("a path");
-            let wanted = Wanted::of(&uri, &["limit", "after", "order"], 10)?;
+            let wanted = Wanted::of(&uri, &["limit", "after", "order"], (10, 10))?;
             let all = vec![(1, "a"), (3, "c"), (2, "b")];
             wanted.page(all, |one| *one).map(|page| (page.data, page.has_more))
         };
@@ -415,7 +420,8 @@ mod tests {
         for (change, param) in [
             ("24h=>1h", "completion_window"),
             ("/v1/completions=>/v1/models", "endpoint"),
-            ("input_file_id=>input_file", "input_file_id"),
+            ("input_file_id=>input_file", "input_file"),
+            ("\"metadata\":{\"a\":\"b\"}=>\"output_expires_after\":{}", "output_expires_after"),
             ("metadata=>priority", "priority"),
             ("{\"a\":\"b\"}=>{\"a\":3}", "metadata.a"),
         ] {

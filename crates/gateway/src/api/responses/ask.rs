@@ -287,12 +287,12 @@ fn only_plain(fields: &mut Fields<'_>) -> Result<(), ApiError> {
         if reasoning.string("effort")?.is_some_and(|effort| effort != "none") {
             return refused("reasoning.effort", "Say in `instructions` how much to think.");
         }
-        for name in ["summary", "generate_summary"] {
+        for name in ["summary", "generate_summary", "context", "mode"] {
             if reasoning.take(name).is_some() {
                 return refused(&reasoning.path(name), "Thoughts are part of the text here. Leave it out.");
             }
         }
-        table::nothing_left(&reasoning, &["effort", "summary", "generate_summary"])?;
+        table::nothing_left(&reasoning, &["effort"])?;
     }
     if let Some(raw) = fields.take("include") {
         included("include", raw)?;
@@ -436,7 +436,7 @@ mod tests {
                   "content":[{"type":"output_text","text":"c","annotations":[],"logprobs":[]}]},
                  {"type":"item_reference","id":"msg_0000000000000000000000000000000a"},
                  {"type":"function_call","id":"fc_x","status":"completed","call_id":"call_1","name":"f","arguments":"{\"a\": 1}"},
-                 {"type":"function_call_output","call_id":"call_1","output":[{"type":"input_text","text":"o"}]},
+                 {"type":"function_call_output","call_id":"call_1","name":"f","output":[{"type":"input_text","text":"o"}]},
                  {"type":"item_reference","id":"fc_0000000000000000000000000000000a_0001"},
                  {"type":"item_reference","id":"msg_0000000000000000000000000000000a0003"}],
                "instructions":"in short","max_output_tokens":9,"temperature":0.5,"top_p":0.25,"stream":true,"store":true,
@@ -533,6 +533,7 @@ mod tests {
                 "how much to think",
             ),
             (r#""reasoning":{"summary":"auto"}"#, UnsupportedParameter, "reasoning.summary", "Leave it out"),
+            (r#""reasoning":{"context":"auto"}"#, UnsupportedParameter, "reasoning.context", "Leave it out"),
             (r#""truncation":"auto""#, UnsupportedParameter, "truncation", "Send less"),
             (r#""truncation":"x""#, InvalidParam, "truncation", "disabled"),
             (r#""top_logprobs":2"#, UnsupportedParameter, "top_logprobs", "chat/completions"),
@@ -553,6 +554,11 @@ mod tests {
             (r#"{"type":"reasoning","summary":[]}"#, UnsupportedParameter, "input[0].type"),
             (r#"{"type":"function_call_output","output":"o"}"#, InvalidParam, "input[0].call_id"),
             (r#"{"type":"function_call_output","call_id":"c"}"#, InvalidParam, "input[0].output"),
+            (
+                r#"{"type":"function_call_output","call_id":"c","output":"o","namespace":"n"}"#,
+                UnsupportedParameter,
+                "input[0].namespace",
+            ),
             (r#"{"type":"function_call","call_id":"c","name":"f"}"#, InvalidParam, "input[0].arguments"),
             (
                 r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{}","namespace":"n"}"#,

@@ -164,6 +164,14 @@ fn message(path: &str, mut fields: Fields<'_>) -> Result<Said, ApiError> {
 
 fn call(mut fields: Fields<'_>) -> Result<Said, ApiError> {
     unseen(&mut fields, &["id", "status", "caller"]);
+    of_tools(&mut fields)?;
+    let call = tools::call_of_item(&mut fields)?;
+    table::nothing_left(&fields, &["type", "call_id", "name", "arguments", "id", "status"])?;
+    Ok(Said::Call(call))
+}
+
+/// Refuses what says of a call that it is of anything but the functions of the request.
+fn of_tools(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     for name in ["namespace", "async"] {
         if fields.take(name).is_some_and(|raw| raw.get() != "false") {
             let path = fields.path(name);
@@ -173,19 +181,19 @@ fn call(mut fields: Fields<'_>) -> Result<Said, ApiError> {
             return Err(ApiError::new(Code::UnsupportedParameter, message).with_param(path));
         }
     }
-    let call = tools::call_of_item(&mut fields)?;
-    table::nothing_left(&fields, &["type", "call_id", "name", "arguments", "id", "status"])?;
-    Ok(Said::Call(call))
+    Ok(())
 }
 
 fn result(mut fields: Fields<'_>) -> Result<Said, ApiError> {
-    unseen(&mut fields, &["id", "status", "caller"]);
+    // Whose it is, the call says.
+    unseen(&mut fields, &["id", "status", "caller", "name"]);
+    of_tools(&mut fields)?;
     let [call_path, path] = ["call_id", "output"].map(|name| fields.path(name));
     let call_id = fields.string("call_id")?.ok_or_else(|| missing(&call_path))?;
     let call_id = tools::short(&call_path, call_id)?;
     let raw = fields.take("output").ok_or_else(|| missing(&path))?;
     let parts = texts(&path, raw)?;
-    table::nothing_left(&fields, &["type", "call_id", "output", "id", "status"])?;
+    table::nothing_left(&fields, &["type", "call_id", "output", "name", "id", "status"])?;
     Ok(Said::Result { call_id, parts })
 }
 
