@@ -97,7 +97,7 @@ fn exact_rooms_call_no_mathematical_library() {
 }
 
 #[test]
-fn unsafe_lives_in_kernels_and_one_memory_map() {
+fn unsafe_lives_in_kernels_one_memory_map_and_one_page() {
     let rooms: Vec<String> =
         rooms().iter().map(|room| room.file_name().unwrap().to_str().unwrap().into()).collect();
     let rooms: Vec<&str> = rooms.iter().map(String::as_str).filter(|room| *room != "kernels").collect();

@@ -130,8 +130,10 @@ class Answers {
 
 /** The request that has a message answered. */
 function asked(answer: Message): Resume {
-  return { body: requestBody(chats.wishes, pathTo(chats.messages, answer.parent)), requestId: null, eventId: null, eventLength: 0 }
+  return { body: requestBody(chats.wishes, pathTo(chats.messages, answer.parent), randomSeed()), requestId: null, eventId: null, eventLength: 0 }
 }
+
+const randomSeed = (): number => crypto.getRandomValues(new Uint32Array(1))[0] ?? 0
 
 async function handovers(id: string): Promise<number[]> {
   const evidence = await getJson<unknown>(`/v1/receipts/${id}`, network.key)

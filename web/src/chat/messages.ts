@@ -79,8 +79,8 @@ export function fullText(message: Pick<Message, 'text' | 'attachments'>): string
   return attached.join('') + message.text
 }
 
-/** The body of the request that has the last message answered. */
-export function requestBody(wishes: Wishes, path: Message[]): string {
+/** The body of the request that has the last message answered. `seed` is where nobody wished for one: whoever has it can compute the answer again. */
+export function requestBody(wishes: Wishes, path: Message[], seed: number): string {
   const { model, system, stop, ...numbers } = wishes
   const said = path.map((message) => ({ role: message.role, content: fullText(message) }))
   const set = Object.entries(numbers).filter(([, value]) => value !== null)
@@ -89,6 +89,7 @@ export function requestBody(wishes: Wishes, path: Message[]): string {
     messages: system.trim() ? [{ role: 'system', content: system }, ...said] : said,
     stream: true,
     stream_options: { include_usage: true },
+    seed,
     ...Object.fromEntries(set),
     ...(stop.length > 0 ? { stop } : {}),
   })

@@ -53,7 +53,7 @@ export class ChatPage {
   answers = () => this.tab.locator('article:not(.yours)')
   questions = () => this.tab.locator('article.yours')
   lastAnswer = () => this.answers().last()
-  chip = () => this.lastAnswer().getByRole('button', { name: 'Not checked in this page' })
+  chip = () => this.lastAnswer().getByRole('button', { name: /^(Model checked|Receipt checked|Checking…|Not checked|Check failed)/ })
   button = (name) => this.tab.getByRole('button', { name, exact: true })
 
   async ready() {

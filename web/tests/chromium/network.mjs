@@ -33,10 +33,11 @@ export async function startNetwork(args = ['--workers', '2', '--validators', '0'
  * - `isEndless`: the model is asked to go on to its limit, since the demonstration is soon done;
  * - `pauseMs`: between two pieces of a stream;
  * - `bytesBeforeCut`: of the next stream; then it breaks off;
- * - `isSilent`: chats are not answered at all.
+ * - `isSilent`: chats are not answered at all;
+ * - `forge`: what becomes of a receipt on its way, by its path and text.
  */
 export async function startLine(origin, say = () => null) {
-  const state = { isCut: false, isSilent: false, isEndless: false, pauseMs: 0, chats: 0, bytesBeforeCut: Infinity }
+  const state = { isCut: false, isSilent: false, isEndless: false, pauseMs: 0, chats: 0, bytesBeforeCut: Infinity, forge: null }
   const open = new Set()
   const target = new URL(origin)
   const server = createServer(async (asked, answer) => {
@@ -52,6 +53,11 @@ export async function startLine(origin, say = () => null) {
     if (isChat && state.isEndless) body = Buffer.from(JSON.stringify({ ...JSON.parse(body), ignore_eos: true }))
     const headers = { ...asked.headers, host: target.host, 'content-length': body.length }
     const passed = request({ host: target.hostname, port: target.port, path: asked.url, method: asked.method, headers }, async (response) => {
+      if (state.forge && /^\/v1\/receipts\/[^/]+$/.test(asked.url) && response.statusCode === 200) {
+        const text = Buffer.concat(await response.toArray()).toString()
+        answer.writeHead(200, { 'content-type': 'application/json' })
+        return answer.end(state.forge(text, asked.url))
+      }
       answer.writeHead(response.statusCode, response.headers)
       let bytes = 0
       try {

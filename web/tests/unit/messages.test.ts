@@ -7,11 +7,11 @@ import { bytes, count, credits } from '../../src/shared/words'
 
 const message = (more: Partial<Message>): Message => ({ id: 'a', chat: 'c', parent: null, role: 'user', text: 'Hello', created: 1, state: 'whole', ...more })
 
-test('a request says what was wished for, and nothing else', () => {
-  const bare = JSON.parse(requestBody({ ...NO_WISHES, model: 'm' }, [message({})]))
-  assert.deepEqual(bare, { model: 'm', messages: [{ role: 'user', content: 'Hello' }], stream: true, stream_options: { include_usage: true } })
+test('a request says what was wished for, and a seed by which it can be computed again', () => {
+  const bare = JSON.parse(requestBody({ ...NO_WISHES, model: 'm' }, [message({})], 7))
+  assert.deepEqual(bare, { model: 'm', messages: [{ role: 'user', content: 'Hello' }], stream: true, stream_options: { include_usage: true }, seed: 7 })
   const wishes = { ...NO_WISHES, model: 'm', system: 'Be brief.', temperature: 0, seed: 7, stop: ['\n'] }
-  const full = JSON.parse(requestBody(wishes, [message({}), message({ role: 'assistant', text: 'Hi' })]))
+  const full = JSON.parse(requestBody(wishes, [message({}), message({ role: 'assistant', text: 'Hi' })], 7))
   assert.deepEqual(full.messages.map(({ role }: { role: string }) => role), ['system', 'user', 'assistant'])
   assert.deepEqual([full.temperature, full.seed, full.stop, 'top_p' in full], [0, 7, ['\n'], false])
 })
