@@ -1,0 +1,1 @@
+var e=`/assets/verifier-BZC533XA.wasm`;export{e as default};
