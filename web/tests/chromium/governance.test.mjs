@@ -129,7 +129,7 @@ test('what governance decides is on the pages when it is so; a wallet decides th
   const executed = Date.now()
   await watching.waitForFunction(() => [...document.querySelectorAll('tr')].some((row) => row.innerText.includes('Change a parameter') && row.innerText.includes('3 minutes')), undefined, { polling: 20 })
   t.diagnostic(`a changed parameter is shown ${Date.now() - executed} ms after its block was heard of`)
-  assert.match(await row(watching, 'Change a parameter').innerText(), /proposal 1/)
+  assert.match(await row(watching, 'Change a parameter').innerText(), /Proposal 1/)
   await tab.locator('[data-proposal="1"][data-state="executed"]').waitFor()
   assert.match(await row(tab, 'timelock_s').innerText(), /2 minutes/)
   assert.equal(await tab.evaluate(() => window.ran), undefined)
