@@ -6,7 +6,7 @@
 //!         signed bytes say, so nothing that has a meaning can be edited unnoticed.
 //! Absent: verifying signatures and bindings (`proof`).
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt, marker::PhantomData};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{
@@ -141,9 +141,32 @@ struct FileIn<'a> {
     request_id: String,
     #[serde(with = "base64_bytes")]
     envelope: Vec<u8>,
-    answers: Vec<Answer>,
+    answers: Vec<Object<Answer>>,
     #[serde(borrow)]
     view: &'a RawValue,
+}
+
+/// A value that is written as an object: serde would take a list of its fields as well.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+fn unwrapped<T>(objects: Vec<Object<T>>) -> Vec<T> {
+    objects.into_iter().map(|Object(value)| value).collect()
 }
 
 /// The signed bytes, decoded.
@@ -176,12 +199,16 @@ impl Evidence {
         if json.len() > MAX_EVIDENCE_BYTES {
             return Err(EvidenceError::TooLong { bytes: json.len() });
         }
-        let file: FileIn<'_> = serde_json::from_slice(json).map_err(EvidenceError::Malformed)?;
+        let Object(file): Object<FileIn<'_>> =
+            serde_json::from_slice(json).map_err(EvidenceError::Malformed)?;
         if file.surety != EVIDENCE_VERSION {
             return Err(EvidenceError::Version(file.surety));
         }
-        let evidence =
-            Evidence { request_id: file.request_id, envelope: file.envelope, answers: file.answers };
+        let evidence = Evidence {
+            request_id: file.request_id,
+            envelope: file.envelope,
+            answers: unwrapped(file.answers),
+        };
         //
         let view = serde_json::to_value(evidence.view()?).map_err(EvidenceError::Malformed)?;
         let mut found = serde_json::Deserializer::from_str(file.view.get());

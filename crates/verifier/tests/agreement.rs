@@ -113,6 +113,37 @@ fn the_voices_agree() {
     assert!((200..MUTATIONS - 2_000).contains(&held), "{held} of {MUTATIONS} hold");
 }
 
+/// a list of an object's fields is no object.
+#[test]
+fn what_is_to_be_an_object_is_no_list() {
+    let real: Value =
+        serde_json::from_slice(&fs::read(testdata("chat.json")).expect("evidence")).expect("JSON");
+    let list =
+        |of: &Value, names: &[&str]| Value::Array(names.iter().map(|name| of[*name].clone()).collect());
+    let mut answer = real.clone();
+    answer["answers"][0] = list(
+        &real["answers"][0],
+        &[
+            "order",
+            "request",
+            "acceptance",
+            "receipt",
+            "progress",
+            "salt",
+            "output_ids",
+            "resumed_ids",
+            "text",
+            "channel",
+            "prompt_ids",
+            "embedding",
+        ],
+    );
+    let file = list(&real, &["surety", "request_id", "envelope", "answers", "view"]);
+    for case in [answer, file] {
+        assert!(!compare(case.to_string().as_bytes(), &mut None), "{case}");
+    }
+}
+
 /// The pages word each number: their lists are in its order.
 #[test]
 fn the_pages_have_a_word_for_every_number() {
