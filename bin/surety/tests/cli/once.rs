@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::{exchange, question, request_id, said},
-    process::{Up, assert_status, json as json_of, pid, run, wait},
+    process::{Up, assert_status, json as json_of, run, wait},
 };
 
 /// Requests beside the one that is struck: alone it might be over before anything of it is on the disk.
