@@ -84,7 +84,7 @@ test('a model and an operator have views of their own', async () => {
   const tab = await open(network.origin, '/network')
   await tab.getByRole('link', { name: 'shakespeare-demo' }).click()
   await tab.getByRole('heading', { name: 'shakespeare-demo' }).waitFor()
-  await tab.getByText('2 operators').waitFor()
+  await tab.getByText('2 workers').waitFor()
   await tab.getByText('Unknown. Nobody has measured').waitFor()
   assert.match(await tab.locator('p.id').innerText(), /^blake3:[0-9a-f]{64}$/)
   await picture(tab, 'model')
@@ -105,7 +105,7 @@ test('a model and an operator have views of their own', async () => {
 test('status: what was answered and what was not, and by whose doing', async () => {
   const network = await start(['--workers', '1', '--validators', '0', '--threads', '1'])
   const tab = await open(network.origin, '/status')
-  await tab.getByText('Nothing was asked yet.').waitFor()
+  await tab.getByRole('cell', { name: 'Nothing was asked yet.' }).waitFor()
   assert.equal(await part(tab, 'settlement').getAttribute('data-state'), 'none')
   for (let count = 0; count < 3; count += 1) assert.equal((await chat(network.origin)).status, 200)
   await tab.getByText('3 of 3 requests').first().waitFor()

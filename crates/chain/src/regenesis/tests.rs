@@ -322,7 +322,7 @@ fn a_refund_is_of_the_channel_it_was_signed_for() {
     };
     let mut chain = go_on(&old);
     refused(
-        chain.try_call(9, Module::Channels, U256::ZERO, refund(vec![7; 65].into())),
+        chain.try_call(9, Module::Channels, U256::ZERO, refund(vec![7_u8; 65].into())),
         "the refund is not signed by the receiver authorizer",
     );
     chain.call(9, Module::Channels, U256::ZERO, refund(signature.clone()));

@@ -193,7 +193,11 @@ mod tests {
     #[test]
     fn the_policy_permits_nothing_unsafe_and_nobody_else() {
         // WebAssembly computes; it runs no script.
-        let policy = CONTENT_SECURITY_POLICY.replacen("script-src 'self' 'wasm-unsafe-eval';", "script-src 'self';", 1);
+        let policy = CONTENT_SECURITY_POLICY.replacen(
+            "script-src 'self' 'wasm-unsafe-eval';",
+            "script-src 'self';",
+            1,
+        );
         for word in ["unsafe", "http", "*", "data:", "blob:"] {
             assert!(!policy.contains(word), "{word}");
         }
