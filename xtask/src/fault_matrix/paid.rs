@@ -155,7 +155,7 @@ impl Paid {
         // Who has the receipt's digest and nothing else is told the same of a conviction.
         if judged.right && judged.accountable == "worker" {
             let alone = self.door.by_ledger_alone(&answer.request_id)?;
-            ensure!(alone == "worker", "by the ledger alone it is {alone}");
+            ensure!(alone["accountable"] == "worker", "by the ledger alone it is {alone}");
         }
         Ok(judged.after(before))
     }
