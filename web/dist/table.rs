@@ -243,13 +243,13 @@
         gzip: Some(include_bytes!("assets/amounts-C5dB6zrA.js.gz")),
     },
     Asset {
-        path: "/assets/chat-CFKU7VOy.js",
+        path: "/assets/chat-CRGvkBLX.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "W/\"a0b5ea86c7b46a9cd434d32c81472d05\"",
+        etag: "W/\"0e8aa3a9a6069482b7e187288a86d8ec\"",
         is_named_by_digest: true,
-        plain: include_bytes!("assets/chat-CFKU7VOy.js"),
-        brotli: Some(include_bytes!("assets/chat-CFKU7VOy.js.br")),
-        gzip: Some(include_bytes!("assets/chat-CFKU7VOy.js.gz")),
+        plain: include_bytes!("assets/chat-CRGvkBLX.js"),
+        brotli: Some(include_bytes!("assets/chat-CRGvkBLX.js.br")),
+        gzip: Some(include_bytes!("assets/chat-CRGvkBLX.js.gz")),
     },
     Asset {
         path: "/assets/chat-xEfUT5mr.css",
@@ -479,7 +479,7 @@
     Asset {
         path: "/",
         content_type: "text/html; charset=utf-8",
-        etag: "W/\"28c8ca869aee85abce2b9ba7f315916d\"",
+        etag: "W/\"1fb81648c46ddbfd7a4adfbd335ea9e6\"",
         is_named_by_digest: false,
         plain: include_bytes!("index.html"),
         brotli: Some(include_bytes!("index.html.br")),
@@ -515,7 +515,7 @@
     Asset {
         path: "/service-worker.js",
         content_type: "text/javascript; charset=utf-8",
-        etag: "W/\"aaf26208a40a6bb13f013bdf76623ec3\"",
+        etag: "W/\"c3d67444f9d4d516b551318b3abd5e77\"",
         is_named_by_digest: false,
         plain: include_bytes!("service-worker.js"),
         brotli: Some(include_bytes!("service-worker.js.br")),

@@ -45,6 +45,8 @@ const NOT_CONVICTED: i32 = 1;
 const EARLY_FRACTION: usize = 4;
 /// What is said of an answer that is what was ordered.
 const NO_LIE: &str = "there is nothing to contest";
+/// What the ledger says while somebody else contests it.
+const UNDER_WAY: &str = "a dispute about this answer is under way";
 /// What the ledger says where somebody was first.
 const CONVICTED: [&str; 2] = ["the answer is convicted", "the answer was convicted by other evidence"];
 
@@ -404,8 +406,16 @@ pub(crate) fn contest(binary: &Path, data_dir: &Path, account: &str, answer: &An
     if answer.kind == Kind::Honest {
         command.args(["--accuse-falsely", &answer.seed.to_string()]);
     }
-    let output = command.output().context("contesting")?;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    // An auditor may be at it already.
+    let until = Instant::now() + SETTLING;
+    let (output, told) = loop {
+        let output = command.output().context("contesting")?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !told.contains(UNDER_WAY) || Instant::now() > until {
+            break (output, told);
+        }
+        thread::sleep(Duration::from_millis(250));
+    };
     let convicted_before =
         |text: &str| answer.kind != Kind::Honest && CONVICTED.iter().any(|by| text.contains(by));
     let Ok(shown) = serde_json::from_slice::<Value>(&output.stdout) else {

@@ -113,6 +113,8 @@ class Answers {
       clearTimeout(slow)
       clearTimeout(keeping)
       cancelAnimationFrame(frame)
+      // The frame may have held the last words.
+      live.text = now.text
     }
     await chats.update(now)
     this.live.delete(message.id)

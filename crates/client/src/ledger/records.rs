@@ -7,6 +7,8 @@
 //! Holds:  what is not known is said to be unknown; lists are bounded.
 //! Absent: judging it, and words for people (the binary).
 
+use std::collections::BTreeSet;
+
 use alloy_primitives::{Address, B256};
 use alloy_sol_types::SolEvent as _;
 use serde_json::json;
@@ -89,11 +91,30 @@ impl Ledger {
                 found.push(Trace { order: *digest, worker: worker(event.worker), receipt: None });
             }
         }
+        let answer = |order: B256, key, receipt: B256| Trace {
+            order: Digest(order.0),
+            worker: worker(key),
+            receipt: Some(Digest(receipt.0)),
+        };
+        let mut opened = BTreeSet::new();
         for log in self.logs((IDisputes::Opened::SIGNATURE_HASH, DISPUTES, json!([]))).await? {
             let Ok(event) = IDisputes::Opened::decode_log_data(&log.inner.data) else { continue };
+            opened.insert(event.id);
             if event.order == wanted || event.receipt == wanted {
-                let (order, receipt) = (Digest(event.order.0), Some(Digest(event.receipt.0)));
-                found.push(Trace { order, worker: worker(event.worker), receipt });
+                found.push(answer(event.order, event.worker, event.receipt));
+            }
+        }
+        // What is shown at once, such as a stop that is none, is convicted without being opened.
+        let mut at_once = BTreeSet::from([self.view(DISPUTES, &IDisputes::disputeOfCall { receipt: wanted }).await?.value]);
+        for log in self.logs((IDisputes::Convicted::SIGNATURE_HASH, DISPUTES, json!([]))).await? {
+            at_once.extend(IDisputes::Convicted::decode_log_data(&log.inner.data).map(|event| event.id));
+        }
+        // 0 is none.
+        let at_once: Vec<u64> = at_once.difference(&opened).copied().filter(|id| *id != 0).collect();
+        for id in at_once.into_iter().rev().take(DISPUTES_MAX as usize) {
+            let dispute = self.view(DISPUTES, &IDisputes::disputesCall { id }).await?.value;
+            if dispute.order == wanted || dispute.receipt == wanted {
+                found.push(answer(dispute.order, dispute.worker, dispute.receipt));
             }
         }
         // Of an audit the ledger knows the receipt, and not the order.
