@@ -333,7 +333,7 @@ test('chats are exported, deleted with a question, and all erased with one', asy
   await more('Two')
   await tab.getByRole('button', { name: 'Delete', exact: true }).click()
   await tab.getByRole('dialog').getByRole('button', { name: 'Delete', exact: true }).click()
-  await tab.getByRole('link', { name: 'Two' }).waitFor({ state: 'detached' })
+  await tab.getByRole('link', { name: 'Two', exact: true }).waitFor({ state: 'detached' })
   await chat.button('Settings').click()
   await chat.button('Erase everything…').click()
   await chat.button('Erase everything').click()

@@ -41,6 +41,21 @@ const chat = (origin, more = {}) =>
     body: JSON.stringify({ model: 'shakespeare-demo', messages: [{ role: 'user', content: 'Speak of the sea.' }], max_tokens: 40, ...more }),
   })
 
+/** Kills a worker, and whatever is started in its place, until it is told to stop. */
+function keepDown(network, { pid }) {
+  const killed = new Set()
+  const kill = (again) => {
+    if (killed.has(again)) return
+    killed.add(again)
+    process.kill(again, 'SIGKILL')
+  }
+  kill(pid)
+  const timer = setInterval(() => {
+    for (const [, next] of network.log().matchAll(/^worker \d+ runs again \(process (\d+)\)/gm)) kill(Number(next))
+  }, 5).unref()
+  return () => clearInterval(timer)
+}
+
 const worker = (tab, id) => tab.locator(`[data-worker="${id}"]`)
 const part = (tab, kind) => tab.locator(`[data-part="${kind}"]`)
 
@@ -62,12 +77,13 @@ test('the network is seen as it is: a request while it is answered, a worker tha
   await tab.locator('.rate').first().waitFor()
   await picture(tab, 'network')
 
-  const [{ id, pid }] = network.workers
-  process.kill(pid, 'SIGKILL')
+  const [{ id }] = network.workers
+  const letLive = keepDown(network, network.workers[0])
   const killed = Date.now()
   await worker(tab, id).getByText('unreachable').waitFor()
   console.log(`a killed worker is shown ${Date.now() - killed} ms after it was killed`)
   await tab.getByRole('row', { name: /fewer hosts/ }).waitFor()
+  letLive()
 
   // The gateway goes: what stands there is said to be old, and it goes on by itself.
   line.cut()
@@ -113,10 +129,11 @@ test('status: what was answered and what was not, and by whose doing', async () 
 
   // Its only worker is killed in the middle of answers; the demonstration may be done before.
   let isBroken = false
+  let letLive = () => {}
   for (let tries = 0; tries < 20 && !isBroken; tries += 1) {
     const answer = chat(network.origin, { max_tokens: 900, ignore_eos: true, stream: true }).then((response) => response.text(), String)
     const status = await (await fetch(`${network.origin}/v1/network/status`)).json()
-    if (status.workers[0].measured.orders > 0) process.kill(network.workers[0].pid, 'SIGKILL')
+    if (status.workers[0].measured.orders > 0) letLive = keepDown(network, network.workers[0])
     else await new Promise((resolve) => setTimeout(resolve, 5))
     isBroken = !(await answer).includes('[DONE]')
     if (status.workers[0].measured.orders > 0) break
@@ -127,6 +144,7 @@ test('status: what was answered and what was not, and by whose doing', async () 
   await tab.locator('[data-incident]').first().waitFor()
   assert.doesNotMatch(await tab.locator('main').innerText(), /req_/)
   await picture(tab, 'status-outage')
+  letLive()
 })
 
 test('status says that the ledger stands still, and that it goes on', async () => {

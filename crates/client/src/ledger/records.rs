@@ -7,7 +7,7 @@
 //! Holds:  what is not known is said to be unknown; lists are bounded.
 //! Absent: judging it, and words for people (the binary).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use alloy_sol_types::SolEvent as _;
@@ -19,6 +19,7 @@ use surety_types::{
         address::{AUDITS, CLAIMS, DISPUTES, OPERATORS, RECEIPTS},
     },
 };
+use tokio::time::sleep;
 
 use super::{Ledger, LedgerError, Viewed, nodes::garbage};
 
@@ -26,6 +27,9 @@ use super::{Ledger, LedgerError, Viewed, nodes::garbage};
 pub const DISPUTES_MAX: u64 = 64;
 /// Answers that one digest may be of: a claim on an order names each worker that was given it.
 const TRACES_MAX: usize = 64;
+/// How often an audit is asked for again while a beacon is missing, and after how long.
+const BEACON_TRIES: usize = 10;
+const BEACON_PAUSE: Duration = Duration::from_millis(200);
 /// Disputes in one question.
 const TOGETHER: usize = 8;
 
@@ -105,7 +109,8 @@ impl Ledger {
             }
         }
         // What is shown at once, such as a stop that is none, is convicted without being opened.
-        let mut at_once = BTreeSet::from([self.view(DISPUTES, &IDisputes::disputeOfCall { receipt: wanted }).await?.value]);
+        let mut at_once =
+            BTreeSet::from([self.view(DISPUTES, &IDisputes::disputeOfCall { receipt: wanted }).await?.value]);
         for log in self.logs((IDisputes::Convicted::SIGNATURE_HASH, DISPUTES, json!([]))).await? {
             at_once.extend(IDisputes::Convicted::decode_log_data(&log.inner.data).map(|event| event.id));
         }
@@ -121,7 +126,7 @@ impl Ledger {
         for log in self.logs((IAudits::Disclosed::SIGNATURE_HASH, AUDITS, json!([]))).await? {
             let Ok(event) = IAudits::Disclosed::decode_log_data(&log.inner.data) else { continue };
             if event.receipt == wanted {
-                let audit = self.view(AUDITS, &IAudits::auditOfCall { id: event.id }).await?.value;
+                let audit = self.audit(event.id).await?;
                 let known = found.iter().find(|trace: &&Trace| trace.receipt == Some(*digest));
                 let order = known.map_or(Digest::ZERO, |trace| trace.order);
                 if audit.receipt == wanted {
@@ -229,10 +234,23 @@ impl Ledger {
         let record = known.await?.value;
         let (Some(operator), Some(receipt)) = (record.operator, receipt) else { return Ok(record) };
         let Some(id) = self.disclosed_audit(operator, receipt).await? else { return Ok(record) };
-        let audit = self.view(AUDITS, &IAudits::auditOfCall { id }).await?.value;
+        let audit = self.audit(id).await?;
         // A node that names another audit has found nothing.
         let audit = (audit.receipt == receipt).then_some((id, audit));
         Ok(ReceiptRecord { audit, ..record })
+    }
+
+    /// An audit. Who audits depends on an epoch's beacon, which is not there between the last block before it and its first: then it is
+    /// asked for again.
+    async fn audit(&self, id: B256) -> Result<IAudits::Audit, LedgerError> {
+        let mut tries = 0;
+        loop {
+            match self.view(AUDITS, &IAudits::auditOfCall { id }).await {
+                Err(LedgerError::Reverted { .. }) if tries < BEACON_TRIES => tries += 1,
+                answer => return Ok(answer?.value),
+            }
+            sleep(BEACON_PAUSE).await;
+        }
     }
 
     /// The audit for which a node says that a receipt was disclosed.
