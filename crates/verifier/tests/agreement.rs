@@ -68,7 +68,7 @@ fn compare(json: &[u8], log: &mut Option<fs::File>) -> bool {
         let number = match &ours {
             Ok(_) => 0,
             Err(refusal) => {
-                1 + refusal.fault as u32 | refusal.answer.map_or(0, |answer| (1 + answer as u32) << 8)
+                (1 + refusal.fault as u32) | refusal.answer.map_or(0, |answer| (1 + answer as u32) << 8)
             }
         };
         let head = [(json.len() as u32).to_le_bytes(), number.to_le_bytes()].concat();
