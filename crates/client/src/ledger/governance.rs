@@ -414,7 +414,7 @@ mod tests {
             let event = IGovernance::Proposed {
                 id: U256::from(id), proposer: Address::ZERO, kind: 0, votingEndsAt: 1, title: words.clone(),
             };
-            let data = alloy_primitives::hex::encode(&event.encode_data());
+            let data = alloy_primitives::hex::encode(event.encode_data());
             let log = |data: &str| json!({ "topics": [null, B256::from(U256::from(id))], "data": data });
             let (found, said) = title(&log(&data)).expect("a title");
             prop_assert!(found == id && words.starts_with(&said) && said.len() <= TITLE_BYTES_MAX);

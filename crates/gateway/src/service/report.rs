@@ -141,6 +141,9 @@ pub(crate) struct Known {
     pub(crate) models: BTreeSet<String>,
 }
 
+/// Who answers for an order: an operator, or a worker that has none.
+type Answerable<'a> = (Option<&'a str>, Option<PublicKey>);
+
 impl Tally {
     /// Counts what ended up to now.
     pub(crate) fn report(&self, now_ms: u64, known: &Known) -> ServiceReport {
@@ -149,8 +152,7 @@ impl Tally {
         let (mut hours, mut days) =
             (Buckets::new(now_ms, HOUR_MS, HOURS), Buckets::new(now_ms, DAY_MS, DAYS));
         let mut models: BTreeMap<&str, ([Count; 3], Buckets)> = BTreeMap::new();
-        let mut operators: BTreeMap<(Option<&str>, Option<PublicKey>), (BTreeSet<PublicKey>, [Orders; 3])> =
-            BTreeMap::new();
+        let mut operators: BTreeMap<Answerable<'_>, (BTreeSet<PublicKey>, [Orders; 3])> = BTreeMap::new();
         let named = self.nameable(known);
         for record in self.records() {
             let age_ms = now_ms.saturating_sub(record.ended_ms);
