@@ -12,11 +12,7 @@ use std::{
 };
 
 use alloy_primitives::Address;
-use axum::{
-    body::Bytes,
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
-};
+use axum::{http::HeaderMap, response::Response};
 use serde::Serialize;
 use surety_client::ledger::{
     Ledger, LedgerError,
@@ -26,17 +22,18 @@ use surety_client::ledger::{
     powers::powers,
     survey::Survey,
 };
-use surety_types::Digest;
 use tokio::{sync, time::timeout};
 use tracing::warn;
 
-use crate::error::{ApiError, Code};
+use crate::{
+    api::{fresh::Shown, ledger::too_late},
+    error::{ApiError, Code},
+};
 
 /// A page that is no older needs no look at the chain.
 const FRESH: Duration = Duration::from_millis(200);
 /// For the ledger to answer all that a page asks.
 const TIMEOUT: Duration = Duration::from_secs(20);
-const ETAG_DOMAIN: &str = "surety 2026 gateway page etag v1";
 
 /// The pages.
 #[derive(Debug)]
@@ -63,8 +60,7 @@ struct LastFlows {
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     number: u64,
-    body: Bytes,
-    etag: HeaderValue,
+    shown: Arc<Shown>,
 }
 
 /// A value that is computed for everybody.
@@ -205,37 +201,17 @@ impl Surveys {
 
 impl Page {
     fn new(number: u64, page: &impl Serialize) -> Result<Page, ApiError> {
-        let body = serde_json::to_vec(page).map_err(|_| ApiError::bug("a page cannot be written"))?;
-        let digest = Digest::of(ETAG_DOMAIN, &body).to_string();
-        let tag = digest.get(..32).unwrap_or(&digest);
-        let etag = HeaderValue::try_from(format!("\"{tag}\""))
-            .map_err(|_| ApiError::bug("a digest is no header's value"))?;
-        Ok(Page { number, body: body.into(), etag })
+        Ok(Page { number, shown: Arc::new(Shown::new(page)?) })
     }
 
     /// The page, or that it is the one that the caller has.
-    pub(crate) fn response(self, asked: &HeaderMap) -> Response {
-        let tags = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-        let own = self.etag.to_str().unwrap_or_default();
-        let is_known =
-            tags.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == own);
-        let headers = [
-            (header::ETAG, self.etag.clone()),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        ];
-        if is_known {
-            return (axum::http::StatusCode::NOT_MODIFIED, headers).into_response();
-        }
-        let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        (headers, [json], self.body).into_response()
+    pub(crate) fn response(&self, asked: &HeaderMap) -> Response {
+        self.shown.response(asked)
     }
 }
 
 async fn in_time(page: impl Future<Output = Result<Page, ApiError>>) -> Result<Page, ApiError> {
-    timeout(TIMEOUT, page).await.unwrap_or_else(|_| {
-        let message = "The ledger did not answer in time. Try again later.";
-        Err(ApiError::new(Code::LedgerUnavailable, message))
-    })
+    timeout(TIMEOUT, page).await.map_err(|_| too_late())?
 }
 
 fn unavailable(error: LedgerError) -> ApiError {
@@ -246,6 +222,8 @@ fn unavailable(error: LedgerError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use axum::http::{HeaderValue, header};
 
     use super::*;
 

@@ -57,17 +57,20 @@ impl Fresh {
             return Ok(Arc::clone(&made.shown));
         }
         let began = Instant::now();
-        let json =
-            serde_json::to_vec(&make.await?).map_err(|_| ApiError::bug("what it shows is not JSON"))?;
-        let digest = Digest::of(ETAG_DOMAIN, &json).to_string();
-        let etag = HeaderValue::try_from(format!("\"{}\"", &digest[..32])).expect("hexadecimal digits");
-        let shown = Arc::new(Shown { etag, json: json.into() });
+        let shown = Arc::new(Shown::new(&make.await?)?);
         *made = Some(Made { at: Instant::now(), took: began.elapsed(), shown: Arc::clone(&shown) });
         Ok(shown)
     }
 }
 
 impl Shown {
+    pub(crate) fn new(resource: &impl Serialize) -> Result<Shown, ApiError> {
+        let json = serde_json::to_vec(resource).map_err(|_| ApiError::bug("what it shows is not JSON"))?;
+        let digest = Digest::of(ETAG_DOMAIN, &json).to_string();
+        let etag = HeaderValue::try_from(format!("\"{}\"", &digest[..32])).expect("hexadecimal digits");
+        Ok(Shown { etag, json: json.into() })
+    }
+
     /// The resource, or that it is the same as before.
     pub(crate) fn response(&self, asked: &HeaderMap) -> Response {
         let is_known = self.etag.to_str().is_ok_and(|etag| pages::is_known(asked, etag));

@@ -13,7 +13,7 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
 };
 use surety_client::{
-    Account,
+    Account, AccountError,
     ledger::{rechecked::rechecked, records::ReceiptRecord},
 };
 use surety_types::{Acceptance, Answer, Digest, Evidence, Order, PublicKey, Receipt, Signed};
@@ -54,15 +54,24 @@ pub(super) async fn receipt_ledger(
         ApiError::new(Code::NoLedger, message)
     })?;
     let evidence = readable(id, &json)?;
-    let _turn = payer.looks.try_acquire().map_err(|_| {
-        ApiError::new(Code::LedgerUnavailable, "The ledger is being asked by others. Try again shortly.")
-    })?;
-    let parts = timeout(TIMEOUT, look_up(payer.account(), &evidence)).await.unwrap_or_else(|_| {
-        let message = "The ledger did not answer in time. Try again later.";
-        Err(ApiError::new(Code::LedgerUnavailable, message))
-    })?;
+    let _turn = payer.looks.try_acquire().map_err(|_| busy())?;
+    let parts = timeout(TIMEOUT, look_up(payer.account(), &evidence)).await.map_err(|_| too_late())??;
     let parts_left_out = evidence.answers.len().saturating_sub(PARTS_MAX) as u64;
     Ok(Json(ReceiptOnLedger { id: id.to_string(), object: "receipt.ledger", parts, parts_left_out }))
+}
+
+/// Why the ledger was not asked, or did not answer.
+pub(super) fn busy() -> ApiError {
+    ApiError::new(Code::LedgerUnavailable, "The ledger is being asked by others. Try again shortly.")
+}
+
+pub(crate) fn too_late() -> ApiError {
+    ApiError::new(Code::LedgerUnavailable, "The ledger did not answer in time. Try again later.")
+}
+
+pub(super) fn unasked(error: &AccountError) -> ApiError {
+    let message = format!("The ledger cannot be asked: {}. {}.", error.message, error.hint);
+    ApiError::new(Code::LedgerUnavailable, message)
 }
 
 async fn look_up(account: &dyn Account, evidence: &Evidence) -> Result<Vec<PartOnLedger>, ApiError> {
@@ -70,10 +79,7 @@ async fn look_up(account: &dyn Account, evidence: &Evidence) -> Result<Vec<PartO
     for answer in evidence.answers.iter().take(PARTS_MAX) {
         let Some(signed) = SignedFor::of(answer) else { continue };
         let SignedFor { receipt, order, worker } = signed;
-        let record = account.answer_record(receipt, order, worker).await.map_err(|error| {
-            let message = format!("The ledger cannot be asked: {}. {}.", error.message, error.hint);
-            ApiError::new(Code::LedgerUnavailable, message)
-        })?;
+        let record = account.answer_record(receipt, order, worker).await.map_err(|error| unasked(&error))?;
         parts.push(part(&signed, &record));
     }
     Ok(parts)

@@ -24,8 +24,8 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{
+    ledger::{busy, too_late, unasked},
     look::path_text,
-    standing::{busy, too_late, unasked},
 };
 use crate::{
     error::{ApiError, Code, ErrorBody},

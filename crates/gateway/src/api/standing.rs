@@ -19,7 +19,11 @@ use surety_types::abi::{IAudits, IClaims, IDisputes, IOperators, Module};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{fields::quote, look::path_text};
+use super::{
+    fields::quote,
+    ledger::{busy, too_late, unasked},
+    look::path_text,
+};
 use crate::{
     error::{ApiError, Code, ErrorBody},
     gateway::Shared,
@@ -112,20 +116,6 @@ pub(super) async fn standing(
     };
     let fresh = shared.views.of_operator(&shared, &operator.to_string()).ledger;
     Ok(fresh.get(AGE_MAX, made).await?.response(&headers))
-}
-
-/// Why the ledger was not asked, or did not answer.
-pub(super) fn busy() -> ApiError {
-    ApiError::new(Code::LedgerUnavailable, "The ledger is being asked by others. Try again shortly.")
-}
-
-pub(super) fn too_late() -> ApiError {
-    ApiError::new(Code::LedgerUnavailable, "The ledger did not answer in time. Try again later.")
-}
-
-pub(super) fn unasked(error: &AccountError) -> ApiError {
-    let message = format!("The ledger cannot be asked: {}. {}.", error.message, error.hint);
-    ApiError::new(Code::LedgerUnavailable, message)
 }
 
 async fn record(account: &dyn Account, operator: Address) -> Result<OperatorOnLedger, AccountError> {
