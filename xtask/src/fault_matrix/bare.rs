@@ -7,9 +7,10 @@
 //! Absent: lies, and what the ledger knows (`paid`).
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,6 @@ const WITHDRAWN: (&str, usize) = ("soon-withdrawn", 1);
 const HOUR_S: i64 = 3600;
 /// What passes a slow link in a second.
 const SLOW_BITS: u32 = 12_000;
-/// A little less than a gateway waits for a body.
-const HELD: Duration = Duration::from_secs(50);
 /// The longest body that a gateway takes, and how many of them it holds at once.
 const BODY_BYTES_MAX: usize = 16 << 20;
 const BODIES_MAX: usize = 16;
@@ -338,50 +337,32 @@ impl Bare {
         ended(Door { key: Some(wrong), ..door.clone() }.ask(body, &Progress::default()))
     }
 
-    /// Asks while as many bodies are on their way as the gateway holds. It gives up a body after a minute: on a slow machine that may
-    /// be before it holds all.
+    /// Asks while as many bodies are on their way as the gateway holds.
     fn overloaded(&self, body: &Value) -> Result<(String, bool)> {
-        for _ in 0..TRIES {
-            if let Some(heard) = self.held(body)? {
-                return ended(heard);
-            }
-        }
-        anyhow::bail!("the gateway holds more than it should")
+        let all_but_one = vec![b' '; BODY_BYTES_MAX - 1];
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let senders: Vec<_> = (0..BODIES_MAX)
+                .map(|_| scope.spawn(|| hold_a_body(&self.door.host, &all_but_one, &is_over)))
+                .collect();
+            let heard = self.refused_for_text(body);
+            is_over.store(true, Ordering::Relaxed);
+            senders.into_iter().try_for_each(|sender| sender.join().expect("no panic"))?;
+            ended(heard?)
+        })
     }
 
-    /// One try of that; none if the gateway answered all the while.
-    fn held(&self, body: &Value) -> Result<Option<Heard>> {
-        let all_but_one = vec![b' '; BODY_BYTES_MAX - 1];
-        let held = thread::scope(|scope| {
-            let senders: Vec<_> = (0..BODIES_MAX)
-                .map(|_| {
-                    scope.spawn(|| -> Result<TcpStream> {
-                        let mut stream = TcpStream::connect(&self.door.host)?;
-                        let head = format!(
-                            "POST /v1/chat/completions HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
-                             content-length: {BODY_BYTES_MAX}\r\n\r\n",
-                            self.door.host
-                        );
-                        stream.write_all(head.as_bytes())?;
-                        stream.write_all(&all_but_one)?;
-                        Ok(stream)
-                    })
-                })
-                .collect();
-            senders.into_iter().map(|sender| sender.join().expect("no panic")).collect::<Result<Vec<_>>>()
-        })?;
-        let until = Instant::now() + HELD;
+    /// Asks until the gateway holds too much text to take more.
+    fn refused_for_text(&self, body: &Value) -> Result<Heard> {
+        let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             let heard = self.door.ask(body, &Progress::default());
-            // What was sent may still be on its way to the gateway.
-            let there = matches!(&heard.ended, Ended::Told(why) if why.contains("as much text as it can"));
-            if there {
-                drop(held);
-                return Ok(Some(heard));
+            if matches!(&heard.ended, Ended::Told(why) if why.contains("as much text as it can")) {
+                return Ok(heard);
             }
             thread::sleep(PAUSE);
         }
-        Ok(None)
+        anyhow::bail!("the gateway holds more than it should")
     }
 
     /// Waits until the gateway holds just so many workers ready.
@@ -393,6 +374,27 @@ impl Bare {
         }
         Ok(())
     }
+}
+
+/// Has a body on its way but for its last byte until it is over; sends another where the gateway gave one up: it came while
+/// another had the last of the room, or took too long.
+fn hold_a_body(host: &str, all_but_one: &[u8], is_over: &AtomicBool) -> Result<()> {
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
+         content-length: {BODY_BYTES_MAX}\r\n\r\n"
+    );
+    while !is_over.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(PAUSE))?;
+        if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(all_but_one)).is_err() {
+            continue;
+        }
+        let is_silent = |heard: io::Result<usize>| {
+            heard.is_err_and(|why| matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+        };
+        while !is_over.load(Ordering::Relaxed) && is_silent(stream.read(&mut [0])) {}
+    }
+    Ok(())
 }
 
 fn ended(heard: Heard) -> Result<(String, bool)> {
