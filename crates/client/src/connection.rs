@@ -7,8 +7,8 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use surety_net::{CloseCode, ConnectError, Endpoint, Link, Lost, Protocol, StatusError, WorkerAddress};
-use surety_types::{PublicKey, Region, Request, Signed, WorkerStatus};
+use surety_net::{AskError, CloseCode, ConnectError, Endpoint, Link, Lost, Protocol, WorkerAddress};
+use surety_types::{Digest, Inclusion, PublicKey, Region, Request, Signed, WorkerStatus};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
@@ -120,7 +120,7 @@ impl Connection {
     }
 
     /// Asks the worker how it is.
-    pub async fn status(&self) -> Result<WorkerStatus, StatusError> {
+    pub async fn status(&self) -> Result<WorkerStatus, AskError> {
         // One question at a time, on a connection of its own.
         let mut kept = self.inner.status.lock().await;
         let (link, status) = match kept.take().filter(|link| !link.is_closed()) {
@@ -154,16 +154,27 @@ impl Connection {
     }
 
     /// Asks for the status on a new connection.
-    async fn ask_anew(&self) -> Result<(Link, WorkerStatus), StatusError> {
+    async fn ask_anew(&self) -> Result<(Link, WorkerStatus), AskError> {
         let Inner { endpoint, address, heard, .. } = &*self.inner;
         let began = Instant::now();
         let link = endpoint
             .connect_within(address, Protocol::Status, FIRST_WAIT)
             .await
-            .map_err(|error| StatusError::Open(surety_net::OpenError::Lost(error.as_lost())))?;
+            .map_err(|error| AskError::Open(surety_net::OpenError::Lost(error.as_lost())))?;
         let status = link.status(STATUS_WAIT).await?;
         heard.send_replace(began);
         Ok((link, status))
+    }
+
+    /// Asks the worker where a receipt stands in its log, on a connection of its own. What it says is worth what
+    /// [`crate::inclusion::checked`] makes of it.
+    pub async fn inclusion(&self, receipt: Digest) -> Result<Inclusion, AskError> {
+        let Inner { endpoint, address, .. } = &*self.inner;
+        let link = endpoint
+            .connect_within(address, Protocol::Log, LONGEST_WAIT)
+            .await
+            .map_err(|error| AskError::Open(surety_net::OpenError::Lost(error.as_lost())))?;
+        link.inclusion(receipt, STATUS_WAIT).await
     }
 
     /// Sends an order, its request and the tokens it resumes from; what comes of it is the session's to tell.

@@ -14,6 +14,7 @@
 pub mod channel;
 mod connection;
 pub mod https;
+pub mod inclusion;
 pub mod ledger;
 pub mod models;
 mod reach;
@@ -24,7 +25,7 @@ pub use channel::{Account, AccountError, Purse, PurseError, account_on};
 pub use connection::{Connection, OrderOptions};
 pub use reach::Reach;
 pub use session::{Completed, Party, Refusal, Session, SessionError, SessionEvent};
-pub use surety_net::StatusError;
+pub use surety_net::AskError;
 pub use surety_proof::{
     Check, Checked, CheckedEvidence, EvidenceFault, Expected, IdsHasher, TextHasher, check_evidence,
 };

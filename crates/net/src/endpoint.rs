@@ -192,7 +192,7 @@ impl Endpoint {
         blobs: Option<ListenLimits>,
     ) -> (Option<Listener>, Option<BlobListener>) {
         let taken = |protocol: &Protocol| match protocol {
-            Protocol::Serve | Protocol::Status | Protocol::Audit => orders.is_some(),
+            Protocol::Serve | Protocol::Status | Protocol::Audit | Protocol::Log => orders.is_some(),
             Protocol::Blobs => blobs.is_some(),
         };
         let names = Protocol::ALL.into_iter().filter(taken).map(|protocol| protocol.alpn().to_vec());

@@ -23,8 +23,10 @@ pub use address::{
 };
 pub use endpoint::{BindError, BindOptions, ConnectError, Endpoint, RelayError};
 pub use frame::{FrameDecoder, FrameError, encode_frame};
-pub use link::{Link, OpenError, StatusError};
-pub use listen::{AuditStream, BlobListener, BlobStream, Incoming, ListenLimits, Listener, StatusStream};
+pub use link::{AskError, Link, OpenError};
+pub use listen::{
+    AuditStream, BlobListener, BlobStream, Incoming, ListenLimits, Listener, LogStream, StatusStream,
+};
 pub use local::{Announced, LocalError, LocalNetwork, announce, find};
 pub use protocol::{CloseCode, Lost, Protocol};
 pub use relay::{Relay, RelayCounts, RelayLimits};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use iroh::endpoint::Connection;
-use surety_types::{Canonical, StatusRequest, WorkerStatus};
+use surety_types::{Canonical, Digest, Inclusion, InclusionRequest, StatusRequest, WorkerStatus};
 use tokio::time::timeout;
 
 use crate::{
@@ -30,23 +30,23 @@ pub enum OpenError {
     Busy,
 }
 
-/// Why there is no status.
+/// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum StatusError {
+pub enum AskError {
     /// No stream.
-    #[error("cannot ask for the status")]
+    #[error("the worker cannot be asked")]
     Open(#[from] OpenError),
     /// Not asked.
-    #[error("cannot ask for the status")]
+    #[error("the worker cannot be asked")]
     Send(#[from] SendError),
     /// Not answered.
-    #[error("no status came")]
+    #[error("no answer came")]
     Receive(#[from] ReceiveError),
     /// The worker finished without answering.
-    #[error("the worker ended the stream without a status")]
+    #[error("the worker ended the stream without an answer")]
     NoAnswer,
     /// It speaks for another.
-    #[error("the status is another worker's")]
+    #[error("the answer is another worker's")]
     OtherWorker,
 }
 
@@ -66,15 +66,24 @@ impl Link {
     }
 
     /// Asks for the worker's status, within `limit`.
-    pub async fn status(&self, limit: Duration) -> Result<WorkerStatus, StatusError> {
+    pub async fn status(&self, limit: Duration) -> Result<WorkerStatus, AskError> {
         let mut stream: Stream<StatusRequest, WorkerStatus> = self.open().await?;
         stream.send(&StatusRequest {}).await?;
-        let status = stream.receive_within(limit).await?.ok_or(StatusError::NoAnswer)?;
+        let status = stream.receive_within(limit).await?.ok_or(AskError::NoAnswer)?;
         stream.reset(CloseCode::Done);
         if status.worker != self.address.key {
-            return Err(StatusError::OtherWorker);
+            return Err(AskError::OtherWorker);
         }
         Ok(status)
+    }
+
+    /// Asks where a receipt stands in the worker's log, within `limit`.
+    pub async fn inclusion(&self, receipt: Digest, limit: Duration) -> Result<Inclusion, AskError> {
+        let mut stream: Stream<InclusionRequest, Inclusion> = self.open().await?;
+        stream.send(&InclusionRequest { receipt }).await?;
+        let inclusion = stream.receive_within(limit).await?.ok_or(AskError::NoAnswer)?;
+        stream.reset(CloseCode::Done);
+        Ok(inclusion)
     }
 
     /// Opens a stream of a protocol whose messages another room defines. The peer hears of it with the first one.

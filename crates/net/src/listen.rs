@@ -1,13 +1,16 @@
 //! The listener: takes connections and hands out their streams, a bounded number at once.
 //!
-//! In:     connections from anyone. Out: order, status, audit and blob streams.
+//! In:     connections from anyone. Out: order, status, audit, log and blob streams.
 //! Holds:  what is over a limit is refused with a reason, at the cost of the one who came too late; one peer's
 //!         misbehaviour ends its own stream or connection and no other.
 
 use std::{sync::Arc, time::Duration};
 
 use iroh::endpoint::{Connection, RecvStream, SendStream};
-use surety_types::{AuditEvidence, Canonical, EvidenceRequest, PublicKey, StatusRequest, WorkerStatus};
+use surety_types::{
+    AuditEvidence, Canonical, EvidenceRequest, Inclusion, InclusionRequest, PublicKey, StatusRequest,
+    WorkerStatus,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -37,7 +40,7 @@ impl Default for ListenLimits {
     }
 }
 
-/// Takes connections for orders, status and audits until it is dropped or its endpoint is closed.
+/// Takes connections for orders, status, audits and logs until it is dropped or its endpoint is closed.
 #[derive(Debug)]
 pub struct Listener {
     incoming: mpsc::Receiver<Incoming>,
@@ -62,10 +65,15 @@ pub enum Incoming {
     Status(StatusStream),
     /// It will ask for the evidence of an audit.
     Audit(AuditStream),
+    /// It will ask for a receipt's place in the log.
+    Log(LogStream),
 }
 
 /// The audited side of a stream for an audit's evidence.
 pub type AuditStream = Stream<AuditEvidence, EvidenceRequest>;
+
+/// The worker's side of a stream for a receipt's place in its log.
+pub type LogStream = Stream<Inclusion, InclusionRequest>;
 
 /// A stream that asks for parts of a file. Nothing of it has been read.
 #[derive(Debug)]
@@ -225,6 +233,13 @@ async fn take_streams(
             let frame_timeout = frame_timeout(&orders.limits);
             take(connection, &orders, |send, receive, peer, permit| {
                 Incoming::Audit(Stream::new(send, receive, peer).limited(frame_timeout, permit))
+            })
+            .await;
+        }
+        (Some(Protocol::Log), Some(orders), _) => {
+            let frame_timeout = frame_timeout(&orders.limits);
+            take(connection, &orders, |send, receive, peer, permit| {
+                Incoming::Log(Stream::new(send, receive, peer).limited(frame_timeout, permit))
             })
             .await;
         }

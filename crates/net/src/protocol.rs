@@ -13,13 +13,16 @@ pub enum Protocol {
     Status,
     /// One request for the evidence of an audit per stream.
     Audit,
+    /// One request for a receipt's place in its worker's log per stream.
+    Log,
     /// One request for parts of a file per stream; its messages are the room's that speaks it (`blobs`).
     Blobs,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 4] = [Protocol::Serve, Protocol::Status, Protocol::Audit, Protocol::Blobs];
+    pub const ALL: [Protocol; 5] =
+        [Protocol::Serve, Protocol::Status, Protocol::Audit, Protocol::Log, Protocol::Blobs];
 
     /// The name by which both sides agree on it (ALPN), R-9.2.
     pub fn alpn(self) -> &'static [u8] {
@@ -27,6 +30,7 @@ impl Protocol {
             Protocol::Serve => b"surety/serve/1",
             Protocol::Status => b"surety/status/1",
             Protocol::Audit => b"surety/audit/1",
+            Protocol::Log => b"surety/log/1",
             Protocol::Blobs => b"surety/blobs/1",
         }
     }

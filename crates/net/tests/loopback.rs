@@ -9,9 +9,8 @@ use std::{
 
 use iroh::{EndpointAddr, EndpointId, RelayMode, endpoint::presets};
 use surety_net::{
-    BindOptions, CloseCode, ConnectError, Endpoint, FrameError, Incoming, Link, ListenLimits, Lost,
-    OpenError, Protocol, ReceiveError, SendError, ServeStream, StatusError, Stream, WorkerAddress,
-    encode_frame,
+    AskError, BindOptions, CloseCode, ConnectError, Endpoint, FrameError, Incoming, Link, ListenLimits, Lost,
+    OpenError, Protocol, ReceiveError, SendError, ServeStream, Stream, WorkerAddress, encode_frame,
 };
 use surety_types::{
     Canonical, DecodeError, Digest, FromWorker, Manifest, SecretKey, ServedModel, Text, ToWorker,
@@ -104,6 +103,7 @@ impl Echo {
                             let _ = stream.reply(&status_of(1)).await;
                         }
                         Incoming::Audit(mut stream) => stream.reset(CloseCode::Failed),
+                        Incoming::Log(mut stream) => stream.reset(CloseCode::Failed),
                     }
                 });
             }
@@ -422,7 +422,7 @@ async fn only_the_one_called_may_answer() {
         }
     });
     let link = payer.connect(&liar.address(), Protocol::Status).await.unwrap();
-    assert!(matches!(link.status(PATIENCE).await, Err(StatusError::OtherWorker)));
+    assert!(matches!(link.status(PATIENCE).await, Err(AskError::OtherWorker)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

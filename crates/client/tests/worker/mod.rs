@@ -101,7 +101,7 @@ impl Worker {
                         Incoming::Order(stream) => script(Served::new(stream, ended).await).await,
                         // The payer may be gone already.
                         Incoming::Status(stream) => drop(stream.reply(&status()).await),
-                        Incoming::Audit(_) => {}
+                        Incoming::Audit(_) | Incoming::Log(_) => {}
                     }
                 });
             }

@@ -1,7 +1,7 @@
 //! Ledger: what the ledger knows of the answers to a request that was answered here.
 //!
-//! In:     GET requests, by a request's id. Out: for each part, whether it was drawn, audited, disputed, refunded.
-//! Touches: the evidence on disk, to read; the ledger, through the payer's account.
+//! In:     GET requests, by a request's id. Out: for each part, whether it is in a log, was drawn, audited, disputed, refunded.
+//! Touches: the evidence on disk, to read; the ledger, through the payer's account; workers, for places in their logs.
 //! Holds:  only what somebody signed is asked about; so many questions at once, and so long; a ledger that is not there or does
 //!         not answer is an error of its own, and never "not audited".
 //! Absent: what is said of a record (`client::ledger::rechecked`); who is accountable (`surety explain`).
@@ -14,14 +14,16 @@ use axum::{
 };
 use surety_client::{
     Account, AccountError,
+    inclusion::{self, Included},
     ledger::{rechecked::rechecked, records::ReceiptRecord},
 };
 use surety_types::{Acceptance, Answer, Digest, Evidence, Order, PublicKey, Receipt, Signed};
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::{
     look::{kept, readable},
-    shapes::{PartOnLedger, ReceiptOnLedger},
+    shapes::{InclusionOnLedger, PartOnLedger, ReceiptOnLedger},
 };
 use crate::{
     error::{ApiError, Code, ErrorBody},
@@ -55,7 +57,8 @@ pub(super) async fn receipt_ledger(
     })?;
     let evidence = readable(id, &json)?;
     let _turn = payer.looks.try_acquire().map_err(|_| busy())?;
-    let parts = timeout(TIMEOUT, look_up(payer.account(), &evidence)).await.map_err(|_| too_late())??;
+    let parts =
+        timeout(TIMEOUT, look_up(&shared, payer.account(), &evidence)).await.map_err(|_| too_late())??;
     let parts_left_out = evidence.answers.len().saturating_sub(PARTS_MAX) as u64;
     Ok(Json(ReceiptOnLedger { id: id.to_string(), object: "receipt.ledger", parts, parts_left_out }))
 }
@@ -74,13 +77,18 @@ pub(super) fn unasked(error: &AccountError) -> ApiError {
     ApiError::new(Code::LedgerUnavailable, message)
 }
 
-async fn look_up(account: &dyn Account, evidence: &Evidence) -> Result<Vec<PartOnLedger>, ApiError> {
+async fn look_up(
+    shared: &Shared,
+    account: &dyn Account,
+    evidence: &Evidence,
+) -> Result<Vec<PartOnLedger>, ApiError> {
     let mut parts = Vec::new();
     for answer in evidence.answers.iter().take(PARTS_MAX) {
         let Some(signed) = SignedFor::of(answer) else { continue };
-        let SignedFor { receipt, order, worker } = signed;
+        let SignedFor { receipt, order, worker, .. } = signed;
         let record = account.answer_record(receipt, order, worker).await.map_err(|error| unasked(&error))?;
-        parts.push(part(&signed, &record));
+        let included = included(shared, account, &signed, &record).await?;
+        parts.push(part(&signed, &record, included));
     }
     Ok(parts)
 }
@@ -91,6 +99,7 @@ struct SignedFor {
     receipt: Option<Digest>,
     order: Digest,
     worker: PublicKey,
+    accepted: bool,
 }
 
 impl SignedFor {
@@ -98,21 +107,51 @@ impl SignedFor {
         let order = Signed::<Order>::peek_value(&answer.order).ok()?.0.digest();
         let receipt = answer.receipt.as_ref().and_then(|receipt| Signed::<Receipt>::open(receipt).ok());
         if let Some(receipt) = receipt {
-            return Some(SignedFor { receipt: Some(receipt.digest()), order, worker: receipt.worker });
+            let accepted = answer.acceptance.is_some();
+            return Some(SignedFor {
+                receipt: Some(receipt.digest()),
+                order,
+                worker: receipt.worker,
+                accepted,
+            });
         }
         let (acceptance, _) = Signed::<Acceptance>::peek_value(answer.acceptance.as_ref()?).ok()?;
-        Some(SignedFor { receipt: None, order, worker: acceptance.worker })
+        Some(SignedFor { receipt: None, order, worker: acceptance.worker, accepted: true })
     }
 }
 
-fn part(signed: &SignedFor, record: &ReceiptRecord) -> PartOnLedger {
-    let known = rechecked(record);
+/// Whether the receipt is in its operator's log; none if there is nobody to ask. What follows no acceptance is in none.
+async fn included(
+    shared: &Shared,
+    account: &dyn Account,
+    signed: &SignedFor,
+    record: &ReceiptRecord,
+) -> Result<Option<Included>, ApiError> {
+    let (Some(receipt), true, Some(operator)) = (signed.receipt, signed.accepted, record.operator) else {
+        return Ok(None);
+    };
+    let Some(connection) = shared.workers.connection(&signed.worker) else { return Ok(None) };
+    let said = match connection.inclusion(receipt).await {
+        Ok(said) => said,
+        Err(error) => {
+            debug!(%error, "a worker does not say where a receipt stands in its log");
+            return Ok(None);
+        }
+    };
+    let included = inclusion::checked(account, operator, &receipt, said).await;
+    included.map(Some).map_err(|error| unasked(&error))
+}
+
+fn part(signed: &SignedFor, record: &ReceiptRecord, included: Option<Included>) -> PartOnLedger {
+    let mut known = rechecked(record);
+    known.said.extend(included.as_ref().map(Included::said));
     PartOnLedger {
         worker: signed.worker.to_string(),
         order: signed.order.to_string(),
         receipt: signed.receipt.map(|receipt| receipt.to_string()),
         operator: known.operator,
         log_posted_to_epoch: known.log_posted_to_epoch,
+        inclusion: included.map(shown),
         drawn: known.drawn,
         audit: known.audit,
         audited_by: known.audited_by,
@@ -128,5 +167,22 @@ fn part(signed: &SignedFor, record: &ReceiptRecord) -> PartOnLedger {
         compensated: known.compensated,
         compensation_wei: known.compensation,
         said: known.said,
+    }
+}
+
+fn shown(included: Included) -> InclusionOnLedger {
+    let (state, epoch, proof) = match included {
+        Included::Shown(proof) => ("included", Some(proof.epoch), Some(proof)),
+        Included::NotYet { epoch } => ("not_yet", Some(epoch), None),
+        Included::Refuted { epoch } => ("refuted", Some(epoch), None),
+        Included::NotShown => ("not_shown", None, None),
+    };
+    InclusionOnLedger {
+        state,
+        epoch,
+        index: proof.as_ref().map(|proof| proof.index),
+        size: proof.as_ref().map(|proof| proof.size),
+        root: proof.as_ref().map(|proof| proof.root.to_string()),
+        path: proof.iter().flat_map(|proof| &proof.path).map(Digest::to_string).collect(),
     }
 }

@@ -485,6 +485,24 @@ pub struct ReceiptOnLedger {
     pub parts_left_out: u64,
 }
 
+/// Where a receipt stands in the log of its operator, as its worker shows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InclusionOnLedger {
+    /// `included`: a path leads from it to the root on the ledger. `not_yet`: by its worker's word; there is no root of that epoch
+    /// yet. `refuted`: the path leads elsewhere. `not_shown`: there was none.
+    pub state: &'static str,
+    /// The epoch of the log.
+    pub epoch: Option<u64>,
+    /// The leaf's, from 0.
+    pub index: Option<u64>,
+    /// Leaves of the log.
+    pub size: Option<u64>,
+    /// The log's root, as it stands on the ledger, hexadecimal: RFC 9162, SHA-256; the receipt's digest is the leaf's entry.
+    pub root: Option<String>,
+    /// Hashes from the leaf to the root, hexadecimal.
+    pub path: Vec<String>,
+}
+
 /// What the ledger knows of one worker's part in an answer. Amounts are wei, as decimal text.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PartOnLedger {
@@ -498,6 +516,8 @@ pub struct PartOnLedger {
     pub operator: Option<String>,
     /// The last epoch for which the operator posted the log of its receipts.
     pub log_posted_to_epoch: Option<u64>,
+    /// Where its receipt stands in the operator's log; null where that could not be asked.
+    pub inclusion: Option<InclusionOnLedger>,
     /// Whether the receipt was drawn for an audit and disclosed.
     pub drawn: bool,
     /// How far the audit is: disclosed, no answer to compute, committed, revealed, passed, differing; or confidential by the payer's wish.

@@ -28,6 +28,7 @@ use std::{
 };
 
 use alloy_primitives::Address;
+use surety_client::Connection;
 use surety_net::{Endpoint, WorkerAddress};
 use surety_types::{Price, PublicKey, Region, ServedModel, WEI_PER_MICRO_CREDIT, WorkerStatus};
 
@@ -198,6 +199,12 @@ impl Workers {
         let theirs =
             all.iter().filter(|worker| worker.operator().is_some_and(|own| operators.contains(&own)));
         of.iter().copied().chain(theirs.map(|worker| worker.key())).collect()
+    }
+
+    /// The connection to a worker, if it is there.
+    pub(crate) fn connection(&self, key: &PublicKey) -> Option<Connection> {
+        let worker = self.all().into_iter().find(|worker| worker.key() == *key)?;
+        Some(worker.connection.clone()).filter(Connection::is_connected)
     }
 
     pub(crate) fn payer(&self) -> Option<&Arc<Payer>> {

@@ -19,8 +19,8 @@ use surety_net::{BindOptions, CloseCode, Endpoint, Incoming, ListenLimits, Serve
 use surety_proof::{output_digest, prompt_digest, state_commitment, text_digest};
 use surety_types::{
     Acceptance, Alternative, Amount, Digest, FailureCode, FileDigest, FinishReason, FormatSummary,
-    FromWorker, Manifest, Order, Outcome, Pooling, Price, Progress, Prompt, Receipt, Region, Request,
-    SecretKey, ServedModel, Signed, Text, ToWorker, TokenLogprob, Vectors, Voucher, WorkerState,
+    FromWorker, Inclusion, Manifest, Order, Outcome, Pooling, Price, Progress, Prompt, Receipt, Region,
+    Request, SecretKey, ServedModel, Signed, Text, ToWorker, TokenLogprob, Vectors, Voucher, WorkerState,
     WorkerStatus,
     embedding::{vector_bytes, vector_digest},
     receipt::RECEIPT_VERSION,
@@ -77,6 +77,7 @@ pub struct FakeWorker {
     pub diary: Arc<Diary>,
     endpoint: Endpoint,
     state: Arc<Mutex<WorkerStatus>>,
+    inclusion: Arc<Mutex<Inclusion>>,
     _tasks: JoinSet<()>,
 }
 
@@ -173,7 +174,9 @@ impl FakeWorker {
             models,
             region: None,
         }));
+        let inclusion = Arc::new(Mutex::new(Inclusion::Unknown));
         let (status, seen, leaving) = (Arc::clone(&state), Arc::clone(&diary), endpoint.clone());
+        let shown = Arc::clone(&inclusion);
         tasks.spawn(async move {
             let mut orders = JoinSet::new();
             while let Some(incoming) = listener.accept().await {
@@ -183,6 +186,14 @@ impl FakeWorker {
                         orders.spawn(async move { drop(stream.reply(&status).await) });
                     }
                     Incoming::Audit(_) => {}
+                    Incoming::Log(mut stream) => {
+                        let shown = shown.lock().expect("no panic").clone();
+                        orders.spawn(async move {
+                            let _ = stream.receive().await;
+                            let _ = stream.send(&shown).await;
+                            let _ = stream.finish().await;
+                        });
+                    }
                     Incoming::Order(stream) => {
                         let (key, diary, endpoint) = (key.clone(), Arc::clone(&seen), leaving.clone());
                         let region = status.lock().expect("no panic").region.clone();
@@ -194,7 +205,7 @@ impl FakeWorker {
                 }
             }
         });
-        FakeWorker { address: endpoint.address(), diary, endpoint, state, _tasks: tasks }
+        FakeWorker { address: endpoint.address(), diary, endpoint, state, inclusion, _tasks: tasks }
     }
 
     pub fn key(&self) -> String {
@@ -204,6 +215,11 @@ impl FakeWorker {
     /// Changes what it says of itself.
     pub fn set(&self, change: impl FnOnce(&mut WorkerStatus)) {
         change(&mut self.state.lock().expect("no panic"));
+    }
+
+    /// Changes what it says of any receipt's place in its log.
+    pub fn show(&self, inclusion: Inclusion) {
+        *self.inclusion.lock().expect("no panic") = inclusion;
     }
 
     pub async fn leave(&self) {

@@ -2,16 +2,16 @@
 
 use alloy_primitives::{Address, B256, U256};
 use serde_json::{Value, json};
-use surety_chain::tariff::COLLECT_GAS;
+use surety_chain::{inclusion_path, leaf_hash, root_of, tariff::COLLECT_GAS};
 use surety_client::channel::ModuleCall;
 use surety_proof::output_digest;
 use surety_types::{
-    Canonical, Evidence, ModelId, Receipt, SecretKey, Signed,
-    abi::{IDisputes, IModels, Module},
+    Canonical, Digest, Evidence, Inclusion, ModelId, Receipt, SecretKey, Signed,
+    abi::{IDisputes, IModels, IReceipts, Module},
 };
 
 use crate::{
-    claims::{PAYER, again, begun, chat, claims},
+    claims::{OPERATOR, PAYER, again, begun, chat, claims},
     fake::{FakeWorker, manifest},
     http::Site,
     memory::{MemoryLedger, wallet},
@@ -130,6 +130,52 @@ async fn what_the_ledger_knows_of_an_answer_is_told_and_a_waiting_refund_is_coll
     let error = site.get(&format!("/v1/receipts/{id}/ledger")).await;
     assert_eq!((error.status, error.header("retry-after")), (503, Some("5")));
     assert_eq!(error.error()["code"], "ledger_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_is_in_its_log_only_if_a_path_leads_to_the_root_on_the_ledger() {
+    let (ledger, worker, site) = begun().await;
+    let (id, evidence) = answered(&site).await;
+    let state = async || part(&site, &id).await["inclusion"]["state"].clone();
+    assert_eq!(state().await, "not_shown");
+    let epoch = ledger.epoch();
+    worker.show(Inclusion::Unposted { epoch });
+    assert_eq!(state().await, "not_yet");
+
+    let receipt = Signed::<Receipt>::open(evidence.answers[0].receipt.as_ref().expect("a receipt"));
+    let receipt = receipt.expect("a receipt").digest();
+    let leaves: Vec<[u8; 32]> =
+        [[1; 32], [2; 32], receipt.0].iter().map(|digest| leaf_hash(digest)).collect();
+    let path: Vec<Digest> = inclusion_path(&leaves, 2).expect("a leaf").into_iter().map(Digest).collect();
+    let place = Inclusion::Posted { epoch, index: 2, path: path.clone() };
+    worker.show(place.clone());
+    assert_eq!(state().await, "not_yet", "the ledger has no root");
+    ledger.next_epoch();
+    let call = IReceipts::postCall { epoch, size: 3, root: root_of(&leaves).into() };
+    let posted = ledger.account(OPERATOR).send(vec![ModuleCall::new(Module::Receipts, &call)]).await;
+    posted.expect("a root");
+
+    let shown = part(&site, &id).await;
+    assert!(said(&shown, "its receipt is entry 3 of 3 in its operator's log of epoch"), "{shown}");
+    let shown = &shown["inclusion"];
+    assert_eq!((&shown["state"], &shown["epoch"]), (&json!("included"), &json!(epoch)));
+    assert_eq!((&shown["index"], &shown["size"]), (&json!(2), &json!(3)));
+    assert_eq!(shown["root"], Digest(root_of(&leaves)).to_string());
+    assert_eq!(shown["path"], json!(path.iter().map(Digest::to_string).collect::<Vec<_>>()));
+
+    for wrong in [
+        Inclusion::Posted { epoch, index: 1, path: path.clone() },
+        Inclusion::Posted { epoch, index: 2, path: vec![] },
+        Inclusion::Posted { epoch, index: 2, path: vec![Digest::ZERO] },
+    ] {
+        worker.show(wrong);
+        assert_eq!(state().await, "refuted");
+    }
+    worker.show(place);
+    assert_eq!(state().await, "included");
+    worker.leave().await;
+    site.until(|status| status["workers"][0]["state"] != "ready").await;
+    assert!(part(&site, &id).await["inclusion"].is_null(), "there is nobody to ask");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ use tokio::{
 use super::{
     Duties, Hosted, Hosts, Problem, WorkerLedger,
     hosting::{Hosting, Start},
-    leaf_hashes,
+    inclusion::leaf_hashes,
     till::Till,
 };
 

@@ -11,6 +11,7 @@
 mod book;
 mod duties;
 mod hosting;
+mod inclusion;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use store::{BookError, Earned, Proven};
 
 pub(crate) use duties::{Duty, Registration};
 pub(crate) use hosting::Hosts;
+pub(crate) use inclusion::show;
 pub(crate) use store::Case;
 pub(crate) use till::{REFUSED_MAX, Tab, Till};
 
@@ -92,19 +94,6 @@ pub struct Problem {
     pub hint: String,
 }
 
-/// Where one receipt stands in the log of an epoch (RFC 9162 §2.1.3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inclusion {
-    /// Its place, from 0.
-    pub index: u64,
-    /// How many leaves the log has.
-    pub size: u64,
-    /// The log's root.
-    pub root: [u8; 32],
-    /// The path from the leaf to the root.
-    pub path: Vec<[u8; 32]>,
-}
-
 /// What a worker earned, as far as its book goes back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Earnings {
@@ -164,19 +153,4 @@ impl EarningsError {
 pub(crate) fn open_till(ledger: &WorkerLedger) -> Result<Arc<Till>, BookError> {
     let (store, rows) = Store::open(&ledger.folder)?;
     Ok(Arc::new(Till::new(ledger, store, Book::restore(rows))))
-}
-
-/// Shows that a receipt is in an epoch's log, if it is.
-pub(crate) fn inclusion(till: &Till, epoch: u64, receipt: Digest) -> Option<Inclusion> {
-    let digests = till.store().leaves(epoch).ok()?;
-    let index = digests.iter().position(|digest| *digest == receipt)?;
-    let leaves = leaf_hashes(&digests);
-    let path = surety_chain::inclusion_path(&leaves, index)?;
-    let root = surety_chain::root_of(&leaves);
-    Some(Inclusion { index: index as u64, size: leaves.len() as u64, root, path })
-}
-
-/// The leaves of a log: a receipt's digest is its entry.
-pub(crate) fn leaf_hashes(digests: &[Digest]) -> Vec<[u8; 32]> {
-    digests.iter().map(|digest| surety_chain::leaf_hash(&digest.0)).collect()
 }

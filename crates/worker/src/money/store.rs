@@ -25,6 +25,8 @@ type KeptRow<'a> = (&'a [u8], u128, &'a [u8], u128);
 const CHANNELS: TableDefinition<'_, &[u8], KeptRow<'_>> = TableDefinition::new("channels");
 /// Epoch and place → receipt digest.
 const LEAVES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("leaves");
+/// Receipt digest → its epoch and place.
+const PLACES: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("places");
 /// Salt, state digest, evidence.
 type CaseRow<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 /// Receipt digest → what an audit of it needs.
@@ -366,6 +368,23 @@ impl Store {
         read().map_err(|error| NotKept(error.to_string()))
     }
 
+    /// The epoch in whose log a receipt stands, and where there. Reads the disk.
+    pub(crate) fn place(&self, receipt: &Digest) -> Result<Option<(u64, u64)>, NotKept> {
+        let read = || -> Result<_, redb::Error> {
+            let places = self.database.begin_read()?.open_table(PLACES)?;
+            Ok(places.get(&receipt.0[..])?.map(|place| place.value()))
+        };
+        read().map_err(|error| NotKept(error.to_string()))
+    }
+
+    /// Whether an epoch's root stands on the ledger. Reads the disk.
+    pub(crate) fn is_posted(&self, epoch: u64) -> Result<bool, NotKept> {
+        let read = || -> Result<_, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(POSTED)?.get(epoch)?.is_some())
+        };
+        read().map_err(|error| NotKept(error.to_string()))
+    }
+
     /// The receipts of an epoch, in the order of its log. Reads the disk.
     pub(crate) fn leaves(&self, epoch: u64) -> Result<Vec<Digest>, NotKept> {
         let read = || -> Result<Vec<Digest>, redb::Error> {
@@ -395,6 +414,7 @@ fn open(folder: &Path, path: &Path) -> Result<Database, redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(CHANNELS)?;
     transaction.open_table(LEAVES)?;
+    transaction.open_table(PLACES)?;
     transaction.open_table(POSTED)?;
     transaction.open_table(EARNED)?;
     transaction.open_table(PROVEN)?;
@@ -456,6 +476,7 @@ fn commit(database: &Database, jobs: &[Job], room: &mut Room) -> Result<(), redb
         let mut by_age = transaction.open_table(CASES_BY_AGE)?;
         let mut channels = transaction.open_table(CHANNELS)?;
         let mut leaves = transaction.open_table(LEAVES)?;
+        let mut places = transaction.open_table(PLACES)?;
         let mut posted = transaction.open_table(POSTED)?;
         let mut table = transaction.open_table(EARNED)?;
         let mut proven = transaction.open_table(PROVEN)?;
@@ -509,6 +530,7 @@ fn commit(database: &Database, jobs: &[Job], room: &mut Room) -> Result<(), redb
                         let last = leaves.range((*epoch, 0)..=(*epoch, u64::MAX))?.next_back().transpose()?;
                         let place = last.map_or(0, |(key, _)| key.value().1 + 1);
                         leaves.insert((*epoch, place), &digest.0[..])?;
+                        places.insert(&digest.0[..], (*epoch, place))?;
                     }
                 }
                 Job::Proven { new, .. } => {
@@ -534,7 +556,9 @@ fn commit(database: &Database, jobs: &[Job], room: &mut Room) -> Result<(), redb
                 }
                 Job::Posted(epoch) => drop(posted.insert(*epoch, 0)?),
                 Job::Prune { before } => {
-                    leaves.retain_in((0, 0)..(*before, 0), |_, _| false)?;
+                    for entry in leaves.extract_from_if((0, 0)..(*before, 0), |_, _| true)? {
+                        places.remove(entry?.1.value())?;
+                    }
                     posted.retain_in(0..*before, |_, _| false)?;
                     let mut gone = Vec::new();
                     for entry in by_age.range((0, &[][..])..(*before, &[][..]))? {

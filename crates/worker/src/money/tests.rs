@@ -9,15 +9,17 @@ use alloy_primitives::{Address, B256, U256};
 use memory::{CREDIT, MemoryLedger, wallet};
 use surety_client::channel::ModuleCall;
 use surety_types::{
-    Amount, Channel, ChannelDigests, Digest, FailureCode, FinishReason, ModelId, Outcome, Price, PublicKey,
-    Receipt, SecretKey, Signed, Text, Voucher, WEI_PER_MICRO_CREDIT,
+    Amount, Channel, ChannelDigests, Digest, FailureCode, FinishReason, Inclusion, ModelId, Outcome, Price,
+    PublicKey, Receipt, SecretKey, Signed, Text, Voucher, WEI_PER_MICRO_CREDIT,
     abi::{IChannels, Module},
     channel::cover_wei,
     receipt::{ARITHMETIC_VERSION, RECEIPT_VERSION},
 };
 
 use super::{
-    Claims, Till, WorkerLedger, open_till,
+    Claims, Till, WorkerLedger,
+    inclusion::{inclusion, leaf_hashes},
+    open_till,
     till::{Tab, VoucherRefused},
 };
 
@@ -360,15 +362,20 @@ async fn a_leaf_is_in_the_epoch_in_which_its_receipt_was_made() {
     assert_eq!(till.store().unposted(4).unwrap(), [0]);
     assert_eq!(till.store().unposted(5).unwrap(), [0, 4]);
     let wanted = receipt(order(4), 1, false).digest();
-    let found = super::inclusion(&till, 4, wanted).unwrap();
-    let leaf = surety_chain::leaf_hash(&wanted.0);
-    assert!(surety_chain::verify_inclusion(&found.root, found.size, found.index, &leaf, &found.path));
-    assert_eq!(super::inclusion(&till, 0, wanted), None);
+    let place = |receipt| inclusion(&till, receipt).unwrap();
+    assert_eq!(place(wanted), Inclusion::Unposted { epoch: 4 });
+    assert_eq!(place(receipt(order(8), 1, false).digest()), Inclusion::Unknown, "it was never made");
     till.store().posted(0);
+    till.store().posted(4);
     till.store().prune(4);
     till.set_epoch(5).await.unwrap();
-    assert_eq!(till.store().unposted(9).unwrap(), [4]);
     assert!(till.store().leaves(0).unwrap().is_empty());
+    assert_eq!(place(receipt(order(1), 1, false).digest()), Inclusion::Unknown, "its epoch is pruned");
+    let leaves = leaf_hashes(&till.store().leaves(4).unwrap());
+    let (root, leaf) = (surety_chain::root_of(&leaves), surety_chain::leaf_hash(&wanted.0));
+    let Inclusion::Posted { epoch: 4, index, path } = place(wanted) else { panic!("it is posted") };
+    let path: Vec<[u8; 32]> = path.iter().map(|hash| hash.0).collect();
+    assert!(surety_chain::verify_inclusion(&root, leaves.len() as u64, index, &leaf, &path));
 }
 
 /// What keeping costs: prints how long an order waits for its charge to be on the disk, alone and among others.

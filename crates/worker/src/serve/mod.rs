@@ -66,8 +66,7 @@ use crate::{
     load::{Loader, ModelFile, OpenError},
     machine,
     money::{
-        self, BookError, Duties, Duty, Earnings, Hosted, Hosts, Inclusion, Problem, Registration, Till,
-        WorkerLedger,
+        self, BookError, Duties, Duty, Earnings, Hosted, Hosts, Problem, Registration, Till, WorkerLedger,
     },
     progress::Progress,
     receipt::SOFTWARE,
@@ -548,11 +547,6 @@ impl RunningWorker {
         self.duty.as_ref().map(Duty::hosted)
     }
 
-    /// Shows that a receipt is in the log of an epoch, if it is. Reads the disk.
-    pub fn inclusion(&self, epoch: u64, receipt: Digest) -> Option<Inclusion> {
-        self.shared.till.as_ref().and_then(|till| money::inclusion(till, epoch, receipt))
-    }
-
     /// Resolves, with the model's name, if a model can no longer be computed: only a new start helps then.
     pub async fn failed(&mut self) -> String {
         match self.failures.recv().await {
@@ -812,6 +806,9 @@ async fn accept(mut listener: Listener, shared: Arc<Shared>) -> JoinSet<()> {
                 }
                 Some(Incoming::Audit(stream)) => {
                     sessions.spawn(audit::give(shared.till.clone(), stream));
+                }
+                Some(Incoming::Log(stream)) => {
+                    sessions.spawn(money::show(shared.till.clone(), stream));
                 }
                 None => return sessions,
             },

@@ -11,8 +11,8 @@ use surety_client::{
 use surety_net::{BindOptions, Endpoint, Link, OrderStream, Protocol};
 use surety_types::{
     Acceptance, Amount, AuditEvidence, Canonical, Channel, ChannelDigests, Digest, EvidenceRequest,
-    FailureCode, FinishReason, FromWorker, Message, ModelId, Order, Price, Progress, Prompt, Receipt,
-    Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WEI_PER_MICRO_CREDIT,
+    FailureCode, FinishReason, FromWorker, Inclusion, Message, ModelId, Order, Price, Progress, Prompt,
+    Receipt, Request, Sampling, SecretKey, Seed, Signed, ToWorker, Voucher, WEI_PER_MICRO_CREDIT,
     abi::{IAudits, IChannels, IDisputes, IModels, IOperators, IReceipts, IStaking, Module},
     channel::cover_wei,
     order::ORDER_VERSION,
@@ -608,6 +608,32 @@ async fn auditor(ledger: &MemoryLedger, folder: &Path) -> RunningWorker {
     auditor
 }
 
+/// The worker shows whoever asks where a receipt is in the log that was posted, and nothing of what it never signed.
+async fn shows_its_place(bench: &Bench, ledger: &MemoryLedger, receipt: &Receipt, posted: u64) {
+    // A key signs the same in the same way.
+    let receipt = Signed::sign(receipt.clone(), &SecretKey::from_bytes(&[1; 32])).digest();
+    let address = bench.worker.as_ref().unwrap().address();
+    let link = bench._endpoint.connect(&address, Protocol::Log).await.unwrap();
+    let (index, path) = loop {
+        match link.inclusion(receipt, TIME).await.unwrap() {
+            Inclusion::Posted { epoch, index, path } if epoch == posted => break (index, path),
+            // The book notes the root after the ledger does.
+            Inclusion::Unposted { epoch } if epoch == posted => {}
+            other => panic!("{other:?} of epoch {posted}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let included = IReceipts::includesCall {
+        operator: wallet(OPERATOR).address(),
+        epoch: posted,
+        index,
+        leafHash: surety_chain::leaf_hash(&receipt.0).into(),
+        path: path.iter().map(|hash| B256::from(hash.0)).collect(),
+    };
+    assert!(ledger.view(Module::Receipts, &included));
+    assert_eq!(link.inclusion(Digest([9; 32]), TIME).await.unwrap(), Inclusion::Unknown);
+}
+
 /// The audit of the first draw from an epoch's log (U-2.5).
 fn first_draw(operator: Address, epoch: u64) -> B256 {
     let mut id = [0; 32];
@@ -636,6 +662,7 @@ async fn an_answer_is_computed_again_by_another_worker_which_is_paid_for_it() {
 
     ledger.next_epoch();
     until("the log", || (standing().logs == 1).then_some(())).await;
+    shows_its_place(&bench, &ledger, &receipt, epoch).await;
     ledger.next_epoch();
     let id = first_draw(operator, epoch);
     let audit = || ledger.view(Module::Audits, &IAudits::auditOfCall { id });

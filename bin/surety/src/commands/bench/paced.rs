@@ -157,7 +157,7 @@ impl PacedWorker {
                         let status = status.clone();
                         orders.spawn(async move { drop(stream.reply(&status).await) });
                     }
-                    Incoming::Audit(_) => {}
+                    Incoming::Audit(_) | Incoming::Log(_) => {}
                     Incoming::Order(stream) => {
                         let (key, sent) = (key.clone(), sent.clone());
                         orders.spawn(async move {
