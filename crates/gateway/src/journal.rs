@@ -46,6 +46,8 @@ const NEXT: &str = "next";
 const PAGE_MAX: usize = 256;
 const PAGE_LOOKS_MAX: usize = 16_384;
 const PAGE_BYTES_MAX: usize = 8 << 20;
+/// Entries that are looked at for the latest of one key.
+const LATEST_LOOKS_MAX: usize = 16_384;
 /// Statements of one reading of what is new.
 const SINCE_MAX: usize = 2048;
 /// Between two looks at whether the gateway itself runs …
@@ -81,6 +83,14 @@ pub(crate) struct Since {
     pub(crate) statements: Vec<Statement>,
     pub(crate) next: u64,
     pub(crate) is_all: bool,
+}
+
+/// The latest statements of one key's requests.
+pub(crate) struct Latest {
+    /// The newest first.
+    pub(crate) statements: Vec<Statement>,
+    /// Unix milliseconds: what was noted before was not looked at; none: all was.
+    pub(crate) looked_back_to_ms: Option<u64>,
 }
 
 /// A statement to be signed and kept.
@@ -177,6 +187,21 @@ impl Journal {
         read.await.unwrap_or_else(|_| Err(FindError::closed::<Kept>()))
     }
 
+    /// What was said last of those of one key's requests that are wanted, at most so many.
+    pub(crate) async fn latest(
+        &self,
+        tenant: u64,
+        count_max: usize,
+        is_wanted: impl Fn(&Statement) -> bool + Send + 'static,
+    ) -> Result<Latest, FindError> {
+        self.0.disk.flush().await;
+        let disk = self.0.disk.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            disk.read(|transaction| latest(transaction, tenant, count_max, &is_wanted))
+        });
+        read.await.unwrap_or_else(|_| Err(FindError::closed::<Kept>()))
+    }
+
     /// What is said from this arrival on, as far as it is one page. What was handed over before is written first.
     pub(crate) async fn since(&self, first: u64) -> Result<Since, FindError> {
         self.0.disk.flush().await;
@@ -258,14 +283,42 @@ fn since(transaction: &ReadTransaction, first: u64) -> Result<Since, redb::Error
         }
         bytes += json.len();
         since.next = arrival.value() + 1;
-        // It is ours: who signed it needs no check.
-        let dossier = Dossier::parse(json)
-            .inspect_err(|error| error!(%error, "an entry of the journal cannot be read"));
-        let signed = dossier.ok().and_then(|dossier| dossier.statement);
-        let statement = signed.and_then(|signed| Signed::<Statement>::peek_value(&signed).ok());
-        since.statements.extend(statement.map(|(statement, _)| statement));
+        since.statements.extend(statement(json));
     }
     Ok(since)
+}
+
+fn latest(
+    transaction: &ReadTransaction,
+    tenant: u64,
+    count_max: usize,
+    is_wanted: &dyn Fn(&Statement) -> bool,
+) -> Result<Latest, redb::Error> {
+    let (entries, tenants) = (transaction.open_table(ENTRIES)?, transaction.open_table(TENANTS)?);
+    let mut latest = Latest { statements: Vec::new(), looked_back_to_ms: None };
+    for (looked, entry) in entries.iter()?.rev().enumerate() {
+        let (_, entry) = entry?;
+        let (id, at_ms, json) = entry.value();
+        if latest.statements.len() == count_max {
+            break;
+        }
+        if looked == LATEST_LOOKS_MAX {
+            latest.looked_back_to_ms = Some(at_ms);
+            break;
+        }
+        if tenants.get(id)?.map_or(NOBODY, |tenant| tenant.value()) == tenant {
+            latest.statements.extend(statement(json).filter(is_wanted));
+        }
+    }
+    Ok(latest)
+}
+
+/// What an entry states. It is ours: who signed it needs no check.
+fn statement(json: &[u8]) -> Option<Statement> {
+    let dossier =
+        Dossier::parse(json).inspect_err(|error| error!(%error, "an entry of the journal cannot be read"));
+    let signed = dossier.ok()?.statement?;
+    Signed::<Statement>::peek_value(&signed).ok().map(|(statement, _)| statement)
 }
 
 /// An entry, signed, as it is kept.

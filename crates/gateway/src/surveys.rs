@@ -122,6 +122,11 @@ impl Surveys {
         }
     }
 
+    /// The ledger that they are of.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Who controls what.
     pub(crate) async fn powers(&self) -> Result<Page, ApiError> {
         let make = |before: Option<Page>| async move {
@@ -214,7 +219,7 @@ async fn in_time(page: impl Future<Output = Result<Page, ApiError>>) -> Result<P
     timeout(TIMEOUT, page).await.map_err(|_| too_late())?
 }
 
-fn unavailable(error: LedgerError) -> ApiError {
+pub(crate) fn unavailable(error: LedgerError) -> ApiError {
     let hint = error.hint().unwrap_or("Try again later");
     ApiError::new(Code::LedgerUnavailable, format!("The ledger cannot be asked: {error}. {hint}."))
 }

@@ -7,7 +7,7 @@
 
 use alloy_primitives::Address;
 use alloy_rpc_types_eth::Log;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Ledger, LedgerError, nodes::garbage};
 
@@ -47,7 +47,7 @@ impl Ledger {
         let last = self.first_block(to_ms.saturating_add(1), tip.number).await?.min(tip.number);
         let mut found = Vec::new();
         for module in modules {
-            found.extend(self.events_of(*module, first, last).await?);
+            found.extend(self.emitted(&[*module], &json!([]), first, last).await?);
         }
         found.retain(|event| (from_ms..=to_ms).contains(&event.at_ms));
         Ok(found)
@@ -79,17 +79,23 @@ impl Ledger {
             .ok_or_else(|| strange(BLOCK, "it has no time"))
     }
 
-    /// The events of a module in some blocks; where there are too many for one answer, in halves.
-    async fn events_of(&self, module: Address, first: u64, last: u64) -> Result<Vec<Emitted>, LedgerError> {
+    /// The events of modules in some blocks, with these topics; where there are too many for one answer, in halves.
+    pub(super) async fn emitted(
+        &self,
+        modules: &[Address],
+        topics: &Value,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<Emitted>, LedgerError> {
         let (mut found, mut spans) = (Vec::new(), vec![(first, last)]);
         while let Some((first, last)) = spans.pop() {
             if first > last {
                 continue;
             }
             let [from, to] = [first, last].map(|number| format!("0x{number:x}"));
-            let filter = json!([{ "address": module, "fromBlock": from, "toBlock": to }]);
+            let filter = json!([{ "address": modules, "topics": topics, "fromBlock": from, "toBlock": to }]);
             match self.unverified(LOGS, filter).await {
-                Ok(logs) => found.extend(placed(logs, module)?),
+                Ok(logs) => found.extend(placed(logs, modules)?),
                 Err(_) if first < last => {
                     let middle = first.midpoint(last);
                     spans.extend([(middle + 1, last), (first, middle)]);
@@ -101,14 +107,14 @@ impl Ledger {
     }
 }
 
-/// A node's events of one module.
-fn placed(logs: serde_json::Value, module: Address) -> Result<Vec<Emitted>, LedgerError> {
+/// A node's events of some modules.
+fn placed(logs: Value, modules: &[Address]) -> Result<Vec<Emitted>, LedgerError> {
     let logs: Vec<Log> = serde_json::from_value(logs).map_err(|why| strange(LOGS, why))?;
     let placed = |log: Log| {
         if log.removed {
             return Err(strange(LOGS, "it takes a final event back"));
         }
-        if log.address() != module {
+        if !modules.contains(&log.address()) {
             return Err(strange(LOGS, "it names another module's event"));
         }
         let (Some(block), Some(seconds), Some(transaction)) =
@@ -141,7 +147,7 @@ mod tests {
             transaction_hash: Some(B256::repeat_byte(9)),
             ..Log::default()
         };
-        let read = |log: &Log| placed(json!([log]), module);
+        let read = |log: &Log| placed(json!([log]), &[module]);
         let found = read(&log).expect("an event").remove(0);
         assert_eq!((found.block, found.at_ms, found.transaction), (7, 1_000_000, B256::repeat_byte(9)));
         for wrong in [
@@ -153,6 +159,6 @@ mod tests {
         ] {
             assert!(read(&wrong).is_err(), "{wrong:?}");
         }
-        assert!(placed(json!({ "not": "a list" }), module).is_err());
+        assert!(placed(json!({ "not": "a list" }), &[module]).is_err());
     }
 }

@@ -15,6 +15,7 @@
 
 mod bundle;
 pub mod conduct;
+pub mod earnings;
 pub mod economics;
 mod error;
 mod events;

@@ -29,7 +29,7 @@ use crate::{
     error::{Accountable, ApiError, Code},
     gateway::Shared,
     id::RequestId,
-    keys::{Level, Room, SECRET_PREFIX, Sent, Tenant},
+    keys::{Level, Refused, Room, SECRET_PREFIX, Sent, Tenant},
     route::{Resolved, preferences::MaxPrice},
 };
 
@@ -67,7 +67,11 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     }
     let tenant = match shared.keys.admit(shown, tokens) {
         Ok(tenant) => tenant,
-        Err((error, room)) => {
+        Err(Refused { error, room, key }) => {
+            // Whoever only was too fast finds it among its own.
+            if let (Some(key), Some(id)) = (key, request.extensions().get::<RequestId>()) {
+                shared.journal.trail(*id).asked_by(key);
+            }
             let mut response = error.into_response();
             response.extensions_mut().insert(room);
             return response;

@@ -6,12 +6,14 @@
 //!         went wrong, a panic included; no text of a prompt or an answer is logged.
 //! Absent: connections and their limits (`server`), orders (`session`).
 
+pub(crate) mod account;
 pub(crate) mod ask;
 pub(crate) mod batches;
 pub(crate) mod body;
 mod calls;
 mod compared;
 pub(crate) mod dialect;
+mod earnings;
 pub(crate) mod embeddings;
 mod explanation;
 pub(crate) mod fields;
@@ -119,6 +121,7 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/network/live",
     "/v1/network/models/{id}/names",
     "/v1/network/operators/{id}",
+    "/v1/network/operators/{id}/earnings",
     "/v1/network/operators/{id}/ledger",
     "/v1/network/service",
     "/v1/network/status",
@@ -132,8 +135,11 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/responses/{id}/input_items",
     "/v1/credits",
     "/v1/generations/{id}",
+    "/v1/key",
     "/v1/quote",
+    "/v1/requests",
     "/v1/usage",
+    "/v1/usage/buckets",
     "/v1/requests/{id}/explanation",
     "/{id}/resolve/{revision}/{file}",
 ];
@@ -181,6 +187,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/network/live", get(network::live))
         .route("/v1/network/models/{id}/names", get(names::names))
         .route("/v1/network/operators/{id}", get(network::operator))
+        .route("/v1/network/operators/{id}/earnings", get(earnings::earnings))
         .route("/v1/network/operators/{id}/ledger", get(standing::standing))
         .route("/v1/network/service", get(network::service))
         .route("/v1/network/status", get(look::network_status))
@@ -196,6 +203,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/generations/{id}", get(money::generation))
         .route("/v1/quote", post(money::quote_answer))
         .route("/v1/usage", get(money::usage))
+        .route("/v1/usage/buckets", get(account::buckets))
+        .route("/v1/key", get(account::key))
+        .route("/v1/requests", get(account::requests))
         .route("/v1/requests/{id}/explanation", get(explanation::explanation))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -255,7 +255,7 @@ async fn read_usage(
     read(page)
 }
 
-fn read<T>(read: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, ApiError> {
+pub(super) fn read<T>(read: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, ApiError> {
     let read = read.map_err(|_| ApiError::bug("reading the usage panicked"))?;
     read.map_err(|error| {
         tracing::error!(error, "the usage on disk cannot be read");

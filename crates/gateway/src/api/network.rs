@@ -17,11 +17,13 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use surety_client::ledger::earnings::EpochEarnings;
 use surety_types::PublicKey;
 use tracing::error;
 use utoipa::ToSchema;
 
 use super::{
+    account::Looks,
     fields::quote,
     fresh::Fresh,
     look::path_text,
@@ -55,6 +57,8 @@ pub(crate) struct Views {
     /// By id; those that are served.
     models: Mutex<HashMap<String, Arc<Fresh>>>,
     tally: Service,
+    /// What keys look at of themselves.
+    pub(super) looks: Looks,
 }
 
 /// What is made of one operator.
@@ -62,6 +66,9 @@ pub(crate) struct Views {
 pub(crate) struct OperatorViews {
     note: Arc<Fresh>,
     pub(super) ledger: Arc<Fresh>,
+    pub(super) earnings: Arc<Fresh>,
+    /// Epochs whose events were added up.
+    pub(super) epochs: Arc<Mutex<Vec<EpochEarnings>>>,
 }
 
 impl Views {

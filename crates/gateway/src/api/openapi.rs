@@ -16,9 +16,9 @@ use utoipa::{
 };
 
 use super::{
-    batches,
+    account, batches,
     dialect::{MessageErrorBody, OllamaErrorBody},
-    explanation, files, generate, hub, ledger, look, mcp,
+    earnings, explanation, files, generate, hub, ledger, look, mcp,
     messages::{self, shapes::MessageEvent},
     money, names, network, ollama,
     parameters::{self, Route},
@@ -86,12 +86,16 @@ use crate::error::ErrorBody;
         names::names,
         network::operator,
         standing::standing,
+        earnings::earnings,
         network::service,
         look::health,
         look::metrics,
         look::ready,
         money::credits,
         money::usage,
+        account::key,
+        account::buckets,
+        account::requests,
         money::generation,
         money::quote_answer,
         x402::buy,

@@ -103,12 +103,7 @@ pub(super) async fn standing(
             "This gateway uses no ledger: its workers have no stake, and nobody audits them.",
         )
     })?;
-    // Only who is known here is asked about.
-    let operator = shared.workers.operators().into_values().find(|known| known.eq_ignore_ascii_case(&asked));
-    let operator: Address = operator.and_then(|known| known.parse().ok()).ok_or_else(|| {
-        let message = format!("No worker that this gateway knows is of the operator \"{}\".", quote(&asked));
-        ApiError::new(Code::NotFound, message).with_param("id")
-    })?;
+    let operator = known(&shared, &asked)?;
     let made = async {
         let _turn = payer.looks.try_acquire().map_err(|_| busy())?;
         let found = timeout(TIMEOUT, record(payer.account(), operator)).await.map_err(|_| too_late())?;
@@ -116,6 +111,15 @@ pub(super) async fn standing(
     };
     let fresh = shared.views.of_operator(&shared, &operator.to_string()).ledger;
     Ok(fresh.get(AGE_MAX, made).await?.response(&headers))
+}
+
+/// Only who is known here is asked about.
+pub(super) fn known(shared: &Shared, asked: &str) -> Result<Address, ApiError> {
+    let operator = shared.workers.operators().into_values().find(|known| known.eq_ignore_ascii_case(asked));
+    operator.and_then(|known| known.parse().ok()).ok_or_else(|| {
+        let message = format!("No worker that this gateway knows is of the operator \"{}\".", quote(asked));
+        ApiError::new(Code::NotFound, message).with_param("id")
+    })
 }
 
 async fn record(account: &dyn Account, operator: Address) -> Result<OperatorOnLedger, AccountError> {

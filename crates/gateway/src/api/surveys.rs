@@ -66,7 +66,7 @@ pub(super) async fn governance(
     Ok(surveys(&shared)?.governance().await?.response(&headers))
 }
 
-fn surveys(shared: &Shared) -> Result<&Surveys, ApiError> {
+pub(super) fn surveys(shared: &Shared) -> Result<&Surveys, ApiError> {
     shared.surveys.as_ref().ok_or_else(|| {
         let message = "This gateway uses no ledger: nothing here is bonded, paid or decided by vote.";
         ApiError::new(Code::NoLedger, message)

@@ -139,3 +139,26 @@ async fn what_is_noted_is_bounded() {
     // Those of a full list are compared with the last that is kept.
     assert_eq!(kept.left_out, 1000 - 128 + 2 * (1000 - 16));
 }
+
+#[tokio::test]
+async fn the_latest_of_a_key_are_its_own_and_bounded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _writer) = open_at(directory.path(), ROOMY);
+    for number in 0..12 {
+        let trail = trail(&journal, number);
+        trail.asked_by((number % 3) as u64);
+        trail.failed(&ApiError::invalid("n", "no"));
+    }
+    let ids = async |tenant, count_max| {
+        let latest = journal.latest(tenant, count_max, |_| true).await.expect("it can be read");
+        assert_eq!(latest.looked_back_to_ms, None);
+        latest.statements.into_iter().map(|one| one.request_id).collect::<Vec<_>>()
+    };
+    let expected =
+        |numbers: &[u128]| numbers.iter().map(|number| id(*number).to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(1, 100).await, expected(&[10, 7, 4, 1]));
+    assert_eq!(ids(NOBODY, 2).await, expected(&[9, 6]));
+    assert!(ids(9, 100).await.is_empty());
+    let none = journal.latest(1, 100, |statement| statement.path.as_str() == "/v1/models").await;
+    assert!(none.expect("it can be read").statements.is_empty());
+}

@@ -10,6 +10,7 @@
 //! Absent: HTTP (`api`), prices and orders (`route`, `session`).
 
 mod account;
+mod buckets;
 mod control;
 pub(crate) mod hold;
 mod limits;
@@ -29,6 +30,7 @@ use surety_types::{Digest, Envelope, Evidence, Receipt, Signed};
 use tracing::{info, warn};
 
 pub(crate) use account::Account;
+pub(crate) use buckets::{Buckets, UsageBucket, Width};
 pub use control::{ControlError, KeysOf, LoggedRequest, RequestsPage, UsagePage};
 pub(crate) use control::{Kept, Served};
 pub(crate) use hold::Hold;
@@ -122,6 +124,15 @@ struct Entry {
     requests: u64,
     rpm: Option<Bucket>,
     tpm: Option<Bucket>,
+}
+
+/// Somebody was not let in.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: ApiError,
+    pub(crate) room: Room,
+    /// The number of the key, if it is good and only has no room now.
+    pub(crate) key: Option<u64>,
 }
 
 /// What a request may have of its limits.
@@ -302,6 +313,11 @@ impl Keys {
         Ok(UsagePage { generations, dropped, total, next })
     }
 
+    /// What a key used by spans of time. Reads the disk.
+    pub(crate) fn buckets(&self, key: u64, width: Width) -> Result<Buckets, String> {
+        self.store.buckets(key, width, unix_ms()).map_err(|error| error.to_string())
+    }
+
     /// What became of a request, and whose it was. Reads the disk.
     pub(crate) fn generation(&self, request: RequestId) -> Result<Option<Owned<Generation>>, String> {
         self.store.generation(request.bits()).map_err(|error| error.to_string())
@@ -312,8 +328,8 @@ impl Keys {
         self: &Arc<Self>,
         secret: Option<&str>,
         tokens: Option<u64>,
-    ) -> Result<Tenant, (ApiError, Room)> {
-        let refused = |error| (error, Room::default());
+    ) -> Result<Tenant, Refused> {
+        let refused = |error| Refused { error, room: Room::default(), key: None };
         let now_ms = unix_ms();
         let mut state = self.lock();
         if !self.required && state.keys.is_empty() {
@@ -352,7 +368,8 @@ impl Keys {
         }
         let name = Some(name.clone());
         let Some(tokens) = tokens else { return Ok(Tenant::new(self, key, name, 0)) };
-        let estimate = entry.take(now_ms, tokens)?;
+        let estimate = entry.take(now_ms, tokens);
+        let estimate = estimate.map_err(|(error, room)| Refused { error, room, key: Some(key) })?;
         Ok(Tenant::new(self, key, name, estimate))
     }
 

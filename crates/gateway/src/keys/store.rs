@@ -11,6 +11,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinitio
 use serde::{Deserialize, Serialize};
 
 use super::{
+    buckets::{Buckets, Sums, Width},
     owned::Owned,
     terms::{KeyPrice, KeyTerms, Micro},
 };
@@ -240,28 +241,60 @@ impl Store {
             Ok((rows, dropped, all))
         })
     }
+
+    /// What a key used by spans of time, all as of one moment. Reads the disk: every row of the key.
+    pub(super) fn buckets(&self, key: u64, width: Width, now_ms: u64) -> Result<Buckets, FindError> {
+        self.0.read(|transaction| {
+            let generations = transaction.open_table(GENERATIONS)?;
+            let mut sums = Sums::new(width, now_ms);
+            for row in generations.range((key, 0)..=(key, u64::MAX))? {
+                sums.take(parse(row?.1.value())?);
+            }
+            Ok(sums.told(totals_of(&transaction.open_table(TOTALS)?, key)?))
+        })
+    }
 }
 
 impl Totals {
+    /// Adds other sums.
+    pub(crate) fn plus(&mut self, other: &Totals) {
+        self.requests += other.requests;
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.output_tokens += other.output_tokens;
+        self.cost.0 = self.cost.0.saturating_add(other.cost.0);
+    }
+
+    /// Takes other sums away, which are a part of these.
+    pub(super) fn minus(&mut self, other: &Totals) {
+        self.requests = self.requests.saturating_sub(other.requests);
+        self.prompt_tokens = self.prompt_tokens.saturating_sub(other.prompt_tokens);
+        self.cached_tokens = self.cached_tokens.saturating_sub(other.cached_tokens);
+        self.output_tokens = self.output_tokens.saturating_sub(other.output_tokens);
+        self.cost.0 = self.cost.0.saturating_sub(other.cost.0);
+    }
+
     /// Adds a generation.
     fn add(&mut self, generation: &Generation) {
-        self.requests += 1;
-        self.prompt_tokens += generation.prompt_tokens;
-        self.cached_tokens += generation.cached_tokens;
-        self.output_tokens += generation.output_tokens;
-        self.cost.0 = self.cost.0.saturating_add(generation.cost.0);
+        self.plus(&generation.totals());
     }
 
     fn subtract(&mut self, generation: &Generation) {
-        self.requests = self.requests.saturating_sub(1);
-        self.prompt_tokens = self.prompt_tokens.saturating_sub(generation.prompt_tokens);
-        self.cached_tokens = self.cached_tokens.saturating_sub(generation.cached_tokens);
-        self.output_tokens = self.output_tokens.saturating_sub(generation.output_tokens);
-        self.cost.0 = self.cost.0.saturating_sub(generation.cost.0);
+        self.minus(&generation.totals());
     }
 }
 
 impl Generation {
+    fn totals(&self) -> Totals {
+        Totals {
+            requests: 1,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            output_tokens: self.output_tokens,
+            cost: self.cost,
+        }
+    }
+
     /// The same request once more: a stream that its caller left and then went on with.
     fn join(mut self, later: Generation) -> Generation {
         self.status = later.status;
@@ -475,6 +508,12 @@ pub(super) mod tests {
             let again = if key == 2 { 100 } else { 0 };
             assert_eq!(all.cost.0, expected.map(|n| 10 + n).sum::<u128>() + again);
             assert_eq!((all.requests, dropped.requests), (10, 10 - rows.len() as u64));
+            for (_, width) in Width::NAMES {
+                let told = store.buckets(key, width, 3 + width.ms()).expect("sums");
+                assert_eq!((&told.total, &told.earlier), (&all, &dropped), "all rows are in a span");
+                let spans = told.buckets.iter().map(|bucket| bucket.totals.cost.0).sum::<u128>();
+                assert_eq!(spans, sum);
+            }
             count += rows.len();
         }
         assert_eq!(count, 7);

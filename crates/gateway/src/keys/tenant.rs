@@ -98,7 +98,7 @@ impl Tenant {
     pub(crate) fn current(keys: &Arc<Keys>) -> Result<Tenant, ApiError> {
         match TENANT.try_with(Tenant::clone) {
             Ok(tenant) => Ok(tenant),
-            Err(_) => keys.admit(None, None).map_err(|(error, _)| error),
+            Err(_) => keys.admit(None, None).map_err(|refused| refused.error),
         }
     }
 
@@ -114,7 +114,7 @@ impl Tenant {
 
     fn once_more(keys: &Arc<Keys>, key: u64, tokens: Option<u64>) -> Result<Tenant, ApiError> {
         if key == NOBODY {
-            return keys.admit(None, None).map_err(|(error, _)| error);
+            return keys.admit(None, None).map_err(|refused| refused.error);
         }
         let (mut state, now_ms) = (keys.lock(), unix_ms());
         let entry = state.keys.get_mut(&key);

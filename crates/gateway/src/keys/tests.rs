@@ -280,7 +280,9 @@ fn only_those_who_may_come_in() {
             (Some(&expired[..]), "expired at 1970-01-01"),
             (Some(&gone[..]), "was revoked"),
         ] {
-            let (error, _) = keys.admit(shown, Some(1)).expect_err("refused");
+            let Refused { error, key: None, .. } = keys.admit(shown, Some(1)).expect_err("refused") else {
+                panic!("it names a key")
+            };
             assert_eq!(error.code(), Code::BadKey);
             assert!(error.message().contains(word), "{}", error.message());
             assert!(!error.message().contains("sk-surety-0"), "no secret is repeated");
@@ -324,7 +326,8 @@ fn limits_are_per_key_and_counted_tokens_replace_the_estimate() {
     let level = tenant.room().tokens.expect("a limit");
     assert!((5..=6).contains(&level.remaining), "{level:?}");
     drop(tenant);
-    let (error, room) = admit(&first, 1).expect_err("two were had");
+    let Refused { error, room, key } = admit(&first, 1).expect_err("two were had");
+    assert_eq!(key, Some(1));
     assert_eq!(error.code(), Code::RateLimited);
     assert!(error.message().contains("2 requests a minute"), "{}", error.message());
     assert_eq!(room.requests.map(|level| (level.limit, level.remaining)), Some((2, 0)));

@@ -284,3 +284,121 @@ async fn limits_are_told_and_held() {
     let other = key(&site, KeyTerms::named("other")).await;
     assert_eq!(site.post_with(CHAT, &other, &chat("hi")).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_sees_its_terms_its_usage_by_time_and_its_requests_and_nobody_elses() {
+    let (_ledger, worker, site) = paying().await;
+    let terms = KeyTerms {
+        budget: Some(Micro(100_000)),
+        rpm: Some(5),
+        models: vec!["tiny".into(), "other".into()],
+        expires_ms: Some(4_000_000_000_000),
+        ..KeyTerms::named("mine")
+    };
+    let mine = key(&site, terms).await;
+    let other = key(&site, KeyTerms::named("other")).await;
+    let get = async |path: &str, headers: &str| {
+        let answer = site.get_with(path, headers).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    };
+    let told = get("/v1/key", &mine).await;
+    assert_eq!((&told["name"], &told["models"]), (&json!("mine"), &json!(["tiny", "other"])));
+    assert_eq!((&told["requests"]["limit"], &told["requests"]["remaining"]), (&json!(5), &json!(5)));
+    assert_eq!((&told["tokens"], &told["sells_credits"]), (&Value::Null, &json!(false)));
+    assert!(!told.to_string().contains("sk-surety"), "no secret is told");
+
+    for text in ["one", "one two", "one two three"] {
+        assert_eq!(site.post_with(CHAT, &mine, &chat(text)).await.status, 200);
+    }
+    assert!(site.post_with(CHAT, &mine, &chat("one FAIL")).await.status >= 500);
+    let unknown = json!({"model": "huge", "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    assert_eq!(site.post_with(CHAT, &mine, &unknown).await.error()["code"], "model_unknown");
+    assert_eq!(site.post_with(CHAT, &mine, &chat("hi")).await.error()["code"], "rate_limited");
+    assert_eq!(site.post_with(CHAT, &other, &chat("theirs")).await.status, 200);
+
+    // What the spans sum to is what the export sums to, and both are what the receipts charge.
+    let usage = get("/v1/usage", &mine).await;
+    let total = number(&usage["total"]["cost"]);
+    assert_eq!(
+        total + number(&get("/v1/usage", &other).await["total"]["cost"]),
+        charged(&worker),
+        "what both used is what the worker was promised",
+    );
+    for (width, count) in [("1m", 60), ("1h", 48), ("1d", 30)] {
+        let told = get(&format!("/v1/usage/buckets?bucket_width={width}"), &mine).await;
+        let spans = told["data"].as_array().expect("spans");
+        let sum = |field: &str| spans.iter().map(|span| number(&span[field])).sum::<u128>();
+        let count_of = |field: &str| spans.iter().filter_map(|span| span[field].as_u64()).sum::<u64>();
+        assert_eq!((spans.len(), sum("cost")), (count, total));
+        assert_eq!((&told["total"], &told["earlier"]["requests"]), (&usage["total"], &json!(0)));
+        assert_eq!(count_of("output_tokens"), usage["total"]["output_tokens"].as_u64().expect("tokens"));
+        assert_eq!(count_of("requests"), 3);
+        let models = spans.iter().flat_map(|span| span["models"].as_array().expect("models"));
+        assert_eq!(models.map(|model| number(&model["cost"])).sum::<u128>(), total);
+    }
+    let path = "/v1/usage/buckets";
+    let first = site.get_with(path, &mine).await;
+    let tag = format!("{mine}if-none-match: {}\r\n", first.header("etag").expect("a tag"));
+    assert_eq!(site.get_with(path, &tag).await.status, 304);
+
+    let told = get("/v1/requests", &mine).await;
+    let seen: Vec<(&str, Option<&str>)> = told["data"]
+        .as_array()
+        .expect("requests")
+        .iter()
+        .map(|one| (one["state"].as_str().expect("a state"), one["failure"]["code"].as_str()))
+        .collect();
+    assert_eq!(seen.len(), 6, "{told}");
+    assert_eq!(seen[..2], [("failed", Some("rate_limited")), ("failed", Some("model_unknown"))]);
+    assert_eq!(seen[2].0, "failed");
+    assert_eq!(seen[3..], [("answered", None); 3]);
+    let costs = told["data"].as_array().expect("requests").iter().map(|one| number(&one["cost"]));
+    assert_eq!(costs.sum::<u128>(), total, "what failed cost nothing");
+    assert!(told["data"][0]["failure"]["act"].as_str().is_some_and(|act| act.len() > 20));
+    let theirs = get("/v1/requests?limit=1", &other).await;
+    assert_eq!(
+        (theirs["data"].as_array().map(Vec::len), &theirs["data"][0]["state"]),
+        (Some(1), &json!("answered"))
+    );
+    // Whoever was only too fast has its request explained, and nobody else has.
+    let id = told["data"][0]["id"].as_str().expect("an id");
+    let explanation = format!("/v1/requests/{id}/explanation");
+    assert_eq!(site.get_with(&explanation, &mine).await.status, 200);
+    assert_eq!(site.get_with(&explanation, &other).await.status, 404);
+
+    for (path, code) in [
+        ("/v1/usage/buckets?bucket_width=2h", "invalid_param"),
+        ("/v1/usage/buckets?bucket_with=1h", "unknown_parameter"),
+        ("/v1/requests?limit=0", "invalid_param"),
+        ("/v1/requests?limit=101", "invalid_param"),
+        ("/v1/requests?limit=x&after=1", "unknown_parameter"),
+        ("/v1/requests?a=1", "unknown_parameter"),
+    ] {
+        let answer = site.get_with(path, &mine).await;
+        assert_eq!((answer.status, &answer.error()["code"]), (400, &json!(code)), "{path}");
+    }
+    for path in ["/v1/key", "/v1/usage/buckets", "/v1/requests"] {
+        assert_eq!(site.get(path).await.error()["code"], "bad_key", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_keys_tells_of_all_that_was_asked_without_one() {
+    let worker = FakeWorker::start(1).await;
+    let site = Site::start(&[&worker]).await;
+    assert_eq!(site.post(CHAT, &chat("hi")).await.status, 200);
+    assert_eq!(site.post(CHAT, "{").await.status, 400);
+    assert_eq!(site.get("/v1/nothing").await.status, 404);
+    let told = site.get("/v1/key").await.json();
+    assert_eq!(
+        (&told["name"], &told["requests"], &told["expires_ms"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    let told = site.get("/v1/requests").await.json();
+    let states: Vec<&Value> =
+        told["data"].as_array().expect("requests").iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, [&json!("failed"), &json!("answered")], "what asks no model is not told of");
+    let spans = site.get("/v1/usage/buckets").await.json();
+    assert_eq!(spans["total"]["requests"], 1);
+}
