@@ -1,7 +1,6 @@
 /** What the gateway serves, and whether it can be reached. */
 import { GatewayError, getJson, type Model, type NetworkStatus, type WorkerReport } from '../shared/gateway'
-import * as database from './store/database'
-import * as tabs from './store/tabs'
+import { keepKey, keptKey } from './store/key'
 
 const REFRESH_MS = 15_000
 const RETRY_MS = 2_000
@@ -22,7 +21,7 @@ class Network {
   #timer: ReturnType<typeof setTimeout> | undefined
 
   async start(): Promise<void> {
-    const kept = await database.setting<string>('key').catch(() => undefined)
+    const kept = await keptKey()
     if (kept) {
       this.key = kept
       this.isKeyKept = true
@@ -55,14 +54,12 @@ class Network {
 
   async setKey(key: string, isKept: boolean): Promise<void> {
     this.key = key.trim()
-    this.isKeyKept = isKept && this.key !== ''
-    await database.keepSetting('key', this.isKeyKept ? this.key : undefined).catch(() => (this.isKeyKept = false))
-    tabs.tell({ kind: 'key' })
+    this.isKeyKept = await keepKey(this.key, isKept)
     await this.refresh()
   }
 
   async readKey(): Promise<void> {
-    const kept = await database.setting<string>('key').catch(() => undefined)
+    const kept = await keptKey()
     if (!kept || kept === this.key) return
     this.key = kept
     this.isKeyKept = true

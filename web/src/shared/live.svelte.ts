@@ -1,5 +1,5 @@
 /** A resource of the gateway, asked for again and again while somebody looks. */
-import { GatewayError } from './gateway'
+import { GatewayError, headers as withKey } from './gateway'
 
 const PAUSE_MS_MAX = 15_000
 const PATIENCE_MS = 10_000
@@ -21,8 +21,8 @@ export class Live<T> {
     return this.problem instanceof GatewayError ? this.problem.code : null
   }
 
-  /** Asks every so often, less often while it fails, and not at all while nobody looks. Returns how to end that. */
-  follow(path: string, everyMs: number): () => void {
+  /** Asks every so often, less often while it fails, and not at all while nobody looks; with the key, if there is one. Returns how to end that. */
+  follow(path: string, everyMs: number, key = ''): () => void {
     this.value = null
     this.heardAt = 0
     this.problem = null
@@ -38,7 +38,7 @@ export class Live<T> {
       if (isAsking || document.hidden || signal.aborted) return
       isAsking = true
       try {
-        const headers: Record<string, string> = { accept: 'application/json' }
+        const headers = withKey(key, { accept: 'application/json' })
         if (etag) headers['if-none-match'] = etag
         const response = await fetch(path, { headers, cache: 'no-store', signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE_MS)]) })
         const body: unknown = response.status === 304 ? null : await response.json().catch(() => null)
@@ -72,12 +72,13 @@ export class Live<T> {
   }
 }
 
-/** For a component: what a path tells, while the component is there. Null asks nothing. */
-export function live<T>(path: () => string | null, everyMs = 1000): Live<T> {
+/** For a component: what a path tells whoever has the key, while the component is there. Null asks nothing. */
+export function live<T>(path: () => string | null, everyMs = 1000, key: () => string = () => ''): Live<T> {
   const found = new Live<T>()
   // What the path is made of may change more often than the path.
   const asked = $derived(path())
-  $effect(() => (asked === null ? undefined : found.follow(asked, everyMs)))
+  const shown = $derived(key())
+  $effect(() => (asked === null ? undefined : found.follow(asked, everyMs, shown)))
   return found
 }
 
