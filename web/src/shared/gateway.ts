@@ -143,7 +143,8 @@ export interface Incident extends Count {
 /** `/v1/network/service`. */
 export interface ServiceStatus {
   state: string
-  components: { kind: string; name: string; state: string; because: string[] }[]
+  /** `since_ms`: of a model that nobody serves any more, when it was known last. */
+  components: { kind: string; name: string; state: string; because: string[]; since_ms?: number }[]
   since_ms: number | null
   spans: Span[]
   hours: Bucket[]

@@ -6,7 +6,7 @@
 //! Absent: counting (`service`), what pages make of it (`web/`).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -59,6 +59,8 @@ pub(crate) struct Views {
     tally: Service,
     /// What keys look at of themselves.
     pub(super) looks: Looks,
+    /// Names of models → Unix milliseconds: when they were last seen served. Those that are served, and those that are counted.
+    seen: Mutex<BTreeMap<String, u64>>,
 }
 
 /// What is made of one operator.
@@ -86,6 +88,14 @@ impl Views {
         let mut views = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         views.retain(|kept, _| served.iter().any(|model| model.surety.id == *kept));
         Arc::clone(views.entry(id.to_owned()).or_default())
+    }
+
+    /// Notes what is served now; when it and what is gone was seen last.
+    fn seen(&self, served: &[Model], report: &ServiceReport, now_ms: u64) -> BTreeMap<String, u64> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|name, _| report.models.iter().any(|counted| counted.model == *name));
+        seen.extend(served.iter().map(|model| (model.id.clone(), now_ms)));
+        seen.clone()
     }
 }
 
@@ -263,7 +273,8 @@ async fn counted(shared: &Shared) -> Result<ServiceStatus, ApiError> {
         }
     });
     let is_open = shared.open().is_ok();
-    let facts = Facts { is_open, workers: &workers, models: &models, ledger, report: &report };
+    let seen = shared.views.seen(&models, &report, now_ms);
+    let facts = Facts { is_open, workers: &workers, models: &models, seen: &seen, ledger, report: &report };
     let components = components(&facts);
     Ok(ServiceStatus { state: overall(&components), components, report })
 }

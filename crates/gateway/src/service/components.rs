@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::Serialize;
+use surety_types::ModelId;
 use utoipa::ToSchema;
 
 use super::report::{Count, ServiceReport};
@@ -56,6 +57,10 @@ pub struct Component {
     pub state: State,
     /// What that is concluded from, in sentences.
     pub because: Vec<String>,
+    /// Unix milliseconds: of a model that nobody serves any more, the last that this gateway knows of it, which is when it was answered
+    /// or, if somebody looked meanwhile, seen served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// How the ledger answers this gateway.
@@ -74,6 +79,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_open: bool,
     pub(crate) workers: &'a [WorkerReport],
     pub(crate) models: &'a [Model],
+    /// Unix milliseconds: when names were seen served, as long as somebody looked.
+    pub(crate) seen: &'a BTreeMap<String, u64>,
     pub(crate) ledger: Option<LedgerFacts>,
     pub(crate) report: &'a ServiceReport,
 }
@@ -82,6 +89,7 @@ pub(crate) struct Facts<'a> {
 pub(crate) fn components(facts: &Facts<'_>) -> Vec<Component> {
     let mut all = vec![api(facts), routing(facts)];
     all.extend(models(facts));
+    all.extend(models_gone(facts));
     all.extend([verification(facts), settlement(facts), governance(facts)]);
     all
 }
@@ -92,7 +100,7 @@ pub(crate) fn overall(components: &[Component]) -> State {
 }
 
 fn component(kind: &'static str, name: &str, state: State, because: Vec<String>) -> Component {
-    Component { kind, name: name.to_owned(), state, because }
+    Component { kind, name: name.to_owned(), state, because, since_ms: None }
 }
 
 fn api(facts: &Facts<'_>) -> Component {
@@ -209,6 +217,23 @@ fn models(facts: &Facts<'_>) -> Vec<Component> {
         component("model", &model.id, state, because)
     };
     facts.models.iter().map(one).collect()
+}
+
+/// What was answered here within a day and is served by nobody. That it was ordered shows that a worker once had it by that name.
+fn models_gone(facts: &Facts<'_>) -> impl Iterator<Item = Component> {
+    let is_served = |name: &str| {
+        let id = name.parse::<ModelId>().map(|id| id.to_string()).ok();
+        facts.models.iter().any(|model| model.id == name || Some(&model.surety.id) == id.as_ref())
+    };
+    let gone = facts.report.models.iter().filter(move |service| !is_served(&service.model));
+    gone.filter_map(|service| {
+        let [_, day, _] = service.spans;
+        let answered_ms = service.answered_ms.filter(|_| day.answered > 0)?;
+        let seen_ms = facts.seen.get(&service.model).copied();
+        let because = "No worker that is known serves it any more.".to_owned();
+        let gone = component("model", &service.model, State::MajorOutage, vec![because]);
+        Some(Component { since_ms: seen_ms.max(Some(answered_ms)), ..gone })
+    })
 }
 
 /// How the ledger is, and why; nothing if there is none.

@@ -94,6 +94,8 @@ pub struct Bucket {
 pub struct ModelService {
     /// The name that was asked for.
     pub model: String,
+    /// Unix milliseconds: when the latest that was answered ended.
+    pub answered_ms: Option<u64>,
     /// The last hour, the last 24 hours, the last 30 days.
     pub spans: [Count; 3],
     /// By the hour, the last 24, in order of time.
@@ -151,7 +153,7 @@ impl Tally {
         let mut spans = spans_ms.map(|ms| Span { ms, ..Span::default() });
         let (mut hours, mut days) =
             (Buckets::new(now_ms, HOUR_MS, HOURS), Buckets::new(now_ms, DAY_MS, DAYS));
-        let mut models: BTreeMap<&str, ([Count; 3], Buckets)> = BTreeMap::new();
+        let mut models: BTreeMap<&str, (Option<u64>, [Count; 3], Buckets)> = BTreeMap::new();
         let mut operators: BTreeMap<Answerable<'_>, (BTreeSet<PublicKey>, [Orders; 3])> = BTreeMap::new();
         let named = self.nameable(known);
         for record in self.records() {
@@ -167,8 +169,10 @@ impl Tally {
             if named.contains(&*record.model)
                 && (models.len() < SHOWN_MAX || models.contains_key(&*record.model))
             {
-                let fresh = || ([Count::default(); 3], Buckets::new(now_ms, HOUR_MS, HOURS));
-                let (counts, hours) = models.entry(&record.model).or_insert_with(fresh);
+                let fresh = || (None, [Count::default(); 3], Buckets::new(now_ms, HOUR_MS, HOURS));
+                let (answered_ms, counts, hours) = models.entry(&record.model).or_insert_with(fresh);
+                let ended_ms = (record.outcome == Outcome::Answered).then_some(record.ended_ms);
+                *answered_ms = ended_ms.max(*answered_ms);
                 counts.iter_mut().zip(within).filter(|(_, within)| *within).for_each(|(count, _)| add(count));
                 hours.of(record.ended_ms).into_iter().for_each(add);
             }
@@ -184,8 +188,9 @@ impl Tally {
                 within.for_each(|(orders, _)| orders.add(*end));
             }
         }
-        let models = models.into_iter().map(|(model, (spans, hours))| ModelService {
+        let models = models.into_iter().map(|(model, (answered_ms, spans, hours))| ModelService {
             model: model.to_owned(),
+            answered_ms,
             spans,
             hours: hours.buckets,
         });

@@ -184,7 +184,9 @@ mod parts {
         },
     };
 
-    use super::{NOW_MS, StatedEnd, failed, statement};
+    use surety_types::What;
+
+    use super::{DAY_MS, HOUR_MS, NOW_MS, StatedEnd, event, failed, statement};
 
     fn worker(id: &str, state: &'static str, breaker: &'static str) -> WorkerReport {
         let served = WorkerModel {
@@ -265,7 +267,8 @@ mod parts {
         }
         let known = Known { operators: Default::default(), models: ["tiny".to_owned()].into() };
         let report = tally.report(NOW_MS, &known);
-        components(&Facts { is_open, workers, models: &[model()], ledger, report: &report })
+        let seen = Default::default();
+        components(&Facts { is_open, workers, models: &[model()], seen: &seen, ledger, report: &report })
     }
 
     fn check(workers: &[(&'static str, &'static str)], ends: &[(StatedEnd, usize)], expected: [State; 3]) {
@@ -303,6 +306,81 @@ mod parts {
         let workers = [worker("1", "ready", "closed")];
         let stopping = shown(&workers, None, false, &[]);
         assert_eq!((stopping[0].state, overall(&stopping)), (Maintenance, Maintenance));
+    }
+
+    /// The models that are shown where nobody serves any, with when they were known last.
+    fn gone(tally: &Tally, seen: &[(&str, u64)]) -> Vec<(String, u64)> {
+        let report = tally.report(NOW_MS, &Known::default());
+        let seen = seen.iter().map(|(name, ms)| ((*name).to_owned(), *ms)).collect();
+        let facts =
+            Facts { is_open: true, workers: &[], models: &[], seen: &seen, ledger: None, report: &report };
+        let parts = components(&facts);
+        let models = parts.into_iter().filter(|part| part.kind == "model");
+        let shown = |part: Component| {
+            assert_eq!(part.state, State::MajorOutage);
+            (part.name, part.since_ms.expect("a time"))
+        };
+        models.map(shown).collect()
+    }
+
+    #[test]
+    fn a_model_that_was_answered_and_that_nobody_serves_any_more_is_out_since_it_was_known_last() {
+        let ordered = || vec![event(What::Ordered, 2)];
+        let answered = |id, name: &str, ago_ms| statement(id, name, ago_ms, StatedEnd::Answered, ordered());
+        let mut tally = Tally::default();
+        for said in [
+            answered(1, "tiny@12345678:verified", 5 * HOUR_MS),
+            answered(2, "tiny:floor", 3 * HOUR_MS),
+            statement(3, "tiny", HOUR_MS, failed("worker_lost", "worker"), ordered()),
+            answered(4, "of the day before", DAY_MS + 1),
+            // Never answered; of these, only the first was ever announced.
+            statement(5, "never whole", 1, failed("worker_lost", "worker"), ordered()),
+            statement(6, "made up", 1, failed("model_unknown", "caller"), vec![]),
+            statement(7, "made up, and stopped", 1, StatedEnd::Stopped, vec![]),
+            // Nobody was ordered to answer it: its name shows nothing.
+            statement(8, "what its caller wrote", 1, StatedEnd::Answered, vec![]),
+        ] {
+            tally.take(&said);
+        }
+        assert_eq!(gone(&tally, &[]), [("tiny".to_owned(), NOW_MS - 3 * HOUR_MS)]);
+        // Somebody looked since, and saw it served; before, when it was not yet answered last.
+        assert_eq!(gone(&tally, &[("tiny", NOW_MS - 7)]), [("tiny".to_owned(), NOW_MS - 7)]);
+        assert_eq!(
+            gone(&tally, &[("tiny", NOW_MS - 4 * HOUR_MS), ("idle", NOW_MS)]),
+            [("tiny".to_owned(), NOW_MS - 3 * HOUR_MS)]
+        );
+    }
+
+    #[test]
+    fn a_model_that_is_served_is_not_said_to_be_gone_by_whatever_name_it_was_asked_for() {
+        let id = surety_types::ModelId(surety_types::Digest([7; 32]));
+        let served = Model { surety: ModelNote { id: id.to_string(), ..model().surety }, ..model() };
+        let mut tally = Tally::default();
+        let bare = id.0.to_string();
+        let names = ["tiny", "tiny@07070707", "tiny:verified", &id.to_string(), &bare];
+        for (number, name) in names.into_iter().enumerate() {
+            tally.take(&statement(
+                number as u128,
+                name,
+                1,
+                StatedEnd::Answered,
+                vec![event(What::Ordered, 2)],
+            ));
+        }
+        let report = tally.report(NOW_MS, &Known::default());
+        let (models, seen) = ([served], Default::default());
+        let facts = Facts {
+            is_open: true,
+            workers: &[],
+            models: &models,
+            seen: &seen,
+            ledger: None,
+            report: &report,
+        };
+        let parts = components(&facts);
+        let names: Vec<_> =
+            parts.iter().filter(|part| part.kind == "model").map(|part| &*part.name).collect();
+        assert_eq!(names, ["tiny"]);
     }
 
     #[test]

@@ -132,6 +132,13 @@ async fn requests_are_counted_by_what_became_of_them_and_none_is_named() {
     let site = crate::responses::again(directory, None).await;
     let later = shown(&site, SERVICE, |_| true).await;
     assert_eq!((&later["spans"][1]["answered"], &later["spans"][1]["failed"]), (&json!(3), &json!(1)));
+    // Nobody serves the model now; that it was answered is known, and when.
+    let parts = later["components"].as_array().expect("parts");
+    let models: Vec<_> = parts.iter().filter(|part| part["kind"] == "model").collect();
+    let [gone] = &models[..] else { panic!("one model in {later}") };
+    assert_eq!((&gone["name"], &gone["state"]), (&json!("tiny"), &json!("major_outage")));
+    assert_eq!(gone["since_ms"], later["models"][0]["answered_ms"]);
+    assert!(gone["since_ms"].is_u64(), "{gone}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
