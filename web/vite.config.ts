@@ -23,6 +23,7 @@ export default defineConfig({
   plugins: [woff2Only(), svelte()],
   // Pages link to those pages that there are.
   define: { __PAGES__: JSON.stringify(pages.map((name) => '/' + name.replace(/(index)?\.html$/, ''))) },
+  worker: { format: 'es' },
   build: {
     target: 'es2022',
     assetsInlineLimit: 0,

@@ -1,11 +1,13 @@
 /** Receipts, verified in the page: in the chat as answers end, and on the page for them; what is forged, edited or replayed turns red. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { serious } from './axe.mjs'
 import { openTab, picture, startBrowser, watch } from './browser.mjs'
 import { startLine, startNetwork } from './network.mjs'
 
-const AXE = readFileSync(new URL('../../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8')
 let network, line, browser
 
 before(async () => {
@@ -31,12 +33,6 @@ async function answered(t, options = {}, origin = line.origin) {
 
 const labelled = (chat, name) => chat.lastAnswer().getByRole('button', { name, exact: true }).waitFor()
 const facts = (tab) => tab.getByRole('dialog', { name: 'What is known of this answer' })
-
-async function serious(tab) {
-  await tab.evaluate(AXE)
-  const { violations } = await tab.evaluate(() => window.axe.run())
-  return violations.filter(({ impact }) => impact === 'serious' || impact === 'critical').map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(' | ')}`)
-}
 
 async function receiptOf() {
   const asked = { model: 'shakespeare-demo', messages: [{ role: 'user', content: 'Speak of the sea.' }], max_tokens: 24 }
@@ -151,6 +147,97 @@ test('the page for receipts verifies one, by id and as a file, and without a con
   await tab.getByRole('button', { name: 'Get it' }).click()
   await tab.getByText('can be verified here without it').waitFor()
   assert.deepEqual(tab.strangers, [])
+})
+
+test('the page answers while it verifies tens of megabytes, and can be stopped', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'surety-receipt-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const large = join(folder, 'large.json')
+  writeFileSync(large, `{"surety":1,"answers":[${'0,'.repeat(30_000_000)}0]}`)
+  const { text } = await receiptOf()
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } })
+  t.after(() => context.close())
+  const tab = await watch(await context.newPage())
+  await tab.goto(`${line.origin}/verify`)
+  const outcome = tab.locator('article[data-outcome]')
+  await tab.evaluate(() => {
+    window.longest = 0
+    new PerformanceObserver((list) => list.getEntries().forEach(({ duration }) => (window.longest = Math.max(window.longest, duration)))).observe({ type: 'longtask' })
+    // What the page did between the moment it was given the file and the verdict.
+    window.did = []
+    const note = (what) => window.did.at(-1) === what || window.did.push(what)
+    const frame = () => {
+      if (document.querySelector('.working')) note('frame'), (window.frames_ = (window.frames_ ?? 0) + 1)
+      requestAnimationFrame(frame)
+    }
+    frame()
+    document.getElementById('id').addEventListener('input', () => document.querySelector('.working') && note('typed'))
+    new MutationObserver(() => document.querySelector('article[data-outcome]') && note('verdict')).observe(document.body, { subtree: true, childList: true })
+  })
+  const choose = () => tab.locator('input[type=file]').setInputFiles(large)
+  await choose()
+  await tab.getByText('Verifying large.json…').waitFor()
+  await tab.locator('#id').pressSequentially('a')
+  await outcome.waitFor({ timeout: 180_000 })
+  const { did, frames, longest } = await tab.evaluate(() => ({ did: window.did, frames: window.frames_, longest: window.longest }))
+  t.diagnostic(`60 MB: ${frames} frames while they were verified, the longest task of the page's own thread ${Math.round(longest)} ms`)
+  assert.ok(did.includes('typed') && did.indexOf('typed') < did.indexOf('verdict'), did.join())
+
+  // Stopped, nothing comes of it; and the next one is verified.
+  await tab.locator('#id').fill('')
+  await choose()
+  await tab.getByRole('button', { name: 'Stop' }).click()
+  await tab.getByText('Verifying').waitFor({ state: 'detached' })
+  assert.equal(await outcome.count(), 0)
+  assert.equal(await tab.evaluate(() => document.activeElement?.id), 'id')
+  await tab.locator('input[type=file]').setInputFiles({ name: 'receipt.json', mimeType: 'application/json', buffer: Buffer.from(text) })
+  await tab.locator('article[data-outcome="holds"]').waitFor()
+  assert.deepEqual([tab.problems, tab.strangers], [[], []])
+})
+
+test('what stands in a receipt is text', async (t) => {
+  const hostile = '<img src=x onerror="window.ran=1"><script>window.ran=2</script>'
+  const asked = { model: 'shakespeare-demo', messages: [{ role: 'user', content: hostile }], max_tokens: 4 }
+  const response = await fetch(`${network.origin}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(asked) })
+  const { surety } = await response.json()
+  const receipt = await (await fetch(`${network.origin}${surety.receipt}`)).text()
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } })
+  t.after(() => context.close())
+  const tab = await watch(await context.newPage())
+  await tab.goto(`${line.origin}/verify`)
+  const give = (content) => tab.locator('input[type=file]').setInputFiles({ name: `${hostile.replaceAll('/', '')}.json`, mimeType: 'application/json', buffer: Buffer.from(content) })
+  await give(receipt)
+  await tab.locator('article[data-outcome="holds"]').waitFor()
+  await tab.getByText('The prompt that was ordered').click()
+  await tab.locator('pre', { hasText: '<img src=x onerror="window.ran=1"><script>' }).waitFor()
+  // An error that is given in a receipt's place tells its message.
+  await give(JSON.stringify({ error: { message: hostile } }))
+  await tab.locator('article[data-outcome="unreadable"]', { hasText: 'onerror="window.ran=1"' }).waitFor()
+  assert.equal(await tab.locator('main img, main script').count(), 0)
+  assert.deepEqual([await tab.evaluate(() => window.ran), tab.problems, tab.strangers], [undefined, [], []])
+})
+
+test('who reads the page alone can answer five questions', async (t) => {
+  const { tab, chat } = await answered(t)
+  await labelled(chat, 'Receipt checked')
+  await chat.chip().click()
+  // Each beside its question.
+  const says = async (question, answer) => {
+    const term = facts(tab).locator('dt', { hasText: question })
+    await term.waitFor()
+    const said = (await term.locator('xpath=following-sibling::dd[1]').innerText()).replace(/\s+/g, ' ').trim()
+    assert.match(said, answer, question)
+  }
+  await says('Which model', /^shakespeare-demo, by its immutable id [0-9a-f]{6}…[0-9a-f]{4}\.$/)
+  await says('Who ran it', /^Worker [0-9a-f]{6}…[0-9a-f]{4}\.$/)
+  await says('Who could read it', /^The gateway and that worker\. If another worker was asked and gave nothing, that one, too\.$/)
+  await says('How it was checked, and how sure that is', /Signatures show who answers for this text; they do not show that the model gave it\./)
+  await says('What this does not mean', /^That the answer is true\. “Model checked”, in green, means that somebody else computed the same words with this model; they can still be wrong\.$/)
+  await says('If a check fails', /^The chip turns red and says so: do not rely on the answer then\. If the gateway’s own check fails, the answer breaks off and nothing is charged\. There is no ledger here, so no stake pays for a lie\.$/)
+  await facts(tab).getByRole('button', { name: 'Re-run it' }).click()
+  await facts(tab).getByRole('heading', { name: 'Model checked' }).waitFor()
+  await says('Who could read it', /^The gateway and the 2 workers that are named here\./)
+  await says('How it was checked, and how sure that is', /^Worker [0-9a-f]{6}…[0-9a-f]{4} computed it again for you, and gave the same text\./)
 })
 
 test('the page for receipts fits a phone, in the dark too', async (t) => {
