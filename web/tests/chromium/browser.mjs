@@ -3,12 +3,12 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { chromium } from 'playwright-core'
 
-const BROWSERS = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].filter(Boolean)
+const INSTALLED = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 
+/** The one that is named, or is installed, or that Playwright downloaded (`playwright-core install chromium-headless-shell`). */
 export async function startBrowser() {
-  const executablePath = BROWSERS.find(existsSync)
-  if (!executablePath) throw new Error('there is no Chromium: apt-get install chromium, or set CHROMIUM')
-  return chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-dev-shm-usage'] })
+  const executablePath = process.env.CHROMIUM || INSTALLED.find(existsSync)
+  return chromium.launch({ ...(executablePath ? { executablePath } : {}), args: ['--no-sandbox', '--disable-dev-shm-usage'] })
 }
 
 /** A profile of its own with one tab. What the page complains of, and whom it asks, is kept. */
