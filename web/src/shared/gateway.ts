@@ -114,6 +114,7 @@ export interface ModelNames {
 
 /** `/v1/network/operators/{id}/ledger`. */
 export interface OperatorOnLedger {
+  bonded_wei: string
   audit_ppm: number
   audits_passed: number
   audits_missed: number

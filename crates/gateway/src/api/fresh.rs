@@ -2,7 +2,8 @@
 //!
 //! In:     how to make it. Out: JSON with a tag, as old as it may be; that it is what the caller has already.
 //! Touches: nothing.
-//! Holds:  it is made by one at a time, no sooner than it may be, and takes a twentieth of a core at most, however many look.
+//! Holds:  it is made by one at a time, no sooner than it may be, however many look; what is computed here takes a twentieth of a core at
+//!         most.
 //! Absent: what is made.
 
 use std::{
@@ -51,8 +52,26 @@ impl Fresh {
         age_max: Duration,
         make: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<Arc<Shown>, ApiError> {
+        self.rested(age_max, REST, make).await
+    }
+
+    /// The same where the time goes into waiting for somebody else: a slow ledger is no reason to show what is old.
+    pub(crate) async fn get_from_afar<T: Serialize>(
+        &self,
+        age_max: Duration,
+        make: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<Arc<Shown>, ApiError> {
+        self.rested(age_max, 0, make).await
+    }
+
+    async fn rested<T: Serialize>(
+        &self,
+        age_max: Duration,
+        rest: u32,
+        make: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<Arc<Shown>, ApiError> {
         let mut made = self.0.lock().await;
-        let fresh = made.as_ref().filter(|made| made.at.elapsed() <= age_max.max(made.took * REST));
+        let fresh = made.as_ref().filter(|made| made.at.elapsed() <= age_max.max(made.took * rest));
         if let Some(made) = fresh {
             return Ok(Arc::clone(&made.shown));
         }

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::Serialize;
 use surety_client::{Account, AccountError, channel::view, ledger::rechecked::Verdict};
-use surety_types::abi::{IAudits, IClaims, IDisputes, IOperators, Module};
+use surety_types::abi::{IAudits, IClaims, IDisputes, IOperators, IStaking, Module};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How old it may be.
-const AGE_MAX: Duration = Duration::from_secs(2);
+const AGE_MAX: Duration = Duration::from_millis(700);
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Disputes that are told of, the latest.
 const DISPUTES_MAX: usize = 20;
@@ -42,6 +42,8 @@ const PAGES_MAX: usize = 16;
 pub struct OperatorOnLedger {
     /// The account.
     pub operator: String,
+    /// What is bonded to it.
+    pub bonded_wei: String,
     /// Of a million of its receipts, so many are drawn for audits.
     pub audit_ppm: u64,
     pub audits_passed: u64,
@@ -110,7 +112,7 @@ pub(super) async fn standing(
         found.map_err(|error| unasked(&error))
     };
     let fresh = shared.views.of_operator(&shared, &operator.to_string()).ledger;
-    Ok(fresh.get(AGE_MAX, made).await?.response(&headers))
+    Ok(fresh.get_from_afar(AGE_MAX, made).await?.response(&headers))
 }
 
 /// Only who is known here is asked about.
@@ -126,6 +128,7 @@ async fn record(account: &dyn Account, operator: Address) -> Result<OperatorOnLe
     let standing = view(account, Module::Audits, &IAudits::standingOfCall { operator }).await?;
     let exposure = view(account, Module::Audits, &IAudits::exposureOfCall { operator }).await?;
     let claims = view(account, Module::Claims, &IClaims::recordOfCall { operator }).await?;
+    let bonded = view(account, Module::Staking, &IStaking::bondedToCall { operator }).await?;
     let jailed_until = view(account, Module::Operators, &IOperators::jailedUntilCall { operator }).await?;
     let ids = disputes(account, operator).await?;
     let mut found = Vec::new();
@@ -143,6 +146,7 @@ async fn record(account: &dyn Account, operator: Address) -> Result<OperatorOnLe
     }
     Ok(OperatorOnLedger {
         operator: operator.to_string(),
+        bonded_wei: bonded.to_string(),
         audit_ppm: standing.ratePpm,
         audits_passed: standing.passed,
         audits_missed: standing.missed,

@@ -113,6 +113,8 @@ async fn what_the_ledger_knows_of_an_answer_is_told_and_a_waiting_refund_is_coll
     );
     assert_eq!(dispute["state"], "the worker signed two answers to one order");
     assert!(record["jailed_until"].as_u64().is_some_and(|until| until > 0), "{record}");
+    let bonded = record["bonded_wei"].as_str().and_then(|wei| wei.parse::<u128>().ok());
+    assert!(bonded.is_some_and(|wei| wei > 0), "{record}");
     assert_eq!((&record["audits_missed"], &record["disputes_left_out"]), (&json!(0), &json!(0)));
     let unknown = site.get(&format!("/v1/network/operators/{}/ledger", Address::ZERO)).await;
     assert_eq!((unknown.status, &unknown.error()["code"]), (404, &json!("not_found")));
