@@ -1,13 +1,11 @@
 /** What the ledger shows of itself: powers, economics and governance follow a chain that is governed, and a wallet votes through the page. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { after, before, test } from 'node:test'
 import { toHex } from 'viem'
+import { serious } from './axe.mjs'
 import { picture, startBrowser, watch } from './browser.mjs'
 import { injectWallet, startLedger } from './ledger.mjs'
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const PAGES = ['powers', 'economics', 'governance']
 
 let ledger, browser
@@ -32,12 +30,6 @@ async function open(page, options = {}, prepare = async () => {}) {
   tabs.push(tab)
   await tab.goto(`${ledger.origin}/${page}`)
   return tab
-}
-
-async function serious(tab) {
-  await tab.evaluate(AXE)
-  const { violations } = await tab.evaluate(() => window.axe.run())
-  return violations.filter(({ impact }) => impact === 'serious' || impact === 'critical').map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(' | ')}`)
 }
 
 const loaded = (tab) => tab.getByText('Live', { exact: true }).waitFor()
