@@ -73,7 +73,7 @@ class Answers {
     chats.own.add(message.id)
     this.live.set(message.id, live)
     this.announced = `${message.model ?? 'The model'} is answering.`
-    const began = Date.now()
+    const began = performance.now()
     let now: Message = message
     let keeping: ReturnType<typeof setTimeout> | undefined
     let frame = 0
@@ -86,7 +86,7 @@ class Answers {
     const progress = ({ text, resume }: Progress): void => {
       if (text && !now.text) {
         clearTimeout(slow)
-        if (isFirst) now = { ...now, firstMs: Date.now() - began }
+        if (isFirst) now = { ...now, firstMs: Math.round(performance.now() - began) }
       }
       const isKnown = resume.requestId !== now.resume?.requestId
       now = { ...now, text, resume }
@@ -104,7 +104,7 @@ class Answers {
         progress,
         waiting: (why) => (live.waiting = why),
       })
-      now = await this.#ended(now, end, Date.now() - began)
+      now = await this.#ended(now, end, Math.round(performance.now() - began))
       this.announced = `Answer: ${now.text.slice(0, 2000)}`
     } catch (error) {
       now = failedAs(now, error, live.controller.signal.aborted)

@@ -86,12 +86,17 @@ class History {
     return !this.#temporary.has(chat)
   }
 
+  /** When what is said next is said: after all that was said in this chat, however this machine's clock is set meanwhile. */
+  #next(): number {
+    return [...this.messages.values()].reduce((latest, { created }) => Math.max(latest, created + 1), Date.now())
+  }
+
   /** Adds a message of the user's, and the one that is to answer it. */
   async ask(parent: string | null, text: string, attachments: Attachment[]): Promise<Message> {
     const now = Date.now()
     const chat = this.chat ?? { id: newId(), title: titleOf(text || attachments[0]?.name || ''), isNamed: false, created: now, updated: now, wishes: this.wishes, leaf: null }
     const question: Message = {
-      id: newId(), chat: chat.id, parent, role: 'user', text, created: now, state: 'whole', ...(attachments.length > 0 ? { attachments } : {}),
+      id: newId(), chat: chat.id, parent, role: 'user', text, created: this.#next(), state: 'whole', ...(attachments.length > 0 ? { attachments } : {}),
     }
     if (!this.chat && this.isTemporary) this.#temporary.add(chat.id)
     return this.#answerTo(chat, question, [question])
@@ -104,12 +109,12 @@ class History {
   }
 
   async #answerTo(chat: Chat, question: Message, fresh: Message[]): Promise<Message> {
-    const now = Math.max(Date.now(), question.created + 1)
-    const answer: Message = { id: newId(), chat: chat.id, parent: question.id, role: 'assistant', text: '', created: now, state: 'answering', model: this.wishes.model }
+    const created = Math.max(this.#next(), question.created + 1)
+    const answer: Message = { id: newId(), chat: chat.id, parent: question.id, role: 'assistant', text: '', created, state: 'answering', model: this.wishes.model }
     this.own.add(answer.id)
     const isNew = this.chat === null
     const change = (kept: Chat): void => {
-      Object.assign(kept, { leaf: answer.id, updated: now, wishes: $state.snapshot(this.wishes) })
+      Object.assign(kept, { leaf: answer.id, updated: Date.now(), wishes: $state.snapshot(this.wishes) })
     }
     const changed = { ...chat }
     change(changed)

@@ -86,8 +86,8 @@ export async function send({ provider }: Wallet, chain: Chain, call: Call, said:
   const hash = await ask(provider, 'eth_sendTransaction', [transaction])
   if (typeof hash !== 'string' || !HASH.test(hash)) throw new WalletError('The wallet did not say which transaction it sent.')
   said('Sent; waiting for a block…')
-  const until = Date.now() + LANDING_MS
-  while (Date.now() < until) {
+  const until = performance.now() + LANDING_MS
+  while (performance.now() < until) {
     const receipt = (await ask(provider, 'eth_getTransactionReceipt', [hash])) as { status?: unknown } | null
     if (receipt) {
       if (receipt.status === '0x1') return hash

@@ -67,8 +67,9 @@ export async function follow(begun: Progress, follower: Follower): Promise<End> 
         await pause(Math.max(error.retryAfterMs, 500), follower.signal)
         continue
       }
-      unreachableSince ??= Date.now()
-      if (Date.now() - unreachableSince > PATIENCE_MS) throw unreachable(answer.resume.requestId)
+      // The clock that people see may be set meanwhile; this one goes on.
+      unreachableSince ??= performance.now()
+      if (performance.now() - unreachableSince > PATIENCE_MS) throw unreachable(answer.resume.requestId)
       follower.waiting('The gateway cannot be reached. Trying again…')
     }
     if (answer.text.length > before) {
