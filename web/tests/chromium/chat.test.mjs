@@ -164,6 +164,30 @@ test('a gateway that cannot be reached is said, and waited for', async () => {
   await tab.getByText('Your chats are here').waitFor({ state: 'detached' })
 })
 
+test('a gateway that is killed in mid-answer begins anew, and gives the rest of the same answer', async () => {
+  const { tab, chat } = await open()
+  line.state.isEndless = true
+  await chat.wish({ 'Longest answer': 600, Seed: 21, Temperature: 1 })
+  await chat.askAndWait('Tell of the storms.')
+  const whole = await chat.text()
+  line.state.pauseMs = 10
+  await chat.lastAnswer().getByRole('button', { name: 'Answer again' }).click()
+  await chat.until('answering')
+  await chat.untilLength(30)
+  // What it had sent by then is lost with it.
+  process.kill(network.gateway.pid, 'SIGKILL')
+  line.cut()
+  await chat.lastAnswer().getByText('The gateway cannot be reached. Trying again').waitFor()
+  assert.ok((await chat.text()).length < whole.length)
+  line.state.pauseMs = 0
+  line.mend()
+  await chat.until('whole')
+  assert.equal(await chat.text(), whole)
+  await chat.lastAnswer().getByRole('group', { name: 'Version 2 of 2' }).waitFor()
+  await chat.chip().click()
+  await tab.getByRole('heading', { name: 'Receipt checked; the model was not' }).waitFor()
+})
+
 test('a clock that is wrong, and is set while one waits, loses nothing', async () => {
   const { tab, chat } = await open()
   await tab.clock.setSystemTime(new Date('2061-07-28T00:00:00Z'))
