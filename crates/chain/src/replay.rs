@@ -17,7 +17,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, LogData, TxKind, U256};
 use alloy_sol_types::{SolCall as _, SolInterface as _};
-use surety_proof::dispute::{Game, Leaf, PlanHeader, Statement, Verdict, judge::judge, opening::CHUNK_BYTES};
+use surety_proof::dispute::{Game, Leaf, Node, PlanHeader, Statement, Weighed, opening::CHUNK_BYTES, weigh};
 use surety_types::{
     Bundle, BundleMove, BundleParameter, Canonical as _, Manifest, Order, Receipt, Signed,
     abi::{
@@ -102,7 +102,7 @@ impl ReplayError {
 }
 
 /// A dispute, played again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Replayed {
     /// Every move, in order.
     pub steps: Vec<ReplayedMove>,
@@ -111,7 +111,7 @@ pub struct Replayed {
 }
 
 /// A move, and what it showed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReplayedMove {
     /// Height of its block.
     pub number: u64,
@@ -123,6 +123,10 @@ pub struct ReplayedMove {
     pub function: &'static str,
     /// What it showed.
     pub shown: Shown,
+    /// The part of the trace that is in question after it, in kilobytes; none where there is no game.
+    pub node: Option<Node>,
+    /// The word that was judged by it, with everything that it was computed from.
+    pub weighed: Option<Box<Weighed>>,
 }
 
 /// What a move showed.
@@ -292,13 +296,25 @@ impl Stage {
             return wrong("is no call of the disputes");
         };
         let after = disputes::game(self, bundle.id).ok();
-        let (function, shown) = shown(&decoded, before.as_ref(), after.as_ref());
-        Ok(ReplayedMove { number: made.number, timestamp_ms: made.timestamp_ms, sender, function, shown })
+        let weighed = match &decoded {
+            IDisputesCalls::leaf(leaf) => before.and_then(|game| weighed(&leaf.papers, &game, &leaf.leaf_)),
+            _ => None,
+        };
+        let (function, shown) = shown(&decoded, weighed.as_ref(), after.as_ref());
+        Ok(ReplayedMove {
+            number: made.number,
+            timestamp_ms: made.timestamp_ms,
+            sender,
+            function,
+            shown,
+            node: after.map(|game| game.node()),
+            weighed: weighed.map(Box::new),
+        })
     }
 }
 
 /// What a move that holds has shown.
-fn shown(call: &IDisputesCalls, before: Option<&Game>, after: Option<&Game>) -> (&'static str, Shown) {
+fn shown(call: &IDisputesCalls, weighed: Option<&Weighed>, after: Option<&Game>) -> (&'static str, Shown) {
     use IDisputesCalls as Calls;
     let name = |signature: &'static str| signature.split('(').next().unwrap_or(signature);
     let division = |nodes: usize, bytes: usize| Shown::Division { nodes, bytes };
@@ -307,9 +323,11 @@ fn shown(call: &IDisputesCalls, before: Option<&Game>, after: Option<&Game>) -> 
         Calls::root(root) => division(root.nodes.len(), root.data.len()),
         Calls::divide(divide) => division(divide.nodes.len(), divide.data.len()),
         Calls::pick(_) => Shown::Pick { chunks: after.map_or(0, |game| game.node().chunks) },
-        Calls::leaf(leaf) => {
-            before.and_then(|game| word(&leaf.papers, game, &leaf.leaf_)).unwrap_or(Shown::Proof)
-        }
+        Calls::leaf(_) => weighed.map_or(Shown::Proof, |weighed| Shown::Word {
+            word: weighed.word,
+            kind: weighed.coordinate.kind(),
+            lie: (weighed.claimed != weighed.computed).then_some((weighed.claimed, weighed.computed)),
+        }),
         Calls::timeOut(_) => Shown::Time,
         _ => Shown::Proof,
     };
@@ -319,20 +337,14 @@ fn shown(call: &IDisputesCalls, before: Option<&Game>, after: Option<&Game>) -> 
 }
 
 /// What a leaf shows: the ledger has taken it already.
-fn word(papers: &Papers, game: &Game, leaf: &[u8]) -> Option<Shown> {
+fn weighed(papers: &Papers, game: &Game, leaf: &[u8]) -> Option<Weighed> {
     let (order, _) = Signed::<Order>::peek_value(&papers.order).ok()?;
     let (receipt, _) = Signed::<Receipt>::peek_value(&papers.receipt).ok()?;
     let manifest = Manifest::from_cbor(&papers.manifest).ok()?;
     let first = <&[u8; CHUNK_BYTES as usize]>::try_from(papers.plan.as_ref()).ok()?;
     let header = PlanHeader::parse(first).ok()?;
     let statement = Statement::new(&manifest, &header, &order, &receipt).ok()?;
-    let leaf = Leaf::from_cbor(leaf).ok()?;
-    let (coordinate, _) = statement.layout().coordinate(leaf.word)?;
-    let lie = match judge(&statement, game, &leaf).ok()? {
-        Verdict::WorkerLied { claimed, computed, .. } => Some((claimed, computed)),
-        Verdict::WorkerRight => None,
-    };
-    Some(Shown::Word { word: leaf.word, kind: coordinate.kind(), lie })
+    weigh(&statement, game, &Leaf::from_cbor(leaf).ok()?).ok()
 }
 
 impl Host for Stage {

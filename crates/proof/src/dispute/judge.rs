@@ -21,8 +21,9 @@ use surety_types::request::MAX_GRAMMAR_BYTES;
 use surety_types::{Canonical, Digest, Invalid, Manifest, Order, Outcome, Receipt, Request};
 
 use super::game::{Game, Turn};
-use super::layout::{CHUNK_WORDS, Layout, LayoutError};
+use super::layout::{CHUNK_WORDS, Coordinate, Layout, LayoutError};
 use super::opening::{CHUNK_BYTES, Opening, OpeningError, Tree};
+use super::operands::{Operand, Operands};
 use super::plan::{self, PlanHeader};
 use super::rules::{Inputs, RuleError, Rules, Source};
 
@@ -291,11 +292,51 @@ pub enum LeafError {
     Rule(#[from] RuleError),
 }
 
+/// A word as the judge found it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighed {
+    /// Which word of the trace.
+    pub word: u64,
+    /// What it holds; where a computation gives several words, it is number `part` of them.
+    pub coordinate: Coordinate,
+    /// From 0.
+    pub part: u64,
+    /// The worker's.
+    pub claimed: u32,
+    /// What the rule gives.
+    pub computed: u32,
+    /// What it was computed from, in the order in which the rule reads.
+    pub operands: Vec<Operand>,
+}
+
 /// Judges the challenger's last move.
 ///
 /// # Errors
 /// `LeafError` if it shows nothing.
 pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict, LeafError> {
+    let Weighed { word, claimed, computed, .. } = weighed(statement, game, leaf, None)?;
+    Ok(match claimed == computed {
+        true => Verdict::WorkerRight,
+        false => Verdict::WorkerLied { word, claimed, computed },
+    })
+}
+
+/// The same judgement, with everything that it was made from.
+///
+/// # Errors
+/// `LeafError` if the leaf shows nothing.
+pub fn weigh(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Weighed, LeafError> {
+    let mut operands = Operands::of(statement.layout());
+    let found = weighed(statement, game, leaf, Some(&mut operands))?;
+    Ok(Weighed { operands: operands.read, ..found })
+}
+
+fn weighed(
+    statement: &Statement,
+    game: &Game,
+    leaf: &Leaf,
+    operands: Option<&mut Operands<'_>>,
+) -> Result<Weighed, LeafError> {
     if game.turn() != Turn::Leaf {
         return Err(LeafError::Turn(game.turn()));
     }
@@ -331,15 +372,16 @@ pub fn judge(statement: &Statement, game: &Game, leaf: &Leaf) -> Result<Verdict,
     let first = leaf.word - part;
     let mut opened = Opened::of(&leaf.shown, 4 * first);
     opened.grammar = leaf.grammar.as_deref().map(|text| Arc::new(Grammar::compile_or_nothing(text)));
-    let computed = statement.rules.compute(&coordinate, &mut opened)?[part as usize];
+    let computed = match operands {
+        None => statement.rules.compute(&coordinate, &mut opened)?,
+        Some(operands) => statement.rules.compute(&coordinate, &mut operands.noting(&mut opened))?,
+    };
+    let computed = computed[part as usize];
     opened.trace_end = 4 * layout.words();
     let mut claimed = [0; 4];
     opened.read(Source::Trace, 4 * leaf.word, &mut claimed)?;
     let claimed = u32::from_le_bytes(claimed);
-    Ok(match claimed == computed {
-        true => Verdict::WorkerRight,
-        false => Verdict::WorkerLied { word: leaf.word, claimed, computed },
-    })
+    Ok(Weighed { word: leaf.word, coordinate, part, claimed, computed, operands: Vec::new() })
 }
 
 /// What a leaf shows, once its openings are checked.

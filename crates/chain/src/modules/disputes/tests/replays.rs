@@ -71,6 +71,12 @@ fn a_bundle_alone_gives_the_verdict() {
     };
     assert_eq!((*found, *kind), (word, "sampled id"));
     assert_eq!(*claimed ^ 1, *computed);
+    // What the judge computed it from is shown, and each move leaves less in question.
+    let weighed = replayed.steps.last().and_then(|step| step.weighed.as_ref()).expect("a judged word");
+    assert_eq!((weighed.word, weighed.claimed, weighed.computed), (word, *claimed, *computed));
+    assert!(!weighed.operands.is_empty());
+    let left: Vec<u64> = replayed.steps.iter().filter_map(|step| step.node).map(|node| node.chunks).collect();
+    assert!(left.is_sorted_by(|one, next| one >= next) && left.len() + 1 >= functions.len(), "{left:?}");
     assert!(functions.len() <= 9, "{functions:?}");
 }
 
