@@ -305,6 +305,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
     let (by_auditors, no_lies) = (by_auditors.into_inner(), no_lies.into_inner());
     check(&ended, &mut failures);
     check_books(&rpc, &ended, by_auditors, &operators, &before, &stakes(&operators)?, &mut failures)?;
+    check_stories(&host, &ended, &mut failures)?;
     let (named, held) = money::supply(&binary, data_dir)?;
     if named != held {
         failures.push(format!("genesis named {named} wei, there are {held}"));
@@ -486,6 +487,45 @@ fn check(ended: &[Contested], failures: &mut Vec<String>) {
             fail("no leaf was shown".into());
         }
     }
+}
+
+/// What the gateway tells of each dispute: every move played again, less in question after each, the word that was judged.
+fn check_stories(host: &str, ended: &[Contested], failures: &mut Vec<String>) -> Result<()> {
+    for contested in ended {
+        let story = wire::get(host, &format!("/v1/network/disputes/{}", contested.id))?;
+        let mut wrong = Vec::new();
+        let mut holds = |what: &'static str, is_so: bool| {
+            if !is_so {
+                wrong.push(what);
+            }
+        };
+        let steps = story["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let left: Vec<u64> = steps.iter().filter_map(|step| step["words_left"].as_u64()).collect();
+        holds("the moves are played again", story["replayed"] == true);
+        holds("the blocks are proven", story["blocks_proven"] == true);
+        holds("the verdict is the ledger's", story["dispute"]["is_convicted"] == contested.convicted);
+        holds("every move of the challenger's is a step", steps.len() as u64 >= contested.messages.min(2));
+        holds("each move leaves less in question", left.is_sorted_by(|one, next| one >= next));
+        holds("the answer is named", story["answer"]["output_tokens"].as_u64() > Some(0));
+        holds("somebody gets something", story["money"].as_array().is_some_and(|money| !money.is_empty()));
+        if let Some((kind, _)) = &contested.leaf {
+            let leaf = &story["leaf"];
+            holds("the word's kind", leaf["kind"] == kind.as_str());
+            holds("the word's place", leaf["place"].as_str().is_some_and(|place| !place.is_empty()));
+            holds("claimed and computed differ if it lied", leaf["lied"] == contested.convicted);
+            let differ = leaf["claimed"]["bits"] != leaf["computed"]["bits"];
+            holds("claimed and computed are told", differ == contested.convicted);
+            let operands = leaf["operands"].as_array().map(Vec::as_slice).unwrap_or_default();
+            holds("operands", !operands.is_empty());
+            holds("values", operands.iter().all(|operand| operand["count"].as_u64() > Some(0)));
+        } else {
+            holds("no word", story["leaf"].is_null());
+        }
+        if !wrong.is_empty() {
+            failures.push(format!("the story of dispute {}: {wrong:?} does not hold: {story}", contested.id));
+        }
+    }
+    Ok(())
 }
 
 /// Refunds, stakes and convictions, as the ledger's own events tell them.

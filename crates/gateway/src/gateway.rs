@@ -40,6 +40,7 @@ use crate::{
     disk::{OpenStoreError, Writer},
     downloads::Downloads,
     error::{Accountable, ApiError, Code},
+    explorer::Explorer,
     id::RequestId,
     journal::{Journal, JournalBounds},
     key::{self, KeyError},
@@ -158,6 +159,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Arc<Workers>,
     /// What the ledger shows of itself, if there is one.
     pub(crate) surveys: Option<Surveys>,
+    /// What is on the ledger, thing by thing, if there is one.
+    pub(crate) explorer: Option<Explorer>,
     pub(crate) receipts: Receipts,
     pub(crate) journal: Journal,
     pub(crate) streams: Streams,
@@ -313,6 +316,7 @@ impl Gateway {
         };
         let loopback_only = address.ip().is_loopback() && !open;
         let seen = ledger.as_ref().and_then(|ledger| ledger.ledger.clone());
+        let explorer = seen.clone().map(Explorer::new);
         let surveys = seen.map(|ledger| Surveys::new(ledger, loopback_only));
         let payer = match ledger {
             Some(ledger) => {
@@ -356,6 +360,7 @@ impl Gateway {
             started: unix_ms() / 1000,
             workers,
             surveys,
+            explorer,
             receipts,
             journal,
             streams,

@@ -21,6 +21,7 @@ mod comparisons;
 mod disk;
 mod downloads;
 mod error;
+mod explorer;
 mod gateway;
 mod id;
 mod journal;

@@ -9,6 +9,7 @@ mod commands;
 mod demo;
 mod evidence;
 mod explain;
+mod explorer;
 mod join;
 mod keeping;
 mod kill_matrix;

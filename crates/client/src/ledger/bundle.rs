@@ -10,11 +10,13 @@
 
 use std::collections::BTreeSet;
 
+use alloy_consensus::transaction::SignerRecoverable as _;
 use alloy_eips::eip2718::Encodable2718 as _;
-use alloy_primitives::{B256, Log, U256};
+use alloy_primitives::{Address, B256, Log, U256};
 use alloy_sol_types::{SolCall as _, SolEvent as _};
 use serde_json::json;
 use surety_chain::{Params, bundled_parameters, replay};
+use surety_consensus::Header;
 use surety_types::{
     BUNDLE_VERSION, Bundle, BundleMove, Digest,
     abi::{IDisputes, address::DISPUTES},
@@ -22,9 +24,10 @@ use surety_types::{
 };
 
 use super::{
-    Inner, Ledger, LedgerError,
+    Inner, Ledger, LedgerError, Viewed,
     error::Fault,
     nodes::{Node, garbage},
+    submit::Proven,
 };
 
 /// Events that a move of a dispute notes, each with its number as the first topic.
@@ -37,26 +40,34 @@ const MOVES: [B256; 5] = [
 ];
 
 /// What of a bundle is proven state.
-struct Known {
+pub(super) struct Known {
     id: u64,
+    /// The block that the record is as of.
+    number: u64,
     chain_id: u64,
     params: Params,
-    dispute: IDisputes::Dispute,
+    pub(super) dispute: IDisputes::Dispute,
     lost_before: u64,
+}
+
+/// A move as it stands in its block.
+pub(super) struct Made {
+    pub(super) header: Header,
+    /// Whether the block is proven.
+    pub(super) proven: bool,
+    pub(super) entry: Proven,
+    /// Who signed it.
+    pub(super) sender: Option<Address>,
 }
 
 impl Ledger {
     /// The bundle of a dispute, by which anyone judges it again (D-8).
     pub async fn dispute_bundle(&self, id: u64) -> Result<Bundle, LedgerError> {
-        let dispute = self.view(DISPUTES, &IDisputes::disputesCall { id }).await?.value;
+        let Viewed { tip, value: dispute } = self.view(DISPUTES, &IDisputes::disputesCall { id }).await?;
         if dispute.state == 0 {
             return Err(LedgerError::Invalid(format!("the ledger knows no dispute {id}")));
         }
-        let params = self.params().await?.value;
-        let first = IDisputes::bondForCall { words: dispute.words, order: B256::ZERO, worker: B256::ZERO };
-        let first = self.view(DISPUTES, &first).await?.value.bond;
-        let lost_before = lost_before(dispute.bond, first);
-        let known = Known { id, chain_id: self.chain_id(), params, dispute, lost_before };
+        let known = self.known_dispute(id, tip.number, dispute).await?;
         let mut round = self.0.nodes.round();
         while let Some(node) = round.next() {
             match self.0.bundle_at(node, &known).await {
@@ -68,6 +79,43 @@ impl Ledger {
             }
         }
         Err(round.exhausted())
+    }
+
+    /// What else a bundle needs to know of a dispute that was recorded so at a block.
+    pub(super) async fn known_dispute(
+        &self,
+        id: u64,
+        number: u64,
+        dispute: IDisputes::Dispute,
+    ) -> Result<Known, LedgerError> {
+        let params = self.params().await?.value;
+        let first = IDisputes::bondForCall { words: dispute.words, order: B256::ZERO, worker: B256::ZERO };
+        let first = self.view(DISPUTES, &first).await?.value.bond;
+        let lost_before = lost_before(dispute.bond, first);
+        Ok(Known { id, number, chain_id: self.chain_id(), params, dispute, lost_before })
+    }
+}
+
+impl Known {
+    /// The bundle of these moves.
+    pub(super) fn bundle(&self, moves: &[Made]) -> Bundle {
+        let moves = moves.iter().map(|made| BundleMove {
+            number: made.header.number,
+            timestamp_ms: made.header.timestamp_ms,
+            block: Digest(made.header.hash().0),
+            transaction: made.entry.transaction.encoded_2718(),
+        });
+        let bundle = Bundle {
+            version: BUNDLE_VERSION,
+            chain_id: self.chain_id,
+            id: self.id,
+            lost_before: self.lost_before,
+            parameters: bundled_parameters(&self.params),
+            moves: moves.collect(),
+            recorded: IDisputes::disputesCall::abi_encode_returns(&self.dispute),
+            digest: Digest::ZERO,
+        };
+        bundle.sealed()
     }
 }
 
@@ -81,9 +129,23 @@ fn lost_before(bond: U256, first: U256) -> u64 {
 
 impl Inner {
     async fn bundle_at(&self, node: &Node, known: &Known) -> Result<Bundle, Fault> {
+        let moves = self.moves_at(node, known).await?;
+        if let Some(made) = moves.iter().find(|made| !made.proven) {
+            let why = format!("the validators of epoch {} are not known any more", made.header.epoch());
+            return Err(garbage("surety_certificate", why));
+        }
+        let bundle = known.bundle(&moves);
+        replay(&bundle).map_err(|why| garbage("eth_getLogs", why))?;
+        Ok(bundle)
+    }
+
+    /// The moves that a node has of a dispute, as of the block of its record.
+    pub(super) async fn moves_at(&self, node: &Node, known: &Known) -> Result<Vec<Made>, Fault> {
         const METHOD: &str = "eth_getLogs";
         let id = B256::from(U256::from(known.id));
-        let filter = json!([{ "address": DISPUTES, "topics": [MOVES, id], "fromBlock": "earliest" }]);
+        let last = format!("{:#x}", known.number);
+        let filter =
+            json!([{ "address": DISPUTES, "topics": [MOVES, id], "fromBlock": "earliest", "toBlock": last }]);
         let logs: Vec<alloy_rpc_types_eth::Log> = self.nodes.call(node, METHOD, filter).await?;
         let numbers: BTreeSet<u64> = logs.iter().filter_map(|log| log.block_number).collect();
         if numbers.len() > MOVES_MAX {
@@ -91,31 +153,20 @@ impl Inner {
         }
         let mut moves = Vec::new();
         for number in numbers {
-            let (header, block) = self.whole_block(node, number).await?;
+            let (headed, entries) = self.kept(node, number).await?;
             let made =
-                block.into_iter().filter(|proven| proven.receipt.logs().iter().any(|log| is_move(log, &id)));
-            moves.extend(made.map(|proven| BundleMove {
-                number,
-                timestamp_ms: header.timestamp_ms,
-                block: Digest(header.hash().0),
-                transaction: proven.transaction.encoded_2718(),
+                entries.into_iter().filter(|entry| entry.receipt.logs().iter().any(|log| is_move(log, &id)));
+            moves.extend(made.map(|entry| Made {
+                header: headed.header.clone(),
+                proven: headed.proven,
+                sender: entry.transaction.recover_signer().ok(),
+                entry,
             }));
         }
         if moves.len() > MOVES_MAX {
             return Err(garbage(METHOD, "more moves than a dispute has"));
         }
-        let bundle = Bundle {
-            version: BUNDLE_VERSION,
-            chain_id: known.chain_id,
-            id: known.id,
-            lost_before: known.lost_before,
-            parameters: bundled_parameters(&known.params),
-            moves,
-            recorded: IDisputes::disputesCall::abi_encode_returns(&known.dispute),
-            digest: Digest::ZERO,
-        };
-        replay(&bundle).map_err(|why| garbage(METHOD, why))?;
-        Ok(bundle.sealed())
+        Ok(moves)
     }
 }
 

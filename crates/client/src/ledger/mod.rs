@@ -19,6 +19,7 @@ pub mod earnings;
 pub mod economics;
 mod error;
 mod events;
+pub mod explorer;
 pub mod governance;
 mod nodes;
 pub mod powers;

@@ -314,6 +314,13 @@ impl Inner {
     /// The same, with the header.
     pub(crate) async fn whole_block(&self, node: &Node, number: u64) -> Result<(Header, Vec<Proven>), Fault> {
         let header = self.final_header(node, number, None).await?;
+        let contents = self.contents(node, &header).await?;
+        Ok((header, contents))
+    }
+
+    /// What is in the block of a header: what it commits to.
+    pub(crate) async fn contents(&self, node: &Node, header: &Header) -> Result<Vec<Proven>, Fault> {
+        let number = header.number;
         let height = format!("{number:#x}");
         let block: Option<Block> =
             self.nodes.call(node, "eth_getBlockByNumber", json!([height, true])).await?;
@@ -344,8 +351,7 @@ impl Inner {
                 let price = price.min(transaction.max_fee_per_gas());
                 Proven { transaction, receipt, gas_used, price }
             });
-        let proven = proven.collect();
-        Ok((header, proven))
+        Ok(proven.collect())
     }
 }
 

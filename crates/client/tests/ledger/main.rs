@@ -1,5 +1,6 @@
 //! The ledger through a real node, and through one that lies.
 
+mod explorer;
 mod liar;
 mod lies;
 mod models;

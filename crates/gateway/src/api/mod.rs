@@ -16,6 +16,7 @@ pub(crate) mod dialect;
 mod earnings;
 pub(crate) mod embeddings;
 mod explanation;
+mod explorer;
 pub(crate) mod fields;
 mod files;
 pub(crate) mod fresh;
@@ -115,6 +116,13 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/messages/count_tokens",
     "/v1/models",
     "/v1/models/{id}",
+    "/v1/network/accounts/{address}",
+    "/v1/network/blocks",
+    "/v1/network/blocks/{id}",
+    "/v1/network/disputes",
+    "/v1/network/disputes/{id}",
+    "/v1/network/find",
+    "/v1/network/transactions/{hash}",
     "/v1/network/economics",
     "/v1/network/governance",
     "/v1/network/powers",
@@ -181,6 +189,13 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/{owner}/{name}/resolve/{revision}/{*file}", get(hub::file))
         .route("/v1/models", get(look::models))
         .route("/v1/models/{*id}", get(look::model))
+        .route("/v1/network/accounts/{address}", get(explorer::account))
+        .route("/v1/network/blocks", get(explorer::blocks))
+        .route("/v1/network/blocks/{id}", get(explorer::block))
+        .route("/v1/network/disputes", get(explorer::disputes))
+        .route("/v1/network/disputes/{id}", get(explorer::dispute))
+        .route("/v1/network/find", get(explorer::find))
+        .route("/v1/network/transactions/{hash}", get(explorer::transaction))
         .route("/v1/network/economics", get(surveys::economics))
         .route("/v1/network/governance", get(surveys::governance))
         .route("/v1/network/powers", get(surveys::powers))
