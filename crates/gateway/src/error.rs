@@ -313,9 +313,7 @@ impl Code {
             Code::Overloaded => {
                 entry("overloaded", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Worker, Retry::After(1))
             }
-            Code::NoLedger => {
-                entry("no_ledger", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Gateway, Retry::Useless)
-            }
+            Code::NoLedger => entry("no_ledger", StatusCode::NOT_FOUND, REQUEST, Gateway, Retry::Useless),
             Code::LedgerUnavailable => entry(
                 "ledger_unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,

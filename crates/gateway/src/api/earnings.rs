@@ -37,8 +37,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 ), responses(
     (status = 200, description = "As of the block `number`; thirty epochs and the one that has not ended.", body = serde_json::Value),
     (status = 304, description = "As it was."),
-    (status = 404, description = "No worker that is known is that operator's.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "No worker that is known is that operator's. `no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn earnings(
     State(shared): State<Arc<Shared>>,

@@ -69,7 +69,8 @@ pub struct Finding {
     (status = 200, description = "The newest first.", body = serde_json::Value),
     (status = 304, description = "As they were."),
     (status = 400, description = "No height, or no such count.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn blocks(
     State(shared): State<Arc<Shared>>,
@@ -94,8 +95,8 @@ pub(super) async fn blocks(
     (status = 200, description = "The block.", body = serde_json::Value),
     (status = 304, description = "As it was."),
     (status = 400, description = "Neither a height nor a hash.", body = ErrorBody),
-    (status = 404, description = "There is no such block, or nodes keep it no more.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "There is no such block, or nodes keep it no more. `no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn block(
     State(shared): State<Arc<Shared>>,
@@ -134,8 +135,8 @@ pub(super) async fn block(
     (status = 200, description = "The transaction; `waits` if it is in no block yet.", body = serde_json::Value),
     (status = 304, description = "As it was."),
     (status = 400, description = "No hash.", body = ErrorBody),
-    (status = 404, description = "No node that answers knows it.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "No node that answers knows it. `no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn transaction(
     State(shared): State<Arc<Shared>>,
@@ -158,7 +159,8 @@ pub(super) async fn transaction(
     (status = 200, description = "The account; one that never was is empty.", body = serde_json::Value),
     (status = 304, description = "As it was."),
     (status = 400, description = "No address.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn account(
     State(shared): State<Arc<Shared>>,
@@ -177,7 +179,8 @@ pub(super) async fn account(
 #[utoipa::path(get, path = "/v1/network/disputes", tag = "network", responses(
     (status = 200, description = "The newest first, at most 64.", body = serde_json::Value),
     (status = 304, description = "As they were."),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn disputes(
     State(shared): State<Arc<Shared>>,
@@ -195,8 +198,8 @@ pub(super) async fn disputes(
     (status = 200, description = "The story so far.", body = serde_json::Value),
     (status = 304, description = "As it was."),
     (status = 400, description = "No number.", body = ErrorBody),
-    (status = 404, description = "The ledger knows no such dispute.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "The ledger knows no such dispute. `no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn dispute(
     State(shared): State<Arc<Shared>>,
@@ -217,7 +220,8 @@ pub(super) async fn dispute(
 ), responses(
     (status = 200, description = "What was found, and where it was looked for.", body = Findings),
     (status = 400, description = "Nothing, or too much, is looked for.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn find(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Json<Findings>, ApiError> {
     let explorer = explorer(&shared)?;

@@ -42,8 +42,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
     ("id" = String, Path, description = "`req_…`, `chatcmpl-…` or `cmpl-…`."),
 ), responses(
     (status = 200, description = "Each part of the answer.", body = ReceiptOnLedger),
-    (status = 404, description = "Nothing is kept under that id.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "Nothing is kept under that id. `no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn receipt_ledger(
     State(shared): State<Arc<Shared>>,

@@ -78,7 +78,8 @@ pub struct NameVersion {
     (status = 200, description = "Each name.", body = ModelNames),
     (status = 304, description = "As they were."),
     (status = "4XX", description = "No worker serves it.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn names(
     State(shared): State<Arc<Shared>>,

@@ -90,8 +90,8 @@ pub struct DisputeNote {
 ), responses(
     (status = 200, description = "Its record.", body = OperatorOnLedger),
     (status = 304, description = "As it was."),
-    (status = 404, description = "No worker that is known is that operator's.", body = ErrorBody),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "No worker that is known is that operator's. `no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn standing(
     State(shared): State<Arc<Shared>>,

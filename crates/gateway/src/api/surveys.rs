@@ -23,7 +23,8 @@ use crate::{
 ), responses(
     (status = 200, description = "As of the block `number`; `etag` names it.", body = serde_json::Value),
     (status = 304, description = "It is what the caller has."),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn powers(
     State(shared): State<Arc<Shared>>,
@@ -40,7 +41,8 @@ pub(super) async fn powers(
 ), responses(
     (status = 200, description = "As of the block `number`; `etag` names it.", body = serde_json::Value),
     (status = 304, description = "It is what the caller has."),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn economics(
     State(shared): State<Arc<Shared>>,
@@ -57,7 +59,8 @@ pub(super) async fn economics(
 ), responses(
     (status = 200, description = "As of the block `number`; `etag` names it.", body = serde_json::Value),
     (status = 304, description = "It is what the caller has."),
-    (status = 503, description = "`no_ledger`: this gateway has none. `ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
+    (status = 404, description = "`no_ledger`: this gateway uses none.", body = ErrorBody),
+    (status = 503, description = "`ledger_unavailable`: it cannot be asked now.", body = ErrorBody),
 ))]
 pub(super) async fn governance(
     State(shared): State<Arc<Shared>>,

@@ -186,7 +186,7 @@ async fn a_gateway_without_a_ledger_says_so() {
     let site = Site::start(&[&worker]).await;
     let (id, _) = answered(&site).await;
     let error = site.get(&format!("/v1/receipts/{id}/ledger")).await;
-    assert_eq!((error.status, error.header("x-should-retry")), (503, Some("false")));
+    assert_eq!((error.status, error.header("x-should-retry")), (404, Some("false")));
     assert_eq!(error.error()["code"], "no_ledger");
     for unknown in ["req_00000000000000000000000000000000", "nonsense"] {
         let error = site.get(&format!("/v1/receipts/{unknown}/ledger")).await;

@@ -148,13 +148,13 @@ async fn pages_about_a_ledger_that_is_not_there_say_so() {
         GatewayLedger { ledger: Some(Ledger::new(settings).expect("a ledger")), ..paying(&memory, 1) };
     let unreachable = Site::with(&[], |settings| settings.ledger = Some(unreachable)).await;
     for page in &pages {
-        for (site, code, words) in [
-            (&without, "no_ledger", "uses no ledger"),
-            (&unreachable, "ledger_unavailable", "127.0.0.1:1: it cannot be reached"),
+        for (site, status, code, words) in [
+            (&without, 404, "no_ledger", "uses no ledger"),
+            (&unreachable, 503, "ledger_unavailable", "127.0.0.1:1: it cannot be reached"),
         ] {
             let refused = site.get(page).await;
             let error = refused.error();
-            assert_eq!((refused.status, error["code"].as_str()), (503, Some(code)), "{page}");
+            assert_eq!((refused.status, error["code"].as_str()), (status, Some(code)), "{page}");
             assert!(error["message"].as_str().expect("words").contains(words), "{error}");
         }
     }

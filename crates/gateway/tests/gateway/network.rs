@@ -183,7 +183,7 @@ async fn an_operator_sees_why_its_worker_is_chosen_or_not_and_its_latest_orders(
     assert!(!told.to_string().contains("req_"));
 
     let none = site.get(&format!("{path}/ledger")).await;
-    assert_eq!((none.status, &none.error()["code"]), (503, &json!("no_ledger")));
+    assert_eq!((none.status, &none.error()["code"]), (404, &json!("no_ledger")));
     let unknown = site.get("/v1/network/operators/0x1234").await;
     assert_eq!((unknown.status, &unknown.error()["code"]), (404, &json!("not_found")));
 }
