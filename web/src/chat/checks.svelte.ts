@@ -5,6 +5,7 @@
 import { SvelteMap } from 'svelte/reactivity'
 import { field, GatewayError, getJson, headers } from '../shared/gateway'
 import { factsOf, rerunBody, type Facts } from '../shared/receipt/facts'
+import { leadsToRoot, type Inclusion } from '../shared/receipt/inclusion'
 import { loadVerifier, type Found, type Verdict } from '../shared/receipt/verify'
 import { errorText, short } from '../shared/words'
 import { chats } from './history.svelte'
@@ -16,6 +17,10 @@ const LEDGER_PAUSES_MS = [8_000, 20_000, 60_000, 180_000, 600_000, 1_800_000]
 
 export interface Part {
   operator: string | null
+  receipt: string | null
+  inclusion: Inclusion | null
+  /** Whether this page has followed the path from the receipt that it verified to the root. Null: it cannot hash, or there is no path. */
+  isIncluded: boolean | null
   drawn: boolean
   audit: string | null
   auditor: string | null
@@ -157,6 +162,7 @@ async function followAudit(message: Message, check: Check): Promise<void> {
     if (!document.hidden) {
       try {
         const { parts } = await getJson<{ parts: Part[] }>(`/v1/receipts/${message.note.request_id}/ledger`, network.key)
+        for (const part of parts) part.isIncluded = await included(facts, part)
         check.ledger = { kind: 'told', parts }
         const isOver = parts.every((part) => part.confirmed || part.convicted || part.audit === 'no answer to compute' || part.audit === 'confidential')
         if (isOver) return
@@ -168,6 +174,12 @@ async function followAudit(message: Message, check: Check): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, pause))
   }
+}
+
+async function included(facts: Facts, { receipt, inclusion }: Part): Promise<boolean | null> {
+  if (inclusion?.state !== 'included') return null
+  if (receipt === null || !facts.parts.some((part) => part.receipt === receipt)) return false
+  return isSecureContext ? leadsToRoot(receipt, inclusion) : null
 }
 
 async function computedAgain(check: Check): Promise<Rerun> {

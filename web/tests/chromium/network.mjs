@@ -37,13 +37,18 @@ export async function startNetwork(args = ['--workers', '2', '--validators', '0'
  * - `forge`: what becomes of a receipt on its way, by its path and text.
  */
 export async function startLine(origin, say = () => null) {
-  const state = { isCut: false, isSilent: false, isEndless: false, pauseMs: 0, chats: 0, bytesBeforeCut: Infinity, forge: null }
+  const state = { isCut: false, isSilent: false, isEndless: false, pauseMs: 0, chats: 0, bytesBeforeCut: Infinity, forge: null, tell: null }
   const open = new Set()
   const target = new URL(origin)
   const server = createServer(async (asked, answer) => {
     if (state.isCut) return asked.socket.destroy()
     const isChat = asked.url === '/v1/chat/completions'
     if (isChat && state.isSilent) return undefined
+    const [, looked] = /^\/v1\/receipts\/([^/]+)\/ledger$/.exec(asked.url) ?? []
+    if (state.tell && looked) {
+      answer.writeHead(200, { 'content-type': 'application/json' })
+      return answer.end(JSON.stringify(await state.tell(looked)))
+    }
     const chunks = []
     for await (const chunk of asked) chunks.push(chunk)
     let body = Buffer.concat(chunks)

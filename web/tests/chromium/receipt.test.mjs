@@ -1,5 +1,6 @@
 /** Receipts, verified in the page: in the chat as answers end, and on the page for them; what is forged, edited or replayed turns red. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -193,6 +194,33 @@ test('the page answers while it verifies tens of megabytes, and can be stopped',
   await tab.locator('input[type=file]').setInputFiles({ name: 'receipt.json', mimeType: 'application/json', buffer: Buffer.from(text) })
   await tab.locator('article[data-outcome="holds"]').waitFor()
   assert.deepEqual([tab.problems, tab.strangers], [[], []])
+})
+
+test('a receipt is in its operator’s log where a path leads from it to the root', async (t) => {
+  // A ledger's epochs are long: this one is told of by the line, the receipt is real.
+  const sha256 = (...parts) => createHash('sha256').update(Buffer.concat(parts)).digest()
+  const other = sha256(Buffer.from('another receipt'))
+  const told = (lie) => async (id) => {
+    const { view } = await (await fetch(`${network.origin}/v1/receipts/${id}`)).json()
+    const { receipt, worker } = view.envelope.parts[0]
+    const leaf = sha256(Buffer.of(0), Buffer.from(lie === 'another' ? 'ff'.repeat(32) : receipt, 'hex'))
+    const inclusion = { state: 'included', epoch: 5, index: 1, size: 2, root: sha256(Buffer.of(1), other, leaf).toString('hex'), path: [other.toString('hex')] }
+    const part = { worker, receipt, operator: null, drawn: false, audit: null, auditor: null, confirmed: false, contested: false, convicted: false, dispute_state: null, refunded: null, said: [] }
+    return { parts: [{ ...part, inclusion: lie === 'nowhere' ? { state: 'not_shown', epoch: null, index: null, size: null, root: null, path: [] } : inclusion }] }
+  }
+  t.after(() => (line.state.tell = null))
+  for (const [lie, words] of [
+    [null, 'It is entry 2 of 2 in its operator’s log of epoch 5, from which audits are drawn: this page followed the path to the root that the gateway read from the ledger.'],
+    ['another', 'the path that it gives does not lead there'],
+    ['nowhere', 'Its worker does not show it in its operator’s log'],
+  ]) {
+    line.state.tell = told(lie)
+    const { tab, chat } = await answered(t)
+    await labelled(chat, 'Receipt checked')
+    await chat.chip().click()
+    await facts(tab).getByText(words).waitFor()
+    assert.deepEqual([tab.problems, tab.strangers], [[], []])
+  }
 })
 
 test('what stands in a receipt is text', async (t) => {

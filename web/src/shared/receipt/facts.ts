@@ -8,6 +8,8 @@ export interface Part {
   outputTokens: number
   /** Whether its worker broke off. */
   isBroken: boolean
+  /** The digest of its receipt. */
+  receipt: string | null
 }
 
 /** One of the answers to a request, of all the parts that it was given in. */
@@ -104,6 +106,7 @@ export function factsOf(file: unknown, verdict: Verdict & { holds: true }): Fact
     answers,
     parts: envelope.parts.map((part: any, index: number) => ({
       worker: part.worker, isCheck: part.purpose === 'check', outputTokens: part.output_tokens, isBroken: signed[index].receipt === null,
+      receipt: part.receipt,
     })),
   }
 }
