@@ -151,8 +151,8 @@ const MUTATIONS: [Mutation; 18] = [
     change(
         "judge: one bit of what it computes",
         JUDGE,
-        "compute(&coordinate, &mut opened)?[part as usize]",
-        "compute(&coordinate, &mut opened)?[part as usize] ^ 1",
+        "let computed = computed[part as usize];",
+        "let computed = computed[part as usize] ^ 1;",
         LIES,
     ),
 ];
