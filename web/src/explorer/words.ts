@@ -22,10 +22,20 @@ const AMOUNTS = new Set([
   'amount', 'value', 'bond', 'bonded', 'slashed', 'refund', 'costs', 'bounty', 'toOperator', 'forfeited', 'balance', 'totalClaimed', 'maxClaimableAmount', 'compensation', 'paid', 'pay', 'deposit',
 ])
 
-/** A field's value as people read it; null if it says nothing more than the value itself. */
-export function meaning(field: Field): string | null {
-  if (field.value === undefined || !field.type.startsWith('uint')) return null
-  if (AMOUNTS.has(field.name)) return wei(field.value) === null ? null : creditsOf(field.value)
+/** The text that 32 bytes are, filled up with zeros; null if they are none. */
+function textOf(word: string): string | null {
+  const [, digits = ''] = /^0x((?:[2-7][0-9a-f])+?)(?:00)*$/.exec(word) ?? []
+  return digits ? `“${digits.replace(/../g, (pair) => String.fromCharCode(parseInt(pair, 16)))}”` : null
+}
+
+/** A field's value as people read it, by the fields beside it; null if it says nothing more than the value itself. */
+export function meaning(field: Field, beside: Field[] = []): string | null {
+  if (field.value === undefined) return null
+  if (field.type === 'bytes32' && field.name === 'name') return textOf(field.value)
+  if (!field.type.startsWith('uint')) return null
+  // A parameter's value is of whatever the parameter counts.
+  const isParameter = field.name === 'value' && beside.some(({ name, type }) => name === 'name' && type === 'bytes32')
+  if (AMOUNTS.has(field.name) && !isParameter) return wei(field.value) === null ? null : creditsOf(field.value)
   if (/^(moveUntil|until|jailedUntil|matureAt|startedAt)$/.test(field.name)) {
     const seconds = Number(field.value)
     return seconds > 1e9 && seconds < 1e11 ? new Date(seconds * 1000).toISOString().slice(0, 19).replace('T', ' ') + ' UTC' : null

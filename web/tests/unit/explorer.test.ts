@@ -61,6 +61,10 @@ test('moves, turns and states are worded', () => {
 test('numbers are told as what they are', () => {
   assert.deepEqual([power(0), power(1), power(1024), power(1_000_000)], ['0', '2⁰', '2¹⁰', '≈ 2²⁰'])
   assert.equal(meaning({ name: 'amount', type: 'uint256', value: '2000000000000000000' }), '2 credits')
+  const changed = [{ name: 'name', type: 'bytes32', value: `0x74696d656c6f636b5f73${'00'.repeat(22)}` }, { name: 'value', type: 'uint256', value: '120' }]
+  assert.deepEqual(changed.map((field) => meaning(field, changed)), ['“timelock_s”', null], 'a parameter is no amount')
+  assert.equal(meaning({ name: 'value', type: 'uint256', value: '2000000000000000000' }, [{ name: 'to', type: 'address', value: '0x' }]), '2 credits')
+  for (const value of ['0x', `0x${'00'.repeat(32)}`, `0x74006d${'00'.repeat(29)}`, `0x0a${'00'.repeat(31)}`]) assert.equal(meaning({ name: 'name', type: 'bytes32', value }), null)
   assert.equal(meaning({ name: 'epoch', type: 'uint64', value: '1099511627776' }), '1,099,511,627,776')
   assert.equal(meaning({ name: 'moveUntil', type: 'uint64', value: '1700000000' }), '2023-11-14 22:13:20 UTC')
   assert.equal(meaning({ name: 'name', type: 'string', value: '123456' }), null)
