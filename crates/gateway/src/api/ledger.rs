@@ -12,6 +12,7 @@ use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
 };
+use futures::future::try_join_all;
 use surety_client::{
     Account, AccountError,
     inclusion::{self, Included},
@@ -34,6 +35,8 @@ use crate::{
 const PARTS_MAX: usize = 16;
 /// For all of a request's parts.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// For a worker to say where a receipt stands: what the ledger knows does not wait for it any longer.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the ledger knows of an answered request: audits, disputes, refunds.
 ///
@@ -82,15 +85,20 @@ async fn look_up(
     account: &dyn Account,
     evidence: &Evidence,
 ) -> Result<Vec<PartOnLedger>, ApiError> {
-    let mut parts = Vec::new();
+    let mut known = Vec::new();
     for answer in evidence.answers.iter().take(PARTS_MAX) {
         let Some(signed) = SignedFor::of(answer) else { continue };
         let SignedFor { receipt, order, worker, .. } = signed;
         let record = account.answer_record(receipt, order, worker).await.map_err(|error| unasked(&error))?;
-        let included = included(shared, account, &signed, &record).await?;
-        parts.push(part(&signed, &record, included));
+        known.push((signed, record));
     }
-    Ok(parts)
+    let included =
+        try_join_all(known.iter().map(|(signed, record)| included(shared, account, signed, record))).await?;
+    Ok(known
+        .iter()
+        .zip(included)
+        .map(|((signed, record), included)| part(signed, record, included))
+        .collect())
 }
 
 /// What a worker signed about an order.
@@ -131,12 +139,13 @@ async fn included(
         return Ok(None);
     };
     let Some(connection) = shared.workers.connection(&signed.worker) else { return Ok(None) };
-    let said = match connection.inclusion(receipt).await {
-        Ok(said) => said,
-        Err(error) => {
+    let said = match timeout(WORKER_TIMEOUT, connection.inclusion(receipt)).await {
+        Ok(Ok(said)) => said,
+        Ok(Err(error)) => {
             debug!(%error, "a worker does not say where a receipt stands in its log");
             return Ok(None);
         }
+        Err(_) => return Ok(None),
     };
     let included = inclusion::checked(account, operator, &receipt, said).await;
     included.map(Some).map_err(|error| unasked(&error))
