@@ -477,6 +477,19 @@ impl Inner {
         Ok((trust::tip_of(&header), state))
     }
 
+    /// A node's certificate of a height: nothing of it is proven yet.
+    async fn certified(&self, node: &Node, number: u64) -> Result<Certified, Fault> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.nodes.call(node, "surety_certificate", json!([format!("{number:#x}")])).await {
+                // The tip's certificate follows the tip.
+                Err(fault) if fault.refused_with(NOT_FOUND) && attempts < SOON_ATTEMPTS => sleep(SOON).await,
+                result => return result,
+            }
+        }
+    }
+
     /// The header of a height, shown to be final. It must be `expected`, if that is given.
     async fn final_header(
         &self,
@@ -484,15 +497,7 @@ impl Inner {
         number: u64,
         expected: Option<&Bytes>,
     ) -> Result<Header, Fault> {
-        let mut attempts = 0;
-        let certified: Certified = loop {
-            attempts += 1;
-            match self.nodes.call(node, "surety_certificate", json!([format!("{number:#x}")])).await {
-                // The tip's certificate follows the tip.
-                Err(fault) if fault.refused_with(NOT_FOUND) && attempts < SOON_ATTEMPTS => sleep(SOON).await,
-                result => break result?,
-            }
-        };
+        let certified = self.certified(node, number).await?;
         let headers = self.trust.headers(number, &certified.headers)?;
         if expected.is_some_and(|expected| *expected != certified.headers[0]) {
             return Err(Lie::OtherBlock(number).into());

@@ -340,15 +340,7 @@ impl Inner {
 
     /// A header; proven, if the validators who signed are still known.
     async fn headed(&self, node: &Node, number: u64) -> Result<Headed, Fault> {
-        let mut attempts = 0;
-        let certified: Certified = loop {
-            attempts += 1;
-            match self.nodes.call(node, "surety_certificate", json!([format!("{number:#x}")])).await {
-                // The tip's certificate follows the tip.
-                Err(fault) if fault.refused_with(NOT_FOUND) && attempts < SOON_ATTEMPTS => sleep(SOON).await,
-                result => break result?,
-            }
-        };
+        let certified = self.certified(node, number).await?;
         self.weighed(node, number, &certified).await
     }
 
